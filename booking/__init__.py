@@ -1,0 +1,1 @@
+"""The booking API and its rules. Knows no HIS protocol."""

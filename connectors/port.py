@@ -1,0 +1,342 @@
+"""The connector port: everything that hisbridge can ask of a HIS, whatever protocol carries it.
+
+Reads return canonical records or raise `HisError`. Writes never raise for what the HIS or the network did: they return
+one of three outcomes, because a write whose reply never came has neither succeeded nor failed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from mappings.canonical import (
+    AnyEvent,
+    Attachment,
+    Bill,
+    Department,
+    HisRefs,
+    Patient,
+    Payment,
+    Practitioner,
+    Record,
+    Refund,
+    Registration,
+    Report,
+    Schedule,
+    ScheduleStopped,
+    Settlement,
+    Slot,
+    StatementLine,
+)
+
+# --- verbs and what a connector can do ----------------------------------------------------------------------------
+
+
+class Verb(StrEnum):
+    """The verbs of the port. Reads first, then writes."""
+
+    PING = "ping"
+    FETCH_DEPARTMENTS = "fetch_departments"
+    FETCH_PRACTITIONERS = "fetch_practitioners"
+    FETCH_SCHEDULES = "fetch_schedules"
+    FETCH_SLOTS = "fetch_slots"
+    FETCH_STOPS = "fetch_stops"
+    FIND_PATIENT = "find_patient"
+    FETCH_REGISTRATION = "fetch_registration"
+    FETCH_BILLS = "fetch_bills"
+    FETCH_SETTLEMENT = "fetch_settlement"
+    FETCH_REFUND = "fetch_refund"
+    FETCH_REPORTS = "fetch_reports"
+    FETCH_REPORT = "fetch_report"
+    FETCH_ATTACHMENT = "fetch_attachment"
+    FETCH_STATEMENT = "fetch_statement"
+    CREATE_PATIENT = "create_patient"
+    LOCK_SLOT = "lock_slot"
+    UNLOCK_SLOT = "unlock_slot"
+    BOOK = "book"
+    REGISTER = "register"
+    CANCEL_REGISTRATION = "cancel_registration"
+    CHECK_IN = "check_in"
+    PRESETTLE_BILL = "presettle_bill"
+    SETTLE_BILL = "settle_bill"
+    REFUND = "refund"
+
+
+class Capability(StrEnum):
+    """How a connector offers a verb: asked for, told unasked, or not at all."""
+
+    NATIVE = "native"
+    PUSHED = "pushed"
+    OFF = "off"
+
+
+class QueryBack(StrEnum):
+    """How the outcome of a write can be looked up again: by our key, in the patient's list, or not at all."""
+
+    KEY = "key"
+    PATIENT_LIST = "patient_list"
+    NONE = "none"
+
+
+class IdempotencyKey(StrEnum):
+    """What makes the HIS recognise a repeat: our own key, patient + slot, or nothing."""
+
+    CLIENT = "client"
+    NATURAL = "natural"
+    NONE = "none"
+
+
+class VerbTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a profile declares about one verb."""
+
+    capability: Capability = Capability.OFF
+    query_back: QueryBack = QueryBack.NONE
+    key: IdempotencyKey = IdempotencyKey.NONE
+    timeout_s: float = 10.0
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+class Window(Record, frozen=True, kw_only=True):
+    """The days to fetch, both ends included; `department_id` None means all."""
+
+    date_from: dt.date
+    date_to: dt.date
+    department_id: str | None = None
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """One booking as a HIS command needs it.
+
+    `order_no` is the key that the HIS sees (20 digits); it never changes over the life of a booking. `his_refs` are
+    those of the booking itself: what earlier replies kept. `payment` is set for `register` and afterwards.
+    """
+
+    order_no: str
+    schedule: Schedule
+    slot: Slot
+    patient: Patient
+    fee_fen: int
+    payment: Payment | None = None
+    refund: Refund | None = None
+    reason: str | None = None
+    his_refs: HisRefs = {}
+
+
+class BillPayment(Record, frozen=True, kw_only=True):
+    """Settle one bill with money already taken. `order_no` is the key that the HIS sees."""
+
+    order_no: str
+    bill: Bill
+    patient: Patient
+    payment: Payment
+    his_refs: HisRefs = {}
+
+
+class RefundOrder(Record, frozen=True, kw_only=True):
+    """Tell the HIS of a refund of a registration or a bill."""
+
+    refund: Refund
+    patient: Patient
+    order: Order | None = None
+    bill: Bill | None = None
+
+
+# --- the three outcomes of a write --------------------------------------------------------------------------------
+
+# What a refusal means, in the vocabulary of the booking rules. A profile's code table maps the HIS's own codes to these;
+# a code that is in no table arrives as `refused` with the HIS's code in the text.
+REJECT_CODES = frozenset(
+    {
+        "full",  # no seat left
+        "taken",  # this very seat went to somebody else
+        "already_exists",  # the HIS has done this before under the same key: ask what it has
+        "already_done",  # a cancel, unlock or refund of something that is already undone
+        "not_found",  # the HIS does not know what we speak of
+        "not_open_yet",  # the HIS has not released the schedule
+        "stopped",  # the schedule is stopped
+        "too_late",  # past the HIS's own cutoff
+        "limit_reached",  # the HIS's own limit for this patient
+        "patient_unknown",  # no such patient at the HIS
+        "patient_ambiguous",  # several records fit
+        "patient_mismatch",  # name and number differ
+        "price_changed",  # the fee differs from the HIS's
+        "charset",  # a character cannot be carried in the peer's character set
+        "busy",  # the HIS asks to try again later
+        "not_sent",  # nothing left our machine: no connection, no free place, breaker open
+        "not_offered",  # the verb is off here
+        "invalid_request",  # the HIS could not read or accept the request
+        "refused",  # anything else
+    }
+)
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The HIS has done it. `his_refs` are merged into the booking's; `record` is what it told besides."""
+
+    his_refs: HisRefs = {}
+    record: Registration | Patient | Settlement | None = None
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """The HIS has certainly not done it. `code` is one of REJECT_CODES; `text` is the HIS's own, without patient data."""
+
+    code: str
+    text: str = ""
+    retryable: bool = False
+
+
+class Unknown(msgspec.Struct, frozen=True, kw_only=True):
+    """It may or may not have been done: bytes left, and no usable reply came."""
+
+    reason: str
+
+
+Outcome = Accepted | Rejected | Unknown
+
+
+# --- errors of reads ----------------------------------------------------------------------------------------------
+#
+#   HisError
+#   |-- HisUnavailable    no connection, time-out, breaker open: try again later
+#   |-- HisRefused        the HIS answered with a refusal of its own
+#   |-- HisReplyInvalid   the HIS answered something that cannot be read or mapped
+#   `-- NotOffered        the verb is off at this hospital
+
+
+class HisError(Exception):
+    """A read from a HIS failed. `hospital_id` and `verb` say where; the text holds no patient data."""
+
+    def __init__(self, text: str, *, hospital_id: str = "", verb: str = "") -> None:
+        super().__init__(text)
+        self.hospital_id = hospital_id
+        self.verb = verb
+
+
+class HisUnavailable(HisError):
+    """The HIS could not be reached or did not answer in time."""
+
+
+class HisRefused(HisError):
+    """The HIS answered with a business refusal; `code` is one of REJECT_CODES."""
+
+    def __init__(self, text: str, *, code: str = "refused", hospital_id: str = "", verb: str = "") -> None:
+        super().__init__(text, hospital_id=hospital_id, verb=verb)
+        self.code = code
+
+
+class HisReplyInvalid(HisError):
+    """The HIS answered with something that cannot be read or mapped."""
+
+
+class NotOffered(HisError):
+    """The hospital's HIS has no honest way to do this."""
+
+
+# --- what a HIS tells us ------------------------------------------------------------------------------------------
+
+
+class Inbound(msgspec.Struct, frozen=True, kw_only=True):
+    """One message that a HIS sent us, read and mapped but not yet applied.
+
+    `dedup_key` names the message among all of the peer's (for HL7 v2: MSH-3/4/10 and a digest without MSH-7/8/13);
+    `control_id` alone is what the peer calls it. `problem` is set, and `events` empty, where it could not be mapped: the
+    handler then stores it for a person and answers `Applied`, because a negative answer would block the peer's queue.
+    """
+
+    hospital_id: str
+    connector: str
+    peer: str
+    message_type: str
+    control_id: str
+    dedup_key: str
+    raw: bytes
+    events: tuple[AnyEvent, ...] = ()
+    problem: str | None = None
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """Stored and done, or stored before (`duplicate`), or set aside for a person (`quarantined`)."""
+
+    duplicate: bool = False
+    quarantined: bool = False
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """Not stored. `retryable` says whether the peer should send it again (store down) or not (bad message)."""
+
+    code: str
+    text: str
+    retryable: bool
+
+
+InboundAnswer = Applied | Refused
+InboundHandler = Callable[[Inbound], Awaitable[InboundAnswer]]
+
+
+# --- the port -----------------------------------------------------------------------------------------------------
+
+
+class Connector(Protocol):
+    """One connection to one HIS of one hospital.
+
+    Every method may be called concurrently. A read raises `HisError`; a write returns an `Outcome` and raises only
+    `asyncio.CancelledError`. After `CancelledError` in a write the outcome is unknown to the caller, who must treat it so.
+    Timeouts are the connector's own, per verb, from its profile.
+    """
+
+    hospital_id: str
+    name: str
+
+    def traits(self, verb: Verb) -> VerbTraits:
+        """What this connector can do for `verb`."""
+        ...
+
+    async def start(self) -> None:
+        """Open what must be open before the first call. Must not fail because the HIS is down."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is in flight and close every socket. Idempotent."""
+        ...
+
+    async def serve(self, handler: InboundHandler) -> None:
+        """Begin to accept what the HIS sends unasked; returns at once. A no-op for connectors that are only clients.
+
+        Each message is acknowledged only after `handler` has returned, which it does after our commit.
+        """
+        ...
+
+    # reads
+    async def ping(self) -> None: ...
+    async def fetch_departments(self) -> Sequence[Department]: ...
+    async def fetch_practitioners(self) -> Sequence[Practitioner]: ...
+    async def fetch_schedules(self, window: Window) -> Sequence[Schedule]: ...
+    async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]: ...
+    async def fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]: ...
+    async def find_patient(self, patient: Patient) -> Sequence[Patient]: ...
+    async def fetch_registration(self, order: Order) -> Registration | None: ...
+    async def fetch_bills(self, patient: Patient) -> Sequence[Bill]: ...
+    async def fetch_settlement(self, payment: BillPayment) -> Settlement | None: ...
+    async def fetch_refund(self, refund: RefundOrder) -> Settlement | None: ...
+    async def fetch_reports(self, patient: Patient) -> Sequence[Report]: ...
+    async def fetch_report(self, patient: Patient, report_id: str) -> Report | None: ...
+    async def fetch_attachment(self, attachment: Attachment) -> Attachment: ...
+    async def fetch_statement(self, date: dt.date) -> Sequence[StatementLine]: ...
+
+    # writes
+    async def create_patient(self, patient: Patient) -> Outcome: ...
+    async def lock_slot(self, order: Order) -> Outcome: ...
+    async def unlock_slot(self, order: Order) -> Outcome: ...
+    async def book(self, order: Order) -> Outcome: ...
+    async def register(self, order: Order) -> Outcome: ...
+    async def cancel_registration(self, order: Order) -> Outcome: ...
+    async def check_in(self, order: Order) -> Outcome: ...
+    async def presettle_bill(self, payment: BillPayment) -> Outcome: ...
+    async def settle_bill(self, payment: BillPayment) -> Outcome: ...
+    async def refund(self, refund: RefundOrder) -> Outcome: ...

@@ -1,0 +1,120 @@
+"""The switchboard of a simulator: faults, and what a person at the hospital would do. HTTP on a port of its own.
+
+    GET  /state                                          what the hospital has, see Hospital.snapshot, plus `calls` by operation
+    POST /faults   {op, mode, times?, delay_s?}          from now on `op` (or "*") fails in the way of `mode`, `times` times
+    DELETE /faults                                       everything works again
+    POST /bill     {mrn, items: [{name, amount_fen}]}    the doctor orders something  -> {no}
+    POST /report   {mrn, name?, status?}                 a lab report is issued       -> {no}
+    POST /stop     {plan}                                停诊                          -> {}
+
+Modes, as far as a protocol has them:
+  refuse          answer with a business refusal
+  hang            accept the request and never answer
+  lose_reply      do it, then close the connection without a reply
+  late_commit     close the connection without a reply, say "not found" when asked, and do it `delay_s` later
+  already_exists  do it, answer "already exists"
+  slow            answer after `delay_s`
+  fault           a protocol-level error (SOAP fault, OperationOutcome 500, AE)
+  html            an HTML page where a message should be
+  garbage         bytes that are no message at all
+  gbk             GBK bytes in a reply that declares UTF-8
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from loadtest.simulators.hospital import Hospital
+
+Notify = Callable[[str, str], Awaitable[None]]
+
+
+@dataclass
+class Fault:
+    op: str
+    mode: str
+    times: int | None = None
+    delay_s: float = 3.0
+
+
+class Switchboard:
+    """Faults by operation, call counts, and the hook by which a protocol pushes news (`notify(kind, number)`)."""
+
+    def __init__(self, hospital: Hospital) -> None:
+        self.hospital = hospital
+        self.faults: list[Fault] = []
+        self.calls: Counter[str] = Counter()
+        self.running = 0
+        self.most_at_once = 0
+        self.notify: Notify | None = None
+
+    def fault(self, op: str) -> Fault | None:
+        """The fault that this call of `op` meets, if any; a counted one is used up. Also counts the call."""
+        self.calls[op] += 1
+        for fault in self.faults:
+            if fault.op in (op, "*"):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self.faults.remove(fault)
+                return fault
+        return None
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/state", self._state)
+        app.router.add_post("/faults", self._set_fault)
+        app.router.add_delete("/faults", self._clear_faults)
+        app.router.add_post("/bill", self._bill)
+        app.router.add_post("/report", self._report)
+        app.router.add_post("/stop", self._stop)
+        return app
+
+    async def _state(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {**self.hospital.snapshot(), "calls": dict(self.calls), "most_at_once": self.most_at_once}
+        )
+
+    async def _set_fault(self, request: web.Request) -> web.Response:
+        self.faults.append(Fault(**await request.json()))
+        return web.json_response({})
+
+    async def _clear_faults(self, request: web.Request) -> web.Response:
+        self.faults.clear()
+        return web.json_response({})
+
+    async def _bill(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        charge = self.hospital.charge(body["mrn"], [(i["name"], int(i["amount_fen"])) for i in body["items"]])
+        await self._tell("bill", charge.no)
+        return web.json_response({"no": charge.no})
+
+    async def _report(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        report = self.hospital.report(body["mrn"], body.get("name", "血常规"), body.get("status", "final"))
+        await self._tell("report", report.no)
+        return web.json_response({"no": report.no})
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        plan = self.hospital.stop((await request.json())["plan"])
+        await self._tell("stop", plan.code)
+        return web.json_response({})
+
+    async def _tell(self, kind: str, number: str) -> None:
+        if self.notify is not None:
+            await self.notify(kind, number)
+
+
+async def serve_control(board: Switchboard, host: str, port: int) -> tuple[web.AppRunner, int]:
+    """Serve the switchboard; returns the runner and the port really used (for `port` 0)."""
+    runner = web.AppRunner(board.app(), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    await asyncio.sleep(0)
+    return runner, runner.addresses[0][1]

@@ -1,0 +1,297 @@
+"""The hospital behind every simulator: who works there, what can be booked, who booked it and who owes what.
+
+It is deliberately its own little HIS, with its own words and rules, and is linearizable: every change happens in one
+synchronous method, so that a test can count what the hospital really sold.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import random
+from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
+
+
+@dataclass
+class Doctor:
+    code: str
+    name: str
+    title: str
+    dept: str
+
+
+@dataclass
+class Plan:
+    """One doctor's session on one day. `stopped` is 停诊."""
+
+    code: str
+    day: dt.date
+    session: str  # am | pm
+    dept: str
+    doctor: str
+    fee_fen: int
+    stopped: bool = False
+
+
+@dataclass
+class Segment:
+    """A bookable time segment of a plan."""
+
+    code: str
+    plan: str
+    start: dt.datetime
+    end: dt.datetime
+    capacity: int
+    taken: int = 0
+
+    @property
+    def left(self) -> int:
+        return max(0, self.capacity - self.taken)
+
+
+@dataclass
+class Person:
+    mrn: str
+    name: str
+    id_number: str
+    phone: str = ""
+    sex: str = ""
+    birth_date: str = ""
+
+
+@dataclass
+class Visit:
+    """A lock, an unpaid booking or a registration. `key` is the caller's own order number."""
+
+    no: str
+    key: str
+    mrn: str
+    segment: str
+    state: str  # locked | registered | released
+    queue_no: str
+    fee_fen: int
+    paid_fen: int = 0
+    trade_no: str = ""
+
+
+@dataclass
+class Charge:
+    """An outpatient bill."""
+
+    no: str
+    mrn: str
+    items: list[tuple[str, int]]
+    state: str = "open"  # open | paid
+    trade_no: str = ""
+    receipt: str = ""
+
+    @property
+    def total_fen(self) -> int:
+        return sum(fen for _, fen in self.items)
+
+
+@dataclass
+class LabReport:
+    no: str
+    mrn: str
+    name: str
+    status: str  # preliminary | final | corrected
+    results: list[dict[str, str]] = field(default_factory=list)
+    issued: dt.datetime | None = None
+
+
+class Refusal(Exception):
+    """The hospital says no. `code`: full, exists, unknown, stopped, state, several, mismatch."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+DEPARTMENTS = {"100": "内科", "200": "外科", "300": "口腔科"}
+DOCTORS = [
+    Doctor("D1", "李明", "主任医师", "100"),
+    Doctor("D2", "王芳", "副主任医师", "100"),
+    Doctor("D3", "赵强", "主治医师", "200"),
+    Doctor("D4", "陈静", "主任医师", "300"),
+]
+
+
+class Hospital:
+    """All of a simulated hospital's state. `prefix` keeps the numbers of several hospitals apart."""
+
+    def __init__(
+        self, prefix: str, *, days: int = 3, seats: int = 5, zone: str = "Asia/Shanghai", seed: int = 7
+    ) -> None:
+        self.prefix = prefix
+        self.zone = ZoneInfo(zone)
+        self.departments = dict(DEPARTMENTS)
+        self.doctors = {d.code: d for d in DOCTORS}
+        self.plans: dict[str, Plan] = {}
+        self.segments: dict[str, Segment] = {}
+        self.people: dict[str, Person] = {}
+        self.visits: dict[str, Visit] = {}
+        self.charges: dict[str, Charge] = {}
+        self.reports: dict[str, LabReport] = {}
+        self.oversold = 0
+        self._numbers = itertools.count(1)
+        self._random = random.Random(seed)
+        today = dt.datetime.now(self.zone).date()
+        for offset in range(1, days + 1):
+            for doctor in DOCTORS:
+                self._plan_day(doctor, today + dt.timedelta(days=offset), seats)
+
+    def _plan_day(self, doctor: Doctor, day: dt.date, seats: int) -> None:
+        for session, first_hour in (("am", 8), ("pm", 14)):
+            plan = Plan(
+                code=f"{doctor.dept}||{doctor.code[1:]}{day:%m%d}{session[0]}",
+                day=day,
+                session=session,
+                dept=doctor.dept,
+                doctor=doctor.code,
+                fee_fen=700 if doctor.title != "主任医师" else 5000,
+            )
+            self.plans[plan.code] = plan
+            start = dt.datetime.combine(day, dt.time(first_hour), self.zone)
+            for n in range(4):
+                segment = Segment(
+                    code=f"{plan.code}||{n + 1}",
+                    plan=plan.code,
+                    start=start + dt.timedelta(minutes=30 * n),
+                    end=start + dt.timedelta(minutes=30 * (n + 1)),
+                    capacity=seats,
+                )
+                self.segments[segment.code] = segment
+
+    def number(self, kind: str) -> str:
+        return f"{self.prefix}{kind}{next(self._numbers):06d}"
+
+    # people ------------------------------------------------------------------------------------------------------
+
+    def find_people(self, *, id_number: str = "", name: str = "", mrn: str = "") -> list[Person]:
+        if mrn:
+            return [p for p in self.people.values() if p.mrn == mrn]
+        return [p for p in self.people.values() if p.id_number == id_number and (not name or p.name == name)]
+
+    def create_person(self, name: str, id_number: str, phone: str = "", sex: str = "", birth_date: str = "") -> Person:
+        same = self.find_people(id_number=id_number)
+        if same and same[0].name != name:
+            raise Refusal("mismatch", "name and number differ")
+        if same:
+            raise Refusal("exists", "record exists")
+        person = Person(self.number("P"), name, id_number, phone, sex, birth_date)
+        self.people[person.mrn] = person
+        return person
+
+    # visits ------------------------------------------------------------------------------------------------------
+
+    def visit_by_key(self, key: str) -> Visit | None:
+        return next((v for v in self.visits.values() if v.key == key), None)
+
+    def take(self, key: str, mrn: str, segment_code: str) -> Visit:
+        """Lock a seat, or book it unpaid. A repeated key is refused with `exists`."""
+        if self.visit_by_key(key) is not None:
+            raise Refusal("exists", "order exists")
+        if mrn not in self.people:
+            raise Refusal("unknown", "no such patient")
+        segment = self.segments.get(segment_code)
+        if segment is None:
+            raise Refusal("unknown", "no such segment")
+        if self.plans[segment.plan].stopped:
+            raise Refusal("stopped", "schedule stopped")
+        if segment.left <= 0:
+            raise Refusal("full", "no seat left")
+        segment.taken += 1
+        if segment.taken > segment.capacity:
+            self.oversold += 1
+        visit = Visit(
+            no=self.number("T"),
+            key=key,
+            mrn=mrn,
+            segment=segment_code,
+            state="locked",
+            queue_no=str(segment.taken),
+            fee_fen=self.plans[segment.plan].fee_fen,
+        )
+        self.visits[visit.no] = visit
+        return visit
+
+    def pay(self, no: str, paid_fen: int, trade_no: str) -> Visit:
+        """Turn a lock or an unpaid booking into a registration."""
+        visit = self.visits.get(no)
+        if visit is None:
+            raise Refusal("unknown", "no such order")
+        if visit.state == "registered":
+            raise Refusal("exists", "already registered")
+        if visit.state != "locked":
+            raise Refusal("state", "order was released")
+        if paid_fen != visit.fee_fen:
+            raise Refusal("mismatch", "amount differs")
+        visit.state, visit.paid_fen, visit.trade_no = "registered", paid_fen, trade_no
+        return visit
+
+    def release(self, no: str) -> Visit:
+        """Unlock, cancel or refund a visit: its seat is free again."""
+        visit = self.visits.get(no)
+        if visit is None:
+            raise Refusal("unknown", "no such order")
+        if visit.state == "released":
+            raise Refusal("state", "already released")
+        visit.state = "released"
+        self.segments[visit.segment].taken -= 1
+        return visit
+
+    def stop(self, plan_code: str) -> Plan:
+        plan = self.plans[plan_code]
+        plan.stopped = True
+        return plan
+
+    # money and reports -------------------------------------------------------------------------------------------
+
+    def charge(self, mrn: str, items: list[tuple[str, int]]) -> Charge:
+        charge = Charge(self.number("B"), mrn, items)
+        self.charges[charge.no] = charge
+        return charge
+
+    def settle(self, no: str, paid_fen: int, trade_no: str) -> Charge:
+        charge = self.charges.get(no)
+        if charge is None:
+            raise Refusal("unknown", "no such bill")
+        if charge.state == "paid":
+            raise Refusal("exists", "bill is paid")
+        if paid_fen != charge.total_fen:
+            raise Refusal("mismatch", "amount differs")
+        charge.state, charge.trade_no, charge.receipt = "paid", trade_no, self.number("R")
+        return charge
+
+    def report(self, mrn: str, name: str = "血常规", status: str = "final") -> LabReport:
+        report = LabReport(
+            no=self.number("L"),
+            mrn=mrn,
+            name=name,
+            status=status,
+            issued=dt.datetime.now(self.zone).replace(microsecond=0),
+            results=[
+                {"code": "WBC", "name": "白细胞", "value": "11.2", "unit": "10*9/L", "range": "3.5-9.5", "flag": "H"},
+                {"code": "HGB", "name": "血红蛋白", "value": "142", "unit": "g/L", "range": "115-150", "flag": "N"},
+            ],
+        )
+        self.reports[report.no] = report
+        return report
+
+    # for tests ---------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, object]:
+        """What a test may count: never more, so that no test leans on the inside."""
+        return {
+            "oversold": self.oversold,
+            "visits": [
+                {"no": v.no, "key": v.key, "mrn": v.mrn, "segment": v.segment, "state": v.state, "trade_no": v.trade_no}
+                for v in self.visits.values()
+            ],
+            "charges": [{"no": c.no, "state": c.state, "trade_no": c.trade_no} for c in self.charges.values()],
+            "people": [{"mrn": p.mrn, "name": p.name} for p in self.people.values()],
+            "plans": [{"code": p.code, "stopped": p.stopped} for p in self.plans.values()],
+        }

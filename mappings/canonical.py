@@ -1,0 +1,423 @@
+"""Canonical records: what a schedule, a booking, a bill or a report is to every part of hisbridge.
+
+Shapes shared by all records
+- Money is an integer in the minor unit of the hospital's currency and its name ends in `_fen`.
+- Instants are timezone-aware datetimes; dates are plain dates; `24:00` is the next midnight.
+- `his_refs` holds what the HIS calls the thing (transaction id, order id, SCH-2 ...). It is opaque to booking rules,
+  is stored beside our own ids and can be read by the request mappings of later calls.
+- Strings that a HIS did not send are `None`, never "".
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+
+import msgspec
+
+HisRefs = dict[str, str]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The root of all canonical records: immutable, keyword-only, JSON-serialisable by msgspec."""
+
+
+# --- people and places -------------------------------------------------------------------------------------------
+
+
+class Department(Record, frozen=True, kw_only=True):
+    """A clinic that patients book. `id` is the HIS's own code."""
+
+    id: str
+    name: str
+    parent_id: str | None = None
+    campus: str | None = None
+    his_refs: HisRefs = {}
+
+
+class Practitioner(Record, frozen=True, kw_only=True):
+    """A doctor. `id` is the HIS's own code; `title` is the HIS's wording (主任医师 ...)."""
+
+    id: str
+    name: str
+    department_id: str | None = None
+    title: str | None = None
+    his_refs: HisRefs = {}
+
+
+class Sex(StrEnum):
+    """Administrative sex, GB/T 2261.1 in words."""
+
+    MALE = "male"
+    FEMALE = "female"
+    OTHER = "other"
+    UNKNOWN = "unknown"
+
+
+class Identifier(Record, frozen=True, kw_only=True):
+    """One identifier of a person: `type` is a code of HL7 table 0203 (MR, NI, SS ...) or the site's own."""
+
+    value: str
+    type: str | None = None
+    system: str | None = None
+
+
+class Patient(Record, frozen=True, kw_only=True):
+    """A person as hisbridge and the HIS know them. `mrn` is the HIS's patient id; None until the HIS has one."""
+
+    name: str
+    mrn: str | None = None
+    id_type: str | None = None
+    id_number: str | None = None
+    phone: str | None = None
+    birth_date: dt.date | None = None
+    sex: Sex = Sex.UNKNOWN
+    card_type: str | None = None
+    card_number: str | None = None
+    address: str | None = None
+    guardian_name: str | None = None
+    guardian_id_number: str | None = None
+    identifiers: tuple[Identifier, ...] = ()
+    his_refs: HisRefs = {}
+
+
+# --- what can be booked ------------------------------------------------------------------------------------------
+
+
+class Session(StrEnum):
+    """The part of the day a schedule covers."""
+
+    AM = "am"
+    PM = "pm"
+    NIGHT = "night"
+    ALL_DAY = "all_day"
+
+
+class ScheduleStatus(StrEnum):
+    """Whether the HIS offers a schedule or a slot at all. Selling out is not a status: it follows from the seats."""
+
+    OPEN = "open"
+    STOPPED = "stopped"
+
+
+class Schedule(Record, frozen=True, kw_only=True):
+    """A practitioner's (or, for 普通号, a department's) session on one day.
+
+    The natural key is (`id`, `date`, `session`): some HIS reuse one schedule id for a whole session plan.
+    `opens_at` is None when the HIS does not say and the hospital's release rule decides.
+    """
+
+    id: str
+    date: dt.date
+    session: Session
+    department_id: str
+    department_name: str | None = None
+    practitioner_id: str | None = None
+    practitioner_name: str | None = None
+    clinic_type: str | None = None
+    fee_fen: int | None = None
+    status: ScheduleStatus = ScheduleStatus.OPEN
+    opens_at: dt.datetime | None = None
+    location: str | None = None
+    his_refs: HisRefs = {}
+
+
+class Slot(Record, frozen=True, kw_only=True):
+    """A bookable time segment of a schedule. `seats_left` is the HIS's own figure at the moment it answered."""
+
+    id: str
+    schedule_id: str
+    date: dt.date
+    session: Session
+    starts_at: dt.datetime
+    ends_at: dt.datetime
+    seats_left: int
+    status: ScheduleStatus = ScheduleStatus.OPEN
+    his_refs: HisRefs = {}
+
+
+# --- one booking -------------------------------------------------------------------------------------------------
+
+
+class RegistrationStatus(StrEnum):
+    """The HIS's word on one booking. `LOCKED` is a lock or an unpaid booking: taken, not paid."""
+
+    PROPOSED = "proposed"
+    WAITLISTED = "waitlisted"
+    LOCKED = "locked"
+    REGISTERED = "registered"
+    CHECKED_IN = "checked_in"
+    FULFILLED = "fulfilled"
+    NO_SHOW = "no_show"
+    RELEASED = "released"
+    ENTERED_IN_ERROR = "entered_in_error"
+
+
+class Registration(Record, frozen=True, kw_only=True):
+    """The HIS's view of one booking.
+
+    `order_no` is our own key where the HIS carries it (SCH-1, Appointment.identifier, DHC ExtOrderNo); `his_id` is the
+    HIS's key. `sequence` orders events of one registration; None means that arrival order stands.
+    """
+
+    status: RegistrationStatus
+    order_no: str | None = None
+    his_id: str | None = None
+    mrn: str | None = None
+    schedule_id: str | None = None
+    slot_id: str | None = None
+    department_id: str | None = None
+    department_name: str | None = None
+    practitioner_id: str | None = None
+    practitioner_name: str | None = None
+    starts_at: dt.datetime | None = None
+    ends_at: dt.datetime | None = None
+    queue_no: str | None = None
+    encounter_no: str | None = None
+    check_in_place: str | None = None
+    check_in_until: dt.datetime | None = None
+    fee_fen: int | None = None
+    lock_expires_at: dt.datetime | None = None
+    sequence: str | None = None
+    his_refs: HisRefs = {}
+
+
+# --- money -------------------------------------------------------------------------------------------------------
+
+
+class Payment(Record, frozen=True, kw_only=True):
+    """Money that a portal has taken. (`channel`, `trade_no`) names it for ever."""
+
+    channel: str
+    trade_no: str
+    amount_fen: int
+    paid_at: dt.datetime
+
+
+class BillStatus(StrEnum):
+    """Where an outpatient bill stands at the HIS."""
+
+    OPEN = "open"
+    PAID = "paid"
+    CANCELLED = "cancelled"
+
+
+class BillItem(Record, frozen=True, kw_only=True):
+    """One line of a bill."""
+
+    name: str
+    amount_fen: int
+    quantity: str | None = None
+    unit: str | None = None
+    code: str | None = None
+
+
+class Bill(Record, frozen=True, kw_only=True):
+    """An outpatient bill. `id` is the HIS's own number; `currency` is checked, never converted."""
+
+    id: str
+    amount_fen: int
+    currency: str
+    status: BillStatus = BillStatus.OPEN
+    mrn: str | None = None
+    title: str | None = None
+    department_name: str | None = None
+    issued_at: dt.datetime | None = None
+    encounter_no: str | None = None
+    items: tuple[BillItem, ...] = ()
+    his_refs: HisRefs = {}
+
+
+class Settlement(Record, frozen=True, kw_only=True):
+    """The HIS's confirmation that a payment was booked there."""
+
+    bill_id: str | None = None
+    receipt_no: str | None = None
+    invoice_no: str | None = None
+    his_refs: HisRefs = {}
+
+
+class Refund(Record, frozen=True, kw_only=True):
+    """Money that goes back to a patient. `refund_no` is ours; `payment` is what it returns, in part or whole."""
+
+    refund_no: str
+    payment: Payment
+    amount_fen: int
+    reason: str
+    his_refs: HisRefs = {}
+
+
+class StatementKind(StrEnum):
+    """A line of a daily statement is either money in or money back."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+
+
+class StatementLine(Record, frozen=True, kw_only=True):
+    """One line of the HIS's daily statement (对账)."""
+
+    kind: StatementKind
+    amount_fen: int
+    trade_no: str | None = None
+    order_no: str | None = None
+    channel: str | None = None
+    at: dt.datetime | None = None
+    his_refs: HisRefs = {}
+
+
+# --- reports -----------------------------------------------------------------------------------------------------
+
+
+class ReportKind(StrEnum):
+    """检验 lab, 检查 exam."""
+
+    LAB = "lab"
+    EXAM = "exam"
+
+
+class ReportStatus(StrEnum):
+    """FHIR diagnostic-report-status, the part that patients are shown."""
+
+    REGISTERED = "registered"
+    PARTIAL = "partial"
+    PRELIMINARY = "preliminary"
+    FINAL = "final"
+    AMENDED = "amended"
+    CORRECTED = "corrected"
+    CANCELLED = "cancelled"
+    ENTERED_IN_ERROR = "entered_in_error"
+    UNKNOWN = "unknown"
+
+
+class Observation(Record, frozen=True, kw_only=True):
+    """One result line. `flag` is a code of HL7 table 0078 (H, L, HH, LL, N, A ...)."""
+
+    name: str
+    code: str | None = None
+    value: str | None = None
+    unit: str | None = None
+    reference_range: str | None = None
+    flag: str | None = None
+    status: ReportStatus = ReportStatus.UNKNOWN
+    observed_at: dt.datetime | None = None
+    note: str | None = None
+
+
+class Attachment(Record, frozen=True, kw_only=True):
+    """A document that belongs to a report: bytes (`data`) or a place to fetch them from (`url`)."""
+
+    content_type: str
+    title: str | None = None
+    data: bytes | None = None
+    url: str | None = None
+
+
+class Report(Record, frozen=True, kw_only=True):
+    """A lab or exam report. `id` is the HIS's own number (OBR-3, DiagnosticReport.identifier)."""
+
+    id: str
+    kind: ReportKind
+    status: ReportStatus
+    name: str | None = None
+    mrn: str | None = None
+    code: str | None = None
+    issued_at: dt.datetime | None = None
+    effective_at: dt.datetime | None = None
+    conclusion: str | None = None
+    interpreter: str | None = None
+    observations: tuple[Observation, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    his_refs: HisRefs = {}
+
+
+# --- inbound events ----------------------------------------------------------------------------------------------
+
+
+class Event(Record, frozen=True, kw_only=True, tag_field="type"):
+    """Something that a HIS told us unasked. `occurred_at` is the HIS's own time of the event, None if it gave none."""
+
+    occurred_at: dt.datetime | None = None
+
+
+class StopScope(StrEnum):
+    """What a 停诊 hits: the whole schedule, one segment of it, or one order."""
+
+    SCHEDULE = "schedule"
+    SEGMENT = "segment"
+    ORDER = "order"
+
+
+class ScheduleStopped(Event, frozen=True, kw_only=True, tag="schedule_stopped"):
+    """停诊. `orders_cancelled` says that the HIS has already cancelled the orders itself."""
+
+    scope: StopScope
+    schedule_id: str | None = None
+    date: dt.date | None = None
+    session: Session | None = None
+    starts_at: dt.datetime | None = None
+    order_no: str | None = None
+    reason: str | None = None
+    orders_cancelled: bool = False
+
+
+class ScheduleChanged(Event, frozen=True, kw_only=True, tag="schedule_changed"):
+    """A schedule was opened again or altered; `schedule_id` None asks for a fetch of everything."""
+
+    schedule_id: str | None = None
+
+
+class RegistrationChanged(Event, frozen=True, kw_only=True, tag="registration_changed"):
+    """The HIS's view of one booking, or of one it made itself, has changed."""
+
+    registration: Registration
+
+
+class PatientChanged(Event, frozen=True, kw_only=True, tag="patient_changed"):
+    """A person was registered or their details changed at the HIS."""
+
+    patient: Patient
+
+
+class PatientMerged(Event, frozen=True, kw_only=True, tag="patient_merged"):
+    """The HIS found that two records are one person: `retired_mrn` now means `surviving_mrn`."""
+
+    surviving_mrn: str
+    retired_mrn: str
+
+
+class ReportIssued(Event, frozen=True, kw_only=True, tag="report_issued"):
+    """A report appeared or changed."""
+
+    report: Report
+
+
+class BillIssued(Event, frozen=True, kw_only=True, tag="bill_issued"):
+    """A bill appeared or changed."""
+
+    bill: Bill
+
+
+class DepartmentChanged(Event, frozen=True, kw_only=True, tag="department_changed"):
+    """Master data: a department was added or altered."""
+
+    department: Department
+
+
+class PractitionerChanged(Event, frozen=True, kw_only=True, tag="practitioner_changed"):
+    """Master data: a practitioner was added or altered."""
+
+    practitioner: Practitioner
+
+
+AnyEvent = (
+    ScheduleStopped
+    | ScheduleChanged
+    | RegistrationChanged
+    | PatientChanged
+    | PatientMerged
+    | ReportIssued
+    | BillIssued
+    | DepartmentChanged
+    | PractitionerChanged
+)

@@ -1,0 +1,1 @@
+"""Moves data between connectors and booking: pull, outbox, inbox."""
