@@ -1,0 +1,136 @@
+"""API keys: `Authorization: Bearer <key>` (RFC 6750), looked up by their SHA-256.
+
+A key is `hb_<id>_<secret>` with 256 random bits, so that one round of SHA-256 is enough to store it (there is nothing to
+guess from); any other literal that a site has stored works too. The store is asked by digest: the time a comparison takes
+tells nothing about a key, because nobody can steer a digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Protocol
+
+import msgspec
+
+from booking.api.problems import ApiProblem
+
+SCOPES: dict[str, str] = {
+    "booking": "hospitals, slots and bookings",
+    "patients": "create and read patients",
+    "billing": "bills, payments and refunds",
+    "reports": "reports and their attachments",
+    "events": "the event feed and webhooks",
+    "reconciliation": "merchant bills and reconciliations",
+}
+"""Every scope, and what it opens."""
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="hisbridge"'}
+_CHALLENGE_INVALID = {"WWW-Authenticate": 'Bearer realm="hisbridge", error="invalid_token"'}
+MAX_KEY_CHARS = 512
+
+
+class ApiClient(msgspec.Struct, frozen=True, kw_only=True):
+    """A portal. `hospitals` None means all of them, those added later too."""
+
+    id: str
+    name: str
+    scopes: frozenset[str]
+    hospitals: frozenset[str] | None = None
+
+    def may_use(self, hospital_id: str) -> bool:
+        return self.hospitals is None or hospital_id in self.hospitals
+
+
+class KeyStore(Protocol):
+    """Where keys are kept. Answers None for a digest that is unknown, revoked or expired."""
+
+    async def lookup(self, digest: str) -> ApiClient | None: ...
+
+
+class _Entry(msgspec.Struct):
+    client: ApiClient | None
+    expires_at_s: float
+
+
+class Authenticator:
+    """Finds the client of a request, asking the store at most once per key and `ttl_s`.
+
+    A revoked key therefore works for up to `ttl_s` longer. Unknown keys are remembered in a cache of their own, so that
+    guessing pushes no real client out of memory. Requests that wait for the same key share one look-up.
+    """
+
+    def __init__(
+        self, keys: KeyStore, *, ttl_s: float = 10.0, size: int = 1024, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keys = keys
+        self._ttl_s = ttl_s
+        self._size = size
+        self._clock = clock
+        self._known: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._refused: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[ApiClient | None]] = {}
+
+    async def authenticate(self, authorization: str | None) -> ApiClient:
+        """The client, or ApiProblem unauthenticated. What the store raises comes through."""
+        if not authorization:
+            raise ApiProblem("unauthenticated", "the Authorization header is missing", headers=_CHALLENGE)
+        scheme, _, key = authorization.partition(" ")
+        key = key.strip()
+        if scheme.lower() != "bearer" or not key or len(key) > MAX_KEY_CHARS:
+            raise ApiProblem("unauthenticated", "expected: Authorization: Bearer <api key>", headers=_CHALLENGE)
+        digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
+        entry = self._known.get(digest) or self._refused.get(digest)
+        if entry is None or entry.expires_at_s <= self._clock():
+            client = await self._ask(digest)
+        else:
+            client = entry.client
+        if client is None:
+            raise ApiProblem("unauthenticated", "this key is not known", headers=_CHALLENGE_INVALID)
+        return client
+
+    def forget(self) -> None:
+        """Ask the store again for every key: call it when keys change in this process."""
+        self._known.clear()
+        self._refused.clear()
+
+    async def _ask(self, digest: bytes) -> ApiClient | None:
+        task = self._asking.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._look_up(digest))
+            self._asking[digest] = task
+            task.add_done_callback(lambda _done: self._asking.pop(digest, None))
+        return await asyncio.shield(task)
+
+    async def _look_up(self, digest: bytes) -> ApiClient | None:
+        client = await self._keys.lookup(digest.hex())
+        self._known.pop(digest, None)
+        self._refused.pop(digest, None)
+        cache = self._known if client is not None else self._refused
+        cache[digest] = _Entry(client, self._clock() + self._ttl_s)
+        if len(cache) > self._size:
+            cache.popitem(last=False)
+        return client
+
+
+def require_access(client: ApiClient, *, scopes: frozenset[str], hospital_id: str | None) -> None:
+    """Raise forbidden_scope or forbidden_hospital unless the client has every scope and the hospital."""
+    if not scopes <= client.scopes:
+        missing = sorted(scopes - client.scopes)
+        raise ApiProblem("forbidden_scope", extra={"scopes": missing})
+    if hospital_id is not None and not client.may_use(hospital_id):
+        raise ApiProblem("forbidden_hospital")
+
+
+def new_api_key(client_id: str) -> str:
+    """A fresh key. Show it once; store only `digest_api_key(key)`."""
+    return f"hb_{client_id}_{secrets.token_urlsafe(32)}"
+
+
+def digest_api_key(key: str) -> str:
+    """What is stored of a key: its SHA-256 in 64 hex characters."""
+    return sha256(key.encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""Bills, their payments, and refunds."""
+
+from __future__ import annotations
+
+from booking import billing, people
+from booking.api.context import Context
+from booking.api.present import bill_view, refund_view
+from booking.api.routing import Call, Route
+from booking.api.views import BillList, BillView, NewPayment, RefundResult, RefundView
+from booking.billing import SetAside
+from booking.money import payments_of, refunds_of
+from booking.records import Person
+from booking.refunds import own_refund, report_refund
+from booking.store.engine import Tx
+from mappings.canonical import Payment
+from monitoring.logs import get_logger
+
+log = get_logger("billing")
+
+
+class BillingHandlers:
+    """Bills are read live where the hospital answers such a question, else from what it has sent."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def list(self, call: Call[None, None]) -> BillList:
+        person = await self._person(call)
+        as_of = await self._refresh(call.hospital_id, person)
+        async with self._context.store.read(call.hospital_id) as tx:
+            rows = await billing.bills_of(tx, person)
+            return BillList(items=[await self._view(tx, row) for row in rows], as_of=as_of)
+
+    async def get(self, call: Call[None, None]) -> BillView:
+        person = await self._person(call)
+        async with self._context.store.read(call.hospital_id) as tx:
+            return await self._view(tx, await billing.own_bill(tx, person, call.path["bill_id"]))
+
+    async def pay(self, call: Call[None, NewPayment]) -> BillView:
+        person, body = await self._person(call), call.body
+        offered = self._context.live.capabilities(call.hospital_id)["settle_bill"] == "native"
+        payment = Payment(
+            channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at
+        )
+        async with self._context.store.write(call.hospital_id) as tx:
+            bill = await billing.own_bill(tx, person, call.path["bill_id"])
+            await billing.pay_bill(tx, bill, payment, client_id=call.caller.id, offered=offered)
+            return await self._view(tx, bill)
+
+    async def refund(self, call: Call[None, None]) -> RefundView:
+        async with self._context.store.read(call.hospital_id) as tx:
+            row = await own_refund(tx, call.caller.id, call.path["refund_id"])
+        return refund_view(row, self._context.hospital(call).zone)
+
+    async def refund_result(self, call: Call[None, RefundResult]) -> RefundView:
+        async with self._context.store.write(call.hospital_id) as tx:
+            row = await own_refund(tx, call.caller.id, call.path["refund_id"])
+            row = await report_refund(tx, row, word=call.body.status, refund_trade_no=call.body.refund_trade_no)
+        return refund_view(row, self._context.hospital(call).zone)
+
+    async def _person(self, call: Call[None, None] | Call[None, NewPayment]) -> Person:
+        async with self._context.store.read(call.hospital_id) as tx:
+            _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
+        return person
+
+    async def _refresh(self, hospital_id: str, person: Person) -> str:
+        """Read the bills live where that is offered, and take them over. A bill that cannot be is left out and logged."""
+        if self._context.live.capabilities(hospital_id)["fetch_bills"] == "pushed" or person.record.mrn is None:
+            return "stored"
+        found = await self._context.live.bills(hospital_id, person.record)
+        hospital = self._context.hospitals[hospital_id]
+        async with self._context.store.write(hospital_id) as tx:
+            for bill in found:
+                try:
+                    await billing.put_bill(tx, bill, currency=hospital.currency, mrn=person.record.mrn)
+                except SetAside as e:
+                    log.warning("bill_set_aside", hospital=hospital_id, reason=str(e))
+        return "live"
+
+    async def _view(self, tx: Tx, bill: billing.BillRow) -> BillView:
+        zone = self._context.hospitals[tx.hospital_id].zone
+        return bill_view(bill, zone, await payments_of(tx, bill_id=bill.id), await refunds_of(tx, bill_id=bill.id))
+
+
+def billing_routes(context: Context) -> list[Route]:
+    """The routes of this group."""
+    handlers, scopes = BillingHandlers(context), ("billing",)
+    of = "/v1/hospitals/{hospital_id}"
+    bills = of + "/patients/{patient_id}/bills"
+    live = ("patient_unknown", "his_unavailable", "his_refused", "his_reply_invalid", "not_offered_by_hospital")
+    return [
+        Route("GET", bills, handlers.list, summary="A patient's bills", tag="billing", response=BillList, scopes=scopes,
+              errors=live),
+        Route("GET", bills + "/{bill_id}", handlers.get, summary="A bill, as last told by the hospital", tag="billing",
+              response=BillView, scopes=scopes, errors=("patient_unknown", "bill_unknown")),
+        Route("POST", bills + "/{bill_id}/payments", handlers.pay, summary="Report money for a bill", tag="billing",
+              request=NewPayment, response=BillView, status=202, scopes=scopes,
+              errors=("patient_unknown", "bill_unknown", "payment_conflict"),
+              description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
+        Route("GET", of + "/refunds/{refund_id}", handlers.refund, summary="A refund", tag="billing",
+              response=RefundView, scopes=scopes, errors=("refund_unknown",)),
+        Route("POST", of + "/refunds/{refund_id}/result", handlers.refund_result, tag="billing",
+              summary="Report how a refund ended", request=RefundResult, response=RefundView, scopes=scopes,
+              errors=("refund_unknown", "refund_conflict")),
+    ]  # fmt: skip

@@ -1,0 +1,144 @@
+"""Holding, paying, cancelling, and waiting for what the hospital says."""
+
+from __future__ import annotations
+
+import asyncio
+
+from booking import bookings as rules
+from booking.api.context import Context
+from booking.api.cursors import decode_cursor, encode_cursor
+from booking.api.present import booking_view
+from booking.api.routing import Call, Reply, Route
+from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
+from booking.inventory import HoldRequest, hold_slot
+from booking.money import payments_of, refunds_of
+from booking.moves import topic
+from booking.records import Booking
+from booking.store.bell import wait_for_ring
+from booking.store.engine import Tx
+from mappings.canonical import Payment
+
+POLL_S = 0.5  # how long a change made by another process may stay unseen by a waiting request
+
+
+class BookingHandlers:
+    """The life of a booking, as a portal drives it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def hold(self, call: Call[None, NewBooking]) -> Reply:
+        hospital, body = self._context.hospital(call), call.body
+
+        async def work(tx: Tx) -> BookingView:
+            booking = await hold_slot(
+                tx,
+                hospital,
+                HoldRequest(
+                    client_id=call.caller.id,
+                    user_ref=body.user_ref,
+                    slot_id=body.slot_id,
+                    patient_id=body.patient_id,
+                    fee_fen=body.fee_fen,
+                ),
+            )
+            return booking_view(booking, tx.now_ms, hospital.zone)
+
+        return await self._context.once(call, 201, work)
+
+    async def list(self, call: Call[BookingQuery, None]) -> BookingList:
+        query, zone = call.query, self._context.hospital(call).zone
+        after = None if query.cursor is None else str(decode_cursor(query.cursor, str)[0])
+        async with self._context.store.read(call.hospital_id) as tx:
+            found = await rules.find_bookings(
+                tx,
+                call.caller.id,
+                patient_id=query.patient_id,
+                user_ref=query.user_ref,
+                state=query.state,
+                after=after,
+                limit=query.limit + 1,
+            )
+        page = found[: query.limit]
+        return BookingList(
+            items=[booking_view(b, tx.now_ms, zone) for b in page],
+            next=encode_cursor(page[-1].id) if len(found) > query.limit else None,
+        )
+
+    async def get(self, call: Call[WaitQuery, None]) -> BookingView:
+        """Answers at once if the booking is newer than `since_version`, else when it changes or `wait_s` is over."""
+        query, booking_id = call.query, call.path["booking_id"]
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + query.wait_s
+        since = query.since_version
+        while True:
+            bell = self._context.store.bell.listen(topic(booking_id))
+            try:
+                version, view = await self._look(call, booking_id)
+                left = ends - loop.time()
+                if since is None:
+                    since = version
+                if version > since or left <= 0 or self._context.draining():
+                    return view
+                await wait_for_ring(bell, min(left, POLL_S))
+            finally:
+                bell.cancel()
+
+    async def _look(self, call: Call[WaitQuery, None], booking_id: str) -> tuple[int, BookingView]:
+        async with self._context.store.read(call.hospital_id) as tx:
+            booking = await rules.own_booking(tx, call.caller.id, booking_id)
+            return booking.version, await self._view(tx, booking)
+
+    async def pay(self, call: Call[None, NewPayment]) -> BookingView:
+        hospital, body = self._context.hospital(call), call.body
+        async with self._context.store.write(call.hospital_id) as tx:
+            booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
+            await rules.pay_booking(
+                tx,
+                hospital,
+                booking,
+                Payment(channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at),
+            )
+            return await self._view(tx, booking)
+
+    async def cancel(self, call: Call[None, Cancel]) -> BookingView:
+        async with self._context.store.write(call.hospital_id) as tx:
+            booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
+            await rules.cancel_booking(tx, self._context.hospital(call), booking, call.body.reason)
+            return await self._view(tx, booking)
+
+    async def _view(self, tx: Tx, booking: Booking) -> BookingView:
+        zone = self._context.hospitals[tx.hospital_id].zone
+        return booking_view(
+            booking,
+            tx.now_ms,
+            zone,
+            await payments_of(tx, booking_id=booking.id),
+            await refunds_of(tx, booking_id=booking.id),
+        )
+
+
+def booking_routes(context: Context) -> list[Route]:
+    """The routes of this group."""
+    handlers, scopes = BookingHandlers(context), ("booking",)
+    of = "/v1/hospitals/{hospital_id}/bookings"
+    hold_errors = (
+        "slot_sold_out", "slot_not_released", "schedule_stopped", "slot_in_past", "duplicate_booking", "price_changed",
+        "slot_unknown", "patient_unknown", "patient_rejected", "hospital_paused", "hospital_observe_only",
+    )  # fmt: skip
+    return [
+        Route("POST", of, handlers.hold, summary="Hold a seat", tag="bookings", request=NewBooking, response=BookingView,
+              status=201, scopes=scopes, idempotent=True, errors=hold_errors,
+              description="Answers after our own commit; the lock at the hospital follows. Wait for it with `wait_s`."),
+        Route("GET", of + "/{booking_id}", handlers.get, summary="A booking, now or when it changes", tag="bookings",
+              query=WaitQuery, response=BookingView, scopes=scopes, errors=("booking_unknown",), waits=True),
+        Route("GET", of, handlers.list, summary="Bookings of a patient or a user", tag="bookings", query=BookingQuery,
+              response=BookingList, scopes=scopes, errors=("cursor_invalid",)),
+        Route("POST", of + "/{booking_id}/payments", handlers.pay, summary="Report money for a booking", tag="bookings",
+              request=NewPayment, response=BookingView, status=202, scopes=scopes,
+              errors=("booking_unknown", "payment_conflict"),
+              description="Money is always recorded; what cannot pay for the booking falls due as a refund at once."),
+        Route("POST", of + "/{booking_id}/cancel", handlers.cancel, summary="Cancel a booking", tag="bookings",
+              request=Cancel, response=BookingView, status=202, scopes=scopes,
+              errors=("booking_unknown", "not_cancellable", "hospital_paused", "hospital_observe_only")),
+    ]  # fmt: skip

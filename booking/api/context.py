@@ -1,0 +1,61 @@
+"""What handlers share: the store, the hospitals, the live reads, and how errors of the rules become problems."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from booking import idempotency
+from booking.api.problems import ApiProblem
+from booking.api.routing import Call, Reply
+from booking.errors import Refusal
+from booking.ports import LiveFailed, LiveHis
+from booking.settings import Hospital
+from booking.store.engine import Store, StoreUnavailable, Tx
+
+V = TypeVar("V")
+_encode = msgspec.json.Encoder().encode
+
+
+class Context(msgspec.Struct, frozen=True):
+    """Handed to every group of handlers by the composition root."""
+
+    store: Store
+    hospitals: Mapping[str, Hospital]
+    live: LiveHis
+    draining: Callable[[], bool] = lambda: False
+
+    def hospital(self, call: Call[Any, Any]) -> Hospital:
+        return self.hospitals[call.hospital_id]
+
+    async def once(
+        self, call: Call[Any, Any], status: int, work: Callable[[Tx], Awaitable[V]], *, scope: str | None = None
+    ) -> Reply:
+        """Do `work` in one transaction under the request's Idempotency-Key; a repeat gets the first success again.
+
+        `scope` stands for the hospital where a route has none.
+        """
+        key, digest = call.idempotency_key or "", call.fingerprint()
+        async with self.store.write(scope or call.hospital_id) as tx:
+            known = await idempotency.recall(tx, call.caller.id, key, digest)
+            if known is not None:
+                return Reply(known[1], status=known[0], headers={"Idempotent-Replayed": "true"})
+            body = _encode(await work(tx))
+            await idempotency.remember(tx, call.caller.id, key, digest, status, body)
+        return Reply(body, status=status)
+
+
+def translate(error: Exception) -> ApiProblem | None:
+    """The problem for an error of the rules, the store or a live read; None for a bug."""
+    match error:
+        case Refusal():
+            return ApiProblem(error.code, error.detail or None, extra=error.extra)
+        case LiveFailed():
+            return ApiProblem(
+                error.code, error.detail or None, retry_after_s=5 if error.code == "his_unavailable" else None
+            )
+        case StoreUnavailable():
+            return ApiProblem("store_unavailable", retry_after_s=2)
+    return None

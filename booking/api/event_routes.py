@@ -1,0 +1,67 @@
+"""The event feed and webhooks."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+from sqlalchemy import func, select
+
+from booking.api.context import Context
+from booking.api.problems import ApiProblem
+from booking.api.routing import Call, Reply, Route
+from booking.api.views import EventList, EventQuery, EventView, NewWebhook, WebhookView
+from booking.store.engine import Tx
+from booking.store.tables import events
+from booking.webhooks import SCOPE, add_webhook
+
+
+class EventHandlers:
+    """Every change, numbered after its commit; at least once, kept 30 days."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def feed(self, call: Call[EventQuery, None]) -> EventList:
+        query = call.query
+        async with self._context.store.read() as tx:
+            oldest = (await tx.conn.execute(select(func.min(events.c.seq)))).scalar_one()
+            if query.after > 0 and oldest is not None and query.after < oldest - 1:
+                raise ApiProblem("cursor_expired", f"Events before {oldest} are no longer kept.")
+            rows = await tx.all(
+                select(events)
+                .where(events.c.client_id == call.caller.id, events.c.seq > query.after)
+                .order_by(events.c.seq)
+                .limit(query.limit)
+            )
+        items = [
+            EventView(
+                seq=r["seq"],
+                id=r["id"],
+                type=r["type"],
+                hospital_id=r["hospital_id"],
+                at=dt.datetime.fromtimestamp(r["created_ms"] / 1000, dt.UTC),
+                data=msgspec.json.decode(r["payload"]),
+            )
+            for r in rows
+            if call.caller.may_use(r["hospital_id"])
+        ]
+        return EventList(items=items, next=rows[-1]["seq"] if rows else query.after)
+
+    async def add_webhook(self, call: Call[None, NewWebhook]) -> Reply:
+        async def work(tx: Tx) -> WebhookView:
+            webhook_id, secret = await add_webhook(tx, call.caller.id, call.body.url)
+            return WebhookView(id=webhook_id, url=call.body.url, secret=secret, status="active")
+
+        return await self._context.once(call, 201, work, scope=SCOPE)
+
+
+def event_routes(context: Context) -> list[Route]:
+    """The routes of this group."""
+    handlers, scopes = EventHandlers(context), ("events",)
+    return [
+        Route("GET", "/v1/events", handlers.feed, summary="Every change after a cursor", tag="events", query=EventQuery,
+              response=EventList, scopes=scopes, errors=("cursor_expired",)),
+        Route("POST", "/v1/webhooks", handlers.add_webhook, summary="Have events pushed", tag="events",
+              request=NewWebhook, response=WebhookView, status=201, scopes=scopes, idempotent=True),
+    ]  # fmt: skip

@@ -1,0 +1,64 @@
+"""How much the API takes on: requests in flight in all, and a rate for each client. What is refused is counted as shed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from booking.api.problems import ApiProblem
+
+MAX_CLIENTS = 10_000
+
+
+class _Bucket:
+    __slots__ = ("at_s", "tokens")
+
+    def __init__(self, tokens: float, at_s: float) -> None:
+        self.tokens = tokens
+        self.at_s = at_s
+
+
+class ClientRate:
+    """A token bucket for each client: `rate_per_s` on average, `burst` at once. A rate of 0 means no limit."""
+
+    def __init__(self, rate_per_s: float, burst: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = float(burst)
+        self._clock = clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take(self, client_id: str) -> None:
+        """Count one request. Raises ApiProblem rate_limited with the time until the next one fits."""
+        if not self._rate_per_s:
+            return
+        now_s = self._clock()
+        bucket = self._buckets.get(client_id)
+        if bucket is None:
+            bucket = self._buckets[client_id] = _Bucket(self._burst, now_s)
+            if len(self._buckets) > MAX_CLIENTS:
+                self._buckets.popitem(last=False)
+        bucket.tokens = min(self._burst, bucket.tokens + (now_s - bucket.at_s) * self._rate_per_s)
+        bucket.at_s = now_s
+        if bucket.tokens < 1.0:
+            wait_s = (1.0 - bucket.tokens) / self._rate_per_s
+            raise ApiProblem("rate_limited", retry_after_s=max(1, math.ceil(wait_s)))
+        bucket.tokens -= 1.0
+
+
+class InFlight:
+    """How many requests are being answered. Above `limit` new ones are shed at once, while they are cheap to refuse."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.count = 0
+
+    def enter(self) -> None:
+        """Raises ApiProblem overloaded; otherwise `leave` must follow."""
+        if self.count >= self.limit:
+            raise ApiProblem("overloaded", retry_after_s=1)
+        self.count += 1
+
+    def leave(self) -> None:
+        self.count -= 1

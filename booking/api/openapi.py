@@ -1,0 +1,162 @@
+"""The OpenAPI 3.1 document, generated from the very Structs that decode requests and encode responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from booking.api.auth import SCOPES
+from booking.api.problems import PROBLEMS, ProblemDocument
+from booking.api.routing import Route
+
+_REF = "#/components/schemas/{name}"
+
+_ABOUT = """\
+Find a slot, hold it, pay, see it registered at the hospital, cancel; bills, reports and events.
+
+- Money is an integer in the currency's minor unit (`_fen`). Instants are RFC 3339 with an offset, dates are dates.
+- Errors are `application/problem+json`; branch on `code`. Every code with what to do: [/docs/errors](/docs/errors).
+- POSTs that create need an `Idempotency-Key`; repeat it on every retry of the same thing.
+- Changes are additive: ignore fields and values that you do not know.
+"""
+
+
+def describe_api(routes: Sequence[Route], *, version: str, title: str = "hisbridge booking API") -> dict[str, Any]:
+    """The whole document as plain dictionaries, ready for JSON. Routes keep their order within a path."""
+    schema_of, components = _schemas(routes)
+    query_schemas = _take_query_schemas(routes, schema_of, components)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of, query_schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": _ABOUT, "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
+        "security": [{"apiKey": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key. Scopes: "
+                    + "; ".join(f"`{scope}` {opens}" for scope, opens in SCOPES.items())
+                    + ".",
+                }
+            },
+        },
+    }
+
+
+def _schemas(routes: Sequence[Route]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
+    """The schema (mostly a $ref) of every type that a route uses, and the components behind them."""
+    types: list[Any] = [ProblemDocument]
+    for route in routes:
+        used = [route.request, route.query, route.response, *route.path_types.values()]
+        types.extend(kind for kind in used if kind is not None and kind is not bytes)
+    unique = list(dict.fromkeys(types))
+    schemas, components = msgspec.json.schema_components(unique, ref_template=_REF)
+    return dict(zip(unique, schemas, strict=True)), components
+
+
+def _take_query_schemas(
+    routes: Sequence[Route], schema_of: dict[Any, dict[str, Any]], components: dict[str, Any]
+) -> dict[Any, dict[str, Any]]:
+    """Query Structs are spelled out as parameters; as components they would only be noise, so they are taken out."""
+    types = {route.query for route in routes if route.query is not None}
+    return {kind: components.pop(_component_name(schema_of[kind])) for kind in types}
+
+
+def _operation(
+    route: Route, schema_of: dict[Any, dict[str, Any]], query_schemas: dict[Any, dict[str, Any]]
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "tags": [route.tag],
+        "parameters": _parameters(route, schema_of, query_schemas),
+        "responses": _responses(route, schema_of),
+    }
+    if route.description:
+        operation["description"] = route.description
+    if route.scopes is None:
+        operation["security"] = []
+    elif route.scopes:
+        operation["security"] = [{"apiKey": sorted(route.scopes)}]
+    if route.request is not None:
+        schema = {} if route.request is bytes else schema_of[route.request]
+        content: dict[str, Any] = {"schema": schema}
+        if "request" in route.examples:
+            content["example"] = msgspec.to_builtins(route.examples["request"])
+        operation["requestBody"] = {"required": True, "content": {kind: dict(content) for kind in route.accepts}}
+    return operation
+
+
+def _parameters(
+    route: Route, schema_of: dict[Any, dict[str, Any]], query_schemas: dict[Any, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": schema_of[route.path_types[name]] if name in route.path_types else {"type": "string"},
+        }
+        for name in route.path_parameters
+    ]
+    if route.query is not None:
+        struct = query_schemas[route.query]
+        required = struct.get("required", [])
+        for name, schema in struct.get("properties", {}).items():
+            parameter = {"name": name, "in": "query", "required": name in required, "schema": schema}
+            if "description" in schema:
+                parameter["description"] = schema["description"]
+            parameters.append(parameter)
+    if route.idempotent:
+        parameters.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": True,
+                "description": "One key for each thing that you want done; the same one on every retry.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!#-~]+$"},
+            }
+        )
+    return parameters
+
+
+def _component_name(reference: dict[str, Any]) -> str:
+    return str(reference.get("$ref", "")).rpartition("/")[2]
+
+
+def _responses(route: Route, schema_of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    good: dict[str, Any] = {
+        "description": route.summary,
+        "headers": {"X-Request-Id": {"description": "Quote it to us.", "schema": {"type": "string"}}},
+    }
+    if route.response is not None:
+        content: dict[str, Any] = {"schema": schema_of.get(route.response, {})}
+        if "response" in route.examples:
+            content["example"] = msgspec.to_builtins(route.examples["response"])
+        good["content"] = {route.produces: content}
+    responses: dict[str, Any] = {str(route.status): good}
+    by_status: dict[int, list[str]] = {}
+    for code in route.errors:
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    for status, codes in sorted(by_status.items()):
+        responses[str(status)] = {
+            "description": "; ".join(f"`{code}`: {PROBLEMS[code].title_en}" for code in codes),
+            "content": {
+                "application/problem+json": {
+                    "schema": {
+                        "allOf": [schema_of[ProblemDocument]],
+                        "properties": {"code": {"enum": codes}, "status": {"const": status}},
+                    }
+                }
+            },
+        }
+    return responses

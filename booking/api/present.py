@@ -1,0 +1,206 @@
+"""From rows of the store to what the API shows: masked, in the hospital's zone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from booking import seats
+from booking.api.views import (
+    AttachmentView,
+    BillItemView,
+    BillView,
+    BookingView,
+    ObservationView,
+    PatientView,
+    PaymentView,
+    RefundView,
+    RegistrationView,
+    ReportView,
+    SlotView,
+)
+from booking.billing import BillRow
+from booking.bookings import payable
+from booking.catalog import slot_status
+from booking.money import PaymentRow
+from booking.records import Booking, Person
+from booking.reporting import ReportRow
+from booking.visits import RegistrationRow
+from monitoring.masking import mask_id_number, mask_name, mask_phone
+
+
+def instant(ms: int | None, zone: dt.tzinfo) -> dt.datetime | None:
+    """Epoch milliseconds as an instant in a zone."""
+    return None if ms is None else dt.datetime.fromtimestamp(ms / 1000, zone)
+
+
+def _instant(ms: int, zone: dt.tzinfo) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, zone)
+
+
+def slot_view(row: dict[str, Any], now_ms: int, zone: dt.tzinfo) -> SlotView:
+    status = slot_status(row, now_ms)
+    remaining = seats.Seats(row["his_left"], row["unreflected"]).remaining
+    return SlotView(
+        id=row["id"],
+        schedule_id=row["schedule_id"],
+        department_id=row["department_id"],
+        department_name=row["department_name"],
+        practitioner_id=row["practitioner_id"],
+        practitioner_name=row["practitioner_name"],
+        starts_at=_instant(row["starts_at_ms"], zone),
+        ends_at=_instant(row["ends_at_ms"], zone),
+        session=row["session"],
+        clinic_type=row["clinic_type"],
+        fee_fen=row["fee_fen"],
+        remaining=0 if status == "stopped" else remaining,
+        status=status,
+        opens_at=instant(row["opens_at_ms"], zone),
+    )
+
+
+def patient_view(patient_id: str, user_ref: str, person: Person) -> PatientView:
+    record = person.record
+    return PatientView(
+        id=patient_id,
+        user_ref=user_ref,
+        name=mask_name(record.name),
+        id_type=record.id_type,
+        id_number=None if record.id_number is None else mask_id_number(record.id_number),
+        phone=None if record.phone is None else mask_phone(record.phone),
+        his_state=person.his_state,
+        reject_code=person.reject_code,
+    )
+
+
+def payment_view(row: PaymentRow, zone: dt.tzinfo) -> PaymentView:
+    return PaymentView(
+        channel=row.channel,
+        trade_no=row.trade_no,
+        amount_fen=row.amount_fen,
+        paid_at=_instant(row.paid_at_ms, zone),
+        settlement=row.settlement,
+        unusable=row.unusable,
+    )
+
+
+def refund_view(row: dict[str, Any], zone: dt.tzinfo) -> RefundView:
+    return RefundView(
+        id=row["id"],
+        status=row["status"],
+        amount_fen=row["amount_fen"],
+        channel=row["channel"],
+        trade_no=row["trade_no"],
+        reason=row["reason"],
+        booking_id=row["booking_id"],
+        bill_id=row["bill_id"],
+        refund_trade_no=row["refund_trade_no"],
+        updated_at=instant(row["updated_ms"], zone),
+    )
+
+
+def booking_view(
+    booking: Booking,
+    now_ms: int,
+    zone: dt.tzinfo,
+    payments: list[PaymentRow] | None = None,
+    refunds: list[dict[str, Any]] | None = None,
+) -> BookingView:
+    registration = booking.registration
+    return BookingView(
+        id=booking.id,
+        order_no=booking.order_no,
+        version=booking.version,
+        state=booking.state,
+        his_state=booking.his_state,
+        his_command=booking.his_command,
+        his_command_status=booking.his_command_status,
+        payment_state=booking.payment_state,
+        fee_fen=booking.fee_fen,
+        payable=payable(booking, now_ms, any(p.kept for p in payments or ()) or booking.payment_state == "paid"),
+        slot_id=booking.slot_id,
+        schedule_id=booking.schedule_id,
+        patient_id=booking.patient_id,
+        user_ref=booking.user_ref,
+        created_at=_instant(booking.created_ms, zone),
+        updated_at=_instant(booking.updated_ms, zone),
+        expires_at=instant(booking.expires_at_ms, zone),
+        pay_by=instant(booking.pay_by_ms, zone),
+        reason=booking.reason,
+        needs_attention=booking.needs_attention,
+        queue_no=registration.queue_no if registration else None,
+        encounter_no=registration.encounter_no if registration else None,
+        check_in_place=registration.check_in_place if registration else None,
+        check_in_until=registration.check_in_until if registration else None,
+        payments=[payment_view(p, zone) for p in payments or ()],
+        refunds=[refund_view(r, zone) for r in refunds or ()],
+    )
+
+
+def bill_view(
+    bill: BillRow, zone: dt.tzinfo, payments: list[PaymentRow], refunds: list[dict[str, Any]] | None = None
+) -> BillView:
+    kept = next((p for p in payments if p.kept), None)
+    record = bill.record
+    return BillView(
+        id=bill.id,
+        amount_fen=bill.amount_fen,
+        currency=bill.currency,
+        status=bill.status,
+        settlement="none" if kept is None else kept.settlement,
+        title=record.title,
+        department_name=record.department_name,
+        issued_at=record.issued_at,
+        receipt_no=None if bill.settlement is None else bill.settlement.receipt_no,
+        items=[
+            BillItemView(name=i.name, amount_fen=i.amount_fen, quantity=i.quantity, unit=i.unit) for i in record.items
+        ],
+        payments=[payment_view(p, zone) for p in payments],
+        refunds=[refund_view(r, zone) for r in refunds or ()],
+    )
+
+
+def registration_view(row: RegistrationRow, zone: dt.tzinfo) -> RegistrationView:
+    return RegistrationView(
+        id=row.id,
+        status=row.status,
+        booking_id=row.booking_id,
+        his_id=row.his_id,
+        starts_at=row.record.starts_at,
+        ends_at=row.record.ends_at,
+        department_name=row.record.department_name,
+        practitioner_name=row.record.practitioner_name,
+    )
+
+
+def report_view(row: ReportRow, *, whole: bool) -> ReportView:
+    record = row.record
+    return ReportView(
+        id=row.id,
+        kind=record.kind,
+        status=record.status,
+        version=row.version,
+        name=record.name,
+        issued_at=record.issued_at,
+        effective_at=record.effective_at,
+        conclusion=record.conclusion if whole else None,
+        observations=[
+            ObservationView(
+                name=o.name,
+                code=o.code,
+                value=o.value,
+                unit=o.unit,
+                reference_range=o.reference_range,
+                flag=o.flag,
+                status=o.status,
+            )
+            for o in record.observations
+        ]
+        if whole
+        else [],
+        attachments=[
+            AttachmentView(n=n, content_type=a.content_type, title=a.title) for n, a in enumerate(record.attachments, 1)
+        ]
+        if whole
+        else [],
+    )

@@ -1,0 +1,112 @@
+"""Lab and exam reports and their documents."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from booking import people, reporting
+from booking.api.context import Context
+from booking.api.present import report_view
+from booking.api.problems import ApiProblem
+from booking.api.routing import Call, Route
+from booking.api.views import ReportList, ReportView
+from booking.billing import SetAside
+from booking.ports import LiveFailed
+from booking.records import Person
+from monitoring.logs import get_logger
+
+log = get_logger("reports")
+
+
+class ReportHandlers:
+    """Reports are read live where the hospital answers such a question, else from what it has sent."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def list(self, call: Call[None, None]) -> ReportList:
+        person = await self._person(call)
+        as_of = await self._refresh(call.hospital_id, person)
+        async with self._context.store.read(call.hospital_id) as tx:
+            rows = await reporting.reports_of(tx, person)
+        return ReportList(items=[report_view(r, whole=False) for r in rows], as_of=as_of)
+
+    async def get(self, call: Call[None, None]) -> ReportView:
+        row = await self._own(call)
+        if not row.record.observations and not row.record.attachments:
+            row = await self._complete(call, row)
+        return report_view(row, whole=True)
+
+    async def attachment(self, call: Call[None, None]) -> web.Response:
+        row = await self._own(call)
+        number = int(call.path["n"])
+        if not 1 <= number <= len(row.record.attachments):
+            raise ApiProblem("attachment_unknown", f"Report {row.id} has {len(row.record.attachments)} attachments.")
+        attachment = row.record.attachments[number - 1]
+        if attachment.data is None:
+            attachment = await self._context.live.attachment(call.hospital_id, attachment)
+        return web.Response(
+            body=attachment.data or b"",
+            content_type=_safe_type(attachment.content_type),
+            headers={"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"},
+        )
+
+    async def _person(self, call: Call[None, None]) -> Person:
+        async with self._context.store.read(call.hospital_id) as tx:
+            _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
+        return person
+
+    async def _own(self, call: Call[None, None]) -> reporting.ReportRow:
+        person = await self._person(call)
+        async with self._context.store.read(call.hospital_id) as tx:
+            return await reporting.own_report(tx, person, call.path["report_id"])
+
+    async def _refresh(self, hospital_id: str, person: Person) -> str:
+        capability = self._context.live.capabilities(hospital_id)["fetch_reports"]
+        if capability == "pushed" or person.record.mrn is None:
+            return "stored"
+        found = await self._context.live.reports(hospital_id, person.record)
+        async with self._context.store.write(hospital_id) as tx:
+            for report in found:
+                try:
+                    await reporting.put_report(tx, report, mrn=person.record.mrn)
+                except SetAside as e:
+                    log.warning("report_set_aside", hospital=hospital_id, reason=str(e))
+        return "live"
+
+    async def _complete(self, call: Call[None, None], row: reporting.ReportRow) -> reporting.ReportRow:
+        """Where the list holds only headings, fetch the report itself."""
+        person = await self._person(call)
+        try:
+            whole = await self._context.live.report(call.hospital_id, person.record, row.record.id)
+        except LiveFailed as e:
+            if e.code != "not_offered_by_hospital":
+                raise
+            return row
+        if whole is None:
+            return row
+        async with self._context.store.write(call.hospital_id) as tx:
+            return await reporting.put_report(tx, whole, mrn=person.record.mrn)
+
+
+def _safe_type(content_type: str) -> str:
+    """A content type fit for a header; anything odd is plain bytes."""
+    kind, slash, rest = content_type.partition("/")
+    plain = content_type.isascii() and slash and all(c.isalnum() or c in "+-._" for c in kind + rest)
+    return content_type if plain and kind in ("application", "image", "text") else "application/octet-stream"
+
+
+def report_routes(context: Context) -> list[Route]:
+    """The routes of this group."""
+    handlers, scopes = ReportHandlers(context), ("reports",)
+    of = "/v1/hospitals/{hospital_id}/patients/{patient_id}/reports"
+    live = ("his_unavailable", "his_refused", "his_reply_invalid", "not_offered_by_hospital")
+    return [
+        Route("GET", of, handlers.list, summary="A patient's reports", tag="reports", response=ReportList,
+              scopes=scopes, errors=("patient_unknown", *live)),
+        Route("GET", of + "/{report_id}", handlers.get, summary="A report with its results", tag="reports",
+              response=ReportView, scopes=scopes, errors=("patient_unknown", "report_unknown", *live)),
+        Route("GET", of + "/{report_id}/attachments/{n}", handlers.attachment, summary="A document of a report",
+              tag="reports", scopes=scopes, path_types={"n": int}, produces="application/octet-stream", response=bytes,
+              errors=("patient_unknown", "report_unknown", "attachment_unknown", *live)),
+    ]  # fmt: skip

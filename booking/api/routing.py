@@ -1,0 +1,208 @@
+"""Routes as data, and the aiohttp application made of them.
+
+    routes = [
+        Route("POST", "/v1/hospitals/{hospital_id}/bookings", hold, tag="bookings", summary="Hold a seat", status=201,
+              request=NewBooking, response=BookingView, scopes=("booking",), idempotent=True,
+              errors=("slot_sold_out", "duplicate_booking")),
+    ]
+    app = build_app(routes, authenticator=..., hospital_known=settings.hospitals.__contains__)
+
+A handler gets one `Call` and returns the response Struct, a `Reply` (another status, or headers), ready-made JSON bytes, or
+a `web.StreamResponse`; it raises `ApiProblem` for every other answer. What a request passes, in this order: request id,
+metrics and access log, problems, draining and load, key, hospital, scope, rate, Idempotency-Key, content type, size, decoding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from booking.api.auth import ApiClient
+from booking.api.problems import PROBLEMS, ApiProblem
+
+Q = TypeVar("Q")
+B = TypeVar("B")
+
+Handler = Callable[["Call[Any, Any]"], Awaitable[Any]]
+_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
+_IDEMPOTENCY_KEY = re.compile(r'"?([!#-~]{1,200})"?')
+
+# What any route with a key may answer; `Route.errors` adds its own.
+COMMON_ERRORS = (
+    "unauthenticated",
+    "forbidden_scope",
+    "rate_limited",
+    "overloaded",
+    "store_unavailable",
+    "draining",
+    "internal_error",
+)
+_HOSPITAL_ERRORS = ("hospital_unknown", "forbidden_hospital")
+_BODY_ERRORS = (
+    "malformed_json",
+    "unknown_field",
+    "invalid_field",
+    "unsupported_media_type",
+    "too_large",
+    "request_timeout",
+)
+_IDEMPOTENCY_ERRORS = (
+    "idempotency_key_missing",
+    "idempotency_key_invalid",
+    "idempotency_key_reused",
+    "request_in_progress",
+)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A response with another status than the route's, or with headers of its own (ETag, Location ...)."""
+
+    body: Any
+    status: int | None = None
+    headers: Mapping[str, str] = {}
+
+
+class Call(Generic[Q, B]):
+    """One request, checked and decoded. `query` and `body` are the route's Structs (None where it has none)."""
+
+    __slots__ = ("_data", "body", "client", "idempotency_key", "path", "query", "request", "request_id", "route")
+
+    def __init__(
+        self,
+        *,
+        route: Route,
+        request: web.Request,
+        request_id: str,
+        client: ApiClient | None,
+        path: Mapping[str, Any],
+        query: Q,
+        body: B,
+        data: bytes,
+        idempotency_key: str | None,
+    ) -> None:
+        self.route = route
+        self.request = request
+        self.request_id = request_id
+        self.client = client
+        self.path = path
+        self.query = query
+        self.body = body
+        self._data = data
+        self.idempotency_key = idempotency_key
+
+    @property
+    def hospital_id(self) -> str:
+        """The hospital of the path; it exists, and the client may use it."""
+        return str(self.path["hospital_id"])
+
+    @property
+    def caller(self) -> ApiClient:
+        """The API client. Only for routes with scopes."""
+        if self.client is None:
+            raise RuntimeError(f"{self.route.method} {self.route.path} is public: it has no caller")
+        return self.client
+
+    @property
+    def data(self) -> bytes:
+        """The body as it came; for routes whose request type is `bytes`."""
+        return self._data
+
+    def fingerprint(self) -> str:
+        """What an Idempotency-Key is bound to: method, path and meaning of the body, whitespace and order aside."""
+        meaning = self._data if isinstance(self.body, bytes) or self.body is None else _canonical.encode(self.body)
+        head = f"{self.request.method} {self.request.path}\n".encode()
+        return sha256(head + meaning).hexdigest()
+
+
+_canonical = msgspec.json.Encoder(order="deterministic")
+
+
+class Route:
+    """One operation of the API: how it is called, what it answers, who may call it, and the code behind it.
+
+    `request` is a Struct type, or `bytes` for a raw body of one of `accepts`. `scopes` None makes it public. `path_types`
+    converts path parameters (`{"date": dt.date}`); all others are texts. `errors` are the problem codes beyond the common
+    ones. `idempotent` demands an Idempotency-Key. `examples` maps "request" and "response" to instances for the pages.
+    `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the log.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        summary: str,
+        tag: str,
+        description: str = "",
+        request: Any = None,
+        query: type[msgspec.Struct] | None = None,
+        response: Any = None,
+        status: int = 200,
+        scopes: Sequence[str] | None = (),
+        errors: Sequence[str] = (),
+        idempotent: bool = False,
+        path_types: Mapping[str, Any] | None = None,
+        accepts: Sequence[str] = ("application/json",),
+        produces: str = "application/json",
+        max_body_bytes: int | None = None,
+        waits: bool = False,
+        examples: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.handler = handler
+        self.summary = summary
+        self.tag = tag
+        self.description = description
+        self.request = request
+        self.query = query
+        self.response = response
+        self.status = status
+        self.scopes = None if scopes is None else frozenset(scopes)
+        self.idempotent = idempotent
+        self.path_types = dict(path_types or {})
+        self.accepts = tuple(accepts)
+        self.produces = produces
+        self.max_body_bytes = max_body_bytes
+        self.waits = waits
+        self.examples = dict(examples or {})
+        self.name = name or getattr(handler, "__name__", f"{method} {path}")
+        self.path_parameters = tuple(_PATH_PARAMETER.findall(path))
+        self.of_hospital = "hospital_id" in self.path_parameters
+        self.decoder = None if request in (None, bytes) else msgspec.json.Decoder(request)
+        self.errors = self._all_errors(errors)
+        unknown = [code for code in self.errors if code not in PROBLEMS]
+        if unknown:
+            raise ValueError(f"{method} {path}: no such problem codes: {unknown}")
+
+    def _all_errors(self, own: Sequence[str]) -> tuple[str, ...]:
+        codes = list(own)
+        if self.request is not None:
+            codes += _BODY_ERRORS
+        elif self.query is not None or self.path_types:
+            codes += ("invalid_field", "unknown_field")
+        if self.idempotent:
+            codes += _IDEMPOTENCY_ERRORS
+        if self.of_hospital:
+            codes += _HOSPITAL_ERRORS
+        if self.scopes is not None:
+            codes += COMMON_ERRORS
+        return tuple(dict.fromkeys(codes))
+
+    def read_idempotency_key(self, header: str | None) -> str | None:
+        """The key of the request, without quotes. Raises ApiProblem where it must be there and is not, or is malformed."""
+        if not self.idempotent:
+            return None
+        if header is None or not header.strip():
+            raise ApiProblem("idempotency_key_missing")
+        match = _IDEMPOTENCY_KEY.fullmatch(header.strip())
+        if match is None:
+            raise ApiProblem("idempotency_key_invalid")
+        return match[1]

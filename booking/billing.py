@@ -1,0 +1,181 @@
+"""Outpatient bills: what the HIS charged, and the money that settles it there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import select, update
+
+from booking.commands import queue_command, wake_topic
+from booking.errors import Refusal
+from booking.money import PaymentRow, find_payment, kept_payment, owe_refund, record_payment, set_settlement
+from booking.news import tell, tell_owners
+from booking.people import mrn_digests, owner_ids
+from booking.records import Person
+from booking.store.engine import Tx
+from booking.store.ids import derived_id, new_order_no
+from booking.store.tables import bills
+from mappings.canonical import Bill, BillStatus, Payment, Settlement
+
+
+class SetAside(Exception):
+    """A record cannot be taken over as it is; a person must look at it. The text holds no patient data."""
+
+
+class BillRow(msgspec.Struct, kw_only=True):
+    """A bill as stored. `order_no` is the key that the HIS sees when it is settled."""
+
+    hospital_id: str
+    id: str
+    his_id: str
+    mrn_digest: str
+    amount_fen: int
+    currency: str
+    status: str
+    order_no: str
+    record: Bill
+    settlement: Settlement | None = None
+    updated_ms: int = 0
+
+    @property
+    def line(self) -> str:
+        return f"bill:{self.id}"
+
+
+def _row(tx: Tx, row: dict[str, Any]) -> BillRow:
+    row = dict(row)
+    row["record"] = msgspec.json.decode(tx.unseal(row.pop("sealed_record"), "bills", "record"), type=Bill)
+    settlement = row.pop("sealed_settlement")
+    if settlement is not None:
+        row["settlement"] = msgspec.json.decode(tx.unseal(settlement, "bills", "settlement"), type=Settlement)
+    return msgspec.convert(row, BillRow)
+
+
+async def put_bill(tx: Tx, bill: Bill, *, currency: str, mrn: str | None = None) -> BillRow:
+    """Insert or update a bill as the HIS tells it. `mrn` stands in where the bill itself names no patient.
+
+    Raises SetAside for another currency than the hospital's (never converted) and for a bill without a patient.
+    A bill that we have settled does not become open again by an older word of the HIS.
+    """
+    if bill.currency != currency:
+        raise SetAside(f"bill in {bill.currency} at a hospital whose currency is {currency}")
+    owner = bill.mrn or mrn
+    if owner is None:
+        raise SetAside("bill without a patient")
+    bill_id = derived_id("bl_", tx.hospital_id, bill.id)
+    known = await load_bill(tx, bill_id)
+    status = bill.status.value
+    if known is not None and known.status == "paid" and status == "open":
+        status = "paid"
+    row = BillRow(
+        hospital_id=tx.hospital_id,
+        id=bill_id,
+        his_id=bill.id,
+        mrn_digest=tx.digest("mrn", owner),
+        amount_fen=bill.amount_fen,
+        currency=bill.currency,
+        status=status,
+        order_no=known.order_no if known is not None else new_order_no(tx.now_ms),
+        record=msgspec.structs.replace(bill, mrn=owner),
+        settlement=None if known is None else known.settlement,
+        updated_ms=tx.now_ms,
+    )
+    await tx.upsert(
+        bills,
+        [
+            {
+                **{f: getattr(row, f) for f in row.__struct_fields__ if f not in ("record", "settlement")},
+                "sealed_record": tx.seal(msgspec.json.encode(row.record), "bills", "record"),
+            }
+        ],
+    )
+    if known is None or (known.status, known.amount_fen) != (row.status, row.amount_fen):
+        person_id = await owner_ids(tx, row.mrn_digest)
+        if person_id is not None:
+            await tell_owners(tx, person_id, "bill.changed", {"bill_id": bill_id, "status": row.status})
+    return row
+
+
+async def load_bill(tx: Tx, bill_id: str) -> BillRow | None:
+    """A bill of this hospital."""
+    row = await tx.first(select(bills).where(bills.c.hospital_id == tx.hospital_id, bills.c.id == bill_id))
+    return None if row is None else _row(tx, row)
+
+
+async def own_bill(tx: Tx, person: Person, bill_id: str) -> BillRow:
+    """A bill of this person. Raises Refusal(bill_unknown), also for somebody else's."""
+    bill = await load_bill(tx, bill_id)
+    if bill is None or bill.mrn_digest not in await mrn_digests(tx, person):
+        raise Refusal("bill_unknown", f"There is no bill {bill_id} of this patient.")
+    return bill
+
+
+async def bills_of(tx: Tx, person: Person) -> list[BillRow]:
+    """All stored bills of a person, newest first."""
+    digests = await mrn_digests(tx, person)
+    rows = await tx.all(
+        select(bills)
+        .where(bills.c.hospital_id == tx.hospital_id, bills.c.mrn_digest.in_(digests))
+        .order_by(bills.c.updated_ms.desc(), bills.c.id)
+        .limit(200)
+    )
+    return [_row(tx, r) for r in rows]
+
+
+async def pay_bill(tx: Tx, bill: BillRow, payment: Payment, *, client_id: str, offered: bool) -> PaymentRow:
+    """Record money for a bill and queue its settlement; the same report again gives the same row.
+
+    Raises Refusal(payment_conflict) for money that was reported for something else, and Refusal(not_offered_by_hospital)
+    where the hospital cannot be told of payments: then nothing is recorded, since nothing should have been taken.
+    """
+    known = await find_payment(tx, payment.channel, payment.trade_no)
+    if known is not None:
+        if known.bill_id != bill.id or known.amount_fen != payment.amount_fen:
+            raise Refusal(
+                "payment_conflict", f"{payment.channel} {payment.trade_no} was reported before, for something else."
+            )
+        return known
+    unusable = await _why_unusable(tx, bill, payment, offered)
+    row = await record_payment(tx, payment, client_id=client_id, bill_id=bill.id, unusable=unusable)
+    if unusable is None:
+        await queue_command(tx, line=bill.line, verb="settle_bill", subject_id=bill.id)
+        tx.ring(wake_topic(tx.hospital_id))
+    return row
+
+
+async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool) -> str | None:
+    if await kept_payment(tx, bill_id=bill.id) is not None:
+        return "second_payment"
+    if not offered:
+        return "not_offered_by_hospital"
+    if bill.status != BillStatus.OPEN:
+        return f"bill_{bill.status}"
+    if payment.amount_fen != bill.amount_fen:
+        return "wrong_amount"
+    return None
+
+
+async def settle_payment(
+    tx: Tx, bill: BillRow, *, accepted: bool, settlement: Settlement | None, client_id: str, code: str | None
+) -> None:
+    """The HIS's final word on a settlement. A refusal makes the refund fall due."""
+    payment = await kept_payment(tx, bill_id=bill.id)
+    if payment is None:
+        return
+    await set_settlement(tx, payment, "settled" if accepted else "rejected")
+    values: dict[str, Any] = {"updated_ms": tx.now_ms}
+    if accepted:
+        values["status"] = "paid"
+    if settlement is not None:
+        values["sealed_settlement"] = tx.seal(msgspec.json.encode(settlement), "bills", "settlement")
+    await tx.run(update(bills).where(bills.c.hospital_id == tx.hospital_id, bills.c.id == bill.id).values(**values))
+    if not accepted:
+        await owe_refund(tx, payment, client_id=client_id, reason=code or "settlement_rejected")
+    await tell(
+        tx,
+        client_id,
+        "bill.changed",
+        {"bill_id": bill.id, "status": values.get("status", bill.status), "settled": accepted},
+    )
+    tx.ring(bill.line)

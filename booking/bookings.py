@@ -1,0 +1,268 @@
+"""What patients, portals, the clock and the HIS do to an existing booking."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import select
+
+from booking.errors import Refusal
+from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
+from booking.money import PaymentRow, find_payment, kept_payment, record_payment, set_settlement
+from booking.moves import apply, load_booking, note_command, save_booking
+from booking.records import Booking, booking_from_row
+from booking.settings import Hospital
+from booking.store.engine import Tx
+from booking.store.tables import bookings
+from mappings.canonical import HisRefs, Payment, Registration, RegistrationStatus
+
+
+async def own_booking(tx: Tx, client_id: str, booking_id: str) -> Booking:
+    """A booking of this API client. Raises Refusal(booking_unknown), also for another client's."""
+    booking = await load_booking(tx, booking_id)
+    if booking is None or booking.client_id != client_id:
+        raise Refusal("booking_unknown", f"There is no booking {booking_id} of yours at this hospital.")
+    return booking
+
+
+async def find_bookings(
+    tx: Tx,
+    client_id: str,
+    *,
+    patient_id: str | None = None,
+    user_ref: str | None = None,
+    state: str | None = None,
+    after: str | None = None,
+    limit: int = 200,
+) -> list[Booking]:
+    """Bookings of a client that fit every given value, newest first, older than the booking `after`."""
+    query = select(bookings).where(bookings.c.hospital_id == tx.hospital_id, bookings.c.client_id == client_id)
+    for name, value in (("patient_id", patient_id), ("user_ref", user_ref), ("state", state)):
+        if value is not None:
+            query = query.where(bookings.c[name] == value)
+    if after is not None:
+        query = query.where(bookings.c.id < after)
+    rows = await tx.all(query.order_by(bookings.c.id.desc()).limit(limit))
+    return [booking_from_row(tx, r) for r in rows]
+
+
+# --- the patient and the portal ------------------------------------------------------------------------------------
+
+
+async def cancel_booking(tx: Tx, hospital: Hospital, booking: Booking, reason: str) -> None:
+    """Begin to cancel. Asking twice is harmless. Raises Refusal(not_cancellable)."""
+    if booking.state in (State.CANCELLING, State.CANCELLED):
+        return
+    if hospital.mode != "live":
+        raise Refusal("hospital_paused" if hospital.mode == "paused" else "hospital_observe_only")
+    try:
+        await apply(tx, hospital, booking, Event.CANCEL_REQUESTED, reason=reason)
+    except IllegalMove:
+        raise Refusal("not_cancellable", f"A booking that is {booking.state} cannot be cancelled.") from None
+
+
+def why_unusable(booking: Booking, payment: Payment, kept: PaymentRow | None) -> str | None:
+    """Why reported money cannot pay for this booking, None when it can. Pure."""
+    if kept is not None:
+        return "second_payment"
+    if booking.fee_fen == 0:
+        return "nothing_due"
+    if payment.amount_fen != booking.fee_fen:
+        return "wrong_amount"
+    if (Event.MONEY_USABLE, booking.axes) not in TABLE:
+        return f"booking_{booking.state}"
+    return None
+
+
+async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Payment) -> PaymentRow:
+    """Record money for a booking; the same report again gives the same row.
+
+    Raises Refusal(payment_conflict) when this channel and trade number have paid for something else or another amount.
+    """
+    known = await find_payment(tx, payment.channel, payment.trade_no)
+    if known is not None:
+        if known.booking_id != booking.id or known.amount_fen != payment.amount_fen:
+            raise Refusal(
+                "payment_conflict", f"{payment.channel} {payment.trade_no} was reported before, for something else."
+            )
+        return known
+    unusable = why_unusable(booking, payment, await kept_payment(tx, booking_id=booking.id))
+    row = await record_payment(tx, payment, client_id=booking.client_id, booking_id=booking.id, unusable=unusable)
+    if unusable is None:
+        await apply(tx, hospital, booking, Event.MONEY_USABLE)
+    else:
+        await save_booking(tx, booking)
+    return row
+
+
+# --- the clock -----------------------------------------------------------------------------------------------------
+
+
+async def any_due(tx: Tx) -> bool:
+    """Whether a hold has come to its end."""
+    found = await tx.first(
+        select(bookings.c.id)
+        .where(
+            bookings.c.hospital_id == tx.hospital_id, bookings.c.state == "held", bookings.c.expires_at_ms <= tx.now_ms
+        )
+        .limit(1)
+    )
+    return found is not None
+
+
+async def expire_due(tx: Tx, hospital: Hospital, *, limit: int = 50) -> int:
+    """Expire holds that nobody paid in time, by the store's clock; returns how many. Those with money are left alone."""
+    rows = await tx.all(
+        select(bookings)
+        .where(
+            bookings.c.hospital_id == tx.hospital_id, bookings.c.state == "held", bookings.c.expires_at_ms <= tx.now_ms
+        )
+        .order_by(bookings.c.expires_at_ms)
+        .limit(limit)
+    )
+    expired = 0
+    for row in rows:
+        booking = booking_from_row(tx, row)
+        if booking.payment_state == "paid" or (Event.EXPIRED, booking.axes) not in TABLE:
+            # Money keeps a hold alive: its registration is under way or waits for the lock.
+            booking.expires_at_ms = None
+            await save_booking(tx, booking)
+            continue
+        await apply(tx, hospital, booking, Event.EXPIRED, reason="not_paid_in_time")
+        expired += 1
+    return expired
+
+
+# --- outcomes of commands ------------------------------------------------------------------------------------------
+
+
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The settled outcome of a booking's command, protocol-free. `code` is set for a refusal."""
+
+    accepted: bool
+    code: str | None = None
+    his_refs: HisRefs = {}
+    registration: Registration | None = None
+    sent_ms: int | None = None
+
+
+_ACCEPTED = {
+    Command.LOCK: Event.LOCK_ACCEPTED,
+    Command.REGISTER: Event.REGISTER_ACCEPTED,
+    Command.UNLOCK: Event.RELEASE_ACCEPTED,
+    Command.CANCEL: Event.RELEASE_ACCEPTED,
+}
+_REJECTED = {
+    Command.LOCK: Event.LOCK_REJECTED,
+    Command.REGISTER: Event.REGISTER_REJECTED,
+    Command.UNLOCK: Event.RELEASE_REJECTED,
+    Command.CANCEL: Event.RELEASE_REJECTED,
+}
+
+
+async def settle_command(tx: Tx, hospital: Hospital, booking: Booking, result: CommandResult) -> None:
+    """Move a booking by the outcome of the command that it has under way."""
+    command = booking.his_command
+    if command == Command.NONE:
+        raise IllegalMove(Event.LOCK_ACCEPTED, booking.axes)
+    booking.his_refs = {**booking.his_refs, **result.his_refs}
+    if result.registration is not None:
+        booking.registration = _merge(booking.registration, result.registration)
+    if command == Command.LOCK:
+        booking.lock_reply_ms = tx.now_ms if result.accepted else None
+    if not result.accepted and command == Command.REGISTER:
+        payment = await kept_payment(tx, booking_id=booking.id)
+        if payment is not None:
+            await set_settlement(tx, payment, "rejected")
+    await apply(tx, hospital, booking, (_ACCEPTED if result.accepted else _REJECTED)[command], reason=result.code)
+
+
+def _merge(known: Registration | None, told: Registration) -> Registration:
+    """What the HIS told last wins; what it left out stays."""
+    if known is None:
+        return told
+    fields = {f: getattr(told, f) for f in told.__struct_fields__ if getattr(told, f) is not None and f != "his_refs"}
+    return msgspec.structs.replace(known, **fields, his_refs={**known.his_refs, **told.his_refs})
+
+
+async def note_sent(tx: Tx, booking: Booking) -> None:
+    """A command of this booking is about to leave: from now on its outcome is open."""
+    if booking.his_command == Command.LOCK and booking.lock_sent_ms is None:
+        booking.lock_sent_ms = tx.now_ms
+    if booking.his_command in (Command.UNLOCK, Command.CANCEL):
+        booking.unlock_sent_ms = tx.now_ms
+    await note_command(tx, booking, CommandStatus.SENT)
+
+
+# --- news from the HIS ---------------------------------------------------------------------------------------------
+
+_NEWS = {
+    RegistrationStatus.RELEASED: Event.HIS_RELEASED,
+    RegistrationStatus.ENTERED_IN_ERROR: Event.HIS_RELEASED,
+    RegistrationStatus.REGISTERED: Event.HIS_REGISTERED,
+    RegistrationStatus.CHECKED_IN: Event.HIS_CHECKED_IN,
+    RegistrationStatus.FULFILLED: Event.HIS_FULFILLED,
+    RegistrationStatus.NO_SHOW: Event.HIS_NO_SHOW,
+}
+
+
+async def find_by_order(tx: Tx, order_no: str) -> Booking | None:
+    """The booking that the HIS knows under this number."""
+    row = await tx.first(
+        select(bookings).where(bookings.c.hospital_id == tx.hospital_id, bookings.c.order_no == order_no)
+    )
+    return None if row is None else booking_from_row(tx, row)
+
+
+async def hear_registration(tx: Tx, hospital: Hospital, booking: Booking, told: Registration) -> bool:
+    """Apply the HIS's unasked word on one of our bookings; False when it changes nothing here.
+
+    What a command of ours is asking for at this moment is left to the command's own outcome.
+    """
+    booking.registration = _merge(booking.registration, told)
+    booking.his_refs = {**booking.his_refs, **told.his_refs}
+    event = _NEWS.get(told.status)
+    if event is None or (event, booking.axes) not in TABLE:
+        await save_booking(tx, booking)
+        return False
+    await apply(tx, hospital, booking, event, reason="his" if event == Event.HIS_RELEASED else None)
+    return True
+
+
+async def stop_bookings(
+    tx: Tx,
+    hospital: Hospital,
+    *,
+    schedule_id: str | None = None,
+    slot_ids: list[str] | None = None,
+    order_no: str | None = None,
+    released: bool,
+    reason: str | None,
+) -> int:
+    """停诊 for every live booking of a schedule, of some slots, or of one order; returns how many were moved."""
+    query = select(bookings).where(bookings.c.hospital_id == tx.hospital_id, bookings.c.live)
+    if schedule_id is not None:
+        query = query.where(bookings.c.schedule_id == schedule_id)
+    if slot_ids is not None:
+        query = query.where(bookings.c.slot_id.in_(slot_ids))
+    if order_no is not None:
+        query = query.where(bookings.c.order_no == order_no)
+    event = Event.STOPPED_AND_RELEASED if released else Event.STOPPED
+    moved = 0
+    for row in await tx.all(query):
+        booking = booking_from_row(tx, row)
+        if (event, booking.axes) in TABLE:
+            await apply(tx, hospital, booking, event, reason=reason or "schedule_stopped")
+            moved += 1
+    return moved
+
+
+def payable(booking: Booking, now_ms: int, kept: bool) -> bool:
+    """Whether money makes sense now: the seat is locked, unpaid, and there is time left."""
+    return (
+        booking.state == State.HELD
+        and booking.his_state == HisState.LOCKED
+        and booking.fee_fen > 0
+        and not kept
+        and booking.pay_by_ms is not None
+        and now_ms < booking.pay_by_ms
+    )

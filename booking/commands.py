@@ -1,0 +1,62 @@
+"""The outbox as the booking rules write it: one open row per line, in the transaction of the change that wants it."""
+
+from __future__ import annotations
+
+from sqlalchemy import update
+
+from booking.store.engine import Tx
+from booking.store.ids import new_id
+from booking.store.tables import outbox
+
+# Served in this order when the HIS is busy: paid registrations first, then what frees seats, then new locks (DESIGN 3).
+RANKS = {
+    "register": 0,
+    "settle_bill": 0,
+    "cancel_registration": 1,
+    "unlock_slot": 1,
+    "create_patient": 2,
+    "lock_slot": 3,
+    "book": 3,
+}
+
+OPEN = ("queued", "sent", "unknown", "dead")
+
+
+def wake_topic(hospital_id: str) -> str:
+    """What the outbox worker of a hospital listens to."""
+    return f"outbox:{hospital_id}"
+
+
+async def queue_command(
+    tx: Tx, *, line: str, verb: str, subject_id: str, waits_for: str | None = None, due_ms: int | None = None
+) -> str:
+    """Queue one command of `line`. The store refuses a second open one."""
+    row_id = new_id()
+    await tx.insert(
+        outbox,
+        {
+            "hospital_id": tx.hospital_id,
+            "id": row_id,
+            "line": line,
+            "waits_for": waits_for,
+            "verb": verb,
+            "subject_id": subject_id,
+            "rank": RANKS[verb],
+            "status": "queued",
+            "due_ms": tx.now_ms if due_ms is None else due_ms,
+            "created_ms": tx.now_ms,
+            "updated_ms": tx.now_ms,
+        },
+    )
+    return row_id
+
+
+async def drop_queued(tx: Tx, line: str) -> bool:
+    """Drop the queued command of a line; False if there is none that never left."""
+    return bool(
+        await tx.run(
+            update(outbox)
+            .where(outbox.c.hospital_id == tx.hospital_id, outbox.c.line == line, outbox.c.status == "queued")
+            .values(status="dropped", updated_ms=tx.now_ms)
+        )
+    )

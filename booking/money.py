@@ -1,0 +1,170 @@
+"""Payments and refunds of a booking or a bill. Reported money is always recorded; what cannot be used goes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import select, update
+
+from booking.lifecycle import HisState, State
+from booking.news import tell
+from booking.records import Booking
+from booking.store.engine import Tx
+from booking.store.ids import derived_id
+from booking.store.tables import payments, refunds
+from mappings.canonical import Payment
+
+_OVER = (State.CANCELLED, State.EXPIRED, State.REJECTED, State.STOPPED)
+
+
+class PaymentRow(msgspec.Struct, kw_only=True):
+    """A row of `payments`; `kept` is the one that pays for its purpose, `unusable` says why another does not."""
+
+    hospital_id: str
+    channel: str
+    trade_no: str
+    client_id: str
+    amount_fen: int
+    paid_at_ms: int
+    kept: bool
+    settlement: str
+    created_ms: int
+    booking_id: str | None = None
+    bill_id: str | None = None
+    unusable: str | None = None
+
+
+async def find_payment(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None:
+    """The payment of this name, for whatever it was reported."""
+    row = await tx.first(
+        select(payments).where(
+            payments.c.hospital_id == tx.hospital_id, payments.c.channel == channel, payments.c.trade_no == trade_no
+        )
+    )
+    return None if row is None else msgspec.convert(row, PaymentRow)
+
+
+async def payments_of(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> list[PaymentRow]:
+    """All payments reported for one booking or bill, oldest first."""
+    which = payments.c.booking_id == booking_id if booking_id is not None else payments.c.bill_id == bill_id
+    rows = await tx.all(
+        select(payments).where(payments.c.hospital_id == tx.hospital_id, which).order_by(payments.c.created_ms)
+    )
+    return [msgspec.convert(r, PaymentRow) for r in rows]
+
+
+async def kept_payment(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> PaymentRow | None:
+    """The payment that pays for this booking or bill, if there is one."""
+    rows = await payments_of(tx, booking_id=booking_id, bill_id=bill_id)
+    return next((p for p in rows if p.kept), None)
+
+
+async def record_payment(
+    tx: Tx,
+    payment: Payment,
+    *,
+    client_id: str,
+    booking_id: str | None = None,
+    bill_id: str | None = None,
+    unusable: str | None,
+) -> PaymentRow:
+    """Store reported money. With `unusable` its refund falls due at once."""
+    row = PaymentRow(
+        hospital_id=tx.hospital_id,
+        channel=payment.channel,
+        trade_no=payment.trade_no,
+        client_id=client_id,
+        amount_fen=payment.amount_fen,
+        paid_at_ms=int(payment.paid_at.timestamp() * 1000),
+        kept=unusable is None,
+        settlement="pending" if unusable is None else "none",
+        created_ms=tx.now_ms,
+        booking_id=booking_id,
+        bill_id=bill_id,
+        unusable=unusable,
+    )
+    await tx.insert(payments, msgspec.to_builtins(row))
+    if unusable is not None:
+        await owe_refund(tx, row, client_id=client_id, reason=unusable)
+    return row
+
+
+async def set_settlement(tx: Tx, payment: PaymentRow, settlement: str) -> None:
+    """Note what the HIS says of a payment: pending, settled, rejected or unknown."""
+    await tx.run(
+        update(payments)
+        .where(
+            payments.c.hospital_id == tx.hospital_id,
+            payments.c.channel == payment.channel,
+            payments.c.trade_no == payment.trade_no,
+        )
+        .values(settlement=settlement)
+    )
+
+
+def refund_id(hospital_id: str, channel: str, trade_no: str) -> str:
+    """A payment is refunded once: the refund's id follows from the payment's name."""
+    return derived_id("rf_", hospital_id, channel, trade_no)
+
+
+async def owe_refund(tx: Tx, payment: PaymentRow, *, client_id: str, reason: str) -> None:
+    """Let the refund of a payment fall due; a second call for the same payment changes nothing."""
+    row_id = refund_id(tx.hospital_id, payment.channel, payment.trade_no)
+    if await tx.first(select(refunds.c.id).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row_id)):
+        return
+    await tx.insert(
+        refunds,
+        {
+            "hospital_id": tx.hospital_id,
+            "id": row_id,
+            "channel": payment.channel,
+            "trade_no": payment.trade_no,
+            "client_id": client_id,
+            "booking_id": payment.booking_id,
+            "bill_id": payment.bill_id,
+            "amount_fen": payment.amount_fen,
+            "status": "refund_due",
+            "reason": reason,
+            "created_ms": tx.now_ms,
+            "updated_ms": tx.now_ms,
+        },
+    )
+    await tell(
+        tx,
+        client_id,
+        "refund.changed",
+        {
+            "refund_id": row_id,
+            "booking_id": payment.booking_id,
+            "bill_id": payment.bill_id,
+            "amount_fen": payment.amount_fen,
+            "status": "refund_due",
+        },
+    )
+
+
+async def refunds_of(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> list[dict[str, Any]]:
+    """The refunds of one booking or bill."""
+    which = refunds.c.booking_id == booking_id if booking_id is not None else refunds.c.bill_id == bill_id
+    return await tx.all(
+        select(refunds).where(refunds.c.hospital_id == tx.hospital_id, which).order_by(refunds.c.created_ms)
+    )
+
+
+def payment_sum(booking: Booking, paid: list[PaymentRow], owed: list[dict[str, Any]]) -> str:
+    """What a booking shows of its money (DESIGN section 4). A surplus payment shows in its refund only."""
+    kept = next((p for p in paid if p.kept), None)
+    of_kept = [r for r in owed if kept is not None and (r["channel"], r["trade_no"]) == (kept.channel, kept.trade_no)]
+    relevant = of_kept if kept is not None else owed
+    if relevant:
+        if any(r["status"] != "refunded" for r in relevant):
+            return "refund_due"
+        return "refunded"
+    if kept is not None:
+        return "paid"
+    if booking.fee_fen == 0:
+        return "not_required"
+    if booking.his_state == HisState.REGISTERED:
+        return "paid_at_window"
+    return "void" if booking.state in _OVER else "due"

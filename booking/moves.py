@@ -1,0 +1,238 @@
+"""Moving a booking: the transition table's verdict, its side effects, the new row and the news, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy import insert, select, update
+
+from booking import seats
+from booking.commands import drop_queued, queue_command, wake_topic
+from booking.lifecycle import (
+    LIVE_STATES,
+    Axes,
+    Command,
+    CommandStatus,
+    Effect,
+    Event,
+    HisState,
+    State,
+    move,
+    must_not_be,
+    occupies,
+)
+from booking.money import kept_payment, owe_refund, payment_sum, payments_of, refunds_of, set_settlement
+from booking.news import tell_booking
+from booking.records import Booking, booking_from_row, booking_to_row
+from booking.settings import Hospital
+from booking.store.engine import Tx
+from booking.store.tables import bookings, slots
+from monitoring import metrics
+
+# A payment this close to the end of the HIS's own lock would be registered too late.
+LOCK_MARGIN_MS = 5_000
+# A refusal for one of these reasons means that somebody else has the seat.
+SEAT_GONE = frozenset({"full", "taken"})
+
+
+class RuleBroken(Exception):
+    """A move would lead to a combination that must never exist; nothing was changed."""
+
+
+def topic(booking_id: str) -> str:
+    """What those listen to who wait for a booking to change."""
+    return f"booking:{booking_id}"
+
+
+def fetch_topic(hospital_id: str) -> str:
+    """Rung when only a new fetch can show a seat."""
+    return f"fetch:{hospital_id}"
+
+
+async def load_booking(tx: Tx, booking_id: str) -> Booking | None:
+    """A booking of this hospital."""
+    row = await tx.first(select(bookings).where(bookings.c.hospital_id == tx.hospital_id, bookings.c.id == booking_id))
+    return None if row is None else booking_from_row(tx, row)
+
+
+async def load_seats(tx: Tx, slot_id: str) -> tuple[seats.Seats, int]:
+    """The figures of a slot, and when the fetch that they come from had ended."""
+    row = await tx.first(
+        select(slots.c.his_left, slots.c.unreflected, slots.c.fetch_ended_ms).where(
+            slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id
+        )
+    )
+    if row is None:
+        raise LookupError("a booking's slot is gone")
+    return seats.Seats(row["his_left"], row["unreflected"]), row["fetch_ended_ms"]
+
+
+async def save_seats(tx: Tx, slot_id: str, figures: seats.Seats) -> None:
+    """Write the figures of a slot."""
+    await tx.run(
+        update(slots)
+        .where(slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id)
+        .values(his_left=max(0, figures.his_left), unreflected=max(0, figures.unreflected))
+    )
+
+
+async def insert_booking(tx: Tx, booking: Booking) -> None:
+    """Store a new booking, tell its client, wake the outbox."""
+    await tx.conn.execute(insert(bookings).values(booking_to_row(tx, booking)))
+    await tell_booking(tx, booking)
+    tx.ring(wake_topic(tx.hospital_id))
+
+
+async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
+    """Write a booking back under a new version, derive what is derived, tell and wake. Raises RuleBroken.
+
+    `tell` False is for what only we care about, such as how far a command has got.
+    """
+    booking.payment_state = payment_sum(
+        booking, await payments_of(tx, booking_id=booking.id), await refunds_of(tx, booking_id=booking.id)
+    )
+    broken = must_not_be(booking.axes, booking.payment_state)
+    if broken:
+        raise RuleBroken(f"booking {booking.id}: {', '.join(broken)}")
+    booking.live = booking.state in LIVE_STATES
+    booking.occupies = occupies(booking.axes)
+    booking.version += 1
+    booking.updated_ms = tx.now_ms
+    await tx.run(
+        update(bookings)
+        .where(bookings.c.hospital_id == tx.hospital_id, bookings.c.id == booking.id)
+        .values(booking_to_row(tx, booking))
+    )
+    if tell:
+        await tell_booking(tx, booking)
+        tx.ring(topic(booking.id))
+
+
+async def apply(tx: Tx, hospital: Hospital, booking: Booking, event: Event, *, reason: str | None = None) -> None:
+    """Move a booking and do everything that belongs to it. Raises IllegalMove: nothing was changed."""
+    step = move(event, booking.axes)
+    before = booking.axes
+    booking.axes = step.to
+    if reason is not None:
+        booking.reason = reason
+    for effect in step.effects:
+        await _EFFECTS[effect](tx, hospital, booking)
+    if before.state != booking.state or booking.state == State.HELD:
+        booking.expires_at_ms = _expires_at(booking)
+    if before.state != booking.state:
+        metrics.bookings.labels(hospital=tx.hospital_id, state=booking.state.value).inc()
+    await save_booking(tx, booking)
+
+
+async def note_command(tx: Tx, booking: Booking, status: CommandStatus) -> None:
+    """Mirror the outbox row's status on the booking: queued, sent or unknown."""
+    if booking.his_command == Command.NONE or booking.his_command_status == status:
+        return
+    booking.his_command_status = status
+    await save_booking(tx, booking, tell=False)
+
+
+def _expires_at(booking: Booking) -> int | None:
+    if booking.state != State.HELD:
+        return None
+    return booking.pay_by_ms if booking.his_state == HisState.LOCKED else booking.lock_by_ms
+
+
+# --- effects ------------------------------------------------------------------------------------------------------
+
+
+async def _start_pay_window(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    """pay_by = min(lock accepted + pay window, lock sent + the HIS's lock time - margin) (DESIGN section 4)."""
+    ends = [tx.now_ms + int(hospital.pay_window_s * 1000)]
+    if hospital.his_lock_s and booking.lock_sent_ms is not None:
+        ends.append(booking.lock_sent_ms + int(hospital.his_lock_s * 1000) - LOCK_MARGIN_MS)
+    told = booking.registration.lock_expires_at if booking.registration is not None else None
+    if told is not None:
+        ends.append(int(told.timestamp() * 1000) - LOCK_MARGIN_MS)
+    booking.pay_by_ms = min(ends)
+
+
+async def _register_if_paid(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    if booking.fee_fen == 0 or await kept_payment(tx, booking_id=booking.id) is not None:
+        await _queue(tx, booking, Command.REGISTER, "register")
+
+
+async def _queue_register(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    await _queue(tx, booking, Command.REGISTER, "register")
+
+
+async def _queue_unlock(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    verb = "unlock_slot" if hospital.reserve_by == "lock" else "cancel_registration"
+    await _queue(tx, booking, Command.UNLOCK, verb)
+
+
+async def _queue_cancel(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    await _queue(tx, booking, Command.CANCEL, "cancel_registration")
+
+
+async def _queue(tx: Tx, booking: Booking, command: Command, verb: str) -> None:
+    booking.axes = Axes(booking.state, booking.his_state, command, CommandStatus.QUEUED)
+    await queue_command(tx, line=booking.line, verb=verb, subject_id=booking.id)
+    tx.ring(wake_topic(tx.hospital_id))
+
+
+async def _drop_command(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    await drop_queued(tx, booking.line)
+
+
+async def _seat_unsent(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    figures, _ = await load_seats(tx, booking.slot_id)
+    await save_seats(tx, booking.slot_id, seats.give_back_unsent(figures, charged=booking.charged))
+    booking.charged = False
+
+
+async def _seat_refused(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    figures, _ = await load_seats(tx, booking.slot_id)
+    gone = (booking.reason or "") in SEAT_GONE
+    await save_seats(tx, booking.slot_id, seats.refused(figures, charged=booking.charged, seat_gone=gone))
+    booking.charged = False
+    if gone:
+        tx.ring(fetch_topic(tx.hospital_id))
+
+
+async def _seat_released(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    figures, fetch_ended_ms = await load_seats(tx, booking.slot_id)
+    figures, ask = seats.released(
+        figures, charged=booking.charged, unlock_sent_ms=booking.unlock_sent_ms, fetch_ended_ms=fetch_ended_ms
+    )
+    await save_seats(tx, booking.slot_id, figures)
+    booking.charged = False
+    if ask:
+        tx.ring(fetch_topic(tx.hospital_id))
+
+
+async def _refund_if_paid(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    payment = await kept_payment(tx, booking_id=booking.id)
+    if payment is not None:
+        await owe_refund(tx, payment, client_id=booking.client_id, reason=booking.reason or booking.state)
+
+
+async def _settle(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    payment = await kept_payment(tx, booking_id=booking.id)
+    if payment is not None:
+        await set_settlement(tx, payment, "settled")
+
+
+async def _needs_attention(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    booking.needs_attention = True
+
+
+_EFFECTS: dict[Effect, Callable[[Tx, Hospital, Booking], Awaitable[None]]] = {
+    Effect.START_PAY_WINDOW: _start_pay_window,
+    Effect.REGISTER_IF_PAID: _register_if_paid,
+    Effect.QUEUE_REGISTER: _queue_register,
+    Effect.QUEUE_UNLOCK: _queue_unlock,
+    Effect.QUEUE_CANCEL: _queue_cancel,
+    Effect.DROP_COMMAND: _drop_command,
+    Effect.SEAT_UNSENT: _seat_unsent,
+    Effect.SEAT_REFUSED: _seat_refused,
+    Effect.SEAT_RELEASED: _seat_released,
+    Effect.REFUND_IF_PAID: _refund_if_paid,
+    Effect.SETTLE: _settle,
+    Effect.NEEDS_ATTENTION: _needs_attention,
+}

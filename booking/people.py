@@ -1,0 +1,240 @@
+"""Persons and patients: a person is one human at one hospital, a patient is an API client's handle to a person."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import select, update
+
+from booking.commands import queue_command, wake_topic
+from booking.errors import Refusal
+from booking.records import Person, person_from_row, person_to_row
+from booking.store.engine import Tx
+from booking.store.ids import new_id
+from booking.store.tables import patients, person_mrns, persons
+from mappings.canonical import Patient
+
+
+def identity_of(patient: Patient) -> str | None:
+    """What makes two records one person before the HIS has spoken: the document, else the card. None for neither."""
+    if patient.id_type and patient.id_number:
+        return f"{patient.id_type}:{patient.id_number.upper()}"
+    if patient.card_type and patient.card_number:
+        return f"card:{patient.card_type}:{patient.card_number}"
+    return None
+
+
+async def load_person(tx: Tx, person_id: str) -> Person | None:
+    """A person, following merges to the survivor."""
+    for _ in range(10):  # a chain of merges is short; a ring would be a fault of ours
+        row = await tx.first(select(persons).where(persons.c.hospital_id == tx.hospital_id, persons.c.id == person_id))
+        if row is None or row["merged_into"] is None:
+            return None if row is None else person_from_row(tx, row)
+        person_id = row["merged_into"]
+    return None
+
+
+async def person_by_mrn(tx: Tx, mrn: str) -> Person | None:
+    """The person whom the HIS calls by this MRN, or called so before a merge."""
+    row = await tx.first(
+        select(person_mrns.c.person_id).where(
+            person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.mrn_digest == tx.digest("mrn", mrn)
+        )
+    )
+    return None if row is None else await load_person(tx, row["person_id"])
+
+
+async def own_patient(tx: Tx, client_id: str, patient_id: str) -> tuple[dict[str, str], Person]:
+    """A patient of this API client. Raises Refusal(patient_unknown), also for another client's."""
+    row = await tx.first(
+        select(patients).where(
+            patients.c.hospital_id == tx.hospital_id, patients.c.id == patient_id, patients.c.client_id == client_id
+        )
+    )
+    person = None if row is None else await load_person(tx, row["person_id"])
+    if row is None or person is None:
+        raise Refusal("patient_unknown", f"There is no patient {patient_id} of yours at this hospital.")
+    return row, person
+
+
+async def add_patient(
+    tx: Tx, *, client_id: str, user_ref: str, record: Patient, links_by_command: bool
+) -> tuple[str, Person]:
+    """Find or create the person, and this client's handle to them; returns the patient's id.
+
+    A new person is asked for at the HIS through the outbox where the hospital can do so (`links_by_command`); elsewhere they
+    count as linked, and messages carry their documents. Raises Refusal(patient_rejected) when a known document or card comes
+    with another name: nobody may reach a record by a number alone.
+    """
+    person = await _find(tx, record)
+    if person is not None and person.record.name != record.name:
+        raise Refusal("patient_rejected", "The name differs from the one known under this document or card.")
+    if person is None:
+        person = await _create(tx, record, pending=links_by_command)
+    elif person.his_state == "rejected" and links_by_command:
+        person.his_state, person.reject_code = "pending", None
+        await save_person(tx, person)
+        await _ask_his(tx, person)
+    known = await tx.first(
+        select(patients.c.id).where(
+            patients.c.hospital_id == tx.hospital_id,
+            patients.c.client_id == client_id,
+            patients.c.user_ref == user_ref,
+            patients.c.person_id == person.id,
+        )
+    )
+    if known is not None:
+        return known["id"], person
+    patient_id = new_id()
+    await tx.insert(
+        patients,
+        {
+            "hospital_id": tx.hospital_id,
+            "id": patient_id,
+            "client_id": client_id,
+            "user_ref": user_ref,
+            "person_id": person.id,
+            "created_ms": tx.now_ms,
+        },
+    )
+    return patient_id, person
+
+
+async def _find(tx: Tx, record: Patient) -> Person | None:
+    identity = identity_of(record)
+    if identity is not None:
+        row = await tx.first(
+            select(persons).where(
+                persons.c.hospital_id == tx.hospital_id,
+                persons.c.identity_digest == tx.digest("identity", identity),
+                persons.c.merged_into.is_(None),
+            )
+        )
+        if row is not None:
+            return person_from_row(tx, row)
+    if record.card_type == "mrn" and record.card_number:
+        return await person_by_mrn(tx, record.card_number)
+    return None
+
+
+async def _create(tx: Tx, record: Patient, *, pending: bool) -> Person:
+    identity = identity_of(record)
+    person = Person(
+        hospital_id=tx.hospital_id,
+        id=new_id(),
+        his_state="pending" if pending else "linked",
+        record=record,
+        identity_digest=None if identity is None else tx.digest("identity", identity),
+        created_ms=tx.now_ms,
+        updated_ms=tx.now_ms,
+    )
+    await tx.insert(persons, person_to_row(tx, person))
+    if pending:
+        await _ask_his(tx, person)
+    return person
+
+
+async def _ask_his(tx: Tx, person: Person) -> None:
+    await queue_command(tx, line=person.line, verb="create_patient", subject_id=person.id)
+    tx.ring(wake_topic(tx.hospital_id))
+
+
+async def save_person(tx: Tx, person: Person) -> None:
+    """Write a person back."""
+    person.updated_ms = tx.now_ms
+    await tx.run(
+        update(persons)
+        .where(persons.c.hospital_id == tx.hospital_id, persons.c.id == person.id)
+        .values(person_to_row(tx, person))
+    )
+    tx.ring(f"person:{person.id}")
+
+
+async def link_person(tx: Tx, person: Person, told: Patient) -> None:
+    """The HIS knows this person: take over its MRN and references."""
+    if told.mrn is None:
+        person.his_state = "linked"
+        await save_person(tx, person)
+        return
+    other = await person_by_mrn(tx, told.mrn)
+    if other is not None and other.id != person.id:
+        # The HIS says that two of ours are one: keep the one it has named longer.
+        await _merge(tx, survivor=other, retired=person)
+        return
+    person.record = msgspec.structs.replace(
+        person.record, mrn=told.mrn, his_refs={**person.record.his_refs, **told.his_refs}
+    )
+    person.mrn_digest = tx.digest("mrn", told.mrn)
+    person.his_state, person.reject_code = "linked", None
+    await save_person(tx, person)
+    await tx.upsert(
+        person_mrns, [{"hospital_id": tx.hospital_id, "mrn_digest": person.mrn_digest, "person_id": person.id}]
+    )
+
+
+async def reject_person(tx: Tx, person: Person, code: str) -> None:
+    """The HIS refuses this person's record (several fit, name and number differ)."""
+    person.his_state, person.reject_code = "rejected", code
+    await save_person(tx, person)
+
+
+async def hear_patient(tx: Tx, told: Patient) -> None:
+    """The HIS registered a person or changed their details (ADT A04, A08, A28, A31)."""
+    if told.mrn is None:
+        return
+    person = await person_by_mrn(tx, told.mrn)
+    if person is None:
+        person = await _find(tx, told) or await _create(tx, told, pending=False)
+        await link_person(tx, person, told)
+        return
+    fields = {f: getattr(told, f) for f in told.__struct_fields__ if getattr(told, f) not in (None, (), {}, "unknown")}
+    person.record = msgspec.structs.replace(person.record, **fields)
+    await save_person(tx, person)
+
+
+async def merge_persons(tx: Tx, *, surviving_mrn: str, retired_mrn: str) -> None:
+    """ADT A40: whatever was known under the retired MRN belongs to the surviving one from now on."""
+    survivor, retired = await person_by_mrn(tx, surviving_mrn), await person_by_mrn(tx, retired_mrn)
+    digest = tx.digest("mrn", retired_mrn)
+    if survivor is None and retired is not None:
+        # The survivor is new to us: the person stays, under the new number.
+        await link_person(tx, retired, Patient(name=retired.record.name, mrn=surviving_mrn))
+        return
+    if survivor is None:
+        survivor = await _create(tx, Patient(name=""), pending=False)
+        await link_person(tx, survivor, Patient(name="", mrn=surviving_mrn))
+    if retired is not None and retired.id != survivor.id:
+        await _merge(tx, survivor=survivor, retired=retired)
+    await tx.upsert(person_mrns, [{"hospital_id": tx.hospital_id, "mrn_digest": digest, "person_id": survivor.id}])
+
+
+async def _merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
+    """Retired's patients, bookings and numbers now belong to the survivor."""
+    retired.merged_into, retired.identity_digest = survivor.id, retired.identity_digest
+    retired.his_state = "linked"
+    await save_person(tx, retired)
+    await tx.run(
+        update(person_mrns)
+        .where(person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.person_id == retired.id)
+        .values(person_id=survivor.id)
+    )
+    tx.ring(f"person:{retired.id}")
+
+
+async def mrn_digests(tx: Tx, person: Person) -> list[str]:
+    """The digests of every MRN that means this person, for looking up bills and reports."""
+    rows = await tx.all(
+        select(person_mrns.c.mrn_digest).where(
+            person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.person_id == person.id
+        )
+    )
+    return [r["mrn_digest"] for r in rows]
+
+
+async def owner_ids(tx: Tx, mrn_digest: str) -> str | None:
+    """The person behind an MRN's digest."""
+    row = await tx.first(
+        select(person_mrns.c.person_id).where(
+            person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.mrn_digest == mrn_digest
+        )
+    )
+    return None if row is None else str(row["person_id"])

@@ -1,0 +1,36 @@
+"""What booking needs of a live HIS. `scheduler_sync` implements it, `service.py` hands it in."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Protocol
+
+from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+
+
+class LiveFailed(Exception):
+    """A live read did not come back. `code` is an API code: his_unavailable, his_refused, his_reply_invalid or
+    not_offered_by_hospital."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class LiveHis(Protocol):
+    """Reads that a portal waits for. Every call is bounded in time by the connector and raises LiveFailed."""
+
+    def capabilities(self, hospital_id: str) -> dict[str, str]:
+        """`native`, `pushed` or `off` for every verb of the connector port."""
+        ...
+
+    def his_status(self, hospital_id: str) -> str:
+        """`up`, `degraded` or `down`, as of the last calls."""
+        ...
+
+    async def bills(self, hospital_id: str, patient: Patient) -> list[Bill]: ...
+    async def reports(self, hospital_id: str, patient: Patient) -> list[Report]: ...
+    async def report(self, hospital_id: str, patient: Patient, report_id: str) -> Report | None: ...
+    async def attachment(self, hospital_id: str, attachment: Attachment) -> Attachment: ...
+    async def statement(self, hospital_id: str, date: dt.date) -> list[StatementLine]: ...

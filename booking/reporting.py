@@ -1,0 +1,109 @@
+"""Lab and exam reports: stored as they come, newest word of the HIS first, read only by the patient's own client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from booking.billing import SetAside
+from booking.errors import Refusal
+from booking.news import tell_owners
+from booking.people import mrn_digests, owner_ids
+from booking.records import Person
+from booking.store.engine import Tx
+from booking.store.ids import derived_id
+from booking.store.tables import reports
+from mappings.canonical import Report
+
+
+class ReportRow(msgspec.Struct, kw_only=True):
+    """A report as stored; `version` grows with every change of its content."""
+
+    hospital_id: str
+    id: str
+    his_id: str
+    mrn_digest: str
+    status: str
+    version: int
+    record: Report
+    occurred_ms: int | None = None
+    updated_ms: int = 0
+
+
+def _row(tx: Tx, row: dict[str, Any]) -> ReportRow:
+    row = dict(row)
+    row["record"] = msgspec.json.decode(tx.unseal(row.pop("sealed_record"), "reports", "record"), type=Report)
+    return msgspec.convert(row, ReportRow)
+
+
+async def put_report(tx: Tx, report: Report, *, mrn: str | None = None, occurred_ms: int | None = None) -> ReportRow:
+    """Insert or update a report. An older word than the stored one (by the HIS's time) is dropped, equal ones keep order.
+
+    Raises SetAside for a report without a patient: it must never be guessed whose it is.
+    """
+    owner = report.mrn or mrn
+    if owner is None:
+        raise SetAside("report without a patient")
+    digest = tx.digest("mrn", owner)
+    row_id = derived_id("rp_", tx.hospital_id, digest, report.id)
+    known = await load_report(tx, row_id)
+    report = msgspec.structs.replace(report, mrn=owner)
+    if known is not None:
+        if occurred_ms is not None and known.occurred_ms is not None and occurred_ms < known.occurred_ms:
+            return known
+        if known.record == report:
+            return known
+    row = ReportRow(
+        hospital_id=tx.hospital_id,
+        id=row_id,
+        his_id=tx.digest("report", report.id),
+        mrn_digest=digest,
+        status=report.status.value,
+        version=1 if known is None else known.version + 1,
+        record=report,
+        occurred_ms=occurred_ms,
+        updated_ms=tx.now_ms,
+    )
+    await tx.upsert(
+        reports,
+        [
+            {
+                **{f: getattr(row, f) for f in row.__struct_fields__ if f != "record"},
+                "sealed_record": tx.seal(msgspec.json.encode(report), "reports", "record"),
+            }
+        ],
+    )
+    person_id = await owner_ids(tx, digest)
+    if person_id is not None:
+        await tell_owners(
+            tx, person_id, "report.changed", {"report_id": row_id, "status": row.status, "version": row.version}
+        )
+    return row
+
+
+async def load_report(tx: Tx, report_id: str) -> ReportRow | None:
+    """A report of this hospital."""
+    row = await tx.first(select(reports).where(reports.c.hospital_id == tx.hospital_id, reports.c.id == report_id))
+    return None if row is None else _row(tx, row)
+
+
+async def own_report(tx: Tx, person: Person, report_id: str) -> ReportRow:
+    """A report of this person. Raises Refusal(report_unknown), also for somebody else's."""
+    report = await load_report(tx, report_id)
+    if report is None or report.mrn_digest not in await mrn_digests(tx, person):
+        raise Refusal("report_unknown", f"There is no report {report_id} of this patient.")
+    return report
+
+
+async def reports_of(tx: Tx, person: Person) -> list[ReportRow]:
+    """All stored reports of a person, newest first."""
+    digests = await mrn_digests(tx, person)
+    rows = await tx.all(
+        select(reports)
+        .where(reports.c.hospital_id == tx.hospital_id, reports.c.mrn_digest.in_(digests))
+        .order_by(reports.c.updated_ms.desc(), reports.c.id)
+        .limit(200)
+    )
+    return [_row(tx, r) for r in rows]

@@ -1,0 +1,286 @@
+"""The settings file (TOML): its shape, its defaults and its checks. `hisbridge.example.toml` shows and explains each one.
+
+Secrets never stand here: see `booking.secrets`. Units end the names: `_s` seconds, `_ms` milliseconds, `_bytes`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from msgspec import Meta
+
+from booking.conversion import SettingsError, Where, convert_options
+
+__all__ = [
+    "AccessLog", "Campus", "Hospital", "Listen", "Mode", "ReserveBy", "Secrets", "Service", "Settings", "SettingsError",
+    "StoreSettings", "Where", "convert_options", "load_settings", "parse_listen",
+]  # fmt: skip
+
+MAX_FILE_BYTES = 1_000_000
+_HOSPITAL_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_CONNECTOR_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+SecondsOrZero = Annotated[float, Meta(ge=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Text = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Mode(StrEnum):
+    """observe: read only. live: everything. paused: nothing is asked of the HIS, and nothing is sold."""
+
+    OBSERVE = "observe"
+    LIVE = "live"
+    PAUSED = "paused"
+
+
+class ReserveBy(StrEnum):
+    """How a seat is held at the HIS. lock: lock it, register when paid. book: book it unpaid, cancel on expiry.
+    quota: the seats are ours, the HIS is told afterwards.
+    """
+
+    LOCK = "lock"
+    BOOK = "book"
+    QUOTA = "quota"
+
+
+class AccessLog(StrEnum):
+    """Which requests leave a line in the log. Errors and slow requests always do."""
+
+    ALL = "all"
+    CHANGES = "changes"
+    ERRORS = "errors"
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """An address to listen on; port 0 takes any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Service(_Table, frozen=True, kw_only=True):
+    """`[service]`: the process and its listeners."""
+
+    listen: Text = "127.0.0.1:8080"
+    admin_listen: Text = "127.0.0.1:8081"
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    access_log: AccessLog = AccessLog.CHANGES
+    slow_request_s: Annotated[float, Meta(gt=0, le=600)] = 2.0
+    max_body_bytes: Annotated[int, Meta(ge=1_000, le=100_000_000)] = 1_000_000
+    body_timeout_s: Seconds = 15
+    max_in_flight: Count = 2_000
+    client_rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    client_burst: Count = 200
+    key_cache_s: SecondsOrZero = 10
+    drain_s: SecondsOrZero = 20
+
+
+class StoreSettings(_Table, frozen=True, kw_only=True):
+    """`[store]`: the databases."""
+
+    url: Text = "sqlite:///hisbridge.db"
+    messages_url: Text = "sqlite:///hisbridge-messages.db"
+    password_file: Text | None = None
+
+
+class Secrets(_Table, frozen=True, kw_only=True):
+    """`[secrets]`: where the keys are. The environment wins over the files."""
+
+    data_key_file: Text | None = None
+    digest_key_file: Text | None = None
+
+
+class Campus(_Table, frozen=True, kw_only=True):
+    """One site of a hospital."""
+
+    id: Text
+    name: Text
+    address: str | None = None
+
+
+class Hospital(_Table, frozen=True, kw_only=True):
+    """`[hospital.<id>]`: one hospital, its booking rules and its connectors. `id` is the table's name, not a setting."""
+
+    id: str = ""
+    name: Text
+    campuses: tuple[Campus, ...] = ()
+    time_zone: Text = "Asia/Shanghai"
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "CNY"
+    mode: Mode = Mode.OBSERVE
+    reserve_by: ReserveBy = ReserveBy.LOCK
+    pay_window_s: Seconds = 900
+    lock_wait_s: Seconds = 60
+    his_lock_s: Seconds | None = None
+    his_cache_s: SecondsOrZero = 0
+    his_settle_s: SecondsOrZero = 30
+    horizon_days: Annotated[int, Meta(ge=1, le=90)] = 7
+    sync_every_s: Seconds = 60
+    his_concurrency: Annotated[int, Meta(ge=1, le=256)] = 4
+    his_queue: Count = 200
+    his_queue_deadline_s: Seconds = 20
+    stop_cancels_at_his: bool = True
+    connector: dict[str, dict[str, Any]] = {}
+    route: dict[str, str] = {}
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+
+class Settings(_Table, frozen=True, kw_only=True):
+    """The whole file. `hospital` maps ids to hospitals; `where` is the file, for the errors of later checks."""
+
+    service: Service = Service()
+    store: StoreSettings = StoreSettings()
+    secrets: Secrets = Secrets()
+    profiles_dir: Text | None = None
+    hospital: dict[str, Hospital] = {}
+    where: Where = Where(Path("settings"))
+
+    @property
+    def hospitals(self) -> dict[str, Hospital]:
+        return self.hospital
+
+
+class _File(_Table, frozen=True, kw_only=True):
+    """The file as written, hospitals still raw: each is converted under its own path."""
+
+    service: Service = Service()
+    store: StoreSettings = StoreSettings()
+    secrets: Secrets = Secrets()
+    profiles_dir: Text | None = None
+    hospital: dict[str, dict[str, Any]] = {}
+
+
+def load_settings(file: Path | str, *, verbs: Collection[str] | None = None) -> Settings:
+    """Read, check and return the settings. `verbs` are the port's verbs, to check `route` with (None: not checked).
+
+    Relative file names in it are relative to the file's own folder. Raises SettingsError with everything found wrong.
+    """
+    path = Path(file)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise SettingsError(f"{path}: larger than {MAX_FILE_BYTES} bytes, this is not a settings file")
+    try:
+        text = data.decode("utf-8-sig")
+        raw = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+    return settings_from(raw, Where(path, text), verbs=verbs)
+
+
+def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] | None = None) -> Settings:
+    """The settings of an already parsed file."""
+    problems: list[str] = []
+    hospitals: dict[str, Hospital] = {}
+    tables = raw.get("hospital", {})
+    for hospital_id, table in tables.items() if isinstance(tables, dict) else ():
+        place = where.at("hospital", hospital_id)
+        if not isinstance(table, dict):
+            problems.append(f"{place}: expected a table")
+            continue
+        try:
+            hospitals[hospital_id] = _hospital(hospital_id, table, place)
+        except SettingsError as error:
+            problems.extend(error.problems)
+            continue
+        problems.extend(_hospital_problems(hospitals[hospital_id], place, verbs))
+    try:
+        file = convert_options(raw, _File, where)
+    except SettingsError as error:
+        raise SettingsError(*error.problems, *problems) from None
+    problems.extend(_file_problems(file, where))
+    if problems:
+        raise SettingsError(*problems)
+    folder = where.file.parent
+    return Settings(
+        service=file.service,
+        store=file.store,
+        secrets=Secrets(
+            data_key_file=_beside(folder, file.secrets.data_key_file),
+            digest_key_file=_beside(folder, file.secrets.digest_key_file),
+        ),
+        profiles_dir=_beside(folder, file.profiles_dir),
+        hospital=hospitals,
+        where=where,
+    )
+
+
+def parse_listen(text: str) -> Listen:
+    """`host:port` or `[ipv6]:port`. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("expected host:port, for example 127.0.0.1:8080")
+    return Listen(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - ":8080" asks for every interface
+
+
+def _hospital(hospital_id: str, table: dict[str, Any], where: Where) -> Hospital:
+    if "id" in table:
+        raise SettingsError(f"{where.at('id')}: the id is the table's name, [hospital.{hospital_id}]")
+    return msgspec.structs.replace(convert_options(table, Hospital, where), id=hospital_id)
+
+
+def _hospital_problems(hospital: Hospital, where: Where, verbs: Collection[str] | None) -> Iterator[str]:
+    if not _HOSPITAL_ID.fullmatch(hospital.id):
+        yield f"{where}: a hospital's id has 1 to 40 of a-z, 0-9 and -, and begins with a letter or a digit"
+    try:
+        ZoneInfo(hospital.time_zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        yield f"{where.at('time_zone')}: expected an IANA time zone, for example Asia/Shanghai"
+    if not hospital.connector:
+        yield f"{where}: at least one [hospital.{hospital.id}.connector.<name>] is required"
+    for name, table in hospital.connector.items():
+        place = where.at("connector", name)
+        if not _CONNECTOR_NAME.fullmatch(name):
+            yield f"{place}: a connector's name has 1 to 40 of a-z, 0-9, - and _"
+        if not isinstance(table.get("protocol"), str):
+            yield f"{place.at('protocol')}: this setting is required (hl7v2, fhir or soap)"
+    for verb, name in hospital.route.items():
+        place = where.at("route", verb)
+        if verbs is not None and verb not in verbs:
+            yield f"{place}: there is no such verb; known: {', '.join(sorted(verbs))}"
+        if name not in hospital.connector:
+            yield f"{place}: expected the name of one of this hospital's connectors: {', '.join(hospital.connector)}"
+    if len(hospital.connector) > 1 and not hospital.route:
+        yield f"{where.at('route')}: with several connectors, say which verb goes to which"
+
+
+def _file_problems(file: _File, where: Where) -> Iterator[str]:
+    for key in ("listen", "admin_listen"):
+        try:
+            parse_listen(getattr(file.service, key))
+        except ValueError as error:
+            yield f"{where.at('service', key)}: {error}"
+    for key in ("url", "messages_url"):
+        place = where.at("store", key)
+        scheme, found, rest = getattr(file.store, key).partition("://")
+        if not found or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+            yield f"{place}: expected sqlite:///file or postgresql://user@host/database"
+        elif ":" in rest.partition("@")[0] and "@" in rest:
+            yield f"{place}: no password here; put it into store.password_file or HISBRIDGE_STORE_PASSWORD"
+    if file.store.url == file.store.messages_url:
+        yield f"{where.at('store', 'messages_url')}: expected another database than store.url"
+
+
+def _beside(folder: Path, name: str | None) -> str | None:
+    return None if name is None else str(folder / name)

@@ -1,0 +1,1 @@
+"""The store: one schema on SQLite and PostgreSQL. Everything is keyed by `hospital_id` first."""

@@ -1,0 +1,64 @@
+"""Encryption of patient data at rest, and the keyed digests by which it is searched.
+
+A sealed value is `version (1) | key id length (1) | key id | nonce (12) | AES-256-GCM ciphertext and tag`, with the place it
+is stored in (table, column, hospital) as associated data: a value copied to another place does not open (NIST SP 800-38D).
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_VERSION = 1
+
+
+class SealBroken(Exception):
+    """A sealed value cannot be opened: its key is missing, or it was altered or moved."""
+
+
+class Vault:
+    """Seals and opens values. The first data key seals; all open, so that keys can be rotated.
+
+    `data_keys` maps key ids (at most 255 bytes) to 32 bytes each. `digest_key` keys the search digests and rotates apart.
+    """
+
+    def __init__(self, data_keys: Mapping[str, bytes], digest_key: bytes) -> None:
+        if not data_keys or any(len(key) != 32 for key in data_keys.values()):
+            raise ValueError("a data key must have 32 bytes, and there must be at least one")
+        if len(digest_key) < 32:
+            raise ValueError("the digest key must have at least 32 bytes")
+        self._ciphers = {key_id.encode(): AESGCM(key) for key_id, key in data_keys.items()}
+        self._current = next(iter(self._ciphers))
+        self._digest_key = digest_key
+
+    def __repr__(self) -> str:
+        return f"Vault(keys={[k.decode() for k in self._ciphers]})"
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """Encrypt under the current key. `place` names where the value is stored."""
+        nonce = os.urandom(12)
+        sealed = self._ciphers[self._current].encrypt(nonce, plain, place.encode())
+        return bytes((_VERSION, len(self._current))) + self._current + nonce + sealed
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """Decrypt. Raises SealBroken."""
+        try:
+            if sealed[0] != _VERSION:
+                raise SealBroken(f"sealed value of unknown version in {place}")
+            start = 2 + sealed[1]
+            cipher = self._ciphers[sealed[2:start]]
+            return cipher.decrypt(sealed[start : start + 12], sealed[start + 12 :], place.encode())
+        except KeyError:
+            raise SealBroken(f"the key of a sealed value in {place} is not among the data keys") from None
+        except (IndexError, InvalidTag, ValueError):
+            raise SealBroken(f"a sealed value in {place} was altered or belongs elsewhere") from None
+
+    def digest(self, kind: str, hospital_id: str, value: str) -> str:
+        """A keyed digest for equality searches, different per kind and hospital. 64 hex characters."""
+        message = f"{kind}\0{hospital_id}\0{value}".encode()
+        return hmac.new(self._digest_key, message, sha256).hexdigest()

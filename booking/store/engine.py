@@ -1,0 +1,214 @@
+"""Opening the store, and the two kinds of transaction: reads, and writes under a hospital's lock.
+
+SQLite runs in WAL mode with `synchronous=FULL`; writes begin with BEGIN IMMEDIATE, because a deferred one upgrades its lock
+without waiting for the busy timeout. PostgreSQL serialises the writes of one hospital by a transaction-level advisory lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import Table
+
+from booking.store.bell import Bell
+from booking.store.crypto import Vault
+
+READERS = 4
+POOL_TIMEOUT_S = 5.0
+
+
+class StoreUnavailable(Exception):
+    """The store cannot be reached, is full or read-only. Nothing was committed; the call is safe to repeat."""
+
+
+class SchemaMismatch(Exception):
+    """The database has another schema than this program: run `hisbridge migrate`, or use the newer program."""
+
+
+@dataclass
+class Tx:
+    """One transaction. `now_ms` is the store's clock, never below the hospital's last committed time."""
+
+    conn: AsyncConnection
+    hospital_id: str
+    now_ms: int
+    vault: Vault
+    dialect: str
+    topics: set[str]
+
+    async def all(self, statement: Any, params: Any = None) -> list[dict[str, Any]]:
+        """Every row as a dictionary."""
+        result = await self.conn.execute(statement, params)
+        names = [str(name) for name in result]  # SQLAlchemy's own str subclass is not a str to msgspec
+        return [dict(zip(names, row, strict=True)) for row in result]
+
+    async def first(self, statement: Any, params: Any = None) -> dict[str, Any] | None:
+        """The first row as a dictionary, or None."""
+        rows = await self.all(statement, params)
+        return rows[0] if rows else None
+
+    async def run(self, statement: Any, params: Any = None) -> int:
+        """Execute; returns the number of rows matched."""
+        return int((await self.conn.execute(statement, params)).rowcount)
+
+    async def insert(self, table: Table, *rows: dict[str, Any]) -> None:
+        """Insert rows of equal shape."""
+        if rows:
+            await self.conn.execute(table.insert(), list(rows))
+
+    async def upsert(self, table: Table, rows: list[dict[str, Any]], *, keep: tuple[str, ...] = ()) -> None:
+        """Insert rows, or update those that exist; columns named in `keep` keep their stored value."""
+        if not rows:
+            return
+        insert: Any = (sqlite if self.dialect == "sqlite" else postgresql).insert(table)
+        keys = [c.name for c in table.primary_key.columns]
+        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys and name not in keep}
+        statement = (
+            insert.on_conflict_do_update(index_elements=keys, set_=changed)
+            if changed
+            else insert.on_conflict_do_nothing(index_elements=keys)
+        )
+        await self.conn.execute(statement, rows)
+
+    def ring(self, topic: str) -> None:
+        """Wake those who wait for `topic`, once the commit is certain."""
+        self.topics.add(topic)
+
+    def seal(self, plain: bytes, table: str, column: str) -> bytes:
+        """Encrypt for one column of one table of this hospital."""
+        return self.vault.seal(plain, f"{table}.{column}.{self.hospital_id}")
+
+    def unseal(self, sealed: bytes, table: str, column: str) -> bytes:
+        """Decrypt what `seal` made. Raises SealBroken."""
+        return self.vault.open(sealed, f"{table}.{column}.{self.hospital_id}")
+
+    def digest(self, kind: str, value: str) -> str:
+        """The search digest of a value of this hospital."""
+        return self.vault.digest(kind, self.hospital_id, value)
+
+
+class Store:
+    """The one way to the database. `wall_ms` is the clock of a SQLite store, given so that tests can turn it."""
+
+    def __init__(self, url: str, vault: Vault, *, wall_ms: Callable[[], int] | None = None) -> None:
+        self.url = make_url(url)
+        self.vault = vault
+        self.bell = Bell()
+        self._wall_ms = wall_ms or (lambda: time.time_ns() // 1_000_000)
+        self._skew = wall_ms is not None
+        self.dialect = self.url.get_backend_name()
+        self._writer_lock = asyncio.Lock()
+        self.writer, self.reader = self._engines()
+
+    def _engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        if self.dialect == "sqlite":
+            url = self.url.set(drivername="sqlite+aiosqlite")
+            writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=POOL_TIMEOUT_S)
+            reader = create_async_engine(url, pool_size=READERS, max_overflow=0, pool_timeout=POOL_TIMEOUT_S)
+            _tune_sqlite(writer, begin="BEGIN IMMEDIATE")
+            _tune_sqlite(reader, begin="BEGIN")
+            return writer, reader
+        url = self.url.set(drivername="postgresql+asyncpg")
+        both = create_async_engine(
+            url,
+            pool_size=10,
+            max_overflow=5,
+            pool_timeout=POOL_TIMEOUT_S,
+            pool_pre_ping=True,
+            connect_args={"timeout": 5},
+        )
+        return both, both
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.writer.dispose()
+        if self.reader is not self.writer:
+            await self.reader.dispose()
+
+    async def now_ms(self, conn: AsyncConnection) -> int:
+        """The store's own clock."""
+        if self.dialect == "sqlite" or self._skew:
+            return self._wall_ms()
+        return int(
+            (await conn.execute(text("select (extract(epoch from clock_timestamp()) * 1000)::bigint"))).scalar_one()
+        )
+
+    @asynccontextmanager
+    async def write(self, hospital_id: str) -> AsyncIterator[Tx]:
+        """A transaction that holds the hospital's lock from its first statement to its commit.
+
+        Topics rung through `tx.ring` sound once the commit is certain. Raises StoreUnavailable.
+        """
+        done: set[str] = set()
+        if self.dialect == "sqlite":
+            async with self._writer_lock, self._transaction(self.writer, hospital_id, done) as tx:
+                await self._tick(tx)
+                yield tx
+        else:
+            async with self._transaction(self.writer, hospital_id, done) as tx:
+                await tx.conn.execute(text("select pg_advisory_xact_lock(hashtextextended(:h, 0))"), {"h": hospital_id})
+                await self._tick(tx)
+                yield tx
+        for topic in done:
+            self.bell.ring(topic)
+
+    @asynccontextmanager
+    async def read(self, hospital_id: str = "") -> AsyncIterator[Tx]:
+        """A transaction that sees one committed state. Raises StoreUnavailable."""
+        async with self._transaction(self.reader, hospital_id, set()) as tx:
+            tx.now_ms = await self.now_ms(tx.conn)
+            yield tx
+
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine, hospital_id: str, done: set[str]) -> AsyncIterator[Tx]:
+        try:
+            async with engine.begin() as conn:
+                yield Tx(conn, hospital_id, 0, self.vault, self.dialect, done)
+        except (OperationalError, InterfaceError, PoolTimeout, OSError) as e:
+            raise StoreUnavailable(_reason(e)) from e
+        except DBAPIError as e:
+            if e.connection_invalidated or isinstance(e.orig, sqlite3.OperationalError):
+                raise StoreUnavailable(_reason(e)) from e
+            raise
+
+    async def _tick(self, tx: Tx) -> None:
+        """Read the clock inside the transaction, and never let it run backwards for a hospital."""
+        now = await self.now_ms(tx.conn)
+        upsert = text(
+            "insert into store_clock (hospital_id, last_ms) values (:h, :now) on conflict (hospital_id) do update"
+            " set last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms"
+            " else store_clock.last_ms end returning last_ms"
+        )
+        tx.now_ms = int((await tx.conn.execute(upsert, {"h": tx.hospital_id, "now": now})).scalar_one())
+
+
+def _reason(error: BaseException) -> str:
+    """What to tell: the driver's own first line, which holds no values of ours."""
+    origin = getattr(error, "orig", None) or error
+    return f"{type(origin).__name__}: {str(origin).splitlines()[0][:200] if str(origin) else ''}"
+
+
+def _tune_sqlite(engine: AsyncEngine, *, begin: str) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)

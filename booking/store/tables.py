@@ -1,0 +1,410 @@
+"""The schema. Instants are `_ms` since the epoch, dates ISO text, money `_fen`; `sealed_*` columns are encrypted.
+
+Partial unique indexes and CHECKs are the backstop of the booking rules: what must never exist is refused by the store.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}
+)
+
+
+def _key(name: str) -> Column[str]:
+    return Column(name, String(64), primary_key=True)
+
+
+def _ms(name: str, *, null: bool = True) -> Column[int]:
+    return Column(name, BigInteger, nullable=null)
+
+
+def _str(name: str, *, null: bool = False, default: str | None = None) -> Column[str]:
+    return Column(name, Text, nullable=null, server_default=default)
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=text("false"))
+
+
+store_clock = Table("store_clock", metadata, _key("hospital_id"), _ms("last_ms", null=False))
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _key("digest"),
+    _str("id"),
+    _str("client_id"),
+    _str("name"),
+    _str("scopes"),
+    _str("hospitals"),
+    _ms("created_ms", null=False),
+    _ms("revoked_ms"),
+)
+
+# --- what can be booked ------------------------------------------------------------------------------------------
+
+departments = Table(
+    "departments",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("name"),
+    _str("parent_id", null=True),
+    _str("campus", null=True),
+    _str("his_refs", default="{}"),
+)
+
+practitioners = Table(
+    "practitioners",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("name"),
+    _str("department_id", null=True),
+    _str("title", null=True),
+    _str("his_refs", default="{}"),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("his_id"),
+    _str("date"),
+    _str("session"),
+    _str("department_id"),
+    _str("department_name", null=True),
+    _str("practitioner_id", null=True),
+    _str("practitioner_name", null=True),
+    _str("clinic_type", null=True),
+    Column("fee_fen", BigInteger, nullable=True),
+    _str("status"),
+    _ms("opens_at_ms"),
+    _str("location", null=True),
+    _str("his_refs", default="{}"),
+    _ms("seen_ms", null=False),
+    CheckConstraint("status in ('open', 'stopped')", name="status"),
+    CheckConstraint("fee_fen is null or fee_fen >= 0", name="fee"),
+    Index(None, "hospital_id", "date", "department_id"),
+    Index(None, "hospital_id", "his_id", "date"),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("schedule_id"),
+    _str("his_id"),
+    _str("date"),
+    _ms("starts_at_ms", null=False),
+    _ms("ends_at_ms", null=False),
+    _str("status"),
+    Column("his_left", Integer, nullable=False),
+    Column("unreflected", Integer, nullable=False, server_default="0"),
+    _ms("fetch_started_ms", null=False),
+    _ms("fetch_ended_ms", null=False),
+    _str("his_refs", default="{}"),
+    CheckConstraint("ends_at_ms > starts_at_ms", name="span"),
+    CheckConstraint("unreflected >= 0", name="unreflected"),
+    Index(None, "hospital_id", "date"),
+    Index(None, "hospital_id", "schedule_id"),
+)
+
+# --- people ------------------------------------------------------------------------------------------------------
+
+persons = Table(
+    "persons",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("identity_digest", null=True),
+    _str("mrn_digest", null=True),
+    _str("his_state"),
+    _str("reject_code", null=True),
+    _str("merged_into", null=True),
+    Column("sealed_record", LargeBinary, nullable=False),
+    _ms("created_ms", null=False),
+    _ms("updated_ms", null=False),
+    CheckConstraint("his_state in ('pending', 'linked', 'rejected')", name="his_state"),
+    Index("ux_persons_identity", "hospital_id", "identity_digest", unique=True, sqlite_where=text("merged_into is null"),
+          postgresql_where=text("merged_into is null")),
+)  # fmt: skip
+
+person_mrns = Table("person_mrns", metadata, _key("hospital_id"), _key("mrn_digest"), _str("person_id"))
+
+patients = Table(
+    "patients",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("client_id"),
+    _str("user_ref"),
+    _str("person_id"),
+    _ms("created_ms", null=False),
+    Index("ux_patients_owner", "hospital_id", "client_id", "user_ref", "person_id", unique=True),
+    Index(None, "hospital_id", "person_id"),
+)
+
+# --- bookings ----------------------------------------------------------------------------------------------------
+
+_LIVE = text("live")
+
+bookings = Table(
+    "bookings",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("order_no"),
+    _str("client_id"),
+    _str("user_ref"),
+    _str("patient_id"),
+    _str("person_id"),
+    _str("slot_id"),
+    _str("schedule_id"),
+    Column("version", Integer, nullable=False),
+    _str("state"),
+    _str("his_state"),
+    _str("his_command"),
+    _str("his_command_status"),
+    _str("payment_state"),
+    Column("fee_fen", BigInteger, nullable=False),
+    _flag("live"),
+    _flag("occupies"),
+    _flag("charged"),
+    _flag("needs_attention"),
+    _ms("lock_sent_ms"),
+    _ms("lock_reply_ms"),
+    _ms("unlock_sent_ms"),
+    _ms("lock_by_ms"),
+    _ms("pay_by_ms"),
+    _ms("expires_at_ms"),
+    _str("reason", null=True),
+    Column("sealed_registration", LargeBinary, nullable=True),
+    Column("sealed_his_refs", LargeBinary, nullable=True),
+    _ms("created_ms", null=False),
+    _ms("updated_ms", null=False),
+    CheckConstraint(
+        "state in ('held','booked','checked_in','fulfilled','no_show','cancelling','cancelled','expired','rejected','stopped')",
+        name="state",
+    ),
+    CheckConstraint("his_state in ('none','locked','registered','released','rejected')", name="his_state"),
+    CheckConstraint("his_command in ('none','lock','register','unlock','cancel')", name="his_command"),
+    CheckConstraint("(his_command = 'none') = (his_command_status = 'none')", name="command_status"),
+    CheckConstraint(
+        "state not in ('booked','checked_in','fulfilled','no_show') or his_state = 'registered'", name="booked_is_registered"
+    ),
+    CheckConstraint("state not in ('expired','rejected') or payment_state <> 'due'", name="nothing_due_when_over"),
+    CheckConstraint("state <> 'expired' or payment_state not in ('paid','paid_at_window')", name="no_expiry_with_money"),
+    CheckConstraint("fee_fen >= 0", name="fee"),
+    Index("ux_bookings_order_no", "hospital_id", "order_no", unique=True),
+    Index("ux_bookings_live", "hospital_id", "person_id", "schedule_id", unique=True, sqlite_where=_LIVE,
+          postgresql_where=_LIVE),
+    Index("ix_bookings_occupies", "hospital_id", "slot_id", sqlite_where=text("occupies"), postgresql_where=text("occupies")),
+    Index("ix_bookings_due", "hospital_id", "expires_at_ms", sqlite_where=text("state = 'held'"),
+          postgresql_where=text("state = 'held'")),
+    Index(None, "hospital_id", "patient_id"),
+    Index(None, "hospital_id", "schedule_id"),
+)  # fmt: skip
+
+payments = Table(
+    "payments",
+    metadata,
+    _key("hospital_id"),
+    Column("channel", String(32), primary_key=True),
+    Column("trade_no", String(128), primary_key=True),
+    _str("client_id"),
+    _str("booking_id", null=True),
+    _str("bill_id", null=True),
+    Column("amount_fen", BigInteger, nullable=False),
+    _ms("paid_at_ms", null=False),
+    _flag("kept"),
+    _str("settlement"),
+    _str("unusable", null=True),
+    _ms("created_ms", null=False),
+    CheckConstraint("amount_fen > 0", name="amount"),
+    CheckConstraint("settlement in ('none','pending','settled','rejected','unknown')", name="settlement"),
+    CheckConstraint("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
+    Index("ux_payments_booking", "hospital_id", "booking_id", unique=True, sqlite_where=text("kept"),
+          postgresql_where=text("kept")),
+    Index("ux_payments_bill", "hospital_id", "bill_id", unique=True, sqlite_where=text("kept"), postgresql_where=text("kept")),
+    Index(None, "hospital_id", "booking_id"),
+    Index(None, "hospital_id", "bill_id"),
+)  # fmt: skip
+
+refunds = Table(
+    "refunds",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("channel"),
+    _str("trade_no"),
+    _str("client_id"),
+    _str("booking_id", null=True),
+    _str("bill_id", null=True),
+    Column("amount_fen", BigInteger, nullable=False),
+    _str("status"),
+    _str("reason"),
+    _str("refund_trade_no", null=True),
+    _ms("created_ms", null=False),
+    _ms("updated_ms", null=False),
+    CheckConstraint("amount_fen > 0", name="amount"),
+    CheckConstraint(
+        "status in ('refund_due','refunding','refunded','refund_unknown','refund_failed')",
+        name="status",
+    ),
+    Index("ux_refunds_payment", "hospital_id", "channel", "trade_no", unique=True),
+    Index(None, "hospital_id", "booking_id"),
+)
+
+bills = Table(
+    "bills",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("his_id"),
+    _str("mrn_digest"),
+    Column("amount_fen", BigInteger, nullable=False),
+    _str("currency"),
+    _str("status"),
+    _str("order_no"),
+    Column("sealed_record", LargeBinary, nullable=False),
+    Column("sealed_settlement", LargeBinary, nullable=True),
+    _ms("updated_ms", null=False),
+    Index(None, "hospital_id", "mrn_digest"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("his_id"),
+    _str("mrn_digest"),
+    _str("status"),
+    Column("version", Integer, nullable=False),
+    Column("sealed_record", LargeBinary, nullable=False),
+    _ms("occurred_ms"),
+    _ms("updated_ms", null=False),
+    Index(None, "hospital_id", "mrn_digest"),
+)
+
+registrations = Table(
+    "registrations",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("order_no", null=True),
+    _str("his_id", null=True),
+    _str("mrn_digest", null=True),
+    _str("booking_id", null=True),
+    _str("status"),
+    _ms("starts_at_ms"),
+    _ms("ends_at_ms"),
+    _ms("occurred_ms"),
+    Column("sealed_record", LargeBinary, nullable=False),
+    _ms("updated_ms", null=False),
+    Index(None, "hospital_id", "mrn_digest"),
+)
+
+# --- commands to the HIS, keys, news ------------------------------------------------------------------------------
+
+outbox = Table(
+    "outbox",
+    metadata,
+    _key("hospital_id"),
+    _key("id"),
+    _str("line"),
+    _str("waits_for", null=True),
+    _str("verb"),
+    _str("subject_id"),
+    Column("rank", Integer, nullable=False),
+    _str("status"),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("looks", Integer, nullable=False, server_default="0"),
+    _ms("due_ms", null=False),
+    _ms("lease_until_ms"),
+    _ms("first_sent_ms"),
+    _ms("last_sent_ms"),
+    _str("reason", null=True),
+    _ms("created_ms", null=False),
+    _ms("updated_ms", null=False),
+    CheckConstraint("status in ('queued','sent','unknown','done','dead','dropped')", name="status"),
+    Index("ux_outbox_open_line", "hospital_id", "line", unique=True,
+          sqlite_where=text("status in ('queued','sent','unknown','dead')"),
+          postgresql_where=text("status in ('queued','sent','unknown','dead')")),
+    Index("ix_outbox_due", "hospital_id", "due_ms", sqlite_where=text("status in ('queued','sent','unknown')"),
+          postgresql_where=text("status in ('queued','sent','unknown')")),
+)  # fmt: skip
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    _key("hospital_id"),
+    _key("client_id"),
+    Column("key", String(255), primary_key=True),
+    _str("body_digest"),
+    Column("status", Integer, nullable=False),
+    Column("sealed_body", LargeBinary, nullable=False),
+    _ms("created_ms", null=False),
+    Index(None, "created_ms"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _key("id"),
+    _str("hospital_id"),
+    _str("client_id"),
+    Column("seq", BigInteger, nullable=True),
+    _str("type"),
+    _str("payload"),
+    _ms("created_ms", null=False),
+    Index("ux_events_seq", "seq", unique=True),
+    Index(None, "client_id", "seq"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    _key("id"),
+    _str("client_id"),
+    _str("url"),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("cursor", BigInteger, nullable=False),
+    _str("status"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    _ms("due_ms", null=False),
+    _ms("created_ms", null=False),
+    Index(None, "client_id"),
+)
+
+merchant_lines = Table(
+    "merchant_lines",
+    metadata,
+    _key("hospital_id"),
+    _key("date"),
+    Column("line", Integer, primary_key=True),
+    _str("kind"),
+    _str("channel"),
+    _str("trade_no"),
+    Column("amount_fen", BigInteger, nullable=False),
+    _ms("at_ms"),
+)

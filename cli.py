@@ -1,0 +1,226 @@
+"""The `hisbridge` command: parses, calls, prints."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import service
+from booking.api.auth import SCOPES, new_api_key
+from booking.conversion import SettingsError
+from booking.keys import SCOPE, add_key, list_keys, revoke_key
+from booking.secrets import new_data_key, new_digest_key
+from booking.store.engine import SchemaMismatch, StoreUnavailable
+from mappings.profile import ProfileError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Booking middleware between hospitals and portals.")
+keys = typer.Typer(no_args_is_help=True, help="API keys of portals.")
+messages = typer.Typer(no_args_is_help=True, help="Messages that hospitals sent.")
+commands = typer.Typer(no_args_is_help=True, help="Commands to hospitals that wait for a person.")
+app.add_typer(keys, name="keys")
+app.add_typer(messages, name="messages")
+app.add_typer(commands, name="commands")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file (TOML).")]
+_DEFAULT = Path("hisbridge.toml")
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def serve(config: Config = _DEFAULT) -> None:
+    """Run the service until it is told to stop."""
+    raise typer.Exit(service.serve(config))
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Do the walk and exit: 0, or 1 with the step that failed.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="The API's port; 0 takes any free one.")] = 8080,
+    admin_port: Annotated[int, typer.Option(help="The admin listener's port; 0 takes any free one.")] = 8081,
+) -> None:
+    """Three simulated hospitals, the service, and a patient walked through each of them."""
+    from loadtest.demo.show import KEY, run_demo
+
+    async def prepare(config: Path) -> None:
+        _write_secrets(config.parent / "data.key", config.parent / "digest.key")
+        await service.migrate_stores(service.read_settings(config))
+        await _add_key(config, KEY, "demo-portal", list(SCOPES), None)
+
+    try:
+        code = asyncio.run(run_demo(port=port, admin_port=admin_port, once=once, prepare=prepare, console=out))
+    except KeyboardInterrupt:
+        code = 0
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(config: Config = _DEFAULT) -> None:
+    """Read the settings and the profiles and say what is wrong with them; nothing is opened."""
+    settings = service.read_settings(config)
+    service.check_secrets(settings)
+    for hospital in settings.hospitals.values():
+        connectors = service.build_connectors(settings, hospital)
+        out.print(
+            f"{hospital.id}: {hospital.mode}, reserve_by {hospital.reserve_by}, connectors {', '.join(connectors)}"
+        )
+    out.print("The settings are good.")
+
+
+@app.command()
+def migrate(config: Config = _DEFAULT) -> None:
+    """Bring the databases to this program's schema."""
+    asyncio.run(service.migrate_stores(service.read_settings(config)))
+    out.print("The databases have this program's schema.")
+
+
+@app.command()
+def secrets(
+    data_key: Annotated[Path, typer.Option(help="Where to write the data key.")] = Path("data.key"),
+    digest_key: Annotated[Path, typer.Option(help="Where to write the digest key.")] = Path("digest.key"),
+) -> None:
+    """Make the keys that encrypt patient data. Keep them apart from the backups: without them the data cannot be read."""
+    _write_secrets(data_key, digest_key)
+    out.print(f"Wrote {data_key} and {digest_key}.")
+
+
+@keys.command("add")
+def keys_add(
+    client: Annotated[str, typer.Argument(help="The portal's id, for example city-portal.")],
+    config: Config = _DEFAULT,
+    scope: Annotated[list[str] | None, typer.Option(help="Repeat for several; left out: all.")] = None,
+    hospital: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several; left out: all, later ones too.")
+    ] = None,
+) -> None:
+    """Make a key for a portal and show it, this once."""
+    unknown = sorted(set(scope or ()) - set(SCOPES))
+    if unknown:
+        raise SettingsError(f"no such scope: {', '.join(unknown)}; known: {', '.join(SCOPES)}")
+    key = new_api_key(client)
+    asyncio.run(_add_key(config, key, client, scope or list(SCOPES), hospital))
+    out.print(key, soft_wrap=True)
+
+
+@keys.command("list")
+def keys_list(config: Config = _DEFAULT) -> None:
+    """Every key, without the key itself."""
+
+    async def read() -> list[dict[str, str]]:
+        async with service.open_store(service.read_settings(config)) as store, store.read() as tx:
+            return await list_keys(tx)
+
+    _print_rows(asyncio.run(read()), ("id", "client_id", "scopes", "hospitals", "revoked"))
+
+
+@keys.command("revoke")
+def keys_revoke(key_id: str, config: Config = _DEFAULT) -> None:
+    """Revoke a key by its id; it works for up to `service.key_cache_s` longer."""
+
+    async def revoke() -> bool:
+        async with service.open_store(service.read_settings(config)) as store, store.write(SCOPE) as tx:
+            return await revoke_key(tx, key_id)
+
+    if not asyncio.run(revoke()):
+        raise SettingsError(f"there is no unrevoked key {key_id}")
+    out.print(f"Revoked {key_id}.")
+
+
+@messages.command("list")
+def messages_list(
+    hospital: Annotated[str, typer.Argument(help="The hospital's id.")],
+    config: Config = _DEFAULT,
+    state: Annotated[str | None, typer.Option(help="received, applied or quarantined.")] = None,
+    limit: int = 50,
+) -> None:
+    """The newest messages of a hospital, without their bodies."""
+    from scheduler_sync.messages.store import list_messages
+
+    async def read() -> list[dict[str, str]]:
+        async with service.open_store(service.read_settings(config), messages=True) as store:
+            found = await list_messages(store, hospital, state=state, limit=limit)
+        return [{f: str(getattr(m, f) or "") for f in m.__struct_fields__} for m in found]
+
+    _print_rows(asyncio.run(read()), ("id", "connector", "message_type", "control_id", "state", "reason"))
+
+
+@commands.command("list")
+def commands_list(
+    hospital: Annotated[str, typer.Argument(help="The hospital's id.")], config: Config = _DEFAULT
+) -> None:
+    """Commands that no machine can settle."""
+    from scheduler_sync.attention import dead_commands
+
+    async def read() -> list[dict[str, str]]:
+        async with service.open_store(service.read_settings(config)) as store:
+            return await dead_commands(store, hospital)
+
+    _print_rows(asyncio.run(read()), ("id", "verb", "line", "reason"))
+
+
+@commands.command("settle")
+def commands_settle(
+    hospital: Annotated[str, typer.Argument(help="The hospital's id.")],
+    command_id: Annotated[str, typer.Argument(help="The command's id, see `commands list`.")],
+    outcome: Annotated[str, typer.Argument(help="accepted, rejected or retry: what the hospital says of it.")],
+    config: Config = _DEFAULT,
+) -> None:
+    """Say how a command really ended, after asking the hospital."""
+    from scheduler_sync.attention import settle_dead
+
+    if outcome not in ("accepted", "rejected", "retry"):
+        raise SettingsError("the outcome is accepted, rejected or retry")
+    settings = service.read_settings(config)
+    if hospital not in settings.hospitals:
+        raise SettingsError(f"there is no hospital {hospital} in {config}")
+
+    async def settle() -> bool:
+        async with service.open_store(settings) as store:
+            return await settle_dead(store, settings.hospitals[hospital], command_id, outcome)
+
+    if not asyncio.run(settle()):
+        raise SettingsError(f"there is no waiting command {command_id} at {hospital}")
+    out.print(f"{command_id}: {outcome}.")
+
+
+async def _add_key(config: Path, key: str, client: str, scopes: list[str], hospitals: list[str] | None) -> None:
+    async with service.open_store(service.read_settings(config)) as store, store.write(SCOPE) as tx:
+        await add_key(tx, key, client_id=client, name=client, scopes=scopes, hospitals=hospitals)
+
+
+def _write_secrets(data_key: Path, digest_key: Path) -> None:
+    for path, text in ((data_key, new_data_key()), (digest_key, new_digest_key())):
+        try:
+            with path.open("x", encoding="ascii") as stream:
+                path.chmod(0o600)
+                stream.write(text + "\n")
+        except FileExistsError:
+            raise SettingsError(f"{path} exists; a key that is overwritten can never be had again") from None
+
+
+def _print_rows(rows: list[dict[str, str]], columns: tuple[str, ...]) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(row[c] for c in columns))
+    out.print(table if rows else "There are none.")
+
+
+def main() -> None:
+    """The entry point: errors that a person can mend are one line each, not a traceback."""
+    try:
+        app()
+    except (SettingsError, ProfileError, SchemaMismatch, StoreUnavailable, service.StartError) as e:
+        err.print(str(e), markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The FHIR R4 connector."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from connectors.config import ConnectorOptions, HospitalContext
+from connectors.fhir.calls import compile_calls
+from connectors.fhir.client import FhirClient, Settings
+from connectors.fhir.connector import FhirConnector
+from connectors.fhir.exchange import Exchange
+from connectors.fhir.validation import Mode
+from connectors.port import Connector
+from mappings.profile import load_profile
+from monitoring.metrics import count_decode_fallback
+
+__all__ = ["FhirConnector", "Options", "create"]
+
+
+class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of a FHIR connector, `[hospital.<id>.connector.<name>]`.
+
+    `base_url` is the server's [base], as in https://his.example/fhir. The bearer token comes from a file or from an
+    environment variable, never from the settings themselves. `validation` checks what is read against the R4B models:
+    `strict` refuses a reply with one bad resource, `lenient` leaves the resource out, `off` skips the models.
+    `connection` overrides settings of the profile's `connection`.
+    """
+
+    base_url: str
+    token_file: str | None = None
+    token_env: str | None = None
+    validation: Mode = "lenient"
+    max_connections: int = 8
+    max_pages: int = 100
+    connect_timeout_s: float = 5.0
+    connection: dict[str, Any] = {}
+
+
+def create(hospital: HospitalContext, name: str, options: Options, *, profiles_dir: Path | None = None) -> Connector:
+    """Build a connector; nothing is opened before `start`. Raises ProfileError, and ValueError for unusable options."""
+    profile = load_profile(options.profile, profiles_dir=profiles_dir)
+    if profile.protocol != "fhir":
+        raise ValueError(f"profile {options.profile} is for {profile.protocol}, not for fhir")
+    if urlsplit(options.base_url).scheme not in ("http", "https") or not urlsplit(options.base_url).netloc:
+        raise ValueError("base_url: the FHIR server's [base], as in https://his.example/fhir")
+    client = FhirClient(
+        Settings(
+            base_url=options.base_url,
+            token=_token(options),
+            max_connections=options.max_connections,
+            max_body_bytes=options.max_message_bytes,
+            max_pages=options.max_pages,
+            connect_timeout_s=options.connect_timeout_s,
+        ),
+        lambda kind: count_decode_fallback(hospital.id, name, kind),
+    )
+    connection = {**profile.connection, **options.connection}
+    exchange = Exchange(hospital, name, client, compile_calls(profile), connection, options.validation)
+    return FhirConnector(hospital, name, profile, exchange, client, options.timeout_s)
+
+
+def _token(options: Options) -> str | None:
+    if options.token_file is not None:
+        return Path(options.token_file).read_text(encoding="utf-8").strip() or None
+    if options.token_env is not None:
+        token = os.environ.get(options.token_env, "").strip()
+        if not token:
+            raise ValueError(f"token_env: the environment has no {options.token_env}")
+        return token
+    return None

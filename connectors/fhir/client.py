@@ -1,0 +1,280 @@
+"""FHIR over HTTP: one session to one server, with bounds on everything and no blind resending.
+
+    ExchangeError
+    |-- NotSent        nothing left this machine
+    |-- ReplyLost      bytes left, and no whole reply came
+    `-- ReplyInvalid   a reply came and is no FHIR JSON: HTML, garbage, truncated, too large
+
+Every HTTP status comes back as a `Reply`; what it means is for `connectors.fhir.outcomes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from connectors.fhir.deadlines import Deadline
+from connectors.fhir.documents import Json, decode_json, encode_json
+
+FHIR_JSON = "application/fhir+json"
+_JSON_TYPES = frozenset({FHIR_JSON, "application/json", "text/json"})
+_BOM = b"\xef\xbb\xbf"
+_CHUNK = 65_536
+
+Params = Sequence[tuple[str, str]]
+
+
+class ExchangeError(Exception):
+    """An exchange with the FHIR server gave no reply that can be used."""
+
+
+class NotSent(ExchangeError):
+    """Nothing left this machine."""
+
+
+class ReplyLost(ExchangeError):
+    """Bytes left, and no whole reply came back."""
+
+
+class ReplyInvalid(ExchangeError):
+    """The reply cannot be read."""
+
+
+class _ConnectionDropped(aiohttp.ClientError):
+    """The peer closed after our bytes left; not one of those errors at which aiohttp sends again by itself."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server is and how much of it we take. `token` is a bearer token."""
+
+    base_url: str
+    token: str | None = None
+    max_connections: int = 8
+    max_body_bytes: int = 10_000_000
+    max_pages: int = 100
+    connect_timeout_s: float = 5.0
+
+    def __repr__(self) -> str:
+        return f"Settings(base_url={self.base_url!r}, token={'***' if self.token else None})"
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP reply. `body` is decoded JSON, None when empty; `data` the bytes of an answer that need not be JSON."""
+
+    status: int
+    body: Any = None
+    etag: str | None = None
+    location: str | None = None
+    content_type: str = ""
+    data: bytes = b""
+
+
+class FhirClient:
+    """Requests to one FHIR server. `on_fallback` is told the decoder that read a mislabelled reply."""
+
+    def __init__(self, settings: Settings, on_fallback: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._base = URL(settings.base_url.rstrip("/") + "/")
+        self._on_fallback = on_fallback
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the session; connects to nothing yet."""
+        if self._session is not None:
+            return
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_note_connected)
+        trace.on_connection_reuseconn.append(_note_connected)
+        headers = {"Accept": FHIR_JSON, "User-Agent": "hisbridge"}
+        if self._settings.token:
+            headers["Authorization"] = f"Bearer {self._settings.token}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._settings.max_connections),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[trace],
+            middlewares=(_never_send_again,),
+        )
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def read(self, path: str, params: Params = (), *, deadline: Deadline, fresh: bool = False) -> Reply:
+        """GET `[base]/path`; `fresh` asks every cache on the way to look again. Raises ExchangeError."""
+        return await self._send(
+            "GET", self._url(path, params), {"Cache-Control": "no-cache"} if fresh else {}, deadline
+        )
+
+    async def read_pages(self, path: str, params: Params, *, deadline: Deadline, fresh: bool = False) -> list[Reply]:
+        """GET a search and all its `next` links, exactly as given (FHIR R4, http.html#paging); all within `deadline`.
+
+        Stops at the first page that is not 200. Raises ReplyInvalid for a link that leaves the server, a circle, or more
+        pages than allowed: a part must never look like the whole.
+        """
+        headers = {"Cache-Control": "no-cache"} if fresh else {}
+        url: URL | None = self._url(path, params)
+        seen: set[URL] = set()
+        pages: list[Reply] = []
+        while url is not None:
+            if url in seen or len(pages) >= self._settings.max_pages:
+                raise ReplyInvalid(f"the search does not end within {self._settings.max_pages} pages")
+            seen.add(url)
+            reply = await self._send("GET", url, headers, deadline)
+            pages.append(reply)
+            url = self._next_page(url, reply) if reply.status == 200 else None
+        return pages
+
+    async def create(self, resource_type: str, body: Json, *, deadline: Deadline, if_none_exist: str = "") -> Reply:
+        """POST a resource; `if_none_exist` is the query of a conditional create (http.html#ccreate)."""
+        headers = {"If-None-Exist": if_none_exist} if if_none_exist else {}
+        return await self._send("POST", self._url(resource_type, ()), headers, deadline, body)
+
+    async def update(self, path: str, body: Json, *, deadline: Deadline, if_match: str | None) -> Reply:
+        """PUT a resource; `if_match` is the version it must still have (http.html#concurrency)."""
+        return await self._send("PUT", self._url(path, ()), {"If-Match": if_match} if if_match else {}, deadline, body)
+
+    async def download(self, address: str, accept: str, *, deadline: Deadline) -> Reply:
+        """GET an attachment of this server, relative or absolute; the reply's bytes are in `data`."""
+        url = self._base.join(URL(address))
+        self._demand_own(url)
+        return await self._send("GET", url, {"Accept": f"{accept}, {FHIR_JSON};q=0.9"}, deadline, any_type=True)
+
+    def _url(self, path: str, params: Params) -> URL:
+        return self._base.joinpath(path).with_query(list(params)) if params else self._base.joinpath(path)
+
+    def _next_page(self, here: URL, reply: Reply) -> URL | None:
+        links = reply.body.get("link") if isinstance(reply.body, dict) else None
+        for link in links if isinstance(links, list) else ():
+            if isinstance(link, dict) and link.get("relation") == "next" and isinstance(link.get("url"), str):
+                url = here.join(URL(link["url"], encoded=True))
+                self._demand_own(url)
+                return url
+        return None
+
+    def _demand_own(self, url: URL) -> None:
+        base = self._base
+        if (
+            url.scheme != base.scheme
+            or url.raw_authority != base.raw_authority
+            or not url.path.startswith(base.path.rstrip("/"))
+        ):
+            raise ReplyInvalid("a link leads to another server than the configured one")
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        headers: dict[str, str],
+        deadline: Deadline,
+        body: Json | None = None,
+        *,
+        any_type: bool = False,
+    ) -> Reply:
+        if self._session is None:
+            raise NotSent("the connector is not started")
+        if body is not None:
+            headers = headers | {"Content-Type": FHIR_JSON, "Prefer": "return=representation"}
+        timeout_s = deadline.left_s()
+        if timeout_s <= 0:
+            raise NotSent("no time is left for this request")
+        progress = SimpleNamespace(connected=False)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(self._settings.connect_timeout_s, timeout_s))
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=encode_json(body) if body is not None else None,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                trace_request_ctx=progress,
+            ) as response:
+                data = await self._read_body(response)
+                return self._reply(response, data, any_type=any_type)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+            raise (ReplyLost if progress.connected else NotSent)(reason) from error
+
+    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks, size = [], 0
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            size += len(chunk)
+            if size > self._settings.max_body_bytes:
+                raise ReplyInvalid(f"the reply is larger than {self._settings.max_body_bytes} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _reply(self, response: aiohttp.ClientResponse, data: bytes, *, any_type: bool) -> Reply:
+        is_json = response.content_type in _JSON_TYPES
+        body = None
+        if data and is_json:
+            body = self._decode(data)
+        elif data and not any_type and response.status not in (429, 503):
+            raise ReplyInvalid(f"HTTP {response.status} with {_known_type(response.content_type)} instead of FHIR JSON")
+        return Reply(
+            status=response.status,
+            body=body,
+            etag=response.headers.get("ETag"),
+            location=response.headers.get("Location") or response.headers.get("Content-Location"),
+            content_type=response.content_type,
+            data=data if any_type else b"",
+        )
+
+    def _decode(self, data: bytes) -> Any:
+        """JSON is UTF-8 (RFC 8259 section 8.1); a server that sends GBK all the same is read and counted."""
+        data = data.removeprefix(_BOM)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            try:
+                text = data.decode("gb18030")
+            except UnicodeDecodeError as error:
+                raise ReplyInvalid("the reply is neither UTF-8 nor GB18030") from error
+            value = _parse(text)
+            self._on_fallback("gb18030")
+            return value
+        return _parse(text)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return decode_json(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        # The decoder's own text may quote the reply: it is not passed on.
+        raise ReplyInvalid("the reply is no valid JSON, or is cut off") from error
+
+
+def _known_type(content_type: str) -> str:
+    return (
+        content_type if content_type in ("text/html", "text/plain", "text/xml", "application/xml") else "another type"
+    )
+
+
+async def _note_connected(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+    context.trace_request_ctx.connected = True
+
+
+async def _never_send_again(
+    request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Any]
+) -> aiohttp.ClientResponse:
+    """Turn a dropped connection into an error that aiohttp does not answer by sending a PUT a second time.
+
+    It would do so for every idempotent method on a reused connection; a write in doubt is for the query-back.
+    """
+    try:
+        response: aiohttp.ClientResponse = await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET":
+            raise
+        raise _ConnectionDropped(type(error).__name__) from error
+    return response

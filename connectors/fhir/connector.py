@@ -1,0 +1,308 @@
+"""The FHIR R4 connector: the port's verbs over one FHIR server. Which resource carries which verb is INTEROP.md's table."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from connectors.config import HospitalContext
+from connectors.fhir import billing, bookings
+from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
+from connectors.fhir.deadlines import Deadline
+from connectors.fhir.documents import Document
+from connectors.fhir.exchange import Exchange
+from connectors.fhir.inventory import merge_schedules, merge_slots, stops_of
+from connectors.fhir.outcomes import error_of_read
+from connectors.fhir.writes import Ended, Write
+from connectors.port import (
+    BillPayment,
+    Capability,
+    HisError,
+    HisReplyInvalid,
+    HisUnavailable,
+    IdempotencyKey,
+    InboundHandler,
+    NotOffered,
+    Order,
+    Outcome,
+    QueryBack,
+    RefundOrder,
+    Rejected,
+    Verb,
+    VerbTraits,
+    Window,
+)
+from mappings.canonical import (
+    Attachment,
+    Bill,
+    Department,
+    Patient,
+    Practitioner,
+    Registration,
+    Report,
+    Schedule,
+    ScheduleStopped,
+    Settlement,
+    Slot,
+    StatementLine,
+)
+from mappings.profile import Profile
+
+T = TypeVar("T")
+
+# What this connector has code for; whatever else a profile may say is off.
+_CARRIED = frozenset(Verb) - {
+    Verb.FETCH_REFUND,
+    Verb.FETCH_STATEMENT,
+    Verb.LOCK_SLOT,
+    Verb.UNLOCK_SLOT,
+    Verb.CHECK_IN,
+    Verb.PRESETTLE_BILL,
+    Verb.REFUND,
+}
+# FHIR R4 http.html#version: 4.0.x; R4B (4.3) has the same resources here.
+_VERSIONS = ("4.0", "4.3")
+
+
+class FhirConnector:
+    """A `Connector` (see connectors.port). A client only: `serve` has nothing to accept."""
+
+    def __init__(
+        self,
+        hospital: HospitalContext,
+        name: str,
+        profile: Profile,
+        exchange: Exchange,
+        client: FhirClient,
+        timeout_s: dict[str, float],
+    ) -> None:
+        self.hospital_id = hospital.id
+        self.name = name
+        self._exchange = exchange
+        self._client = client
+        self._traits = {verb: _traits(profile, verb, timeout_s) for verb in Verb}
+
+    def traits(self, verb: Verb) -> VerbTraits:
+        """What this connector can do for `verb`."""
+        return self._traits[verb]
+
+    async def start(self) -> None:
+        """Open the session; connects to nothing yet."""
+        await self._client.open()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    async def serve(self, handler: InboundHandler) -> None:
+        """Nothing to accept: this server pushes nothing."""
+
+    # reads ---------------------------------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Ask for the CapabilityStatement; a server of another FHIR version is HisReplyInvalid."""
+
+        async def look(deadline: Deadline) -> None:
+            try:
+                reply = await self._client.read("metadata", deadline=deadline)
+            except ReplyInvalid as error:
+                raise HisReplyInvalid(str(error)) from error
+            except ExchangeError as error:
+                raise HisUnavailable(str(error)) from error
+            if reply.status != 200:
+                raise error_of_read(reply, {})
+            statement = reply.body if isinstance(reply.body, dict) else {}
+            if not str(statement.get("fhirVersion", "")).startswith(_VERSIONS):
+                raise HisReplyInvalid("the server is no FHIR R4 server")
+
+        await self._read(Verb.PING, look)
+
+    async def fetch_departments(self) -> Sequence[Department]:
+        return await self._records(Verb.FETCH_DEPARTMENTS, {})
+
+    async def fetch_practitioners(self) -> Sequence[Practitioner]:
+        return await self._records(Verb.FETCH_PRACTITIONERS, {})
+
+    async def fetch_schedules(self, window: Window) -> Sequence[Schedule]:
+        """A FHIR Schedule may span days: it is told apart into sessions by the Slots that it has in the window."""
+
+        async def fetch(deadline: Deadline) -> list[Schedule]:
+            calls = self._exchange.calls
+            schedules = await self._exchange.search(calls["fetch_schedules"], window, deadline)
+            slots = await self._exchange.search(calls["fetch_slots"], window, deadline)
+            document = Document.of([*schedules["entry"], *slots["entry"]])
+            found = merge_schedules(await self._exchange.map_all(calls["fetch_schedules"], document))
+            return [item for item in found if window.department_id in (None, item.department_id)]
+
+        return await self._read(Verb.FETCH_SCHEDULES, fetch)
+
+    async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]:
+        """The segments of `schedules` in the window; of all schedules where none is given."""
+
+        async def fetch(deadline: Deadline) -> list[Slot]:
+            wanted = {schedule.id for schedule in schedules}
+            return [slot for slot in await self._slots(window, deadline) if not wanted or slot.schedule_id in wanted]
+
+        return await self._read(Verb.FETCH_SLOTS, fetch)
+
+    async def fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]:
+        """Sessions, or segments of them, all of whose Slots are unavailable."""
+
+        async def fetch(deadline: Deadline) -> list[ScheduleStopped]:
+            return stops_of(await self._slots(window, deadline))
+
+        return await self._read(Verb.FETCH_STOPS, fetch)
+
+    async def find_patient(self, patient: Patient) -> Sequence[Patient]:
+        return await self._records(Verb.FIND_PATIENT, patient)
+
+    async def fetch_registration(self, order: Order) -> Registration | None:
+        return await self._read(
+            Verb.FETCH_REGISTRATION, lambda deadline: bookings.fetch_registration(self._exchange, order, deadline)
+        )
+
+    async def fetch_bills(self, patient: Patient) -> Sequence[Bill]:
+        return await self._read(
+            Verb.FETCH_BILLS, lambda deadline: billing.fetch_bills(self._exchange, patient, deadline)
+        )
+
+    async def fetch_settlement(self, payment: BillPayment) -> Settlement | None:
+        return await self._read(
+            Verb.FETCH_SETTLEMENT, lambda deadline: billing.fetch_settlement(self._exchange, payment, deadline)
+        )
+
+    async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
+        raise self._not_offered(Verb.FETCH_REFUND)
+
+    async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
+        return await self._records(Verb.FETCH_REPORTS, _report_request(patient))
+
+    async def fetch_report(self, patient: Patient, report_id: str) -> Report | None:
+        """One report of this patient by its number: its identifier, or its resource id where it has none."""
+
+        async def fetch(deadline: Deadline) -> Report | None:
+            call = self._exchange.calls["fetch_reports"]
+            for key in ("report_id", "report_resource"):
+                document = await self._exchange.search(call, _report_request(patient, **{key: report_id}), deadline)
+                for report in await self._exchange.map_all(call, document):
+                    if report.id == report_id:
+                        return report  # type: ignore[no-any-return]
+            return None
+
+        return await self._read(Verb.FETCH_REPORT, fetch)
+
+    async def fetch_attachment(self, attachment: Attachment) -> Attachment:
+        """The same attachment with its bytes; they come raw, or inside a Binary resource."""
+
+        async def fetch(deadline: Deadline) -> Attachment:
+            if attachment.data is not None or attachment.url is None:
+                return attachment
+            try:
+                reply = await self._client.download(attachment.url, attachment.content_type, deadline=deadline)
+            except ReplyInvalid as error:
+                raise HisReplyInvalid(str(error)) from error
+            except ExchangeError as error:
+                raise HisUnavailable(str(error)) from error
+            if reply.status != 200:
+                raise error_of_read(reply, {})
+            data = reply.data
+            if isinstance(reply.body, dict) and reply.body.get("resourceType") == "Binary":
+                binary = await self._exchange.map_all(self._exchange.calls["fetch_attachment"], Document(reply.body))
+                data = binary[0].data or b""
+            return msgspec.structs.replace(attachment, data=data)
+
+        return await self._read(Verb.FETCH_ATTACHMENT, fetch)
+
+    async def fetch_statement(self, date: dt.date) -> Sequence[StatementLine]:
+        raise self._not_offered(Verb.FETCH_STATEMENT)
+
+    # writes --------------------------------------------------------------------------------------------------------
+
+    async def create_patient(self, patient: Patient) -> Outcome:
+        return await self._write(Verb.CREATE_PATIENT, lambda write: bookings.create_patient(write, patient))
+
+    async def lock_slot(self, order: Order) -> Outcome:
+        return self._refuse(Verb.LOCK_SLOT)
+
+    async def unlock_slot(self, order: Order) -> Outcome:
+        return self._refuse(Verb.UNLOCK_SLOT)
+
+    async def book(self, order: Order) -> Outcome:
+        return await self._write(Verb.BOOK, lambda write: bookings.book(write, order))
+
+    async def register(self, order: Order) -> Outcome:
+        return await self._write(Verb.REGISTER, lambda write: bookings.register(write, order))
+
+    async def cancel_registration(self, order: Order) -> Outcome:
+        return await self._write(Verb.CANCEL_REGISTRATION, lambda write: bookings.cancel_registration(write, order))
+
+    async def check_in(self, order: Order) -> Outcome:
+        return self._refuse(Verb.CHECK_IN)
+
+    async def presettle_bill(self, payment: BillPayment) -> Outcome:
+        return self._refuse(Verb.PRESETTLE_BILL)
+
+    async def settle_bill(self, payment: BillPayment) -> Outcome:
+        return await self._write(Verb.SETTLE_BILL, lambda write: billing.settle_bill(write, payment))
+
+    async def refund(self, refund: RefundOrder) -> Outcome:
+        return self._refuse(Verb.REFUND)
+
+    # inside --------------------------------------------------------------------------------------------------------
+
+    async def _slots(self, window: Window, deadline: Deadline) -> list[Slot]:
+        call = self._exchange.calls["fetch_slots"]
+        return merge_slots(await self._exchange.map_all(call, await self._exchange.search(call, window, deadline)))
+
+    async def _records(self, verb: Verb, request: Any) -> list[Any]:
+        async def fetch(deadline: Deadline) -> list[Any]:
+            call = self._exchange.calls[verb.value]
+            return await self._exchange.map_all(call, await self._exchange.search(call, request, deadline))
+
+        return await self._read(verb, fetch)
+
+    async def _read(self, verb: Verb, work: Callable[[Deadline], Awaitable[T]]) -> T:
+        traits = self._traits[verb]
+        if traits.capability is not Capability.NATIVE:
+            raise self._not_offered(verb)
+        try:
+            return await work(Deadline(traits.timeout_s))
+        except HisError as error:
+            error.hospital_id, error.verb = self.hospital_id, verb.value
+            raise
+
+    async def _write(self, verb: Verb, work: Callable[[Write], Awaitable[Outcome]]) -> Outcome:
+        traits = self._traits[verb]
+        if traits.capability is not Capability.NATIVE:
+            return self._refuse(verb)
+        try:
+            return await work(Write(self._exchange, traits.timeout_s))
+        except Ended as ended:
+            return ended.outcome
+
+    def _not_offered(self, verb: Verb) -> NotOffered:
+        return NotOffered(f"{verb} is not offered", hospital_id=self.hospital_id, verb=verb.value)
+
+    @staticmethod
+    def _refuse(verb: Verb) -> Rejected:
+        return Rejected(code="not_offered", text=f"{verb} is not offered")
+
+
+def _report_request(patient: Patient, **number: str) -> dict[str, Any]:
+    """What the requests for reports read: the patient's fields, and `report_id` or `report_resource` for a single one."""
+    return {**{field: getattr(patient, field) for field in patient.__struct_fields__}, **number}
+
+
+def _traits(profile: Profile, verb: Verb, timeout_s: dict[str, float]) -> VerbTraits:
+    spec = profile.verbs.get(verb.value)
+    if spec is None or verb not in _CARRIED:
+        return VerbTraits()
+    return VerbTraits(
+        capability=Capability(spec.capability),
+        query_back=QueryBack(spec.query_back),
+        key=IdempotencyKey(spec.key),
+        timeout_s=timeout_s.get(verb.value, spec.timeout_s),
+    )

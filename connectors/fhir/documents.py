@@ -1,0 +1,100 @@
+"""Decoded FHIR JSON as one document in which references can be followed.
+
+A search answer arrives in pages; a `Document` is all of them in one Bundle, with an index of its resources. Numbers
+with a decimal point decode as `Decimal`, because money must not pass through binary floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+Json = dict[str, Any]
+
+_decoder = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def decode_json(text: str) -> Any:
+    """Decode JSON text; raises `msgspec.DecodeError` (a ValueError) for what is none, truncated text included."""
+    return _decoder.decode(text)
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode a written tree; Decimals become JSON numbers and keep their digits (`7.00` stays `7.00`)."""
+    return _encoder.encode(value)
+
+
+class Document(Json):
+    """A Bundle, or one resource, that knows where each of its resources is."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, content: Json) -> None:
+        super().__init__(content)
+        self._index: dict[str, Json] | None = None
+
+    @classmethod
+    def of(cls, entries: Iterable[Json]) -> Document:
+        """A document of these Bundle entries (`{"fullUrl": ..., "resource": ...}`), in this order."""
+        return cls({"resourceType": "Bundle", "type": "collection", "entry": list(entries)})
+
+    def find(self, reference: str) -> Json | None:
+        """The resource that a literal reference (absolute, `urn:uuid:` or `Type/id`) names, or None."""
+        if self._index is None:
+            self._index = index_of(self)
+        return self._index.get(without_history(reference))
+
+
+def without_history(reference: str) -> str:
+    """A reference without its version: `Slot/1/_history/2` is `Slot/1`."""
+    return reference.partition("/_history/")[0]
+
+
+def entries_of(root: Json) -> Iterator[tuple[str | None, Json]]:
+    """(fullUrl, resource) of every resource of a Bundle, or the one resource that `root` is."""
+    if root.get("resourceType") != "Bundle":
+        yield None, root
+        return
+    entries = root.get("entry")
+    for entry in entries if isinstance(entries, list) else ():
+        resource = entry.get("resource") if isinstance(entry, dict) else None
+        if isinstance(resource, dict):
+            yield entry.get("fullUrl"), resource
+
+
+def index_of(root: Json) -> dict[str, Json]:
+    """Resources by fullUrl and by `Type/id`; the first of equal ones wins."""
+    index: dict[str, Json] = {}
+    for full_url, resource in entries_of(root):
+        if isinstance(full_url, str):
+            index.setdefault(full_url, resource)
+        name = f"{resource.get('resourceType')}/{resource.get('id')}"
+        index.setdefault(name, resource)
+    return index
+
+
+def find_contained(root: Json, node: Any, fragment: str) -> Json | None:
+    """The contained resource `fragment` (without `#`) of the resource that holds `node` (FHIR R4, references.html#contained)."""
+    holders = [
+        (resource, part)
+        for _, resource in entries_of(root)
+        for part in resource.get("contained") or ()
+        if isinstance(part, dict) and part.get("id") == fragment
+    ]
+    if len(holders) == 1:
+        return holders[0][1]
+    return next((part for resource, part in holders if _holds(resource, node)), None)
+
+
+def _holds(container: Any, node: Any) -> bool:
+    if container is node:
+        return True
+    if isinstance(container, dict):
+        return any(_holds(value, node) for value in container.values())
+    if isinstance(container, list):
+        return any(_holds(value, node) for value in container)
+    return False

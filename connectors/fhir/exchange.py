@@ -1,0 +1,169 @@
+"""Reads from one hospital's FHIR server: request from the profile, pages gathered, resources checked, records mapped.
+
+Everything here raises `HisError` and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from connectors.config import HospitalContext
+from connectors.fhir import validation
+from connectors.fhir.calls import Call, ParameterMissing, Request
+from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
+from connectors.fhir.deadlines import Deadline
+from connectors.fhir.documents import Document, Json
+from connectors.fhir.outcomes import error_of_read, issues_of
+from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable
+from mappings.engine import MapContext, MappingError
+from monitoring.logs import get_logger
+
+_log = get_logger(__name__)
+# From so many resources on, mapping takes longer than a turn of the event loop may (5 ms).
+_OFF_LOOP_FROM = 20
+
+
+class Versioned:
+    """One resource with the version that an update must name in If-Match."""
+
+    __slots__ = ("if_match", "resource")
+
+    def __init__(self, resource: Json, etag: str | None) -> None:
+        self.resource = resource
+        version = (resource.get("meta") or {}).get("versionId")
+        self.if_match = etag or (f'W/"{version}"' if version else None)
+
+
+class Exchange:
+    """What every verb needs: the client, the compiled calls, the context for mappings, and how strictly to check."""
+
+    def __init__(
+        self,
+        hospital: HospitalContext,
+        name: str,
+        client: FhirClient,
+        calls: dict[str, Call],
+        connection: dict[str, Any],
+        mode: validation.Mode,
+    ) -> None:
+        self.hospital = hospital
+        self.name = name
+        self.client = client
+        self.calls = calls
+        self.connection = connection
+        self.mode = mode
+
+    def context(self) -> MapContext:
+        """The facts around one message, with a fresh `new.uuid`."""
+        return MapContext(
+            hospital_id=self.hospital.id,
+            zone=self.hospital.zone,
+            currency=self.hospital.currency,
+            now=dt.datetime.now(self.hospital.zone),
+            connection=self.connection,
+            extra={"new.uuid": str(uuid.uuid4())},
+        )
+
+    def setting(self, name: str, default: float) -> float:
+        """A number from the profile's `connection`."""
+        value = self.connection.get(name, default)
+        return float(value) if isinstance(value, int | float | str) else default
+
+    async def search(self, call: Call, request: Request, deadline: Deadline) -> Document:
+        """Every resource that a search finds, over all pages, without repeats and without what validation leaves out."""
+        try:
+            params = call.search_params(request, self.context())
+            pages = await self.client.read_pages(call.resource, params, deadline=deadline, fresh=call.fresh)
+        except (MappingError, ParameterMissing) as error:
+            raise HisRefused(str(error), code="invalid_request") from error
+        except ExchangeError as error:
+            raise _read_failed(error) from error
+        entries: dict[object, Json] = {}
+        for page in pages:
+            if page.status != 200:
+                raise error_of_read(page, call.codes)
+            for number, entry in enumerate(_entries(page.body, call)):
+                resource = entry["resource"]
+                key = (resource.get("resourceType"), resource.get("id")) if resource.get("id") else (id(page), number)
+                entries.setdefault(key, entry)
+        return Document.of(await self._checked(list(entries.values())))
+
+    async def read(self, call: Call, request: Request, deadline: Deadline) -> Versioned | None:
+        """One resource by its id, past every cache; None when the server has none or the id is not known."""
+        try:
+            resource_id = call.resource_id(request, self.context())
+            if resource_id is None:
+                return None
+            path = f"{call.resource}/{resource_id}"
+            reply = await self.client.read(path, deadline=deadline, fresh=True)
+        except MappingError as error:
+            raise HisRefused(str(error), code="invalid_request") from error
+        except ExchangeError as error:
+            raise _read_failed(error) from error
+        if reply.status in (404, 410):
+            return None
+        if reply.status != 200:
+            raise error_of_read(reply, call.codes)
+        if not isinstance(reply.body, dict) or reply.body.get("resourceType") != call.resource:
+            raise HisReplyInvalid(f"the reply is no {call.resource}")
+        await self._checked([{"resource": reply.body}], alone=True)
+        return Versioned(reply.body, reply.etag)
+
+    async def map_all(self, call: Call, document: Document) -> list[Any]:
+        """The records of a document. A record that cannot be mapped is left out and told in the log.
+
+        Raises HisReplyInvalid when none of them can.
+        """
+        if call.reply is None:
+            raise HisReplyInvalid(f"the profile does not say how to read {call.resource}")
+        context = self.context()
+        if len(document.get("entry", ())) < _OFF_LOOP_FROM:
+            mapped = call.reply.read(document, context)
+        else:
+            mapped = await asyncio.to_thread(call.reply.read, document, context)
+        for problem in mapped.problems[:10]:
+            self._warn("fhir_record_unmapped", problem=str(problem), of=len(mapped.problems))
+        if mapped.problems and not mapped.records:
+            raise HisReplyInvalid(str(mapped.problems[0]))
+        return list(mapped.records)
+
+    async def map_resources(self, call: Call, resources: Sequence[Json]) -> list[Any]:
+        """The records of resources at hand."""
+        return await self.map_all(call, Document.of([{"resource": resource} for resource in resources]))
+
+    async def _checked(self, entries: list[Json], *, alone: bool = False) -> list[Json]:
+        flaws = await validation.check([entry["resource"] for entry in entries], self.mode)
+        for flaw in flaws[:10]:
+            self._warn("fhir_resource_left_out", resource=flaw.resource_type, reason=flaw.reason, of=len(flaws))
+        if flaws and (alone or self.mode == "strict" or len(flaws) == len(entries)):
+            raise HisReplyInvalid(f"{flaws[0].resource_type}: {flaws[0].reason}")
+        out = {flaw.at for flaw in flaws}
+        return [entry for at, entry in enumerate(entries) if at not in out]
+
+    def _warn(self, event: str, **fields: Any) -> None:
+        _log.warning(event, hospital=self.hospital.id, connector=self.name, **fields)
+
+
+def _entries(bundle: Any, call: Call) -> list[Json]:
+    """The resources of one page; an OperationOutcome among them is a remark, or, when severe, means a part is missing."""
+    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
+        raise HisReplyInvalid("the reply to a search is no Bundle")
+    found = []
+    for entry in bundle.get("entry") or ():
+        resource = entry.get("resource") if isinstance(entry, dict) else None
+        if not isinstance(resource, dict):
+            raise HisReplyInvalid("an entry of the Bundle has no resource")
+        if resource.get("resourceType") == "OperationOutcome":
+            if issues_of(resource):
+                raise HisReplyInvalid(f"the search for {call.resource} was answered in part only")
+            continue
+        found.append(entry)
+    return found
+
+
+def _read_failed(error: ExchangeError) -> HisError:
+    return HisReplyInvalid(str(error)) if isinstance(error, ReplyInvalid) else HisUnavailable(str(error))

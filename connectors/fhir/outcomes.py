@@ -1,0 +1,96 @@
+"""What a FHIR server's reply means: HTTP status and OperationOutcome to the port's words.
+
+A 4xx says that the request was not carried out; 429 and 503 that it may be sent again later. Any other 5xx says nothing
+about what was done: a write stays in doubt, unless the server names a detail code that the profile's table knows.
+Texts hold codes only: `diagnostics` and `details.text` may quote a patient's data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from connectors.fhir.client import NotSent, Reply
+from connectors.port import REJECT_CODES, HisError, HisRefused, HisReplyInvalid, HisUnavailable, Rejected, Unknown
+
+_BUSY = frozenset({429, 503})
+_BY_STATUS = {404: "not_found", 410: "not_found", 401: "refused", 403: "refused", 409: "refused", 412: "refused"}
+# FHIR R4 valueset-issue-type, as far as it says which of the port's codes is meant. A profile's table comes first.
+_BY_ISSUE = {
+    "duplicate": "already_exists",
+    "not-found": "not_found",
+    "deleted": "not_found",
+    "business-rule": "refused",
+    "conflict": "refused",
+    "throttled": "busy",
+    "forbidden": "refused",
+    "security": "refused",
+    "invalid": "invalid_request",
+    "structure": "invalid_request",
+    "required": "invalid_request",
+    "value": "invalid_request",
+}
+_SEVERE = frozenset({"fatal", "error"})
+
+
+def issues_of(body: Any, *, severe_only: bool = True) -> list[tuple[str, list[str]]]:
+    """(issue code, detail codes) of an OperationOutcome's issues; [] for anything else."""
+    if not isinstance(body, dict) or body.get("resourceType") != "OperationOutcome":
+        return []
+    found = []
+    for issue in body.get("issue") or ():
+        if not isinstance(issue, dict) or (severe_only and issue.get("severity") not in _SEVERE):
+            continue
+        codings = (issue.get("details") or {}).get("coding") or ()
+        details = [str(c["code"]) for c in codings if isinstance(c, dict) and c.get("code")]
+        found.append((str(issue.get("code", "")), details))
+    return found
+
+
+def rejection(reply: Reply, table: Mapping[str, Any]) -> Rejected | None:
+    """The refusal that a reply is, or None where it does not say that nothing was done. Not for 2xx."""
+    issues = issues_of(reply.body)
+    text = _text(reply.status, issues)
+    if reply.status in _BUSY:
+        return Rejected(code="busy", text=text, retryable=True)
+    for _, details in issues:
+        for code in details:
+            if (word := table.get(code)) in REJECT_CODES:
+                return _rejected(str(word), text)
+    if not 400 <= reply.status < 500 or reply.status == 408:
+        return None
+    for code, _ in issues:
+        word = table.get(code) or _BY_ISSUE.get(code)
+        if word in REJECT_CODES:
+            return _rejected(str(word), text)
+    return _rejected(_BY_STATUS.get(reply.status, "invalid_request"), text)
+
+
+def refusal_of_write(reply: Reply, table: Mapping[str, Any]) -> Rejected | Unknown:
+    """The outcome of a write whose reply is not a success."""
+    return rejection(reply, table) or Unknown(reason=_text(reply.status, issues_of(reply.body)))
+
+
+def error_of_read(reply: Reply, table: Mapping[str, Any]) -> HisError:
+    """The error of a read whose reply is not a success."""
+    text = _text(reply.status, issues_of(reply.body))
+    refused = rejection(reply, table)
+    if refused is not None and refused.code != "busy":
+        return HisRefused(text, code=refused.code)
+    if reply.status >= 500 or refused is not None or reply.status == 408:
+        return HisUnavailable(text)
+    return HisReplyInvalid(text)
+
+
+def not_sent(error: NotSent) -> Rejected:
+    """The outcome of a write of which nothing left."""
+    return Rejected(code="not_sent", text=str(error), retryable=True)
+
+
+def _rejected(code: str, text: str) -> Rejected:
+    return Rejected(code=code, text=text, retryable=code == "busy")
+
+
+def _text(status: int, issues: list[tuple[str, list[str]]]) -> str:
+    codes = ", ".join("/".join([code, *details])[:80] for code, details in issues[:3])
+    return f"HTTP {status}" + (f": {codes}" if codes else "")

@@ -1,0 +1,141 @@
+"""Character sets of HL7 v2: from MSH-18 to text and back, never replacing a character.
+
+The whole message is decoded before it is split, because second bytes of GBK include `|`, `^`, `~` and a backslash.
+MSH-18 is table 0211 (HL7 v2.5.1 ch. 2.15.9.18); "GBK" and its like are not in it and are common in China.
+
+    HL7CharsetError    the message cannot be decoded, or the text cannot be carried
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+import msgspec
+
+
+class HL7CharsetError(Exception):
+    """The character set is not supported, or the bytes or characters do not fit it. Never quotes the text."""
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """A message as text. `fallback` names the rule that overrode the label, None where the label was right."""
+
+    text: str
+    codec: str
+    fallback: str | None = None
+
+
+UTF8_AS_GB = "utf8_labelled_gb"
+GB_AS_UTF8 = "gb_labelled_utf8"
+NON_ASCII = "non_ascii_labelled_ascii"
+
+_CODECS = {
+    "": "",
+    "ASCII": "ascii",
+    "US-ASCII": "ascii",
+    "UNICODE UTF-8": "utf-8",
+    "UNICODE UTF8": "utf-8",
+    "UTF-8": "utf-8",
+    "UTF8": "utf-8",
+    "UNICODE": "utf-8",  # deprecated in 0211; whoever still writes it over MLLP means UTF-8
+    "GB 18030-2000": "gb18030",
+    "GB18030-2000": "gb18030",
+    "GB 18030": "gb18030",
+    "GB18030": "gb18030",
+    "GB 2312": "gb18030",  # Python's gb2312 fails on 镕 and 喆, which are in daily use in names
+    "GB2312": "gb18030",
+    "GB2312-80": "gb18030",
+    "GBK": "gb18030",
+    "CP936": "gb18030",
+    "BIG-5": "big5hkscs",
+    "BIG5": "big5hkscs",
+    **{f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
+}
+
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LINE_END = re.compile(rb"[\r\n]")
+
+
+def codec_of(label: str) -> str:
+    """The Python codec for one value of MSH-18; "" for an empty one. Raises HL7CharsetError for what we refuse."""
+    codec = _CODECS.get(label.strip().upper())
+    if codec is None:
+        # UTF-16 and UTF-32 have no place in MLLP's single-byte envelope; ISO 2022 (ISO IR87 ...) switches sets inside
+        # fields and would need its own splitter.
+        raise HL7CharsetError("character set of MSH-18 is not supported")
+    return codec
+
+
+def decode_message(data: bytes, default: str = "UNICODE UTF-8") -> Decoded:
+    """Decode one message by its MSH-18, or by `default` (a value of table 0211) where that is empty.
+
+    A byte-order mark is dropped and outweighs the label. Raises HL7CharsetError.
+    """
+    if data.startswith(_UTF16_MARKS) or b"\x00" in data[:64]:
+        raise HL7CharsetError("UTF-16 and UTF-32 are not supported")
+    if data.startswith(codecs.BOM_UTF8):
+        return Decoded(_strict(data[len(codecs.BOM_UTF8) :], "utf-8"), "utf-8")
+    codec = codec_of(_label(data)) or codec_of(default) or "utf-8"
+    if data.isascii():
+        return Decoded(data.decode("ascii"), codec)
+    if codec == "gb18030" and _is_cjk_utf8(data):
+        return Decoded(data.decode("utf-8"), "utf-8", UTF8_AS_GB)
+    if codec == "utf-8" and not _is_utf8(data):
+        return Decoded(_strict(data, "gb18030"), "gb18030", GB_AS_UTF8)
+    if codec == "ascii":
+        actual = "utf-8" if _is_utf8(data) else "gb18030"
+        return Decoded(_strict(data, actual), actual, NON_ASCII)
+    return Decoded(_strict(data, codec), codec)
+
+
+def encode_message(text: str, codec: str) -> bytes:
+    """The text in the peer's set. Raises HL7CharsetError for a character that the set does not have."""
+    try:
+        return text.encode(codec)
+    except UnicodeEncodeError as error:
+        raise HL7CharsetError(f"a character cannot be carried in {codec}") from error
+
+
+def _strict(data: bytes, codec: str) -> str:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError as error:
+        raise HL7CharsetError(f"bytes at {error.start} are not {codec}") from error
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_cjk_utf8(data: bytes) -> bool:
+    """Valid UTF-8 with at least one sequence of three bytes or more.
+
+    Two-byte sequences alone prove nothing: one in six common characters is such a sequence in GBK too (通 is CD A8).
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return any(character > "\u07ff" for character in text)
+
+
+def _label(data: bytes) -> str:
+    """MSH-18, first repetition, read before the set is known: the line is tried as UTF-8, then GB18030, then Latin-1."""
+    line = _LINE_END.split(data[:8192], maxsplit=1)[0]
+    if not line.startswith(b"MSH") or len(line) < 4:
+        return ""
+    for codec in ("utf-8", "gb18030", "latin-1"):
+        try:
+            text = line.decode(codec)
+        except UnicodeDecodeError:
+            continue
+        fields = text.split(text[3])
+        # MSH-1 is the separator itself, so MSH-18 is the 17th piece after the name.
+        field = fields[17] if len(fields) > 17 else ""
+        return re.split(r"[~^]", field, maxsplit=1)[0]
+    return ""

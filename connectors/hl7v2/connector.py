@@ -1,0 +1,367 @@
+"""The connector port over HL7 v2: requests by MLLP to the HIS, and a listener for what it sends unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from connectors.config import HospitalContext
+from connectors.hl7v2 import er7
+from connectors.hl7v2.charset import HL7CharsetError
+from connectors.hl7v2.client import LinePool, NoAnswer, NotSent
+from connectors.hl7v2.exchange import UNKNOWN, Exchange, judge
+from connectors.hl7v2.mapping import CompiledVerb, ProfileMaps, first_text
+from connectors.hl7v2.options import Options, resolve_settings
+from connectors.hl7v2.receiver import Receiver
+from connectors.hl7v2.server import MLLPServer
+from connectors.port import (
+    Accepted,
+    BillPayment,
+    Capability,
+    HisRefused,
+    HisReplyInvalid,
+    HisUnavailable,
+    IdempotencyKey,
+    InboundHandler,
+    NotOffered,
+    Order,
+    Outcome,
+    QueryBack,
+    RefundOrder,
+    Rejected,
+    Unknown,
+    Verb,
+    VerbTraits,
+    Window,
+)
+from mappings.canonical import (
+    Attachment,
+    Bill,
+    Department,
+    Patient,
+    Practitioner,
+    Record,
+    Registration,
+    RegistrationStatus,
+    Report,
+    Schedule,
+    ScheduleStatus,
+    ScheduleStopped,
+    Settlement,
+    Slot,
+    StatementLine,
+)
+from mappings.engine import MappingError, RecordMap
+from mappings.profile import Profile, load_profile
+from monitoring import metrics
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+CONTINUATION = "DSC-1"
+"""Where a reply says that there is more (v2.5.1 ch. 2.15.4)."""
+
+OFF_LOOP_SEGMENTS = 100
+"""A reply of more segments is mapped in a thread: 100 cost a few milliseconds."""
+
+RETRYABLE = frozenset({"busy", "not_open_yet", "not_sent"})
+
+
+class HL7v2Connector:
+    """One HIS that speaks HL7 v2. Which message carries which verb is the profile's; see connectors.port.Connector."""
+
+    def __init__(self, hospital: HospitalContext, name: str, options: Options, profile: Profile) -> None:
+        self.hospital_id = hospital.id
+        self.hospital = hospital
+        self.name = name
+        self.profile = profile
+        self._max_message_bytes = options.max_message_bytes
+        self._timeouts_s = options.timeout_s
+        self._maps = ProfileMaps(profile)
+        self.settings, self._connection = resolve_settings(options, profile.connection)
+        metrics.register_message_types({*self._maps.inbound, *self.settings.ignore})
+        self.pool = self._make_pool()
+        self._exchange = Exchange(hospital, self.settings, self._connection, self.pool)
+        self._server: MLLPServer | None = None
+
+    @property
+    def listen_port(self) -> int:
+        """The port that the HIS can reach us at; 0 while nothing is served."""
+        return self._server.port if self._server else 0
+
+    def traits(self, verb: Verb) -> VerbTraits:
+        spec = self.profile.verbs.get(verb.value)
+        if spec is None:
+            return VerbTraits()
+        return VerbTraits(
+            capability=Capability(spec.capability),
+            query_back=QueryBack(spec.query_back),
+            key=IdempotencyKey(spec.key),
+            timeout_s=self._timeouts_s.get(verb.value, spec.timeout_s),
+        )
+
+    async def start(self) -> None:
+        """Nothing to open: connections are made at the first request and kept."""
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+        if self.pool is not None:
+            await self.pool.close()
+
+    async def serve(self, handler: InboundHandler) -> None:
+        """Listen, if `listen_port` is set. Raises OSError when the port is taken."""
+        if self.settings.listen_port is None or self._server is not None:
+            return
+        settings = self.settings
+        receiver = Receiver(self.hospital, self.name, settings, self._connection, self._maps, handler)
+        server = MLLPServer(
+            receiver,
+            max_message_bytes=self._max_message_bytes,
+            max_connections=settings.max_connections,
+            idle_timeout_s=settings.idle_timeout_s,
+            frame_timeout_s=settings.frame_timeout_s,
+        )
+        await server.start(settings.listen_host, self.settings.listen_port or 0)
+        self._server = server
+
+    # --- reads -----------------------------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """v2 has no message that only asks whether one is there: a connection that can be had counts as up."""
+        if self.pool is None:
+            raise NotOffered("no host is configured", hospital_id=self.hospital_id, verb="ping")
+        try:
+            await self.pool.check(self.traits(Verb.PING).timeout_s)
+        except NotSent as error:
+            raise HisUnavailable(str(error), hospital_id=self.hospital_id, verb="ping") from error
+
+    async def fetch_schedules(self, window: Window) -> Sequence[Schedule]:
+        """The schedules behind the slots that the HIS lists; one is open as long as one of its rows is."""
+        found: dict[tuple[str, dt.date, str], Schedule] = {}
+        for schedule in await self._read_all(Verb.FETCH_SCHEDULES, window, Schedule):
+            key = (schedule.id, schedule.date, schedule.session)
+            if key not in found or schedule.status is ScheduleStatus.OPEN:
+                found[key] = schedule
+        return list(found.values())
+
+    async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]:
+        wanted = {(schedule.id, schedule.date) for schedule in schedules}
+        slots = await self._read_all(Verb.FETCH_SLOTS, window, Slot)
+        return [slot for slot in slots if (slot.schedule_id, slot.date) in wanted] if wanted else slots
+
+    async def find_patient(self, patient: Patient) -> Sequence[Patient]:
+        return await self._read_all(Verb.FIND_PATIENT, patient, Patient, empty_if_unknown=True)
+
+    async def fetch_registration(self, order: Order) -> Registration | None:
+        """The HIS's view of one order; a live one wins over released ones of the same key."""
+        found = await self._read_all(Verb.FETCH_REGISTRATION, order, Registration, empty_if_unknown=True)
+        mine = [one for one in found if one.order_no == order.order_no]
+        if not mine and any(one.order_no is None for one in found):
+            raise self._invalid(Verb.FETCH_REGISTRATION, "the reply does not say which order it speaks of")
+        live = [one for one in mine if one.status is not RegistrationStatus.RELEASED]
+        return next(iter(live or mine), None)
+
+    async def fetch_departments(self) -> Sequence[Department]:
+        raise self._not_offered(Verb.FETCH_DEPARTMENTS)
+
+    async def fetch_practitioners(self) -> Sequence[Practitioner]:
+        raise self._not_offered(Verb.FETCH_PRACTITIONERS)
+
+    async def fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]:
+        return await self._read_all(Verb.FETCH_STOPS, window, ScheduleStopped)
+
+    async def fetch_bills(self, patient: Patient) -> Sequence[Bill]:
+        return await self._read_all(Verb.FETCH_BILLS, patient, Bill)
+
+    async def fetch_settlement(self, payment: BillPayment) -> Settlement | None:
+        return next(iter(await self._read_all(Verb.FETCH_SETTLEMENT, payment, Settlement, empty_if_unknown=True)), None)
+
+    async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
+        return next(iter(await self._read_all(Verb.FETCH_REFUND, refund, Settlement, empty_if_unknown=True)), None)
+
+    async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
+        return await self._read_all(Verb.FETCH_REPORTS, patient, Report)
+
+    async def fetch_report(self, patient: Patient, report_id: str) -> Report | None:
+        raise self._not_offered(Verb.FETCH_REPORT)
+
+    async def fetch_attachment(self, attachment: Attachment) -> Attachment:
+        raise self._not_offered(Verb.FETCH_ATTACHMENT)
+
+    async def fetch_statement(self, date: dt.date) -> Sequence[StatementLine]:
+        raise self._not_offered(Verb.FETCH_STATEMENT)
+
+    # --- writes ----------------------------------------------------------------------------------------------------
+
+    async def create_patient(self, patient: Patient) -> Outcome:
+        """Create, then find: the acknowledgement of an ADT carries no number, and a patient without one is of no use."""
+        outcome = await self._write(Verb.CREATE_PATIENT, patient)
+        compiled = self._maps.verbs.get(Verb.CREATE_PATIENT.value)
+        if not isinstance(outcome, Accepted) or compiled is None or compiled.then != Verb.FIND_PATIENT.value:
+            return outcome
+        try:
+            found = await self.find_patient(patient)
+        except (HisUnavailable, HisRefused, HisReplyInvalid, NotOffered) as error:
+            return Unknown(reason=f"created, and its number could not be asked for: {type(error).__name__}")
+        if len(found) != 1:
+            return Unknown(reason=f"created, and {len(found)} records fit")
+        return Accepted(his_refs=found[0].his_refs, record=found[0])
+
+    async def lock_slot(self, order: Order) -> Outcome:
+        return await self._write(Verb.LOCK_SLOT, order)
+
+    async def unlock_slot(self, order: Order) -> Outcome:
+        return await self._write(Verb.UNLOCK_SLOT, order)
+
+    async def book(self, order: Order) -> Outcome:
+        return await self._write(Verb.BOOK, order)
+
+    async def register(self, order: Order) -> Outcome:
+        return await self._write(Verb.REGISTER, order)
+
+    async def cancel_registration(self, order: Order) -> Outcome:
+        return await self._write(Verb.CANCEL_REGISTRATION, order)
+
+    async def check_in(self, order: Order) -> Outcome:
+        return await self._write(Verb.CHECK_IN, order)
+
+    async def presettle_bill(self, payment: BillPayment) -> Outcome:
+        return await self._write(Verb.PRESETTLE_BILL, payment)
+
+    async def settle_bill(self, payment: BillPayment) -> Outcome:
+        """An acknowledged DFT says that the payment is booked; no receipt comes back (v2.5.1 ch. 6.4.1)."""
+        outcome = await self._write(Verb.SETTLE_BILL, payment)
+        if isinstance(outcome, Accepted) and outcome.record is None:
+            return Accepted(his_refs=outcome.his_refs, record=Settlement(bill_id=payment.bill.id))
+        return outcome
+
+    async def refund(self, refund: RefundOrder) -> Outcome:
+        return await self._write(Verb.REFUND, refund)
+
+    # --- the two ways to ask -----------------------------------------------------------------------------------------
+
+    def _native(self, verb: Verb) -> CompiledVerb | None:
+        native = self.traits(verb).capability is Capability.NATIVE
+        return self._maps.verbs.get(verb.value) if native else None
+
+    async def _read_all(
+        self, verb: Verb, request: Record, kind: type[RecordT], *, empty_if_unknown: bool = False
+    ) -> list[RecordT]:
+        """All records that a query gives, over all its pages.
+
+        One that cannot be mapped fails the whole: a list with a hole looks as if the HIS had withdrawn something.
+        Raises HisError.
+        """
+        compiled = self._native(verb)
+        if compiled is None or compiled.reply is None:
+            raise self._not_offered(verb)
+        records: list[RecordT] = []
+        extra: dict[str, Any] = {}
+        for _ in range(compiled.max_pages):
+            reply = await self._query(verb, compiled, request, extra)
+            judgement = judge(compiled, reply)
+            if judgement.code == "not_found" and empty_if_unknown:
+                return records
+            if judgement.code == UNKNOWN:
+                raise HisUnavailable(judgement.text, hospital_id=self.hospital_id, verb=verb.value)
+            if judgement.code is not None:
+                code = judgement.code
+                raise HisRefused(judgement.text, code=code, hospital_id=self.hospital_id, verb=verb.value)
+            records += await self._map_all(verb, compiled.reply, reply, kind)
+            cursor = first_text(compiled.cursor or CONTINUATION, reply)
+            if not cursor:
+                return records
+            if compiled.cursor is None:
+                raise self._invalid(verb, "the reply is one page of several, and the profile has no `pages`")
+            extra = {"page.cursor": cursor}
+        raise self._invalid(verb, f"more than {compiled.max_pages} pages")
+
+    async def _query(self, verb: Verb, compiled: CompiledVerb, request: Record, extra: dict[str, Any]) -> er7.Message:
+        where = {"hospital_id": self.hospital_id, "verb": verb.value}
+        try:
+            return await self._exchange.ask(compiled, request, self.traits(verb).timeout_s, extra)
+        except (MappingError, HL7CharsetError) as error:
+            raise HisRefused(str(error), code="invalid_request", **where) from error
+        except (NotSent, NoAnswer) as error:
+            raise HisUnavailable(str(error), **where) from error
+
+    async def _map_all(
+        self, verb: Verb, reply_map: RecordMap, reply: er7.Message, kind: type[RecordT]
+    ) -> list[RecordT]:
+        ctx = self._exchange.context(reply)
+        if len(reply.segments) > OFF_LOOP_SEGMENTS:
+            mapped = await asyncio.to_thread(reply_map.read, reply, ctx)
+        else:
+            mapped = reply_map.read(reply, ctx)
+        if mapped.problems:
+            raise self._invalid(verb, f"{len(mapped.problems)} records cannot be mapped: {mapped.problems[0]}")
+        return [record for record in mapped.records if isinstance(record, kind)]
+
+    async def _write(self, verb: Verb, request: Record) -> Outcome:
+        compiled = self._native(verb)
+        if compiled is None:
+            return Rejected(code="not_offered")
+        try:
+            reply = await self._exchange.ask(compiled, request, self.traits(verb).timeout_s)
+        except MappingError as error:
+            return Rejected(code="invalid_request", text=str(error))
+        except HL7CharsetError as error:
+            return Rejected(code="charset", text=str(error))
+        except NotSent as error:
+            return Rejected(code="not_sent", text=str(error), retryable=True)
+        except NoAnswer as error:
+            return Unknown(reason=str(error))
+        judgement = judge(compiled, reply)
+        if judgement.code == UNKNOWN:
+            return Unknown(reason=judgement.text or "the answer does not say what was done")
+        if judgement.code is not None:
+            return Rejected(code=judgement.code, text=judgement.text, retryable=judgement.code in RETRYABLE)
+        if compiled.reply is None:
+            return Accepted()
+        try:
+            record = compiled.reply.read_one(reply, self._exchange.context(reply))
+        except MappingError as error:
+            # The HIS says that it is done, and not what: the query-back will tell.
+            return Unknown(reason=f"done, and the reply cannot be mapped: {error}")
+        return Accepted(his_refs=record.his_refs, record=record)
+
+    def _not_offered(self, verb: Verb) -> NotOffered:
+        return NotOffered("not offered by this hospital", hospital_id=self.hospital_id, verb=verb.value)
+
+    def _invalid(self, verb: Verb, text: str) -> HisReplyInvalid:
+        return HisReplyInvalid(text, hospital_id=self.hospital_id, verb=verb.value)
+
+    def _make_pool(self) -> LinePool | None:
+        settings = self.settings
+        if settings.host is None or settings.port is None:
+            return None
+        up = metrics.connector_up.labels(hospital=self.hospital_id, connector=self.name)
+
+        def set_up(works: bool) -> None:
+            up.set(1 if works else 0)
+
+        return LinePool(
+            settings.host,
+            settings.port,
+            connections=settings.connections,
+            connect_timeout_s=settings.connect_timeout_s,
+            max_message_bytes=self._max_message_bytes,
+            charset=settings.charset,
+            on_up=set_up,
+            on_fallback=lambda codec: metrics.count_decode_fallback(self.hospital_id, self.name, codec),
+            on_stray=lambda kind: metrics.count_inbound(self.hospital_id, self.name, "ACK", kind),
+        )
+
+
+def create(
+    hospital: HospitalContext, name: str, options: Options, *, profiles_dir: Path | None = None
+) -> HL7v2Connector:
+    """Build the connector. Raises mappings.profile.ProfileError, and ValueError for bad settings."""
+    profile = load_profile(options.profile, profiles_dir=profiles_dir)
+    if profile.protocol != "hl7v2":
+        raise ValueError(f"profile {profile.name} is for {profile.protocol}, not hl7v2")
+    return HL7v2Connector(hospital, name, options, profile)

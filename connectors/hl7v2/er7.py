@@ -1,0 +1,192 @@
+"""ER7, the pipe-and-hat encoding of HL7 v2 (v2.5.1 ch. 2.5 to 2.7): a lazy reader that keeps every byte.
+
+A message is split into segments at once and into fields only where somebody looks. What was read can be rendered again
+byte for byte. Positions are the message's own: no structure table is consulted, so Z segments and unknown versions read
+like everything else.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from bisect import bisect_left
+
+import msgspec
+
+from connectors.hl7v2.escapes import Delimiters
+
+_SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
+MAX_SEGMENTS = 100_000
+NULL = '""'
+"""A field with two double quotes: "delete what you have" (v2.5.1 ch. 2.5.3). As a value it is absent."""
+
+
+class ER7Error(ValueError):
+    """The text is no ER7 message. `code` is of table 0357 (100 segment sequence, 102 data type)."""
+
+    def __init__(self, text: str, code: str = "100") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Segment:
+    """One segment: its name, and its fields on demand."""
+
+    __slots__ = ("_fields", "delimiters", "name", "raw")
+
+    def __init__(self, raw: str, delimiters: Delimiters) -> None:
+        self.raw = raw
+        self.name = raw[:3]
+        self.delimiters = delimiters
+        self._fields: list[str] | None = None
+
+    def fields(self) -> list[str]:
+        """The pieces between separators; piece 0 is the name. In MSH, field n is piece n - 1 (MSH-1 is the separator)."""
+        if self._fields is None:
+            self._fields = self.raw.split(self.delimiters.field)
+        return self._fields
+
+    def field(self, number: int) -> str:
+        """The raw text of one field, "" where it is not there."""
+        if self.name == "MSH":
+            if number == 1:
+                return self.delimiters.field
+            number -= 1
+        fields = self.fields()
+        return fields[number] if number < len(fields) else ""
+
+    def repetitions(self, number: int) -> list[str]:
+        """The raw repetitions of one field; [] where the field is empty or absent. MSH-1 and MSH-2 never split."""
+        raw = self.field(number)
+        if not raw:
+            return []
+        if (self.name == "MSH" and number <= 2) or not self.delimiters.repetition:
+            return [raw]
+        return raw.split(self.delimiters.repetition)
+
+    def render(self) -> str:
+        """The segment again, from its fields."""
+        return self.delimiters.field.join(self.fields())
+
+
+class Group:
+    """A run of segments `start <= n < stop` of one message: what an `each` over a segment name walks."""
+
+    __slots__ = ("message", "start", "stop")
+
+    def __init__(self, message: Message, start: int, stop: int) -> None:
+        self.message = message
+        self.start = start
+        self.stop = stop
+
+    def positions(self, name: str) -> list[int]:
+        """Where in the message segments of this name stand, within the group."""
+        places = self.message.index.get(name)
+        if not places:
+            return []
+        if self.start == 0 and self.stop == len(self.message.segments):
+            return places
+        return places[bisect_left(places, self.start) : bisect_left(places, self.stop)]
+
+
+class Message(Group):
+    """A whole message. `segments` keep their order; `index` lists the positions of each name."""
+
+    __slots__ = ("_ends", "delimiters", "index", "segments")
+
+    def __init__(self, segments: list[Segment], ends: list[str], delimiters: Delimiters) -> None:
+        self.segments = segments
+        self.delimiters = delimiters
+        self._ends = ends
+        self.index: dict[str, list[int]] = {}
+        for place, segment in enumerate(segments):
+            self.index.setdefault(segment.name, []).append(place)
+        super().__init__(self, 0, len(segments))
+
+    @property
+    def msh(self) -> Segment:
+        return self.segments[0]
+
+    def value(self, name: str, field: int, component: int = 1) -> str:
+        """The text of one component of the first segment of a name, unescaped; "" where it is absent."""
+        places = self.index.get(name)
+        if not places:
+            return ""
+        repetitions = self.segments[places[0]].repetitions(field)
+        if not repetitions:
+            return ""
+        if name == "MSH" and field <= 2:
+            return repetitions[0]
+        return Repetition(repetitions[0], self.delimiters).leaf(component)
+
+    def render(self) -> str:
+        """The message again, as it was read."""
+        return "".join(segment.render() + end for segment, end in zip(self.segments, self._ends, strict=True))
+
+
+class Repetition(msgspec.Struct, frozen=True):
+    """One repetition of a field: components within, subcomponents within those."""
+
+    raw: str
+    delimiters: Delimiters
+
+    def part(self, component: int, subcomponent: int | None = None) -> str:
+        """The raw text of a component or subcomponent, "" where it is not there."""
+        pieces = self.raw.split(self.delimiters.component)
+        if component > len(pieces):
+            return ""
+        if subcomponent is None:
+            return pieces[component - 1]
+        mark = self.delimiters.subcomponent
+        inner = pieces[component - 1].split(mark) if mark else [pieces[component - 1]]
+        return inner[subcomponent - 1] if subcomponent <= len(inner) else ""
+
+    def leaf(self, component: int = 1, subcomponent: int = 1) -> str:
+        """The text, unescaped. What is addressed less deeply than it goes means its first part (v2.5.1 ch. 2.8.1)."""
+        raw = self.part(component, subcomponent)
+        return "" if raw == NULL else self.delimiters.unescape(raw)
+
+
+def parse(text: str) -> Message:
+    """Read one message. Segments end with CR; LF counts only in a message without any CR. Raises ER7Error."""
+    if not text.startswith("MSH"):
+        raise ER7Error("the message does not begin with MSH")
+    separator = "\r" if "\r" in text else "\n"
+    lines = text.split(separator)
+    if len(lines) > MAX_SEGMENTS:
+        raise ER7Error("too many segments")
+    delimiters = Delimiters.of_header(lines[0])
+    if delimiters is None:
+        raise ER7Error("MSH-1 and MSH-2 declare no usable delimiters")
+    segments: list[Segment] = []
+    ends: list[str] = []
+    for number, line in enumerate(lines):
+        end = separator if number + 1 < len(lines) else ""
+        content = line.lstrip("\n")
+        # Blank lines and the LF of CRLF are kept with the terminator before them, so that rendering gives them back.
+        if segments and content != line:
+            ends[-1] += line[: len(line) - len(content)]
+        if not content.strip():
+            if segments:
+                ends[-1] += content + end
+            continue
+        if not _SEGMENT_NAME.match(content) or (len(content) > 3 and content[3] != delimiters.field):
+            raise ER7Error(f"line {number + 1} is no segment")
+        segments.append(Segment(content, delimiters))
+        ends.append(end)
+    return Message(segments, ends, delimiters)
+
+
+_OFFSET = re.compile(r"[0-9.]{4,19}([+-])([0-9]{2})([0-9]{2})")
+
+
+def declared_offset(message: Message) -> dt.tzinfo | None:
+    """The time zone that MSH-7 declares for the whole message (v2.5.1 ch. 2.15.9.7), None where it declares none."""
+    found = _OFFSET.fullmatch(message.value("MSH", 7))
+    if found is None:
+        return None
+    sign, hours, minutes = found.groups()
+    if int(hours) > 15 or int(minutes) > 59:
+        return None
+    offset = dt.timedelta(hours=int(hours), minutes=int(minutes))
+    return dt.timezone(-offset if sign == "-" else offset)

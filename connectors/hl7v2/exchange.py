@@ -1,0 +1,108 @@
+"""One verb on the wire: the request is mapped and sent, the answer judged by MSA-1 and by what the profile demands."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+
+from connectors.config import HospitalContext
+from connectors.hl7v2 import er7
+from connectors.hl7v2.charset import codec_of, encode_message
+from connectors.hl7v2.client import LinePool, NotSent
+from connectors.hl7v2.mapping import CompiledVerb, first_text, map_context
+from connectors.hl7v2.options import Settings
+from connectors.hl7v2.writer import merge_header, write_message
+from connectors.port import REJECT_CODES
+from mappings.canonical import Record
+from mappings.engine import MapContext
+
+UNKNOWN = "unknown"
+"""The word of a profile's code table for "this error does not say that nothing was done"."""
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What a reply says. `code` None: done. Else a code of REJECT_CODES, or UNKNOWN."""
+
+    code: str | None
+    text: str = ""
+
+
+class Exchange:
+    """Sends the requests of one connector."""
+
+    def __init__(
+        self, hospital: HospitalContext, settings: Settings, connection: dict[str, Any], pool: LinePool | None
+    ) -> None:
+        self.hospital = hospital
+        self.settings = settings
+        self.connection = connection
+        self.pool = pool
+
+    async def ask(
+        self, verb: CompiledVerb, request: Record, timeout_s: float, extra: dict[str, Any] | None = None
+    ) -> er7.Message:
+        """Send one request and return the reply to it.
+
+        Raises MappingError (the request cannot be written), HL7CharsetError (it cannot be carried), NotSent, NoAnswer.
+        """
+        if self.pool is None:
+            raise NotSent("no host is configured to send requests to")
+        ctx = map_context(self.hospital, self.settings, self.connection, extra=extra)
+        tree = merge_header(verb.request.write(request, ctx), self._header(verb, ctx))
+        message = encode_message(write_message(tree), codec_of(self.settings.charset))
+        # Enhanced mode: a commit acknowledgement is no answer yet if the application's own was asked for.
+        skip_commit = tree[0].get("MSH-16") in ("AL", "SU")
+        return await self.pool.request(message, str(tree[0]["MSH-10"]), timeout_s, skip_commit=skip_commit)
+
+    def context(self, reply: er7.Message) -> MapContext:
+        """The context in which a reply is mapped."""
+        return map_context(self.hospital, self.settings, self.connection, message=reply)
+
+    def _header(self, verb: CompiledVerb, ctx: MapContext) -> dict[str, Any]:
+        settings = self.settings
+        header: dict[str, Any] = {
+            "MSH-3": settings.sending_application,
+            "MSH-4": settings.sending_facility or None,
+            "MSH-5": settings.receiving_application or None,
+            "MSH-6": settings.receiving_facility or None,
+            "MSH-7": f"{dt.datetime.now(self.hospital.zone):%Y%m%d%H%M%S%z}",
+        }
+        header |= {f"MSH-9.{n}": part for n, part in enumerate(verb.message, 1)}
+        return header | {
+            "MSH-10": ctx.extra["new.control_id"],
+            "MSH-11": settings.processing_id,
+            "MSH-12": settings.version,
+            "MSH-18": settings.charset,
+        }
+
+
+def judge(verb: CompiledVerb, reply: er7.Message) -> Judgement:
+    """Whether a reply means done (v2.5.1 table 0008), in the words of the port where it does not.
+
+    AA (CA) and the profile's `expect`: done. AA without it: refused if the code table has the value found there, else
+    unknown. AE, AR (CE, CR): by the code table; a code that no table has is `refused`, an AE without any code is unknown,
+    because v2 does not say that nothing was done.
+    """
+    answer = reply.value("MSA", 1)
+    if answer in ("AA", "CA"):
+        for condition in verb.expect:
+            if not condition.holds(reply):
+                found = _translate(verb, first_text(condition.path, reply))
+                return Judgement(found or UNKNOWN, f"{condition.path} is not what was expected")
+        return Judgement(None)
+    if answer not in ("AE", "AR", "CE", "CR"):
+        return Judgement(UNKNOWN, "MSA-1 is none of table 0008")
+    his_code = next((text for path in verb.errors if (text := first_text(path, reply))), "")
+    # A text with blanks in it is prose, and prose may name a patient.
+    shown = his_code if len(his_code) <= 20 and his_code.isascii() and " " not in his_code else ""
+    code = _translate(verb, his_code)
+    if code is None:
+        code = "refused" if his_code or answer in ("AR", "CR") else UNKNOWN
+    return Judgement(code, f"{answer} {shown}".strip())
+
+
+def _translate(verb: CompiledVerb, his_code: str) -> str | None:
+    word = verb.codes.get(his_code)
+    return str(word) if word in REJECT_CODES or word == UNKNOWN else None

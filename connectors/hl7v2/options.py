@@ -1,0 +1,91 @@
+"""Settings of an HL7 v2 connector: options from the hospital's configuration over the profile's `connection` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from connectors.config import ConnectorOptions
+from connectors.hl7v2.charset import HL7CharsetError, codec_of
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+
+class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of `protocol = "hl7v2"`. What is left out comes from the profile's `connection`, then from `Settings`.
+
+    `host`, `port`: the HIS's MLLP listener; without them nothing can be asked. `listen_host`, `listen_port`: ours, 0 lets
+    the system choose; without `listen_port` nothing can be told to us. The rest as in `Settings`.
+    """
+
+    host: str | None = None
+    port: Port | None = None
+    listen_host: str | None = None
+    listen_port: Port | None = None
+    sending_application: str | None = None
+    sending_facility: str | None = None
+    receiving_application: str | None = None
+    receiving_facility: str | None = None
+    charset: str | None = None
+    processing_id: str | None = None
+    accept_processing_ids: list[str] | None = None
+    ignore: list[str] | None = None
+    ack: Literal["standard", "always"] | None = None
+    connections: Count | None = None
+    connect_timeout_s: Seconds | None = None
+    max_connections: Count | None = None
+    idle_timeout_s: Seconds | None = None
+    frame_timeout_s: Seconds | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the connector works with, all defaults resolved.
+
+    `charset`: MSH-18 of what we send, and what a message without MSH-18 is read as (a value of table 0211).
+    `accept_processing_ids`: MSH-11.1 values that are taken; any other is answered AR 202.
+    `ignore`: message types (`ADT^A01`) that are acknowledged and dropped.
+    `ack`: "always" answers a peer that asked for no acknowledgement (MSH-15 and MSH-16 both NE) all the same.
+    `connections`: to the HIS, each with one message in flight. `max_connections`: from it.
+    `idle_timeout_s`: a silent inbound connection is closed. `frame_timeout_s`: one that began a message must end it.
+    `ignore_message_zone`: MSH-7's offset says nothing about the other fields.
+    """
+
+    host: str | None = None
+    port: Port | None = None
+    listen_host: str = "127.0.0.1"
+    listen_port: Port | None = None
+    sending_application: str = "HISBRIDGE"
+    sending_facility: str = ""
+    receiving_application: str = ""
+    receiving_facility: str = ""
+    version: str = "2.5.1"
+    charset: str = "UNICODE UTF-8"
+    processing_id: str = "P"
+    accept_processing_ids: tuple[str, ...] = ("P",)
+    ignore: tuple[str, ...] = ()
+    ack: Literal["standard", "always"] = "standard"
+    connections: Count = 4
+    connect_timeout_s: Seconds = 5.0
+    max_connections: Count = 32
+    idle_timeout_s: Seconds = 3600.0
+    frame_timeout_s: Seconds = 30.0
+    ignore_message_zone: bool = False
+
+
+def resolve_settings(options: Options, connection: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """The settings, and the same as a plain dictionary together with the profile's further keys (`connection.<key>`).
+
+    Raises ValueError for a value of the wrong kind or a character set that is not supported.
+    """
+    names = set(Settings.__struct_fields__)
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    merged = {**connection, **given}
+    try:
+        settings = msgspec.convert({name: merged[name] for name in names & merged.keys()}, Settings)
+        codec_of(settings.charset)
+    except (msgspec.ValidationError, HL7CharsetError) as error:
+        raise ValueError(f"connection of an hl7v2 connector: {error}") from error
+    return settings, {**merged, **msgspec.structs.asdict(settings)}

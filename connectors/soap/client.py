@@ -1,0 +1,109 @@
+"""One POST to a SOAP endpoint, and the one thing that a write must know about it: did bytes leave or not?"""
+
+from __future__ import annotations
+
+import ssl
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+# --- errors -------------------------------------------------------------------------------------------------------
+#
+#   ClientError        no usable HTTP reply
+#   |-- NotSent        no connection was had: nothing left this machine
+#   `-- Lost           a connection was had and gave no whole reply: the HIS may or may not have acted
+
+
+class ClientError(Exception):
+    """No usable HTTP reply. The text names the failure and never the message."""
+
+
+class NotSent(ClientError):
+    """No connection could be had in time: nothing left this machine."""
+
+
+class Lost(ClientError):
+    """Bytes may have left and no whole reply came."""
+
+
+class HttpReply(msgspec.Struct, frozen=True):
+    """A whole HTTP reply: status, the media type and charset of its Content-Type (None: not given), body."""
+
+    status: int
+    content_type: str | None
+    charset: str | None
+    body: bytes
+
+
+class SoapClient:
+    """An HTTP session to one hospital: keep-alive, at most `max_connections` at a time, no redirects, no cookies.
+
+    `ca_file` names the authority of a hospital's own certificates; without it the system's are used. Must be made inside a
+    running event loop and closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int = 8,
+        keepalive_s: float = 15.0,
+        max_reply_bytes: int = 10_000_000,
+        ca_file: str | None = None,
+    ) -> None:
+        self._max_reply_bytes = max_reply_bytes
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_connected)
+        trace.on_connection_reuseconn.append(_connected)
+        context: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=keepalive_s, ssl=context),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[trace],
+            trust_env=False,
+        )
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str], *, timeout_s: float) -> HttpReply:
+        """Send one request and read its whole reply, within `timeout_s` including the wait for a connection.
+
+        Raises NotSent, Lost (also for a reply larger than allowed).
+        """
+        sent = SimpleNamespace(connected=False)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 5.0))
+        try:
+            async with self.session.post(
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=sent
+            ) as reply:
+                return HttpReply(reply.status, reply.content_type, reply.charset, await self._read(reply))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if sent.connected:
+                raise Lost(_describe(error, url)) from error
+            raise NotSent(_describe(error, url)) from error
+
+    async def _read(self, reply: aiohttp.ClientResponse) -> bytes:
+        chunks, size = [], 0
+        async for chunk in reply.content.iter_chunked(65536):
+            size += len(chunk)
+            if size > self._max_reply_bytes:
+                reply.close()
+                raise Lost(f"a reply larger than {self._max_reply_bytes} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent."""
+        await self.session.close()
+
+
+async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    """From here on bytes may leave. A request that had a connection is never again called unsent."""
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.connected = True
+
+
+def _describe(error: BaseException, url: str) -> str:
+    parts = urlsplit(url)
+    where = f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}.get(parts.scheme, '')}"
+    kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
+    return f"{kind} at {where}"

@@ -1,0 +1,372 @@
+"""The connector port over SOAP services whose only argument is an XML document in a string.
+
+Nothing here knows an element of any HIS: operations, documents, codes and the success rule come from the profile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from lxml import etree
+
+from connectors.config import HospitalContext
+from connectors.port import (
+    BillPayment,
+    Capability,
+    HisRefused,
+    HisReplyInvalid,
+    HisUnavailable,
+    IdempotencyKey,
+    InboundHandler,
+    NotOffered,
+    Order,
+    Outcome,
+    QueryBack,
+    RefundOrder,
+    Verb,
+    VerbTraits,
+    Window,
+)
+from connectors.soap.client import Lost, NotSent, SoapClient
+from connectors.soap.endpoint import Endpoint
+from connectors.soap.exchange import Exchange, HttpFailed, Refused, RequestInvalid, Unreadable
+from connectors.soap.options import Options, read_connection
+from connectors.soap.outcome import accepted, cleaned, not_offered, outcome_of
+from connectors.soap.rules import UNKNOWN
+from connectors.soap.verbs import Case, CompiledVerb, Per, compile_verbs
+from connectors.soap.wsdl import BareService
+from mappings.canonical import (
+    Attachment,
+    Bill,
+    Department,
+    Patient,
+    Practitioner,
+    Registration,
+    Report,
+    Schedule,
+    ScheduleStopped,
+    Settlement,
+    Slot,
+    StatementLine,
+)
+from mappings.context import MapContext, MappingError
+from mappings.profile import load_profile
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class SoapConnector:
+    """See connectors.port.Connector. Made by `create`; `start` before the first call, `close` at the end."""
+
+    def __init__(self, hospital: HospitalContext, name: str, options: Options, *, profiles_dir: Path | None) -> None:
+        self.hospital_id, self.name = hospital.id, name
+        self._hospital, self._options = hospital, options
+        self._profile = load_profile(options.profile, profiles_dir=profiles_dir)
+        if self._profile.protocol != "soap":
+            self._profile.fail("protocol", "this profile is not for a SOAP connector")
+        self._connection, self._settings = read_connection(self._profile, options.settings)
+        self._verbs = compile_verbs(self._profile, self._settings)
+        self._endpoint = Endpoint(
+            hospital_id=hospital.id,
+            connector=name,
+            wsdl=options.wsdl,
+            address=options.endpoint,
+            bare=BareService(
+                namespace=self._connection.namespace,
+                argument=self._connection.argument,
+                qualified=self._connection.argument_qualified,
+                soap_action=self._connection.soap_action,
+                version=self._connection.soap_version,
+            ),
+            cdata=self._connection.cdata,
+        )
+        self._client: SoapClient | None = None
+        self._exchange: Exchange | None = None
+        self._log = log.bind(hospital=hospital.id, connector=name)
+
+    def traits(self, verb: Verb) -> VerbTraits:
+        spec = self._profile.verbs.get(verb.value)
+        if spec is None:
+            return VerbTraits()
+        return VerbTraits(
+            capability=Capability(spec.capability),
+            query_back=QueryBack(spec.query_back),
+            key=IdempotencyKey(spec.key),
+            timeout_s=self._timeout_s(verb),
+        )
+
+    async def start(self) -> None:
+        if self._client is not None:
+            return
+        self._client = SoapClient(
+            max_connections=self._options.max_connections,
+            keepalive_s=self._options.keepalive_s,
+            max_reply_bytes=self._options.max_message_bytes,
+            ca_file=self._options.ca_file,
+        )
+        self._exchange = Exchange(
+            self._client,
+            self._endpoint,
+            hospital_id=self.hospital_id,
+            connector=self.name,
+            root=self._connection.reply_root,
+            encoding=self._connection.encoding,
+            max_chars=self._options.max_message_bytes,
+        )
+        self._load_wsdl()
+
+    async def close(self) -> None:
+        await self._endpoint.close()
+        client, self._client, self._exchange = self._client, None, None
+        if client is not None:
+            await client.close()
+
+    async def serve(self, handler: InboundHandler) -> None:
+        """This dialect is only asked; the HIS has no way to call us."""
+
+    # reads -------------------------------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        await self._ask(Verb.PING, {})
+
+    async def fetch_departments(self) -> Sequence[Department]:
+        return await self._fetch(Verb.FETCH_DEPARTMENTS, {}, Department)
+
+    async def fetch_practitioners(self) -> Sequence[Practitioner]:
+        found = await self._fetch(Verb.FETCH_PRACTITIONERS, {}, Practitioner)
+        return list({(p.id, p.department_id): p for p in found}.values())
+
+    async def fetch_schedules(self, window: Window) -> Sequence[Schedule]:
+        return await self._fetch(Verb.FETCH_SCHEDULES, window, Schedule)
+
+    async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]:
+        """One or several calls by the profile's `per`; what belongs to none of `schedules` is left out, as are repeats."""
+        known = {schedule.id for schedule in schedules}
+        found = await self._fetch(Verb.FETCH_SLOTS, window, Slot, schedules=schedules)
+        return list({slot.id: slot for slot in found if slot.schedule_id in known}.values())
+
+    async def fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]:
+        return await self._fetch(Verb.FETCH_STOPS, window, ScheduleStopped)
+
+    async def find_patient(self, patient: Patient) -> Sequence[Patient]:
+        return await self._fetch(Verb.FIND_PATIENT, patient, Patient)
+
+    async def fetch_registration(self, order: Order) -> Registration | None:
+        found = await self._fetch_one(Verb.FETCH_REGISTRATION, order, Registration)
+        if found is not None and found.order_no not in (None, order.order_no):
+            raise HisReplyInvalid("the HIS answered about another order", **self._where(Verb.FETCH_REGISTRATION))
+        return found
+
+    async def fetch_bills(self, patient: Patient) -> Sequence[Bill]:
+        return await self._fetch(Verb.FETCH_BILLS, patient, Bill)
+
+    async def fetch_settlement(self, payment: BillPayment) -> Settlement | None:
+        return await self._fetch_one(Verb.FETCH_SETTLEMENT, payment, Settlement)
+
+    async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
+        return await self._fetch_one(Verb.FETCH_REFUND, refund, Settlement)
+
+    async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
+        return await self._fetch(Verb.FETCH_REPORTS, patient, Report)
+
+    async def fetch_report(self, patient: Patient, report_id: str) -> Report | None:
+        return await self._fetch_one(Verb.FETCH_REPORT, {"patient": patient, "report_id": report_id}, Report)
+
+    async def fetch_attachment(self, attachment: Attachment) -> Attachment:
+        found = await self._fetch_one(Verb.FETCH_ATTACHMENT, attachment, Attachment)
+        if found is None:
+            raise HisRefused("no such attachment", code="not_found", **self._where(Verb.FETCH_ATTACHMENT))
+        return found
+
+    async def fetch_statement(self, date: dt.date) -> Sequence[StatementLine]:
+        return await self._fetch(Verb.FETCH_STATEMENT, {"date": date}, StatementLine)
+
+    # writes ------------------------------------------------------------------------------------------------------
+
+    async def create_patient(self, patient: Patient) -> Outcome:
+        return await self._write(Verb.CREATE_PATIENT, patient)
+
+    async def lock_slot(self, order: Order) -> Outcome:
+        return await self._write(Verb.LOCK_SLOT, order)
+
+    async def unlock_slot(self, order: Order) -> Outcome:
+        return await self._write(Verb.UNLOCK_SLOT, order)
+
+    async def book(self, order: Order) -> Outcome:
+        return await self._write(Verb.BOOK, order)
+
+    async def register(self, order: Order) -> Outcome:
+        return await self._write(Verb.REGISTER, order)
+
+    async def cancel_registration(self, order: Order) -> Outcome:
+        return await self._write(Verb.CANCEL_REGISTRATION, order)
+
+    async def check_in(self, order: Order) -> Outcome:
+        return await self._write(Verb.CHECK_IN, order)
+
+    async def presettle_bill(self, payment: BillPayment) -> Outcome:
+        return await self._write(Verb.PRESETTLE_BILL, payment)
+
+    async def settle_bill(self, payment: BillPayment) -> Outcome:
+        return await self._write(Verb.SETTLE_BILL, payment)
+
+    async def refund(self, refund: RefundOrder) -> Outcome:
+        return await self._write(Verb.REFUND, refund)
+
+    # how -----------------------------------------------------------------------------------------------------------
+
+    async def _write(self, verb: Verb, request: Any) -> Outcome:
+        compiled = self._verbs.get(verb.value)
+        case = compiled.case_for(request) if compiled is not None else None
+        if case is None:
+            return not_offered(verb)
+        try:
+            root = await self._exchange_for(case, verb, request)
+        except (NotSent, Lost, Refused, RequestInvalid, Unreadable, HttpFailed, MappingError) as error:
+            return outcome_of(error, request)
+        return accepted(case, root, self._context())
+
+    async def _fetch_one(self, verb: Verb, request: Any, record: type[T]) -> T | None:
+        found = await self._fetch(verb, request, record)
+        return found[0] if found else None
+
+    async def _fetch(self, verb: Verb, request: Any, record: type[T], schedules: Sequence[Schedule] = ()) -> list[T]:
+        """All records of a read, over all the calls that the profile's `per` asks for. Raises HisError."""
+        compiled = self._offered(verb)
+        if compiled.per is None:
+            return await self._fetch_once(verb, compiled, request, record)
+        requests = await self._requests_per(compiled.per, request, schedules)
+        fetched = await self._all([self._fetch_once(verb, compiled, each, record) for each in requests])
+        return [one for found in fetched for one in found]
+
+    async def _requests_per(self, per: Per, request: Any, schedules: Sequence[Schedule]) -> list[Any]:
+        window = msgspec.structs.asdict(request) if isinstance(request, Window) else {}
+        if per is Per.SCHEDULES:
+            return [window | {"schedule": schedule} for schedule in schedules]
+        if isinstance(request, Window) and request.department_id is not None:
+            return [request]
+        departments = {department.id: department for department in await self.fetch_departments()}
+        return [window | {"department_id": key, "department": value} for key, value in departments.items()]
+
+    async def _fetch_once(self, verb: Verb, compiled: CompiledVerb, request: Any, record: type[T]) -> list[T]:
+        case = compiled.case_for(request)
+        if case is None or case.reply is None:
+            raise NotOffered(f"{verb} is not offered for this", **self._where(verb))
+        root = await self._ask_case(verb, case, request)
+        found = self._mapped(verb, compiled, case, root, record) if root is not None else []
+        then = compiled.then
+        if then is None:
+            return found
+
+        async def completed(one: T) -> T:
+            more = await self._ask_case(verb, then.case, {"record": one, "request": request})
+            parts = self._mapped(verb, compiled, then.case, more, object) if more is not None else []
+            return msgspec.structs.replace(one, **{then.into: tuple(parts)})  # type: ignore[type-var]
+
+        return await self._all([completed(one) for one in found])
+
+    async def _ask(self, verb: Verb, request: Any) -> None:
+        case = self._offered(verb).case_for(request)
+        if case is None:
+            raise NotOffered(f"{verb} is not offered", **self._where(verb))
+        await self._ask_case(verb, case, request)
+
+    async def _ask_case(self, verb: Verb, case: Case, request: Any) -> etree._Element | None:
+        """One read call; None where the HIS says that there is nothing. Raises HisError."""
+        where = self._where(verb)
+        try:
+            return await self._exchange_for(case, verb, request)
+        except Refused as error:
+            refusal = error.refusal
+            if refusal.code == "not_found":
+                return None
+            text = cleaned(refusal.text, request)
+            if refusal.code == UNKNOWN:
+                raise HisReplyInvalid(text, **where) from None
+            raise HisRefused(text, code=refusal.code, **where) from None
+        except (NotSent, Lost) as error:
+            raise HisUnavailable(str(error), **where) from error
+        except HttpFailed as error:
+            kind = HisUnavailable if error.status >= 500 or error.status in (408, 429) else HisReplyInvalid
+            raise kind(str(error), **where) from error
+        except Unreadable as error:
+            raise HisReplyInvalid(str(error), **where) from error
+        except (RequestInvalid, MappingError) as error:
+            raise HisRefused(str(error), code="invalid_request", **where) from error
+
+    async def _exchange_for(self, case: Case, verb: Verb, request: Any) -> etree._Element:
+        if self._exchange is None:
+            raise NotSent("the connector is not started")
+        self._load_wsdl()
+        return await self._exchange.ask(case, request, self._context(), timeout_s=self._timeout_s(verb))
+
+    def _mapped(self, verb: Verb, compiled: CompiledVerb, case: Case, root: etree._Element, record: type[T]) -> list[T]:
+        if case.reply is None:
+            return []
+        mapped = case.reply.read(root, self._context())
+        if mapped.problems:
+            first = str(mapped.problems[0])
+            self._log.warning("records_unmapped", verb=verb.value, count=len(mapped.problems), first=first)
+            if not compiled.keep_partial or not mapped.records:
+                raise HisReplyInvalid(f"{len(mapped.problems)} records cannot be mapped: {first}", **self._where(verb))
+        return [one for one in mapped.records if isinstance(one, record)]
+
+    async def _all(self, calls: list[Coroutine[Any, Any, T]]) -> list[T]:
+        """Run calls, a few at a time; the first failure ends the rest, for a partial fetch would read as deletions."""
+        limit = asyncio.Semaphore(max(1, self._connection.concurrency))
+
+        async def limited(call: Coroutine[Any, Any, T]) -> T:
+            async with limit:
+                return await call
+
+        tasks = [asyncio.create_task(limited(call)) for call in calls]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for call in calls:
+                call.close()  # one that never began would warn
+
+    def _offered(self, verb: Verb) -> CompiledVerb:
+        compiled = self._verbs.get(verb.value)
+        if compiled is None:
+            raise NotOffered(f"{verb} is not offered by this HIS", **self._where(verb))
+        return compiled
+
+    def _load_wsdl(self) -> None:
+        if self._client is not None:
+            operations = {case.operation for verb in self._verbs.values() for case in verb.cases}
+            self._endpoint.load(self._client.session, operations)
+
+    def _timeout_s(self, verb: Verb) -> float:
+        spec = self._profile.verbs.get(verb.value)
+        return self._options.timeout_s.get(verb.value, spec.timeout_s if spec is not None else 10.0)
+
+    def _where(self, verb: Verb) -> dict[str, str]:
+        return {"hospital_id": self.hospital_id, "verb": verb.value}
+
+    def _context(self) -> MapContext:
+        return MapContext(
+            hospital_id=self.hospital_id,
+            zone=self._hospital.zone,
+            currency=self._hospital.currency,
+            now=dt.datetime.now(self._hospital.zone),
+            connection=self._settings,
+        )
+
+
+def create(
+    hospital: HospitalContext, name: str, options: Options, *, profiles_dir: Path | None = None
+) -> SoapConnector:
+    """Make the connector of one hospital. Raises ProfileError for a bad profile, ValueError for bad options."""
+    return SoapConnector(hospital, name, options, profiles_dir=profiles_dir)

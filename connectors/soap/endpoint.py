@@ -1,0 +1,90 @@
+"""Where a hospital's SOAP service is and how its operations are called: the WSDL where it can be read, else bare settings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+import aiohttp
+import structlog
+
+from connectors.soap.envelope import Call
+from connectors.soap.wsdl import BareService, Service, WsdlError, load_service
+
+log = structlog.get_logger(__name__)
+
+RETRY_S = 60.0
+FIRST_WAIT_S = 3.0
+
+
+class Endpoint:
+    """Answers `address` and `call_of(operation)`; reads the WSDL in the background and again after a failure.
+
+    `address` given by the operator overrides the WSDL's: such addresses are often of a machine behind a gateway.
+    """
+
+    def __init__(
+        self, *, hospital_id: str, connector: str, wsdl: str | None, address: str | None, bare: BareService, cdata: bool
+    ) -> None:
+        if wsdl is None and address is None:
+            raise ValueError(f"hospital {hospital_id}, connector {connector}: set `endpoint` or `wsdl`")
+        self._wsdl, self._address, self._bare, self._cdata = wsdl, address, bare, cdata
+        self._log = log.bind(hospital=hospital_id, connector=connector)
+        self._service: Service | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._tried_at: float | None = None
+
+    def load(self, session: aiohttp.ClientSession, operations: Iterable[str]) -> None:
+        """Start reading the WSDL unless it has been read, is being read, or failed less than RETRY_S ago."""
+        if self._wsdl is None or self._service is not None or (self._loading is not None and not self._loading.done()):
+            return
+        if self._tried_at is not None and time.monotonic() - self._tried_at < RETRY_S:
+            return
+        self._tried_at = time.monotonic()
+        self._loading = asyncio.create_task(self._load(self._wsdl, session, sorted(set(operations))))
+
+    async def ready(self, timeout_s: float) -> None:
+        """Wait for a first reading under way, FIRST_WAIT_S at most; a slow or dead server must not hold up a call."""
+        if self._loading is not None and not self._loading.done():
+            await asyncio.wait([self._loading], timeout=min(timeout_s, FIRST_WAIT_S))
+
+    async def _load(self, source: str, session: aiohttp.ClientSession, operations: list[str]) -> None:
+        try:
+            service = await load_service(source, session)
+        except WsdlError as error:
+            self._log.warning("wsdl_unreadable", reason=str(error), fallback="the profile's bare settings")
+            return
+        missing = [name for name in operations if name not in service.calls]
+        if missing:
+            self._log.warning("wsdl_lacks_operations", operations=missing, fallback="the profile's bare settings")
+        self._service = service
+
+    @property
+    def address(self) -> str:
+        """Where to POST: the operator's, else the WSDL's, else the WSDL's own URL without its query."""
+        if self._address is not None:
+            return self._address
+        if self._service is not None and self._service.address:
+            return self._service.address
+        return (self._wsdl or "").partition("?")[0]
+
+    def call_of(self, operation: str) -> Call:
+        """How to call `operation`."""
+        found = self._service.calls.get(operation) if self._service is not None else None
+        call = found or self._bare.call(operation)
+        if not self._cdata:
+            return call
+        return Call(
+            operation=call.operation,
+            argument=call.argument,
+            soap_action=call.soap_action,
+            version=call.version,
+            cdata=True,
+        )
+
+    async def close(self) -> None:
+        """Stop a reading under way."""
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])

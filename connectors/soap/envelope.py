@@ -1,0 +1,119 @@
+"""SOAP 1.1 and 1.2 envelopes around one text argument, written and read without a SOAP library.
+
+Text-argument dialects hide an XML document in a string, so that a library's type system has nothing to hold on to, and
+its escaping and charset rules stand in the way (SOAP 1.1 section 4, SOAP 1.2 part 1 section 5).
+"""
+
+from __future__ import annotations
+
+import copy
+from enum import StrEnum
+
+import msgspec
+from lxml import etree
+
+from connectors.soap.xml import HtmlPage, XmlError, is_html, parse
+
+ENVELOPE_11 = "http://schemas.xmlsoap.org/soap/envelope/"
+ENVELOPE_12 = "http://www.w3.org/2003/05/soap-envelope"
+
+
+class SoapVersion(StrEnum):
+    """The two versions in use; they differ in namespace, content type and the shape of a fault."""
+
+    V11 = "1.1"
+    V12 = "1.2"
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known to write one call. Names are in Clark notation (`{namespace}local`) or bare."""
+
+    operation: str
+    argument: str
+    soap_action: str
+    version: SoapVersion = SoapVersion.V11
+    cdata: bool = False
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """A SOAP fault. `code` is the last part of faultcode (1.1) or the outermost Value (1.2)."""
+
+    code: str
+    text: str
+
+    @property
+    def is_callers(self) -> bool:
+        """Whether the peer blames the request: nothing was done (SOAP 1.1 section 4.4.1, 1.2 section 5.4.6)."""
+        return self.code.split(".")[0] in ("Client", "Sender", "VersionMismatch", "MustUnderstand")
+
+
+def write_envelope(call: Call, text: str, *, encoding: str = "utf-8") -> bytes:
+    """One envelope with `text` as the operation's only argument, in `encoding` and with a prolog that says so.
+
+    Raises UnicodeEncodeError for a character that the encoding lacks: it is never written as a reference, because such
+    peers do not resolve them inside their own string.
+    """
+    namespace = ENVELOPE_12 if call.version is SoapVersion.V12 else ENVELOPE_11
+    envelope = etree.Element(f"{{{namespace}}}Envelope", nsmap={"soap": namespace})
+    body = etree.SubElement(envelope, f"{{{namespace}}}Body")
+    operation = etree.QName(call.operation)
+    # An argument without a namespace must not inherit one: only a qualified one may stand under a default namespace.
+    prefix = None if call.argument.startswith("{") else "m"
+    nsmap: dict[str | None, str] | None = {prefix: operation.namespace} if operation.namespace else None
+    wrapper = etree.SubElement(body, operation.text, nsmap=nsmap)  # type: ignore[arg-type]  # the stubs lack None
+    argument = etree.SubElement(wrapper, call.argument)
+    argument.text = etree.CDATA(text) if call.cdata else text
+    written = etree.tostring(envelope, encoding="unicode")
+    return f'<?xml version="1.0" encoding="{encoding}"?>{written}'.encode(encoding)
+
+
+def http_headers(call: Call, encoding: str = "utf-8") -> dict[str, str]:
+    """The HTTP headers of a call: 1.1 has SOAPAction of its own, 1.2 a parameter of the media type (RFC 3902)."""
+    if call.version is SoapVersion.V12:
+        return {"Content-Type": f'application/soap+xml; charset={encoding}; action="{call.soap_action}"'}
+    return {"Content-Type": f"text/xml; charset={encoding}", "SOAPAction": f'"{call.soap_action}"'}
+
+
+def read_envelope(text: str, *, max_chars: int = 10_000_000) -> str | Fault:
+    """The text that an operation returned, or the fault.
+
+    Some servers return the document as elements instead of a string; it is given back as text, so that both are read by
+    one path. Raises HtmlPage or another XmlError for anything that is not a SOAP envelope.
+    """
+    if is_html(text):
+        raise HtmlPage("an HTML page where a SOAP envelope should be")
+    root = parse(text, max_chars=max_chars)
+    for namespace in (ENVELOPE_11, ENVELOPE_12):
+        if root.tag == f"{{{namespace}}}Envelope":
+            body = root.find(f"{{{namespace}}}Body")
+            if body is None or len(body) == 0:
+                raise XmlError("a SOAP envelope with an empty body")
+            fault = body.find(f"{{{namespace}}}Fault")
+            return _result_text(body[0]) if fault is None else _read_fault(fault, namespace)
+    raise XmlError("not a SOAP envelope")
+
+
+def _result_text(response: etree._Element) -> str:
+    result = response[0] if len(response) else response
+    if len(result) == 0:
+        return result.text or ""
+    return "".join(_without_namespaces(child) for child in result)
+
+
+def _without_namespaces(element: etree._Element) -> str:
+    """An element as the document of its own that it is: the service's namespace, which it inherits, is not its."""
+    own = copy.deepcopy(element)
+    own.tail = None
+    for part in own.iter("*"):
+        part.tag = etree.QName(part).localname
+    etree.cleanup_namespaces(own)
+    return etree.tostring(own, encoding="unicode")
+
+
+def _read_fault(fault: etree._Element, namespace: str) -> Fault:
+    if namespace == ENVELOPE_11:
+        code, text = fault.findtext("faultcode"), fault.findtext("faultstring")
+    else:
+        values = [v.text or "" for v in fault.iterfind(f"{{{ENVELOPE_12}}}Code//{{{ENVELOPE_12}}}Value")]
+        code, text = (values or [""])[0], fault.findtext(f"{{{ENVELOPE_12}}}Reason/{{{ENVELOPE_12}}}Text")
+    return Fault(code=(code or "").strip().rpartition(":")[2], text=" ".join((text or "").split()))

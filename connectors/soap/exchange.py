@@ -1,0 +1,151 @@
+"""One question to the HIS and its answer: document out, document in, and every way in which that fails kept apart."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from lxml import etree
+
+from connectors.soap.client import HttpReply, Lost, NotSent, SoapClient
+from connectors.soap.endpoint import Endpoint
+from connectors.soap.envelope import Fault, http_headers, read_envelope, write_envelope
+from connectors.soap.rules import Refusal, ReplyRules
+from connectors.soap.verbs import Case
+from connectors.soap.xml import BareText, XmlError, build_document, decode, read_document, write_document
+from mappings.context import MapContext
+from monitoring.metrics import connector_up, decode_fallbacks
+
+log = structlog.get_logger(__name__)
+
+LARGE_BYTES = 200_000  # a reply of this size takes about 5 ms to read: it is read off the event loop
+
+# --- errors -------------------------------------------------------------------------------------------------------
+#
+#   ExchangeError            no answer that says "done"
+#   |-- Refused              the HIS's own no, or its fault, judged by the profile's rules
+#   |-- RequestInvalid       the request cannot be written; nothing left
+#   |   `-- CharsetTooSmall  ... because the peer's charset lacks a character
+#   |-- Unreadable           a reply came and cannot be read
+#   `-- HttpFailed           an HTTP error without a SOAP body
+#   (NotSent and Lost come from client.py)
+
+
+class ExchangeError(Exception):
+    """No answer that says "done"."""
+
+
+class Refused(ExchangeError):
+    """The HIS said no; `.refusal` says what it means."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
+class RequestInvalid(ExchangeError):
+    """The request cannot be written as a document; nothing left this machine."""
+
+
+class CharsetTooSmall(RequestInvalid):
+    """A character of the request is not in the peer's charset; nothing left this machine."""
+
+
+class Unreadable(ExchangeError):
+    """A reply came that cannot be read."""
+
+
+class HttpFailed(ExchangeError):
+    """An HTTP error without a SOAP body."""
+
+    def __init__(self, status: int, hint: str = "") -> None:
+        super().__init__(f"HTTP {status}{hint}")
+        self.status = status
+
+
+class Exchange:
+    """Asks one service. `root` is the root element of its replies, `encoding` that of our requests."""
+
+    def __init__(
+        self,
+        client: SoapClient,
+        endpoint: Endpoint,
+        *,
+        hospital_id: str,
+        connector: str,
+        root: str,
+        encoding: str,
+        max_chars: int,
+    ) -> None:
+        self._client, self._endpoint = client, endpoint
+        self._root, self._encoding, self._max_chars = root, encoding, max_chars
+        self._labels = {"hospital": hospital_id, "connector": connector}
+        self._log = log.bind(**self._labels)
+
+    async def ask(self, case: Case, request: object, ctx: MapContext, *, timeout_s: float) -> etree._Element:
+        """Send one request; the root of a reply that says "done". Raises an ExchangeError, NotSent or Lost.
+
+        MappingError comes through: the request lacks something that the profile requires.
+        """
+        await self._endpoint.ready(timeout_s)
+        try:
+            document = build_document(case.request.write(request, ctx))  # type: ignore[arg-type]  # records and mappings
+        except ValueError as error:
+            raise RequestInvalid(f"the request is no XML: {type(error).__name__}") from None
+        call = self._endpoint.call_of(case.operation)
+        try:
+            body = write_envelope(call, write_document(document), encoding=self._encoding)
+        except UnicodeEncodeError:
+            raise CharsetTooSmall(f"a character is not in {self._encoding}") from None
+        reply = await self._post(body, http_headers(call, self._encoding), timeout_s)
+        if len(reply.body) > LARGE_BYTES:
+            root = await asyncio.to_thread(self._read, reply, case.rules)
+        else:
+            root = self._read(reply, case.rules)
+        if case.echo:
+            root.append(document)
+        return root
+
+    async def _post(self, body: bytes, headers: dict[str, str], timeout_s: float) -> HttpReply:
+        try:
+            reply = await self._client.post(self._endpoint.address, body, headers, timeout_s=timeout_s)
+        except (NotSent, Lost):
+            connector_up.labels(**self._labels).set(0)
+            raise
+        connector_up.labels(**self._labels).set(1)
+        return reply
+
+    def _read(self, reply: HttpReply, rules: ReplyRules) -> etree._Element:
+        """The document of a reply, judged. Raises Refused, Unreadable or HttpFailed."""
+        try:
+            decoded = decode(reply.body, reply.charset)
+            if decoded.fallback is not None:
+                decode_fallbacks.labels(**self._labels, kind=decoded.fallback).inc()
+            result = self._open(decoded.text)
+            if isinstance(result, Fault):
+                raise Refused(rules.judge_fault(result))
+            if reply.status >= 300:
+                raise HttpFailed(reply.status)
+            root = read_document(result, root=self._root, max_chars=self._max_chars)
+        except BareText as error:
+            if reply.status >= 300:
+                raise HttpFailed(reply.status, ", a bare text") from None
+            raise Refused(rules.judge_text(error.text)) from None
+        except XmlError as error:
+            if reply.status >= 300:
+                raise HttpFailed(reply.status, f", {error}") from None
+            raise Unreadable(str(error)) from None
+        refusal = rules.judge(root)
+        if refusal is not None:
+            raise Refused(refusal)
+        return root
+
+    def _open(self, text: str) -> str | Fault:
+        """The text inside the envelope; some gateways send the document without one."""
+        try:
+            return read_envelope(text, max_chars=self._max_chars)
+        except XmlError:
+            if "Envelope" in text[:2000] or text.lstrip().startswith("<!"):
+                raise
+            read_document(text, root=self._root, max_chars=self._max_chars)
+            return text

@@ -1,0 +1,161 @@
+"""A profile's verbs, compiled: which operation a request becomes, and how its reply is read.
+
+Keys of `call` in a SOAP profile
+
+    operation:   the SOAP operation
+    cases:       [{when: {payment: present}, operation, request, reply}, ...]   the first whose `when` holds, in place of the
+                 verb's own operation, request and reply; none: the verb is not offered for this request.
+                 `when` maps dotted names of the request to `present`, or to a list of values
+    per:         departments | schedules     one call for each (of the window, or all of them)
+    echo:        true: the request's root becomes the last child of the reply's root, so that a reply's mapping can read
+                 what the HIS does not repeat
+    partial:     keep (default): records that cannot be mapped are logged and left out; fail: the whole read fails
+    success, error_code, error_text, error_texts, faults, retryable: see connectors/soap/rules.py
+
+`then` is one further call per record: {operation, request, reply, into: FIELD}; its request reads `record` and `request`,
+and what its reply maps becomes the record's FIELD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from connectors.soap.rules import ReplyRules
+from connectors.soap.xpath import XPathLanguage
+from mappings.engine import RecordMap, RequestTree, compile_record_map, compile_request
+from mappings.profile import Profile, VerbSpec
+
+_RULE_KEYS = ("success", "error_code", "error_text", "error_texts", "faults", "retryable")
+_CALL_KEYS = ("operation", "cases", "per", "echo", "partial", *_RULE_KEYS)
+_CASE_KEYS = ("when", "operation", "request", "reply", "ref")
+_THEN_KEYS = ("operation", "request", "reply", "into", "ref")
+
+
+class Per(StrEnum):
+    """What a read is repeated for, because the HIS does not answer for everything at once."""
+
+    DEPARTMENTS = "departments"
+    SCHEDULES = "schedules"
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to carry a verb: the operation, its document, and the map of its reply (None: only success matters)."""
+
+    operation: str
+    request: RequestTree
+    reply: RecordMap | None
+    rules: ReplyRules
+    echo: bool
+    when: dict[str, frozenset[str] | None] = {}
+
+    def fits(self, request: object) -> bool:
+        """Whether every `when` of this case holds for `request`."""
+        for path, values in self.when.items():
+            found = value_at(request, path)
+            if found is None or found == "" or (values is not None and str(found) not in values):
+                return False
+        return True
+
+
+class Then(msgspec.Struct, frozen=True, kw_only=True):
+    """The follow-up call for each record, and the field that it fills."""
+
+    case: Case
+    into: str
+
+
+class CompiledVerb(msgspec.Struct, frozen=True, kw_only=True):
+    """One verb of a profile, ready to use."""
+
+    spec: VerbSpec
+    cases: tuple[Case, ...]
+    per: Per | None
+    then: Then | None
+    keep_partial: bool
+
+    def case_for(self, request: object) -> Case | None:
+        """The first case that fits, None if the verb is not offered for this request."""
+        return next((case for case in self.cases if case.fits(request)), None)
+
+
+def value_at(request: object, path: str) -> Any:
+    """The value at a dotted name in records and mappings; None where any step is missing."""
+    for name in path.split("."):
+        request = request.get(name) if isinstance(request, Mapping) else getattr(request, name, None)
+    return request
+
+
+def compile_verbs(profile: Profile, connection: dict[str, Any]) -> dict[str, CompiledVerb]:
+    """Compile all native verbs. Raises ProfileError, which names file, line and path."""
+    if not connection.get("success"):
+        profile.fail("connection.success", "a SOAP profile must say how success is told")
+    return {
+        name: _Compiler(profile, connection, name, spec).verb()
+        for name, spec in profile.verbs.items()
+        if spec.capability == "native"
+    }
+
+
+class _Compiler:
+    def __init__(self, profile: Profile, connection: dict[str, Any], name: str, spec: VerbSpec) -> None:
+        self._profile, self._spec, self._path = profile, spec, f"verbs.{name}"
+        profile.check_keys(f"{self._path}.call", spec.call, _CALL_KEYS)
+        settings = {key: connection[key] for key in _RULE_KEYS if key in connection}
+        settings |= {key: spec.call[key] for key in _RULE_KEYS if key in spec.call}
+        self._rules = ReplyRules(profile, f"{self._path}.call", settings, spec.codes)
+
+    def verb(self) -> CompiledVerb:
+        spec, call = self._spec, self._spec.call
+        if "cases" in call:
+            cases = tuple(
+                self._case(f"{self._path}.call.cases[{n}]", c, _CASE_KEYS) for n, c in enumerate(call["cases"])
+            )
+        else:
+            own = {"operation": call.get("operation"), "request": spec.request, "reply": spec.reply}
+            cases = (self._case(self._path, own, tuple(own)),)
+        per, partial = call.get("per"), call.get("partial", "keep")
+        if per is not None and per not in [p.value for p in Per]:
+            self._profile.fail(f"{self._path}.call.per", "per: departments or schedules")
+        if partial not in ("keep", "fail"):
+            self._profile.fail(f"{self._path}.call.partial", "partial: keep or fail")
+        return CompiledVerb(
+            spec=spec,
+            cases=cases,
+            per=Per(per) if per else None,
+            then=self._then(),
+            keep_partial=partial == "keep",
+        )
+
+    def _then(self) -> Then | None:
+        then = self._spec.then
+        if then is None:
+            return None
+        path = f"{self._path}.then"
+        if not isinstance(then.get("into"), str) or then.get("reply") is None:
+            self._profile.fail(path, "then: {operation, request, reply, into: the record's field}")
+        return Then(case=self._case(path, then, _THEN_KEYS), into=then["into"])
+
+    def _case(self, path: str, entry: dict[str, Any], keys: tuple[str, ...]) -> Case:
+        self._profile.check_keys(path, entry, keys)
+        operation, request, reply = entry.get("operation"), entry.get("request"), entry.get("reply")
+        if not isinstance(operation, str) or request is None:
+            self._profile.fail(path, "a native verb of a SOAP profile needs call.operation and request")
+        return Case(
+            operation=operation,
+            request=compile_request(self._profile, f"{path}.request", request),
+            reply=None if reply is None else compile_record_map(self._profile, f"{path}.reply", reply, XPathLanguage()),
+            rules=self._rules,
+            echo=bool(self._spec.call.get("echo", False)),
+            when={key: self._values(f"{path}.when", v) for key, v in entry.get("when", {}).items()},
+        )
+
+    def _values(self, path: str, value: Any) -> frozenset[str] | None:
+        if value == "present":
+            return None
+        if not isinstance(value, list):
+            self._profile.fail(path, "when: {name: present} or {name: [values]}")
+        return frozenset(str(item) for item in value)

@@ -1,0 +1,200 @@
+"""One patient's walk through one hospital, step by step, over HTTP only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from loadtest.demo.client import Portal, StepFailed, until
+
+STEPS = (
+    "departments",
+    "slots",
+    "patient",
+    "hold",
+    "locked",
+    "paid",
+    "registered",
+    "bill",
+    "report",
+    "cancelled",
+    "stopped 停诊",
+)
+
+# A made-up resident of a made-up birthday; the check character is right (GB 11643).
+PATIENT = {
+    "user_ref": "demo-user",
+    "name": "张伟",
+    "id_type": "id_card",
+    "id_number": "110101199003070038",
+    "phone": "13800000000",
+}
+
+
+class Walk:
+    """Yields what each step of STEPS has to show. Raises StepFailed."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, key: str, hospital_id: str, control: str) -> None:
+        self.hospital_id = hospital_id
+        self._portal = Portal(session, base_url, key, hospital_id)
+        self._session = session
+        self._control = control
+        self._used: set[str] = set()
+        self._patient_id = ""
+
+    async def run(self) -> AsyncIterator[str]:
+        """Every step in order."""
+        yield await self._departments()
+        yield await self._slots()
+        yield await self._patient()
+        booking = await self._hold()
+        yield f"{booking['order_no'][-6:]}"
+        booking = await self._locked(booking)
+        yield "seat is ours"
+        booking = await self._pay(booking)
+        yield f"¥{booking['fee_fen'] / 100:.2f}"
+        booking = await self._registered(booking)
+        yield f"no. {booking['queue_no'] or '-'}"
+        yield await self._bill()
+        yield await self._report()
+        yield await self._cancel(booking)
+        yield await self._stopped()
+
+    async def _departments(self) -> str:
+        found = await until(
+            lambda: self._items("/departments"), lambda items: len(items) > 0, what="departments of the hospital"
+        )
+        return f"{len(found)}"
+
+    async def _slots(self) -> str:
+        found = await until(
+            self._open_slots,
+            lambda items: len({s["schedule_id"] for s in items}) >= 2,
+            what="open slots in two schedules",
+        )
+        return f"{len(found)} open"
+
+    async def _patient(self) -> str:
+        made = await self._portal.post("/patients", PATIENT)
+        self._patient_id = made["id"]
+        linked = await until(
+            lambda: self._portal.get(f"/patients/{self._patient_id}"),
+            lambda p: p["his_state"] != "pending",
+            what="the patient known to the hospital",
+        )
+        if linked["his_state"] != "linked":
+            raise StepFailed(f"the hospital refused the patient: {linked['reject_code']}")
+        return str(linked["name"])
+
+    async def _hold(self) -> dict[str, Any]:
+        slots = [s for s in await self._open_slots() if s["schedule_id"] not in self._used]
+        if not slots:
+            raise StepFailed("no open slot is left")
+        slot = slots[0]
+        self._used.add(slot["schedule_id"])
+        return await self._portal.post(
+            "/bookings", {"user_ref": "demo-user", "slot_id": slot["id"], "patient_id": self._patient_id}
+        )
+
+    async def _locked(self, booking: dict[str, Any]) -> dict[str, Any]:
+        return await self._becomes(
+            booking, lambda b: b["his_state"] == "locked" and b["payable"], "the lock at the HIS"
+        )
+
+    async def _pay(self, booking: dict[str, Any]) -> dict[str, Any]:
+        paid = await self._portal.post(f"/bookings/{booking['id']}/payments", _money(booking["fee_fen"]))
+        if paid["payment_state"] != "paid":
+            raise StepFailed(f"paid, but the booking shows {paid['payment_state']}")
+        return paid
+
+    async def _registered(self, booking: dict[str, Any]) -> dict[str, Any]:
+        return await self._becomes(
+            booking, lambda b: b["state"] == "booked" and b["his_state"] == "registered", "the registration at the HIS"
+        )
+
+    async def _bill(self) -> str:
+        mrn = await self._mrn()
+        await self._do("/bill", {"mrn": mrn, "items": [{"name": "血常规", "amount_fen": 2500}]})
+        of = f"/patients/{self._patient_id}/bills"
+        found = await until(
+            lambda: self._items(of),
+            lambda items: any(b["status"] == "open" for b in items),
+            what="the bill",
+        )
+        bill = next(b for b in found if b["status"] == "open")
+        await self._portal.post(f"{of}/{bill['id']}/payments", _money(bill["amount_fen"]))
+        await until(
+            lambda: self._portal.get(f"{of}/{bill['id']}"),
+            lambda b: b["settlement"] == "settled",
+            what="the settlement",
+        )
+        return f"¥{bill['amount_fen'] / 100:.2f} settled"
+
+    async def _report(self) -> str:
+        await self._do("/report", {"mrn": await self._mrn()})
+        of = f"/patients/{self._patient_id}/reports"
+        found = await until(lambda: self._items(of), lambda items: len(items) > 0, what="the report")
+        report = await self._portal.get(f"{of}/{found[0]['id']}")
+        flags = [o["flag"] for o in report["observations"] if o["flag"] not in (None, "N")]
+        return f"{len(report['observations'])} results" + (f", {flags[0]}" if flags else "")
+
+    async def _cancel(self, booking: dict[str, Any]) -> str:
+        await self._portal.post(f"/bookings/{booking['id']}/cancel", {"reason": "plans changed"})
+        over = await self._becomes(
+            booking, lambda b: b["state"] == "cancelled" and b["payment_state"] == "refund_due", "the cancellation"
+        )
+        return f"refund ¥{over['refunds'][0]['amount_fen'] / 100:.2f}"
+
+    async def _stopped(self) -> str:
+        booking = await self._registered(await self._pay(await self._locked(await self._hold())))
+        visits = (await self._state())["visits"]
+        segment = next((v["segment"] for v in visits if v["key"] == booking["order_no"]), None)
+        if segment is None:
+            raise StepFailed("the hospital does not know the booking")
+        await self._do("/stop", {"plan": segment.rpartition("||")[0]})
+        over = await self._becomes(
+            booking, lambda b: b["state"] == "stopped" and b["payment_state"] == "refund_due", "the stop"
+        )
+        return f"refund ¥{over['refunds'][0]['amount_fen'] / 100:.2f}"
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    async def _becomes(self, booking: dict[str, Any], done: Any, what: str) -> dict[str, Any]:
+        async def look() -> dict[str, Any]:
+            return await self._portal.get(f"/bookings/{booking['id']}")
+
+        seen: dict[str, Any] = await until(look, lambda b: bool(done(b)), what=what)
+        return seen
+
+    async def _items(self, path: str) -> list[dict[str, Any]]:
+        return list((await self._portal.get(path))["items"])
+
+    async def _open_slots(self) -> list[dict[str, Any]]:
+        return [s for s in await self._items("/slots") if s["status"] == "open"]
+
+    async def _state(self) -> dict[str, Any]:
+        async with self._session.get(f"{self._control}/state") as response:
+            state: dict[str, Any] = await response.json()
+            return state
+
+    async def _mrn(self) -> str:
+        people = (await self._state())["people"]
+        return str(next(p["mrn"] for p in people if p["name"] == PATIENT["name"]))
+
+    async def _do(self, path: str, body: dict[str, Any]) -> None:
+        async with self._session.post(f"{self._control}{path}", json=body) as response:
+            if response.status != 200:
+                raise StepFailed(f"the simulator refused {path}: {response.status}")
+
+
+def _money(amount_fen: int) -> dict[str, Any]:
+    return {
+        "channel": "demo-pay",
+        "trade_no": uuid.uuid4().hex,
+        "amount_fen": amount_fen,
+        "paid_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }

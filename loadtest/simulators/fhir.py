@@ -1,0 +1,286 @@
+"""A simulated hospital that speaks FHIR R4 over HTTP.
+
+    python -m loadtest.simulators.fhir --host 127.0.0.1 --port 0 --control-port 0
+
+Prints one JSON line when it listens and ends with status 0 on SIGTERM. Faults come from the switchboard (see
+loadtest.simulators.control); the operations are called like the verbs of the port, and besides: `read_appointment`,
+`fetch_charge_items`, `read_invoice`, `record_payment` (PaymentReconciliation), `notify_payment` (PaymentNotice of an
+Appointment), `withdraw_payment`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from loadtest.simulators import fhir_resources as make
+from loadtest.simulators.control import Fault, Switchboard, serve_control
+from loadtest.simulators.fhir_resources import Json
+from loadtest.simulators.fhir_store import Params, Store, refusal
+from loadtest.simulators.hospital import Hospital, Refusal
+
+DEFAULT_PAGE = 20
+MAX_PAGE = 50
+_SEARCHES = {
+    "HealthcareService": "fetch_departments",
+    "PractitionerRole": "fetch_practitioners",
+    "Schedule": "fetch_schedules",
+    "Slot": "fetch_slots",
+    "Patient": "find_patient",
+    "Appointment": "fetch_registration",
+    "Invoice": "fetch_bills",
+    "ChargeItem": "fetch_charge_items",
+    "PaymentNotice": "fetch_settlement",
+    "DiagnosticReport": "fetch_reports",
+    "Binary": "fetch_attachment",
+    "metadata": "ping",
+}
+_READS = {"Appointment": "read_appointment", "Invoice": "read_invoice", "Binary": "fetch_attachment"}
+_CREATES = {"Patient": "create_patient", "Appointment": "book", "PaymentReconciliation": "record_payment"}
+
+Work = Callable[[], web.Response]
+
+
+class FhirSimulator:
+    """A running simulator; made by `start`."""
+
+    def __init__(self, hospital: Hospital, board: Switchboard, token: str | None) -> None:
+        self.hospital = hospital
+        self.board = board
+        self.store = Store(hospital)
+        self.port = 0
+        self.control_port = 0
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self._token = token
+        self._runners: list[web.AppRunner] = []
+        self._late: set[asyncio.TimerHandle] = set()
+
+    @property
+    def base_url(self) -> str:
+        """The server's [base]."""
+        return f"http://127.0.0.1:{self.port}/fhir"
+
+    async def open(self, host: str, port: int, control_port: int) -> None:
+        """Listen on both ports."""
+        app = web.Application(client_max_size=4_000_000)
+        app.router.add_route("*", "/fhir/{kind}", self._answer)
+        app.router.add_route("*", "/fhir/{kind}/{key}", self._answer)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
+        await runner.setup()
+        self._runners.append(runner)
+        await web.TCPSite(runner, host, port).start()
+        self.port = runner.addresses[0][1]
+        control, self.control_port = await serve_control(self.board, host, control_port)
+        self._runners.append(control)
+
+    async def close(self) -> None:
+        """Stop listening; what a fault has put off is not done any more."""
+        for handle in self._late:
+            handle.cancel()
+        for runner in self._runners:
+            await runner.cleanup()
+
+    # one request ---------------------------------------------------------------------------------------------------
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        kind, key = request.match_info["kind"], request.match_info.get("key", "")
+        self.requests.append((request.method, request.path_qs, dict(request.headers)))
+        del self.requests[:-200]
+        if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
+            return _json(401, make.issue("security", "token", "a token is needed"))
+        body: Json = {}
+        if request.method in ("POST", "PUT"):
+            body = json.loads(await request.text())
+        operation = _operation(request, kind, key, body)
+
+        def work() -> web.Response:
+            try:
+                return self._do(request, kind, key, body)
+            except Refusal as no:
+                return _json(*refusal(no.code, no.text))
+            except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+                return _json(*refusal("bad", "the request cannot be read"))
+
+        self.board.running += 1
+        self.board.most_at_once = max(self.board.most_at_once, self.board.running)
+        try:
+            fault = self.board.fault(operation)
+            return await self._fail(request, fault, work) if fault else work()
+        finally:
+            self.board.running -= 1
+
+    async def _fail(self, request: web.Request, fault: Fault, work: Work) -> web.Response:
+        if fault.mode == "refuse":
+            return _json(*refusal("refused", "not today"))
+        if fault.mode == "fault":
+            return _json(500, make.issue("exception", "crash", "internal error"))
+        if fault.mode == "html":
+            return web.Response(text="<html><body>502 Bad Gateway</body></html>", content_type="text/html")
+        if fault.mode == "garbage":
+            return web.Response(body=b'\x00\xff{"resourceType', content_type="application/fhir+json")
+        if fault.mode == "hang":
+            await asyncio.sleep(3600)
+        if fault.mode == "late_commit":
+            self._late.add(asyncio.get_running_loop().call_later(fault.delay_s, work))
+            return _drop(request)
+        reply = work()
+        if fault.mode == "lose_reply":
+            return _drop(request)
+        if fault.mode == "already_exists":
+            return _json(*refusal("exists", "exists already"))
+        if fault.mode == "slow":
+            await asyncio.sleep(fault.delay_s)
+        if fault.mode == "gbk" and isinstance(reply.body, bytes):
+            text = reply.body.decode()
+            return web.Response(
+                status=reply.status,
+                body=text.encode("gbk"),
+                headers={"Content-Type": "application/fhir+json; charset=utf-8"},
+            )
+        return reply
+
+    def _do(self, request: web.Request, kind: str, key: str, body: Json) -> web.Response:
+        if request.method == "GET":
+            return self._get(request, kind, key)
+        if request.method == "POST" and not key:
+            status, resource = self.store.create(kind, body, request.headers.get("If-None-Exist", ""))
+            return _resource(status, resource)
+        if request.method == "PUT" and key:
+            return _resource(200, self.store.update(kind, key, body, request.headers.get("If-Match", "")))
+        return _json(405, make.issue("not-supported", "method", "no such interaction"))
+
+    def _get(self, request: web.Request, kind: str, key: str) -> web.Response:
+        if kind == "metadata":
+            return _json(200, make.capability_statement())
+        if kind == "Binary":
+            report = self.hospital.reports.get(key)
+            if report is None:
+                raise Refusal("unknown", "no such Binary")
+            return web.Response(body=make.document(report), content_type="application/pdf")
+        if key:
+            return _resource(200, self.store.read(kind, key))
+        params: Params = list(request.query.items())
+        return _json(200, self._page(request, kind, params))
+
+    def _page(self, request: web.Request, kind: str, params: Params) -> Json:
+        found = self.store.search(kind, params)
+        wanted = dict(params)
+        size = min(int(wanted.get("_count", DEFAULT_PAGE)), MAX_PAGE)
+        offset = int(wanted.get("_offset", 0))
+        base = f"http://{request.host}/fhir"
+        page = found.matches[offset : offset + size]
+        included = {f"{item['resourceType']}/{item['id']}": item for match in page for item in found.include(match)}
+        links = [{"relation": "self", "url": f"{base}{request.path_qs.removeprefix('/fhir')}"}]
+        if offset + size < len(found.matches):
+            rest = [(name, value) for name, value in params if name != "_offset"]
+            links.append({"relation": "next", "url": f"{base}/{kind}?{urlencode([*rest, ('_offset', offset + size)])}"})
+        return {
+            "resourceType": "Bundle",
+            "type": "searchset",
+            "total": len(found.matches),
+            "link": links,
+            "entry": [
+                *(_entry(base, item, "match") for item in page),
+                *(_entry(base, item, "include") for item in included.values()),
+            ],
+        }
+
+
+def _operation(request: web.Request, kind: str, key: str, body: Json) -> str:
+    """The port's verb that this request belongs to: what faults and counts are keyed by."""
+    if request.method == "GET":
+        if kind == "DiagnosticReport" and ("identifier" in request.query or "_id" in request.query):
+            return "fetch_report"
+        return _READS.get(kind, f"read_{kind.lower()}") if key else _SEARCHES.get(kind, f"search_{kind.lower()}")
+    if request.method == "PUT":
+        if kind != "Appointment":
+            return "withdraw_payment"
+        return "cancel_registration" if body.get("status") == "cancelled" else "register"
+    if kind == "PaymentNotice":
+        reference = str((body.get("request") or {}).get("reference", ""))
+        return "settle_bill" if reference.startswith("Invoice/") else "notify_payment"
+    return _CREATES.get(kind, f"create_{kind.lower()}")
+
+
+def _entry(base: str, resource: Json, mode: str) -> Json:
+    return {
+        "fullUrl": f"{base}/{resource['resourceType']}/{resource['id']}",
+        "resource": resource,
+        "search": {"mode": mode},
+    }
+
+
+def _resource(status: int, resource: Json) -> web.Response:
+    version = resource.get("meta", {}).get("versionId", "1")
+    place = f"/fhir/{resource['resourceType']}/{resource['id']}/_history/{version}"
+    return _json(status, resource, {"ETag": f'W/"{version}"', "Location": place})
+
+
+def _json(status: int, body: Json, headers: dict[str, str] | None = None) -> web.Response:
+    data = json.dumps(body, ensure_ascii=False).encode()
+    return web.Response(status=status, body=data, headers=headers, content_type="application/fhir+json")
+
+
+def _drop(request: web.Request) -> web.Response:
+    """Close the connection without a reply; the response returned goes nowhere."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+async def start(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    control_port: int = 0,
+    *,
+    hospital: Hospital | None = None,
+    token: str | None = None,
+    **facts: Any,
+) -> FhirSimulator:
+    """Start a simulator; `facts` (days, seats, zone, seed) go to its hospital unless one is given. Port 0 takes any."""
+    hospital = hospital or Hospital("F", **facts)
+    simulator = FhirSimulator(hospital, Switchboard(hospital), token)
+    await simulator.open(host, port, control_port)
+    return simulator
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    simulator = await start(
+        options.host, options.port, options.control_port, token=options.token, days=options.days, seats=options.seats
+    )
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    ready = {
+        "ready": True,
+        "port": simulator.port,
+        "control_port": simulator.control_port,
+        "base_url": simulator.base_url,
+    }
+    print(json.dumps(ready), flush=True)
+    await ended.wait()
+    await simulator.close()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="A simulated hospital that speaks FHIR R4.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--control-port", type=int, default=0)
+    parser.add_argument("--days", type=int, default=3)
+    parser.add_argument("--seats", type=int, default=5)
+    parser.add_argument("--token", default=None, help="a bearer token to demand")
+    asyncio.run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

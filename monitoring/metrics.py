@@ -1,0 +1,237 @@
+"""Every Prometheus metric of hisbridge, in one registry.
+
+Who counts what
+- the API framework: `http_requests`, `http_request_seconds`
+- the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
+- connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
+- the sync: `outbox_depth`, `outbox_oldest_seconds`, `sync_age_seconds`, `bookings`, `seats_drift`, `illegal_states`
+
+Labels are bounded: hospital, connector, route and verb come from configuration, everything a peer can choose goes through
+a closed set first (`message_type_label`, `method_label`). No label ever holds patient data.
+A child lookup (`.labels(...)`) takes about a microsecond: on a hot path keep the child, do not look it up per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+"""Our own registry: a library that registers itself globally does not end up on our admin port."""
+
+# A `_created` twin of every series would double a scrape and answers no question of ours.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+# Bucket bounds in seconds. The API's are dense below 0.25 s, where its objective lies; a HIS takes 0.08 to 7.2 s for a call
+# on a quiet day and its time-outs end at 60 s.
+HTTP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+HIS_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+build_info = Info("hisbridge_build", "The running program.", registry=REGISTRY)
+
+# --- the API ------------------------------------------------------------------------------------------------------
+
+http_requests = Counter(
+    "hisbridge_http_requests_total",
+    "Requests answered by the API. `class` is the SLI's: ok, rejected (a valid request with a business refusal), "
+    "client_error, server_error, shed, gone (the caller hung up).",
+    ["route", "method", "status", "class"],
+    registry=REGISTRY,
+)
+http_request_seconds = Histogram(
+    "hisbridge_http_request_seconds",
+    "From the request's head to the end of its answer, by route template.",
+    ["route", "method"],
+    buckets=HTTP_BUCKETS_S,
+    registry=REGISTRY,
+)
+http_requests_in_flight = Gauge(
+    "hisbridge_http_requests_in_flight", "Requests being answered by the API now.", registry=REGISTRY
+)
+
+# --- calls to a HIS -----------------------------------------------------------------------------------------------
+
+his_calls = Counter(
+    "hisbridge_his_calls_total",
+    "Calls to a HIS by verb of the port. Writes: accepted, rejected, unknown. Reads: ok, unavailable, refused, "
+    "reply_invalid, not_offered. Either: cancelled, error.",
+    ["hospital", "verb", "outcome"],
+    registry=REGISTRY,
+)
+his_call_seconds = Histogram(
+    "hisbridge_his_call_seconds",
+    "Duration of one call to a HIS, time-outs included, waiting for a place excluded.",
+    ["hospital", "verb"],
+    buckets=HIS_BUCKETS_S,
+    registry=REGISTRY,
+)
+
+# --- outbox and sync ----------------------------------------------------------------------------------------------
+
+outbox_depth = Gauge(
+    "hisbridge_outbox_depth",
+    "Commands for a HIS that are not done, by status.",
+    ["hospital", "status"],
+    registry=REGISTRY,
+)
+outbox_oldest_seconds = Gauge(
+    "hisbridge_outbox_oldest_seconds",
+    "Age of the oldest command that is not done; 0 when there is none.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+sync_age_seconds = Gauge(
+    "hisbridge_sync_age_seconds",
+    "Time since the last complete fetch of this kind (departments, schedules, stops ...), read at scrape time.",
+    ["hospital", "kind"],
+    registry=REGISTRY,
+)
+
+# --- what a HIS sends us ------------------------------------------------------------------------------------------
+
+
+class _MessageCounter(Counter):
+    """A counter whose `type` label goes through `message_type_label`, whoever asks: a peer chooses that string."""
+
+    def labels(self, *labelvalues: Any, **labelkwargs: Any) -> Self:
+        if "type" in labelkwargs:
+            labelkwargs["type"] = message_type_label(str(labelkwargs["type"]))
+        return super().labels(*labelvalues, **labelkwargs)
+
+
+inbound_messages = _MessageCounter(
+    "hisbridge_inbound_messages_total",
+    "Messages received from a HIS. `type` is other unless known; `result` is applied, duplicate, quarantined, "
+    "refused or unreadable.",
+    ["hospital", "connector", "type", "result"],
+    registry=REGISTRY,
+)
+decode_fallbacks = Counter(
+    "hisbridge_decode_fallbacks_total",
+    "Messages whose bytes were not what their label said, by the fallback that read them (for example gb18030 for bytes "
+    "labelled UTF-8).",
+    ["hospital", "connector", "kind"],
+    registry=REGISTRY,
+)
+connector_up = Gauge(
+    "hisbridge_connector_up",
+    "1 while the connection to the HIS works (or, for connectors without one, while the last call was answered).",
+    ["hospital", "connector"],
+    registry=REGISTRY,
+)
+
+# --- bookings and their truth -------------------------------------------------------------------------------------
+
+bookings = Counter(
+    "hisbridge_bookings_total", "Bookings that entered a state.", ["hospital", "state"], registry=REGISTRY
+)
+seats_drift = Gauge(
+    "hisbridge_seats_drift",
+    "Seats by which our figures and the HIS's differ at the last reconciliation, summed over the slots (absolute).",
+    ["hospital"],
+    registry=REGISTRY,
+)
+illegal_states = Gauge(
+    "hisbridge_illegal_states",
+    "Bookings in a combination of states that must not exist, by rule. Anything above 0 needs a person.",
+    ["hospital", "rule"],
+    registry=REGISTRY,
+)
+dead_letters = Gauge(
+    "hisbridge_dead_letters",
+    "Commands and messages that no machine can settle, waiting for a person; `box` is outbox or inbox.",
+    ["hospital", "box"],
+    registry=REGISTRY,
+)
+
+# --- helpers ------------------------------------------------------------------------------------------------------
+
+# The types that INTEROP knows, as `code^trigger` (HL7 v2), resource (FHIR) or trade (SOAP).
+_HL7_TRIGGERS = {
+    "SIU": [f"S{n}" for n in range(12, 27)],
+    "SRM": [f"S{n:02}" for n in range(1, 12)],
+    "SRR": [f"S{n:02}" for n in range(1, 12)],
+    "SQM": ["S25", "ZQ1"],
+    "SQR": ["S25"],
+    "ADT": ["A01", "A04", "A08", "A28", "A31", "A40"],
+    "ORU": ["R01"],
+    "DFT": ["P03", "P11"],
+    "MFN": ["M02", "M05"],
+    "QBP": ["Q22", "ZPI", "ZDL"],
+    "RSP": ["K22"],
+    "QRY": ["Q27"],
+    "ACK": [],
+}
+_FHIR_RESOURCES = (
+    "Appointment", "Bundle", "ChargeItem", "DiagnosticReport", "Invoice", "Observation", "Patient", "PaymentNotice",
+    "PaymentReconciliation", "Schedule", "Slot",
+)  # fmt: skip
+_SOAP_TRADES = ("1107", "5001", "5002", "5003", "5004", "5005", "5006", "6001", "6002", "7001")
+
+KNOWN_MESSAGE_TYPES: frozenset[str] = frozenset(
+    [f"{code}^{trigger}" for code, triggers in _HL7_TRIGGERS.items() for trigger in triggers]
+    + list(_HL7_TRIGGERS)
+    + list(_FHIR_RESOURCES)
+    + list(_SOAP_TRADES)
+)
+_HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_profile_types: set[str] = set()
+
+
+def register_message_types(types: list[str] | set[str] | frozenset[str]) -> None:
+    """Add the inbound types of a profile to the known set. Call it at start only: types come from files, not peers."""
+    _profile_types.update(types)
+
+
+def message_type_label(message_type: str) -> str:
+    """The `type` label for a peer's message type: itself when known, else "other", so that a peer cannot grow the metric."""
+    return message_type if message_type in KNOWN_MESSAGE_TYPES or message_type in _profile_types else "other"
+
+
+def method_label(method: str) -> str:
+    """The `method` label: an HTTP method we know, else "OTHER"."""
+    return method if method in _HTTP_METHODS else "OTHER"
+
+
+def count_inbound(hospital: str, connector: str, message_type: str, result: str) -> None:
+    """Count one message of a HIS. Any string may be given as the type."""
+    _inbound_child(hospital, connector, message_type_label(message_type), result).inc()
+
+
+def count_decode_fallback(hospital: str, connector: str, kind: str) -> None:
+    """Count one message read by another decoder than its label names; `kind` is the decoder that worked."""
+    decode_fallbacks.labels(hospital=hospital, connector=connector, kind=kind).inc()
+
+
+def observe_his_call(hospital: str, verb: str, outcome: str, seconds: float) -> None:
+    """Count one finished call to a HIS with its duration in seconds (a difference of `time.monotonic()` or the loop's clock)."""
+    calls, duration = _his_children(hospital, verb, outcome)
+    calls.inc()
+    duration.observe(seconds)
+
+
+def track_sync_age(hospital: str, kind: str, age_s: Callable[[], float]) -> None:
+    """Let every scrape ask `age_s` for the age in seconds, so that the gauge grows while nothing happens."""
+    sync_age_seconds.labels(hospital=hospital, kind=kind).set_function(age_s)
+
+
+@lru_cache(maxsize=4096)
+def _inbound_child(hospital: str, connector: str, type_label: str, result: str) -> Counter:
+    return inbound_messages.labels(hospital=hospital, connector=connector, type=type_label, result=result)
+
+
+@lru_cache(maxsize=4096)
+def _his_children(hospital: str, verb: str, outcome: str) -> tuple[Counter, Histogram]:
+    return (
+        his_calls.labels(hospital=hospital, verb=verb, outcome=outcome),
+        his_call_seconds.labels(hospital=hospital, verb=verb),
+    )

@@ -1,0 +1,289 @@
+"""How each kind of outbox line is sent, looked back at, and settled: bookings, persons, bills."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from booking.billing import settle_payment
+from booking.bookings import CommandResult, settle_command
+from booking.lifecycle import Command
+from booking.money import kept_payment
+from booking.moves import load_booking
+from booking.people import link_person, load_person, reject_person
+from booking.settings import Hospital
+from booking.store.engine import Store, Tx
+from connectors.port import (
+    Accepted,
+    Capability,
+    HisError,
+    HisRefused,
+    NotOffered,
+    Outcome,
+    QueryBack,
+    Rejected,
+    Unknown,
+    Verb,
+)
+from mappings.canonical import Patient, Registration, RegistrationStatus, Settlement
+from scheduler_sync.gateway import HospitalLink
+from scheduler_sync.orders import bill_payment_of, order_of
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do with a command after one attempt.
+
+    accepted, rejected: settled. again: certainly not done, try later. unknown: look back. absent: the look-back found
+    nothing. dead: for a person.
+    """
+
+    kind: str
+    code: str | None = None
+    reason: str | None = None
+    soon: bool = False
+    absent_means_done: bool = False
+    outcome: Accepted | None = None
+
+    @staticmethod
+    def accepted(outcome: Accepted | None = None) -> Verdict:
+        return Verdict(kind="accepted", outcome=outcome or Accepted())
+
+    @staticmethod
+    def rejected(code: str) -> Verdict:
+        return Verdict(kind="rejected", code=code)
+
+    @staticmethod
+    def again(code: str) -> Verdict:
+        return Verdict(kind="again", code=code)
+
+    @staticmethod
+    def unknown(reason: str, *, soon: bool = False) -> Verdict:
+        return Verdict(kind="unknown", reason=reason, soon=soon)
+
+    @staticmethod
+    def absent(*, means_done: bool = False) -> Verdict:
+        return Verdict(kind="absent", absent_means_done=means_done)
+
+    @staticmethod
+    def dead(reason: str) -> Verdict:
+        return Verdict(kind="dead", reason=reason)
+
+
+class LineCommand(Protocol):
+    """One kind of line. `send` and `look` talk to the HIS outside of any transaction; `settle` runs in one."""
+
+    async def send(
+        self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str
+    ) -> Verdict: ...
+
+    async def look(
+        self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str
+    ) -> Verdict: ...
+
+    async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None: ...
+
+
+_RELEASES = (Verb.UNLOCK_SLOT, Verb.CANCEL_REGISTRATION)
+
+
+def judge(verb: Verb, outcome: Outcome) -> Verdict:
+    """What an outcome of a write means for its command. Pure."""
+    match outcome:
+        case Accepted():
+            return Verdict.accepted(outcome)
+        case Unknown(reason=reason):
+            return Verdict.unknown(reason)
+        case Rejected(code="already_exists"):
+            # The HIS has done this before under our key: whatever it has is the answer.
+            return Verdict.unknown("already exists at the HIS", soon=True)
+        case Rejected(code="already_done") if verb in _RELEASES:
+            return Verdict.accepted()
+        case Rejected(code="not_found") if verb == Verb.UNLOCK_SLOT:
+            return Verdict.accepted()
+        case Rejected(code=code, retryable=retryable):
+            if retryable or code in ("not_sent", "busy", "not_open_yet"):
+                return Verdict.again(code)
+            return Verdict.rejected(code)
+
+
+class BookingCommand:
+    """lock_slot, book, register, unlock_slot, cancel_registration."""
+
+    async def send(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+        async with store.read(hospital.id) as tx:
+            _, order, person = await order_of(tx, hospital, subject_id)
+        if verb in (Verb.LOCK_SLOT, Verb.BOOK) and person.his_state == "rejected":
+            return Verdict.rejected("patient_rejected")
+        if verb == Verb.REGISTER and link.traits(verb).capability == Capability.OFF:
+            # An unpaid booking that the HIS counts as registered needs no second message (INTEROP, register).
+            return Verdict.accepted()
+        return judge(verb, await link.write(verb, order))
+
+    async def look(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+        async with store.read(hospital.id) as tx:
+            booking, order, _ = await order_of(tx, hospital, subject_id)
+        traits, back = link.traits(verb), link.traits(Verb.FETCH_REGISTRATION)
+        if traits.query_back == QueryBack.NONE or back.capability != Capability.NATIVE:
+            return self._cannot_look(hospital, booking.lock_sent_ms, tx.now_ms, verb)
+        try:
+            found: Registration | None = await link.read(Verb.FETCH_REGISTRATION, order, attempts=1)
+        except HisRefused as e:
+            if e.code != "not_found":
+                return Verdict.unknown(str(e))
+            found = None
+        except HisError as e:
+            return Verdict.unknown(str(e))
+        return self._judge_found(verb, found)
+
+    @staticmethod
+    def _cannot_look(hospital: Hospital, sent_ms: int | None, now_ms: int, verb: Verb) -> Verdict:
+        if verb == Verb.LOCK_SLOT and hospital.his_lock_s and sent_ms is not None:
+            # A lock ends by itself at the HIS: after that time there is nothing left to know.
+            if now_ms > sent_ms + int(hospital.his_lock_s * 1000):
+                return Verdict.rejected("lock_expired")
+            return Verdict.unknown("waiting for the end of the HIS's own lock")
+        return Verdict.dead("the outcome is unknown and this hospital offers no way to ask")
+
+    @staticmethod
+    def _judge_found(verb: Verb, found: Registration | None) -> Verdict:
+        releases = verb in _RELEASES
+        if found is None:
+            return Verdict.absent(means_done=releases)
+        status = found.status
+        if status in (RegistrationStatus.PROPOSED, RegistrationStatus.WAITLISTED):
+            return Verdict.unknown("the HIS has not decided yet")
+        gone = status in (RegistrationStatus.RELEASED, RegistrationStatus.ENTERED_IN_ERROR)
+        if releases:
+            return Verdict.accepted() if gone else Verdict.absent()
+        if gone:
+            return Verdict.rejected("released_by_his")
+        if verb == Verb.REGISTER and status == RegistrationStatus.LOCKED:
+            return Verdict.absent()
+        return Verdict.accepted(Accepted(his_refs=found.his_refs, record=found))
+
+    async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None:
+        booking = await load_booking(tx, subject_id)
+        if booking is None or booking.his_command == Command.NONE:
+            return
+        outcome = verdict.outcome
+        record = outcome.record if outcome is not None else None
+        await settle_command(
+            tx,
+            hospital,
+            booking,
+            CommandResult(
+                accepted=verdict.kind == "accepted",
+                code=verdict.code,
+                his_refs=outcome.his_refs if outcome is not None else {},
+                registration=record if isinstance(record, Registration) else None,
+            ),
+        )
+
+
+class PersonCommand:
+    """create_patient: always looks first, creates only whom the HIS does not know."""
+
+    async def send(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+        async with store.read(hospital.id) as tx:
+            person = await load_person(tx, subject_id)
+        if person is None:
+            raise LookupError("a command's person is gone")
+        found = await self._find(link, person.record)
+        if found is not None:
+            return found
+        outcome = await link.write(verb, person.record)
+        if isinstance(outcome, Accepted):
+            told = outcome.record
+            if isinstance(told, Patient) and told.mrn is not None:
+                return Verdict.accepted(outcome)
+            # The reply had no number in it (ADT^A28 has none): ask for it.
+            return Verdict.unknown("created, number not known yet", soon=True)
+        if isinstance(outcome, Rejected) and outcome.code == "not_offered":
+            return Verdict.rejected("patient_unknown")
+        return judge(verb, outcome)
+
+    async def look(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+        async with store.read(hospital.id) as tx:
+            person = await load_person(tx, subject_id)
+        if person is None:
+            raise LookupError("a command's person is gone")
+        if link.traits(Verb.FIND_PATIENT).capability != Capability.NATIVE:
+            return Verdict.dead("the outcome is unknown and this hospital offers no way to ask")
+        return await self._find(link, person.record) or Verdict.absent()
+
+    @staticmethod
+    async def _find(link: HospitalLink, wanted: Patient) -> Verdict | None:
+        """What the HIS knows of this person; None when it knows nobody."""
+        try:
+            found: list[Patient] = list(await link.read(Verb.FIND_PATIENT, wanted))
+        except NotOffered:
+            return None
+        except HisRefused as e:
+            if e.code in ("not_found", "patient_unknown"):
+                return None
+            return Verdict.rejected(e.code)
+        except HisError:
+            return Verdict.again("his_unavailable")
+        if not found:
+            return None
+        if len({p.mrn for p in found}) > 1:
+            return Verdict.rejected("patient_ambiguous")
+        if found[0].name and wanted.name and found[0].name != wanted.name:
+            return Verdict.rejected("patient_mismatch")
+        return Verdict.accepted(Accepted(record=found[0]))
+
+    async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None:
+        person = await load_person(tx, subject_id)
+        if person is None:
+            return
+        record = verdict.outcome.record if verdict.outcome is not None else None
+        if verdict.kind == "accepted" and isinstance(record, Patient):
+            await link_person(tx, person, record)
+        else:
+            await reject_person(tx, person, verdict.code or "refused")
+
+
+class BillCommand:
+    """settle_bill."""
+
+    async def send(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+        async with store.read(hospital.id) as tx:
+            _, payment = await bill_payment_of(tx, hospital, subject_id)
+        return judge(verb, await link.write(verb, payment))
+
+    async def look(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+        async with store.read(hospital.id) as tx:
+            _, payment = await bill_payment_of(tx, hospital, subject_id)
+        can_look = link.traits(Verb.FETCH_SETTLEMENT).capability == Capability.NATIVE
+        if link.traits(verb).query_back == QueryBack.NONE or not can_look:
+            return Verdict.dead("the settlement is unknown and this hospital offers no way to ask")
+        try:
+            found: Settlement | None = await link.read(Verb.FETCH_SETTLEMENT, payment, attempts=1)
+        except HisRefused as e:
+            if e.code != "not_found":
+                return Verdict.unknown(str(e))
+            found = None
+        except HisError as e:
+            return Verdict.unknown(str(e))
+        if found is None:
+            return Verdict.absent()
+        return Verdict.accepted(Accepted(his_refs=found.his_refs, record=found))
+
+    async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None:
+        bill, _ = await bill_payment_of(tx, hospital, subject_id)
+        record = verdict.outcome.record if verdict.outcome is not None else None
+        payment = await kept_payment(tx, bill_id=bill.id)
+        if payment is None:
+            return
+        await settle_payment(
+            tx,
+            bill,
+            accepted=verdict.kind == "accepted",
+            settlement=record if isinstance(record, Settlement) else None,
+            client_id=payment.client_id,
+            code=verdict.code,
+        )
+
+
+COMMANDS: dict[str, LineCommand] = {"booking": BookingCommand(), "person": PersonCommand(), "bill": BillCommand()}

@@ -1,0 +1,169 @@
+"""The one way to a hospital's HIS: routes verbs to connectors, keeps the bulkheads, counts every call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from booking.commands import RANKS
+from booking.settings import Hospital
+from connectors.port import (
+    Accepted,
+    Capability,
+    Connector,
+    HisRefused,
+    HisReplyInvalid,
+    HisUnavailable,
+    NotOffered,
+    Outcome,
+    Rejected,
+    Unknown,
+    Verb,
+    VerbTraits,
+)
+from monitoring import metrics
+from monitoring.logs import get_logger
+from scheduler_sync.bulkhead import Bulkhead, NoPlace
+
+T = TypeVar("T")
+log = get_logger("gateway")
+
+READ_RANK = 9
+READ_ATTEMPTS = 2
+
+
+class HospitalLink:
+    """All connectors of one hospital behind one face. `route` maps a verb to a connector's name; else the first that can."""
+
+    def __init__(self, hospital: Hospital, connectors: Mapping[str, Connector]) -> None:
+        self.hospital = hospital
+        self.connectors = dict(connectors)
+        self._bulkheads = {
+            name: Bulkhead(
+                places=hospital.his_concurrency, queue=hospital.his_queue, deadline_s=hospital.his_queue_deadline_s
+            )
+            for name in connectors
+        }
+        for name in connectors:
+            metrics.connector_up.labels(hospital=hospital.id, connector=name).set(1)
+
+    def connector(self, verb: Verb) -> Connector:
+        """The connector that carries a verb: by route, else the first that offers it, else the first."""
+        return self.connectors[self._name(verb)]
+
+    def _name(self, verb: Verb) -> str:
+        routed = self.hospital.route.get(verb.value)
+        if routed is not None:
+            return routed
+        for name, connector in self.connectors.items():
+            if connector.traits(verb).capability != Capability.OFF:
+                return name
+        return next(iter(self.connectors))
+
+    def traits(self, verb: Verb) -> VerbTraits:
+        """What the hospital can do for a verb."""
+        return self.connector(verb).traits(verb)
+
+    def capabilities(self) -> dict[str, str]:
+        """`native`, `pushed` or `off` for every verb."""
+        return {verb.value: self.traits(verb).capability.value for verb in Verb}
+
+    @property
+    def status(self) -> str:
+        """`up`, `degraded` or `down`: the worst of the connectors."""
+        states = {b.breaker.status for b in self._bulkheads.values()}
+        return next(s for s in ("down", "degraded", "up") if s in states)
+
+    def free_places(self, verb: Verb) -> int:
+        """How many calls could start now without waiting."""
+        return self._bulkheads[self._name(verb)].free
+
+    async def write(self, verb: Verb, argument: Any) -> Outcome:
+        """One attempt at a write. What never left our machine is Rejected("not_sent"), retryable."""
+        name = self._name(verb)
+        connector = self.connectors[name]
+        if connector.traits(verb).capability == Capability.OFF:
+            return Rejected(code="not_offered")
+        call: Callable[[Any], Awaitable[Outcome]] = getattr(connector, verb.value)
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._bulkheads[name].place(RANKS.get(verb.value, READ_RANK)) as breaker:
+                began = loop.time()
+                try:
+                    outcome = await call(argument)
+                except asyncio.CancelledError:
+                    metrics.observe_his_call(self.hospital.id, verb.value, "cancelled", loop.time() - began)
+                    raise
+                answered = not isinstance(outcome, Unknown) and not (
+                    isinstance(outcome, Rejected) and outcome.code == "not_sent"
+                )
+                self._record(name, breaker, answered)
+                metrics.observe_his_call(self.hospital.id, verb.value, _outcome_label(outcome), loop.time() - began)
+                return outcome
+        except NoPlace as e:
+            return Rejected(code="not_sent", text=str(e), retryable=True)
+
+    async def read(self, verb: Verb, *arguments: Any, attempts: int = READ_ATTEMPTS) -> Any:
+        """A read, tried again once or twice when the HIS was not there. Raises HisError."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(HisUnavailable),
+            stop=stop_after_attempt(attempts),
+            wait=wait_random_exponential(multiplier=0.1, max=1.0),
+            reraise=True,
+        ):
+            with attempt:
+                return await self._read_once(verb, *arguments)
+        raise AssertionError("unreachable: tenacity reraises")
+
+    async def _read_once(self, verb: Verb, *arguments: Any) -> Any:
+        name = self._name(verb)
+        connector = self.connectors[name]
+        if connector.traits(verb).capability != Capability.NATIVE:
+            raise NotOffered(f"{verb.value} is not offered", hospital_id=self.hospital.id, verb=verb.value)
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._bulkheads[name].place(READ_RANK) as breaker:
+                began = loop.time()
+                label, answered = "error", False
+                try:
+                    result = await getattr(connector, verb.value)(*arguments)
+                    label, answered = "ok", True
+                    return result
+                except HisUnavailable:
+                    label = "unavailable"
+                    raise
+                except HisRefused:
+                    label, answered = "refused", True
+                    raise
+                except HisReplyInvalid:
+                    label, answered = "reply_invalid", True
+                    raise
+                except asyncio.CancelledError:
+                    label = "cancelled"
+                    raise
+                finally:
+                    if label != "cancelled":
+                        self._record(name, breaker, answered)
+                    metrics.observe_his_call(self.hospital.id, verb.value, label, loop.time() - began)
+        except NoPlace as e:
+            raise HisUnavailable(str(e), hospital_id=self.hospital.id, verb=verb.value) from None
+
+    def _record(self, name: str, breaker: Any, answered: bool) -> None:
+        before = breaker.status
+        breaker.record(answered=answered, now=asyncio.get_running_loop().time())
+        if breaker.status != before:
+            log.warning("his_status", hospital=self.hospital.id, connector=name, status=breaker.status, was=before)
+            metrics.connector_up.labels(hospital=self.hospital.id, connector=name).set(breaker.status != "down")
+
+
+def _outcome_label(outcome: Outcome) -> str:
+    match outcome:
+        case Accepted():
+            return "accepted"
+        case Rejected():
+            return "rejected"
+        case Unknown():
+            return "unknown"

@@ -1,0 +1,49 @@
+"""The first schema."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "m0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+
+    op.create_table(
+        "messages",
+        sa.Column("hospital_id", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("connector", sa.Text(), nullable=False),
+        sa.Column("peer", sa.Text(), nullable=False),
+        sa.Column("message_type", sa.Text(), nullable=False),
+        sa.Column("control_id", sa.Text(), nullable=False),
+        sa.Column("dedup_key", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("sealed_raw", sa.LargeBinary(), nullable=False),
+        sa.Column("sealed_events", sa.LargeBinary(), nullable=False),
+        sa.Column("received_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_ms", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("state in ('received','applied','quarantined')", name=op.f("ck_messages_state")),
+        sa.PrimaryKeyConstraint("hospital_id", "id"),
+    )
+    op.create_index(
+        op.f("ix_messages_hospital_id_dedup_key_received_ms"),
+        "messages",
+        ["hospital_id", "dedup_key", "received_ms"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_messages_hospital_id_state_received_ms"),
+        "messages",
+        ["hospital_id", "state", "received_ms"],
+        unique=False,
+    )
+    op.create_table(
+        "store_clock",
+        sa.Column("hospital_id", sa.String(length=64), nullable=False),
+        sa.Column("last_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("hospital_id"),
+    )

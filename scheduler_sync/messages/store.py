@@ -1,0 +1,126 @@
+"""Storing and finding messages. Bodies and mapped events are sealed; what is searched stands beside them in the clear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import func, select, update
+
+from booking.store.engine import Store, Tx
+from booking.store.ids import new_id
+from connectors.port import Inbound
+from mappings.canonical import AnyEvent
+from scheduler_sync.messages.tables import messages
+
+SCRIPTS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "alembic_version_messages"
+DUPLICATE_MS = 7 * 24 * 3600 * 1000
+_EVENTS = msgspec.json.Decoder(tuple[AnyEvent, ...])
+
+
+class StoredMessage(msgspec.Struct, kw_only=True):
+    """One message as stored. `state`: received (not yet applied), applied, quarantined (for a person)."""
+
+    id: str
+    hospital_id: str
+    connector: str
+    message_type: str
+    control_id: str
+    state: str
+    reason: str | None
+    received_ms: int
+
+
+async def find_duplicate(tx: Tx, inbound: Inbound) -> StoredMessage | None:
+    """The same message, received within the last seven days."""
+    row = await tx.first(
+        _summary()
+        .where(
+            messages.c.hospital_id == tx.hospital_id,
+            messages.c.dedup_key == tx.digest("message", inbound.dedup_key),
+            messages.c.received_ms >= tx.now_ms - DUPLICATE_MS,
+        )
+        .order_by(messages.c.received_ms)
+    )
+    return None if row is None else msgspec.convert(row, StoredMessage)
+
+
+async def store_message(tx: Tx, inbound: Inbound) -> str:
+    """Store a message as received; returns its id."""
+    message_id = new_id()
+    await tx.insert(
+        messages,
+        {
+            "hospital_id": tx.hospital_id,
+            "id": message_id,
+            "connector": inbound.connector,
+            "peer": inbound.peer,
+            "message_type": inbound.message_type,
+            "control_id": inbound.control_id,
+            "dedup_key": tx.digest("message", inbound.dedup_key),
+            "state": "received",
+            "reason": None,
+            "sealed_raw": tx.seal(inbound.raw, "messages", "raw"),
+            "sealed_events": tx.seal(msgspec.json.encode(inbound.events), "messages", "events"),
+            "received_ms": tx.now_ms,
+            "updated_ms": tx.now_ms,
+        },
+    )
+    return message_id
+
+
+async def mark_message(tx: Tx, message_id: str, state: str, reason: str | None = None) -> None:
+    """Note that a message was applied, or set aside and why."""
+    await tx.run(
+        update(messages)
+        .where(messages.c.hospital_id == tx.hospital_id, messages.c.id == message_id)
+        .values(state=state, reason=reason, updated_ms=tx.now_ms)
+    )
+
+
+async def unapplied(tx: Tx, *, limit: int = 100) -> list[tuple[str, tuple[AnyEvent, ...]]]:
+    """Messages that a crash left stored but not applied, oldest first, with their events."""
+    rows = await tx.all(
+        select(messages.c.id, messages.c.sealed_events)
+        .where(messages.c.hospital_id == tx.hospital_id, messages.c.state == "received")
+        .order_by(messages.c.id)
+        .limit(limit)
+    )
+    return [(r["id"], _EVENTS.decode(tx.unseal(r["sealed_events"], "messages", "events"))) for r in rows]
+
+
+async def list_messages(
+    store: Store, hospital_id: str, *, state: str | None = None, limit: int = 50
+) -> list[StoredMessage]:
+    """The newest messages of a hospital, without their bodies."""
+    async with store.read(hospital_id) as tx:
+        query = _summary().where(messages.c.hospital_id == hospital_id)
+        if state is not None:
+            query = query.where(messages.c.state == state)
+        rows = await tx.all(query.order_by(messages.c.id.desc()).limit(limit))
+    return [msgspec.convert(r, StoredMessage) for r in rows]
+
+
+async def count_quarantined(tx: Tx) -> int:
+    """How many messages wait for a person."""
+    row = await tx.first(
+        select(func.count().label("n")).where(
+            messages.c.hospital_id == tx.hospital_id, messages.c.state == "quarantined"
+        )
+    )
+    return 0 if row is None else int(row["n"])
+
+
+def _summary() -> Any:
+    return select(
+        messages.c.id,
+        messages.c.hospital_id,
+        messages.c.connector,
+        messages.c.message_type,
+        messages.c.control_id,
+        messages.c.state,
+        messages.c.reason,
+        messages.c.received_ms,
+    )

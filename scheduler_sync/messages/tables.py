@@ -1,0 +1,37 @@
+"""The schema of the message store."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, MetaData, String, Table, Text
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}
+)
+
+message_clock = Table(
+    "store_clock",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("last_ms", BigInteger, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("connector", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("message_type", Text, nullable=False),
+    Column("control_id", Text, nullable=False),
+    Column("dedup_key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=True),
+    Column("sealed_raw", LargeBinary, nullable=False),
+    Column("sealed_events", LargeBinary, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    CheckConstraint("state in ('received','applied','quarantined')", name="state"),
+    Index(None, "hospital_id", "dedup_key", "received_ms"),
+    Index(None, "hospital_id", "state", "received_ms"),
+)

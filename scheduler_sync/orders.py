@@ -1,0 +1,63 @@
+"""Building what a HIS command needs from what the store knows."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from booking.billing import BillRow, load_bill
+from booking.catalog import load_slot
+from booking.money import PaymentRow, kept_payment
+from booking.moves import load_booking
+from booking.people import load_person, person_by_mrn
+from booking.records import Booking, Person
+from booking.settings import Hospital
+from booking.store.engine import Tx
+from connectors.port import BillPayment, Order
+from mappings.canonical import Patient, Payment
+
+
+def as_payment(row: PaymentRow, hospital: Hospital) -> Payment:
+    """The canonical payment, its time in the hospital's zone."""
+    return Payment(
+        channel=row.channel,
+        trade_no=row.trade_no,
+        amount_fen=row.amount_fen,
+        paid_at=dt.datetime.fromtimestamp(row.paid_at_ms / 1000, hospital.zone),
+    )
+
+
+async def order_of(tx: Tx, hospital: Hospital, booking_id: str) -> tuple[Booking, Order, Person]:
+    """A booking and the order by which connectors know it."""
+    booking = await load_booking(tx, booking_id)
+    if booking is None:
+        raise LookupError("a command's booking is gone")
+    person = await load_person(tx, booking.person_id)
+    if person is None:
+        raise LookupError("a booking's person is gone")
+    schedule, slot = await load_slot(tx, booking.slot_id, hospital.zone)
+    payment = await kept_payment(tx, booking_id=booking.id)
+    order = Order(
+        order_no=booking.order_no,
+        schedule=schedule,
+        slot=slot,
+        patient=person.record,
+        fee_fen=booking.fee_fen,
+        payment=None if payment is None else as_payment(payment, hospital),
+        reason=booking.reason,
+        his_refs=booking.his_refs,
+    )
+    return booking, order, person
+
+
+async def bill_payment_of(tx: Tx, hospital: Hospital, bill_id: str) -> tuple[BillRow, BillPayment]:
+    """A bill and the settlement by which connectors know its payment."""
+    bill = await load_bill(tx, bill_id)
+    payment = None if bill is None else await kept_payment(tx, bill_id=bill.id)
+    if bill is None or payment is None:
+        raise LookupError("a command's bill or payment is gone")
+    mrn = bill.record.mrn
+    person = None if mrn is None else await person_by_mrn(tx, mrn)
+    patient = person.record if person is not None else Patient(name="", mrn=mrn)
+    return bill, BillPayment(
+        order_no=bill.order_no, bill=bill.record, patient=patient, payment=as_payment(payment, hospital)
+    )

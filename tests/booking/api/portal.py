@@ -1,0 +1,179 @@
+"""A small API of our own on a real socket, for the tests of the framework: two operations and the pages."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from booking.api.application import ApiOptions, build_app
+from booking.api.auth import ApiClient, Authenticator, digest_api_key
+from booking.api.documentation import documentation_routes
+from booking.api.problems import ApiProblem
+from booking.api.routing import Call, Reply, Route
+from monitoring.health import Health
+
+KEY = "demo-portal-key"
+BOOKINGS = "/v1/hospitals/hl7-demo/bookings"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+
+class CardType(StrEnum):
+    HEALTH = "health"
+    INSURANCE = "insurance"
+
+
+class Card(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    type: CardType
+    number: str
+
+
+class NewBooking(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What to hold."""
+
+    slot_id: Annotated[str, Meta(max_length=64, description="From GET slots.")]
+    fee_fen: Annotated[int, Meta(ge=0)] | None = None
+    cards: tuple[Card, ...] = ()
+
+
+class BookingView(msgspec.Struct, kw_only=True):
+    """A booking as it stands."""
+
+    id: str
+    hospital_id: str
+    fingerprint: str | None = None
+    days: int | None = None
+    states: tuple[str, ...] = ()
+
+
+class BookingQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"from_": "from"}):
+    from_: dt.date
+    to: dt.date | None = None
+    state: tuple[str, ...] = ()
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+
+
+class StoreDown(Exception):
+    pass
+
+
+class Keys:
+    """Two clients: one may do all at two hospitals, one has no scope. Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.lookups = 0
+        self.clients = {
+            digest_api_key(KEY): ApiClient(
+                id="portal",
+                name="Portal",
+                scopes=frozenset({"booking"}),
+                hospitals=frozenset({"hl7-demo", "soap-demo"}),
+            ),
+            digest_api_key("hb_reader_x"): ApiClient(id="reader", name="Reader", scopes=frozenset()),
+        }
+
+    async def lookup(self, digest: str) -> ApiClient | None:
+        self.lookups += 1
+        await asyncio.sleep(0)
+        return self.clients.get(digest)
+
+
+class Portal:
+    """The running API: `session` speaks to it with a good key, `keys` and `health` are its insides."""
+
+    def __init__(self, session: aiohttp.ClientSession, keys: Keys, health: Health, routes: Sequence[Route]) -> None:
+        self.session = session
+        self.keys = keys
+        self.health = health
+        self.routes = routes
+        self.held = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def post(self, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        """POST a booking with an Idempotency-Key; `body` is sent as it is when it is bytes."""
+        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        sent = {"Content-Type": "application/json", "Idempotency-Key": "k1", **headers}
+        async with self.session.post(BOOKINGS, data=data, headers=sent) as response:
+            return response.status, msgspec.json.decode(await response.read())
+
+    async def get(self, path: str, **headers: str) -> tuple[int, dict[str, Any]]:
+        async with self.session.get(path, headers=headers) as response:
+            return response.status, msgspec.json.decode(await response.read())
+
+
+@asynccontextmanager
+async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]:
+    """Start it on a free port of the loopback."""
+    portal: Portal
+
+    async def hold(call: Call[None, NewBooking]) -> Any:
+        match call.body.slot_id:
+            case "sold-out":
+                raise ApiProblem("slot_sold_out")
+            case "bug":
+                raise ValueError("张三丰 110101199003071233")
+            case "store-down":
+                raise StoreDown
+            case "slow":
+                portal.held.set()
+                await portal.release.wait()
+        return BookingView(id="b1", hospital_id=call.hospital_id, fingerprint=call.fingerprint())
+
+    async def list_bookings(call: Call[BookingQuery, None]) -> Any:
+        to = call.query.to or call.query.from_
+        view = BookingView(
+            id="b1", hospital_id=call.hospital_id, days=(to - call.query.from_).days, states=call.query.state
+        )
+        return Reply(view, headers={"ETag": '"1"'})
+
+    async def put_bill(call: Call[None, bytes]) -> Any:
+        return BookingView(id=f"{call.path['date']:%A} {len(call.body)}", hospital_id=call.hospital_id)
+
+    async def forget(_call: Call[None, None]) -> Any:
+        return None
+
+    routes = [
+        Route(
+            "POST", BOOKINGS.replace("hl7-demo", "{hospital_id}"), hold, summary="Hold a seat", tag="bookings",
+            request=NewBooking, response=BookingView, status=201, scopes=("booking",), idempotent=True,
+            errors=("slot_sold_out",), examples={"request": NewBooking(slot_id="s1")},
+        ),
+        Route(
+            "GET", BOOKINGS.replace("hl7-demo", "{hospital_id}"), list_bookings, summary="List bookings", tag="bookings",
+            query=BookingQuery, response=BookingView, scopes=("booking",),
+        ),
+        Route(
+            "PUT", "/v1/hospitals/{hospital_id}/merchant-bills/{date}", put_bill, summary="Deliver a bill", tag="money",
+            request=bytes, accepts=("text/csv",), path_types={"date": dt.date}, response=BookingView, scopes=("booking",),
+            max_body_bytes=2_000,
+        ),
+        Route("DELETE", "/v1/hospitals/{hospital_id}/x", forget, summary="Forget", tag="money", scopes=("booking",)),
+    ]  # fmt: skip
+    keys = Keys()
+    health = Health()
+    app = build_app(
+        [*routes, *documentation_routes(routes, version="0.1.0")],
+        authenticator=Authenticator(keys),
+        hospital_known={"hl7-demo", "fhir-demo", "soap-demo"}.__contains__,
+        translate=lambda error: ApiProblem("store_unavailable") if isinstance(error, StoreDown) else None,
+        health=health,
+        options=options or ApiOptions(max_body_bytes=1_000),
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        async with aiohttp.ClientSession(f"http://{host}:{port}", headers=HEADERS) as session:
+            portal = Portal(session, keys, health, routes)
+            yield portal
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,92 @@
+"""Keys, scopes and hospitals."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from booking.api.auth import ApiClient, Authenticator, digest_api_key, new_api_key
+from booking.api.problems import ApiProblem
+from tests.booking.api.portal import BOOKINGS, KEY, Keys, Portal
+
+LIST = f"{BOOKINGS}?from=2026-01-05"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", "Bearer ", "Basic ZGVtbzpkZW1v", "Bearer wrong", "Bearer café", f"Bearer {'x' * 600}", KEY],
+)
+async def test_request_is_unauthenticated_when_the_key_is_not_good(portal: Portal, authorization: str) -> None:
+    async with portal.session.get(LIST, headers={"Authorization": authorization}) as response:
+        problem = await response.json(content_type=None)
+        assert (response.status, problem["code"]) == (401, "unauthenticated")
+        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+        assert "wrong" not in str(problem)
+
+
+async def test_request_is_forbidden_when_the_scope_is_missing(portal: Portal) -> None:
+    status, problem = await portal.get(LIST, Authorization="Bearer hb_reader_x")
+    assert (status, problem["code"], problem["extra"]) == (403, "forbidden_scope", {"scopes": ["booking"]})
+
+
+async def test_scheme_is_recognised_when_written_in_small_letters(portal: Portal) -> None:
+    status, _ = await portal.get(LIST, Authorization=f"bearer {KEY}")
+    assert status == 200
+
+
+async def test_store_is_asked_once_when_many_requests_come_with_one_key(portal: Portal) -> None:
+    results = await asyncio.gather(*(portal.get(LIST) for _ in range(20)))
+    assert {status for status, _ in results} == {200}
+    assert portal.keys.lookups == 1
+
+
+async def test_key_stops_working_when_revoked_and_the_time_is_over() -> None:
+    now_s = [0.0]
+    keys = Keys()
+    authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
+    assert (await authenticator.authenticate(f"Bearer {KEY}")).id == "portal"
+    keys.clients.clear()
+    now_s[0] = 9.9
+    assert (await authenticator.authenticate(f"Bearer {KEY}")).id == "portal"
+    now_s[0] = 10.0
+    with pytest.raises(ApiProblem, match="unauthenticated"):
+        await authenticator.authenticate(f"Bearer {KEY}")
+
+
+async def test_known_keys_stay_cached_when_somebody_guesses() -> None:
+    keys = Keys()
+    authenticator = Authenticator(keys, size=10)
+    await authenticator.authenticate(f"Bearer {KEY}")
+    for n in range(100):
+        with pytest.raises(ApiProblem):
+            await authenticator.authenticate(f"Bearer guess-{n}")
+    before = keys.lookups
+    await authenticator.authenticate(f"Bearer {KEY}")
+    assert keys.lookups == before
+
+
+async def test_next_request_asks_again_when_the_store_failed() -> None:
+    class Flaky(Keys):
+        async def lookup(self, digest: str) -> ApiClient | None:
+            if self.lookups == 0:
+                self.lookups += 1
+                raise ConnectionError("store down")
+            return await super().lookup(digest)
+
+    authenticator = Authenticator(Flaky())
+    with pytest.raises(ConnectionError):
+        await authenticator.authenticate(f"Bearer {KEY}")
+    assert (await authenticator.authenticate(f"Bearer {KEY}")).id == "portal"
+
+
+def test_keys_differ_and_carry_their_client_when_made() -> None:
+    first, second = new_api_key("portal"), new_api_key("portal")
+    assert first.startswith("hb_portal_")
+    assert first != second
+    assert len(first) >= len("hb_portal_") + 43  # 256 bits in base64url
+
+
+def test_digest_is_sha256_when_a_key_is_stored() -> None:
+    # FIPS 180-4, the example message "abc"
+    assert digest_api_key("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

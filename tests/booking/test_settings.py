@@ -1,0 +1,252 @@
+"""The settings file: defaults, and errors that say file, line, key and what was expected."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from booking.conversion import SettingsError, Where, convert_options
+from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password
+from booking.settings import (
+    Campus,
+    Hospital,
+    Listen,
+    Mode,
+    ReserveBy,
+    Secrets,
+    Service,
+    Settings,
+    StoreSettings,
+    load_settings,
+    parse_listen,
+)
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "hisbridge.example.toml"
+LEAST = """\
+[hospital.h1]
+name = "第一医院"
+
+[hospital.h1.connector.his]
+protocol = "soap"
+profile = "dhc"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "hisbridge.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def problems_of(folder: Path, text: str, **options: Any) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(folder, text), **options)
+    return [problem.replace(str(folder) + "/", "") for problem in caught.value.problems]
+
+
+def test_hospital_begins_read_only_when_little_is_said(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, LEAST))
+    hospital = settings.hospitals["h1"]
+    assert (hospital.id, hospital.name, hospital.mode, hospital.reserve_by) == (
+        "h1",
+        "第一医院",
+        Mode.OBSERVE,
+        ReserveBy.LOCK,
+    )
+    assert (hospital.pay_window_s, hospital.lock_wait_s, hospital.his_settle_s) == (900, 60, 30)
+    assert hospital.connector == {"his": {"protocol": "soap", "profile": "dhc"}}
+    assert hospital.zone.key == "Asia/Shanghai"
+
+
+def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, 'profiles_dir = "p"\n[secrets]\ndata_key_file = "/run/k"\n' + LEAST))
+    assert settings.profiles_dir == str(tmp_path / "p")
+    assert settings.secrets.data_key_file == "/run/k"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            '[service]\nlisten_on = "x"\n',
+            "hisbridge.toml:2: service.listen_on: there is no such setting; did you mean 'listen'?",
+        ),
+        ("[servce]\n", "hisbridge.toml:1: servce: there is no such setting; did you mean 'service'?"),
+        (
+            "[service]\nlisten = 8080\n",
+            "hisbridge.toml:2: service.listen: expected a text in quotes, got a whole number",
+        ),
+        (
+            '[service]\nlisten = "8080"\n',
+            "hisbridge.toml:2: service.listen: expected host:port, for example 127.0.0.1:8080",
+        ),
+        ("[service]\n\nmax_in_flight = 0\n", "hisbridge.toml:3: service.max_in_flight: expected a whole number >= 1"),
+        ('[service]\naccess_log = "some"\n', "service.access_log: not one of the allowed values"),
+        (
+            '[store]\nurl = "mysql://x"\n',
+            "hisbridge.toml:2: store.url: expected sqlite:///file or postgresql://user@host/database",
+        ),
+        ('[store]\nurl = "postgresql://u:secret@h/d"\n', "hisbridge.toml:2: store.url: no password here"),
+        (
+            LEAST + '[hospital.h1.route]\nbook = "hsi"\n',
+            "hospital.h1.route.book: expected the name of one of this hospital's",
+        ),
+        (
+            LEAST + '[hospital.h1.route]\nbok = "his"\n',
+            "hospital.h1.route.bok: there is no such verb; known: book, ping",
+        ),
+        (LEAST.replace('name = "第一医院"', ""), "hospital.h1.name: this setting is required"),
+        (LEAST.replace('name = "第一医院"', 'name="x"\nhorizon_day = 3'), "did you mean 'horizon_days'?"),
+        (
+            LEAST.replace('name = "第一医院"', 'name="x"\nhorizon_days = "3"'),
+            "hospital.h1.horizon_days: expected a whole number",
+        ),
+        (
+            LEAST.replace('name = "第一医院"', 'name="x"\ntime_zone = "Mars/X"'),
+            "hospital.h1.time_zone: expected an IANA",
+        ),
+        (LEAST.replace('name = "第一医院"', 'name="x"\nid = "y"'), "the id is the table's name, [hospital.h1]"),
+        (LEAST.replace("h1", "H_1"), "a hospital's id has 1 to 40 of a-z, 0-9 and -"),
+        (LEAST.replace('protocol = "soap"\n', ""), "hospital.h1.connector.his.protocol: this setting is required"),
+        ('[hospital.h1]\nname = "x"\n', "hisbridge.toml:1: hospital.h1: at least one [hospital.h1.connector.<name>]"),
+        ("hospital = 3\n", "hisbridge.toml:1: hospital: expected a table, got a whole number"),
+        ("[service\n", "hisbridge.toml: not TOML: "),
+    ],
+)
+def test_start_is_refused_with_place_and_reason_when_a_setting_is_wrong(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    found = problems_of(tmp_path, text, verbs={"book", "ping"})
+    assert any(problem in line for line in found), found
+
+
+def test_every_problem_is_told_when_there_are_several(tmp_path: Path) -> None:
+    found = problems_of(tmp_path, "[service]\nx = 1\ny = 2\n" + LEAST.replace("h1", "h2").replace("name", "nam"))
+    assert len(found) == 3
+
+
+def test_value_is_not_shown_when_a_setting_is_wrong(tmp_path: Path) -> None:
+    found = problems_of(tmp_path, '[store]\nurl = "postgresql://u:topsecret@h/d"\nmessages_url = "topsecret"\n')
+    assert "topsecret" not in " ".join(found)
+
+
+def test_file_is_refused_when_absent_or_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        load_settings(tmp_path / "none.toml")
+    (tmp_path / "gbk.toml").write_bytes('[hospital.h1]\nname = "第一医院"'.encode("gbk"))
+    with pytest.raises(SettingsError, match=r"not UTF-8 \(byte 22\)"):
+        load_settings(tmp_path / "gbk.toml")
+
+
+def test_options_of_a_connector_are_checked_when_converted(tmp_path: Path) -> None:
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        protocol: str
+        port: int = 2575
+
+    where = Where(tmp_path / "x.toml", LEAST).at("hospital", "h1", "connector", "his")
+    assert convert_options({"protocol": "hl7v2"}, Options, where).port == 2575
+    with pytest.raises(SettingsError, match=r"x\.toml:4: hospital\.h1\.connector\.his\.prot: .* did you mean 'port'"):
+        convert_options({"protocol": "hl7v2", "prot": 1}, Options, where)
+
+
+@pytest.mark.parametrize(
+    ("text", "listen"),
+    [("127.0.0.1:8080", Listen("127.0.0.1", 8080)), ("[::1]:0", Listen("::1", 0)), (":80", Listen("0.0.0.0", 80))],
+)
+def test_address_is_read_when_well_formed(text: str, listen: Listen) -> None:
+    assert parse_listen(text) == listen
+
+
+# --- the example --------------------------------------------------------------------------------------------------
+
+
+def uncommented() -> dict[str, Any]:
+    """The example with every commented setting switched on."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    return tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
+
+
+def test_example_loads_as_it_is() -> None:
+    settings = load_settings(EXAMPLE)
+    assert settings.service == Service()
+    assert settings.hospitals["first-hospital"].mode is Mode.OBSERVE
+
+
+def test_example_shows_every_setting_when_uncommented() -> None:
+    raw = uncommented()
+    hospital = raw["hospital"]["first-hospital"]
+    shown: dict[type[msgspec.Struct], dict[str, Any]] = {
+        Service: raw["service"],
+        StoreSettings: raw["store"],
+        Secrets: raw["secrets"],
+        Hospital: {**hospital, "id": None},
+        Campus: hospital["campuses"][0],
+        Settings: {**raw, "where": None},
+    }
+    for struct, table in shown.items():
+        assert set(table) == {field.encode_name for field in msgspec.structs.fields(struct)}, struct
+
+
+def test_example_tells_the_true_defaults_when_compared() -> None:
+    raw = uncommented()
+    tables: list[tuple[type[msgspec.Struct], dict[str, Any]]] = [
+        (Service, raw["service"]),
+        (StoreSettings, raw["store"]),
+        (Hospital, raw["hospital"]["first-hospital"]),
+    ]
+    for struct, table in tables:
+        for field in msgspec.structs.fields(struct):
+            if field.name in ("id", "campuses", "connector", "route", "password_file", "his_lock_s"):
+                continue  # required, structured, or without a default
+            if field.default is not msgspec.NODEFAULT:
+                assert table[field.name] == field.default, field.name
+
+
+def test_example_explains_every_setting_in_its_line() -> None:
+    for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+        if re.match(r"^(# )?[a-z_]+ = ", line) and "fetch_reports" not in line:
+            assert re.search(r"\S\s+# \S", line), line
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_read_when_in_files_or_environment(tmp_path: Path) -> None:
+    old, new, digest = new_data_key("2025"), new_data_key("2026"), new_digest_key()
+    (tmp_path / "data").write_text(f"{new}\n{old}\n")
+    (tmp_path / "digest").write_text(f"{digest}\n")
+    settings = Settings(secrets=Secrets(data_key_file=str(tmp_path / "data"), digest_key_file=str(tmp_path / "digest")))
+    keys = read_keys(settings, environ={})
+    assert list(keys.data_keys) == ["2026", "2025"]
+    assert {len(key) for key in keys.data_keys.values()} == {32}
+    from_environment = read_keys(
+        Settings(), environ={"HISBRIDGE_DATA_KEY": f"{new},{old}", "HISBRIDGE_DIGEST_KEY": digest}
+    )
+    assert from_environment.data_keys == keys.data_keys
+    assert from_environment.digest_key == keys.digest_key
+    assert new.split(":")[1] not in repr(keys)
+
+
+@pytest.mark.parametrize("data", ["", "k1", "k1:AAAA", "AAAA", "k1:not base64!", ":" + "A" * 43 + "="])
+def test_data_key_is_refused_without_being_shown_when_malformed(data: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_keys(Settings(), environ={"HISBRIDGE_DATA_KEY": data, "HISBRIDGE_DIGEST_KEY": new_digest_key()})
+    assert "AAAA" not in str(caught.value)
+
+
+def test_start_is_refused_when_there_are_no_keys() -> None:
+    with pytest.raises(SettingsError, match=r"secrets\.data_key_file"):
+        read_keys(Settings(), environ={})
+
+
+def test_store_password_is_the_line_of_its_file_when_set(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    settings = Settings(store=StoreSettings(password_file=str(tmp_path / "password")))
+    assert read_store_password(settings, environ={}) == "s3cret"
+    assert read_store_password(settings, environ={"HISBRIDGE_STORE_PASSWORD": "other"}) == "other"
+    assert read_store_password(Settings(), environ={}) is None
