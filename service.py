@@ -13,7 +13,7 @@ import importlib
 import importlib.metadata
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -26,6 +26,7 @@ from booking.api.auth import Authenticator
 from booking.api.context import Context, translate
 from booking.api.documentation import documentation_routes
 from booking.api.routes import api_routes
+from booking.commands import wake_topic
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
 from booking.secrets import read_keys, read_store_password
@@ -69,6 +70,7 @@ class Service:
         self.addresses: dict[str, tuple[str, int]] = {}
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._reads: list[asyncio.Task[None]] = []
         self._runners: list[web.AppRunner] = []
         self._workers: list[OutboxWorker] = []
         self.links: dict[str, HospitalLink] = {}
@@ -114,7 +116,8 @@ class Service:
         worker = OutboxWorker(self.store, hospital, link)
         self._workers.append(worker)
         self._spawn(worker.run(self._stopping), f"outbox {hospital.id}")
-        self._spawn(Puller(self.store, hospital, link).run(self._stopping), f"pull {hospital.id}")
+        pull = self._spawn(Puller(self.store, hospital, link).run(self._stopping), f"pull {hospital.id}")
+        self._reads.append(pull)
         for measure in (worker.measure, inbox.measure):
             self._spawn(
                 repeat(self._stopping, MEASURE_EVERY_S, measure, name="measure", hospital_id=hospital.id), "measure"
@@ -155,13 +158,16 @@ class Service:
             ) from e
         host, port = runner.addresses[0][:2]
         self.addresses[name] = (host, port)
-        log.info("listening", listener=name, address=f"{host}:{port}")
+        log.info("listening", listener=name, on=f"{host}:{port}")
 
-    def _spawn(self, work: object, name: str) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        if not isinstance(task, asyncio.Task):
+            raise TypeError(f"{name} is not a coroutine")
         task.set_name(name)
         task.add_done_callback(self._ended)
         self._tasks.append(task)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A background task must not end before we stop; one that fails makes the process unready, and says so."""
@@ -184,6 +190,10 @@ class Service:
         for runner in self._runners:
             await runner.cleanup()
         self._stopping.set()
+        for hospital_id in self.settings.hospitals:
+            self.store.bell.ring(wake_topic(hospital_id))
+        for task in self._reads:
+            task.cancel()  # a fetch that is cut off changes nothing
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.service.drain_s)
         for worker in self._workers:

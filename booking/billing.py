@@ -126,8 +126,8 @@ async def bills_of(tx: Tx, person: Person) -> list[BillRow]:
 async def pay_bill(tx: Tx, bill: BillRow, payment: Payment, *, client_id: str, offered: bool) -> PaymentRow:
     """Record money for a bill and queue its settlement; the same report again gives the same row.
 
-    Raises Refusal(payment_conflict) for money that was reported for something else, and Refusal(not_offered_by_hospital)
-    where the hospital cannot be told of payments: then nothing is recorded, since nothing should have been taken.
+    `offered` says whether the hospital can be told of payments; where it cannot, the money is recorded and falls due as a
+    refund. Raises Refusal(payment_conflict) for money that was reported for something else.
     """
     known = await find_payment(tx, payment.channel, payment.trade_no)
     if known is not None:

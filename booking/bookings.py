@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import select
 
+from booking.commands import close_flying
 from booking.errors import Refusal
 from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
 from booking.money import PaymentRow, find_payment, kept_payment, record_payment, set_settlement
@@ -216,15 +217,45 @@ async def find_by_order(tx: Tx, order_no: str) -> Booking | None:
 async def hear_registration(tx: Tx, hospital: Hospital, booking: Booking, told: Registration) -> bool:
     """Apply the HIS's unasked word on one of our bookings; False when it changes nothing here.
 
-    What a command of ours is asking for at this moment is left to the command's own outcome.
+    News that answers the command under way settles it (SIU with SCH-1 = our key, where nothing can be asked); any other news
+    waits for the command's own outcome.
     """
+    if await _settles(tx, hospital, booking, told):
+        return True
     booking.registration = _merge(booking.registration, told)
     booking.his_refs = {**booking.his_refs, **told.his_refs}
     event = _NEWS.get(told.status)
+    if event == Event.HIS_REGISTERED and not await _counts_as_registered(tx, hospital, booking):
+        event = None
     if event is None or (event, booking.axes) not in TABLE:
         await save_booking(tx, booking)
         return False
     await apply(tx, hospital, booking, event, reason="his" if event == Event.HIS_RELEASED else None)
+    return True
+
+
+async def _counts_as_registered(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
+    """Where we book unpaid, the HIS's "booked" is our own unpaid booking, not a registration, until money is there."""
+    if hospital.reserve_by != "book" or booking.fee_fen == 0:
+        return True
+    return await kept_payment(tx, booking_id=booking.id) is not None
+
+
+async def _settles(tx: Tx, hospital: Hospital, booking: Booking, told: Registration) -> bool:
+    """Settle the command under way if this is its outcome; False when it is not, or nothing has left yet."""
+    if booking.his_command_status not in (CommandStatus.SENT, CommandStatus.UNKNOWN):
+        return False
+    answers = {
+        Command.LOCK: (RegistrationStatus.LOCKED, RegistrationStatus.REGISTERED),
+        Command.REGISTER: (RegistrationStatus.REGISTERED,),
+        Command.UNLOCK: (RegistrationStatus.RELEASED, RegistrationStatus.ENTERED_IN_ERROR),
+        Command.CANCEL: (RegistrationStatus.RELEASED, RegistrationStatus.ENTERED_IN_ERROR),
+    }.get(booking.his_command, ())
+    if told.status not in answers or not await close_flying(tx, booking.line):
+        return False
+    booking.needs_attention = False
+    result = CommandResult(accepted=True, his_refs=told.his_refs, registration=told)
+    await settle_command(tx, hospital, booking, result)
     return True
 
 

@@ -51,6 +51,27 @@ async def queue_command(
     return row_id
 
 
+async def close_flying(tx: Tx, line: str) -> bool:
+    """The HIS has told us the outcome of a line's command unasked: close it, so that the worker's own word comes too late."""
+    return bool(
+        await tx.run(
+            update(outbox)
+            .where(
+                outbox.c.hospital_id == tx.hospital_id,
+                outbox.c.line == line,
+                outbox.c.status.in_(("sent", "unknown", "dead")),
+            )
+            .values(
+                status="done",
+                attempt=outbox.c.attempt + 1,
+                lease_until_ms=None,
+                reason="told by the HIS",
+                updated_ms=tx.now_ms,
+            )
+        )
+    )
+
+
 async def drop_queued(tx: Tx, line: str) -> bool:
     """Drop the queued command of a line; False if there is none that never left."""
     return bool(

@@ -65,7 +65,10 @@ async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]
 
 
 async def number_events(store: Store, *, limit: int = 500) -> int:
-    """Give numbers to committed events, in order of their ids; returns how many."""
+    """Give numbers to committed events, in order of their ids; returns how many. Writes nothing when there is nothing new."""
+    async with store.read() as tx:
+        if await tx.first(select(events.c.id).where(events.c.seq.is_(None)).limit(1)) is None:
+            return 0
     async with store.write(SEQUENCER) as tx:
         ids = [
             r["id"]

@@ -41,7 +41,7 @@ def read_keys(settings: Settings, *, environ: Mapping[str, str] = os.environ) ->
     if data is None or digest is None:
         raise SettingsError(
             "secrets: set secrets.data_key_file and secrets.digest_key_file (or HISBRIDGE_DATA_KEY and "
-            "HISBRIDGE_DIGEST_KEY); `hisbridge keys` makes them"
+            "HISBRIDGE_DIGEST_KEY); `hisbridge secrets` makes them"
         )
     keys: dict[str, bytes] = {}
     for line in data.replace(",", "\n").split():

@@ -215,7 +215,11 @@ def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] |
     folder = where.file.parent
     return Settings(
         service=file.service,
-        store=file.store,
+        store=StoreSettings(
+            url=_database_beside(folder, file.store.url),
+            messages_url=_database_beside(folder, file.store.messages_url),
+            password_file=_beside(folder, file.store.password_file),
+        ),
         secrets=Secrets(
             data_key_file=_beside(folder, file.secrets.data_key_file),
             digest_key_file=_beside(folder, file.secrets.digest_key_file),
@@ -284,3 +288,11 @@ def _file_problems(file: _File, where: Where) -> Iterator[str]:
 
 def _beside(folder: Path, name: str | None) -> str | None:
     return None if name is None else str(folder / name)
+
+
+def _database_beside(folder: Path, url: str) -> str:
+    """A SQLite file lies beside the settings file too, wherever the program was started from."""
+    scheme, _, name = url.partition(":///")
+    if not scheme.startswith("sqlite") or not name:
+        return url
+    return f"{scheme}:///{(folder / name).as_posix()}"

@@ -99,8 +99,9 @@ def judge(verb: Verb, outcome: Outcome) -> Verdict:
             return Verdict.unknown("already exists at the HIS", soon=True)
         case Rejected(code="already_done") if verb in _RELEASES:
             return Verdict.accepted()
-        case Rejected(code="not_found") if verb == Verb.UNLOCK_SLOT:
-            return Verdict.accepted()
+        case Rejected(code="not_found") if verb in _RELEASES:
+            # Gone already, or not committed yet: two looks will tell.
+            return Verdict.unknown("the HIS does not know it", soon=True)
         case Rejected(code=code, retryable=retryable):
             if retryable or code in ("not_sent", "busy", "not_open_yet"):
                 return Verdict.again(code)

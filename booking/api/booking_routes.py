@@ -18,7 +18,7 @@ from booking.store.bell import wait_for_ring
 from booking.store.engine import Tx
 from mappings.canonical import Payment
 
-POLL_S = 0.5  # how long a change made by another process may stay unseen by a waiting request
+POLL_S = 1.0  # how long a change made by another process may stay unseen by a waiting request
 
 
 class BookingHandlers:

@@ -51,7 +51,8 @@ class Tx:
     async def all(self, statement: Any, params: Any = None) -> list[dict[str, Any]]:
         """Every row as a dictionary."""
         result = await self.conn.execute(statement, params)
-        names = [str(name) for name in result]  # SQLAlchemy's own str subclass is not a str to msgspec
+        # SQLAlchemy's own str subclass is not a str to msgspec. Iterating a Result gives its rows, not its keys.
+        names = [str(name) for name in result.keys()]  # noqa: SIM118
         return [dict(zip(names, row, strict=True)) for row in result]
 
     async def first(self, statement: Any, params: Any = None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from connectors.fhir.exchange import Exchange
 from connectors.fhir.validation import Mode
 from connectors.port import Connector
 from mappings.profile import load_profile
-from monitoring.metrics import count_decode_fallback
+from monitoring.metrics import connector_up, count_decode_fallback
 
 __all__ = ["FhirConnector", "Options", "create"]
 
@@ -46,6 +46,7 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         raise ValueError(f"profile {options.profile} is for {profile.protocol}, not for fhir")
     if urlsplit(options.base_url).scheme not in ("http", "https") or not urlsplit(options.base_url).netloc:
         raise ValueError("base_url: the FHIR server's [base], as in https://his.example/fhir")
+    up = connector_up.labels(hospital=hospital.id, connector=name)
     client = FhirClient(
         Settings(
             base_url=options.base_url,
@@ -56,6 +57,7 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
             connect_timeout_s=options.connect_timeout_s,
         ),
         lambda kind: count_decode_fallback(hospital.id, name, kind),
+        lambda answered: up.set(1 if answered else 0),
     )
     connection = {**profile.connection, **options.connection}
     exchange = Exchange(hospital, name, client, compile_calls(profile), connection, options.validation)

@@ -75,12 +75,18 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FhirClient:
-    """Requests to one FHIR server. `on_fallback` is told the decoder that read a mislabelled reply."""
+    """Requests to one FHIR server.
 
-    def __init__(self, settings: Settings, on_fallback: Callable[[str], None]) -> None:
+    `on_fallback` is told the decoder that read a mislabelled reply, `on_answer` whether the server answered at all.
+    """
+
+    def __init__(
+        self, settings: Settings, on_fallback: Callable[[str], None], on_answer: Callable[[bool], None]
+    ) -> None:
         self._settings = settings
         self._base = URL(settings.base_url.rstrip("/") + "/")
         self._on_fallback = on_fallback
+        self._on_answer = on_answer
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -197,9 +203,11 @@ class FhirClient:
                 allow_redirects=False,
                 trace_request_ctx=progress,
             ) as response:
+                self._on_answer(True)
                 data = await self._read_body(response)
                 return self._reply(response, data, any_type=any_type)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._on_answer(False)
             reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
             raise (ReplyLost if progress.connected else NotSent)(reason) from error
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -22,6 +23,9 @@ PROTOCOLS = {"hl7-demo": "HL7 v2", "fhir-demo": "FHIR R4", "soap-demo": "SOAP (D
 KEY = "demo-portal-key"
 READY_WITHIN_S = 30.0
 
+WIDE = 165  # columns from which on a cell says what the step has shown; below, a tick
+SHORT = {"departments": "depts", "registered": "regd", "cancelled": "cancel", "patient": "person"}
+
 Prepare = Callable[[Path], Awaitable[None]]
 """Makes the secrets and the API key of an installation whose settings file is given."""
 
@@ -29,7 +33,8 @@ Prepare = Callable[[Path], Awaitable[None]]
 class Board:
     """What the table shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
+        self._width = width
         self._cells: dict[str, list[str]] = {h: [] for h in HOSPITALS}
         self._failed: dict[str, str] = {}
 
@@ -44,18 +49,25 @@ class Board:
         return [f"{hospital}: {STEPS[len(self._cells[hospital])]}: {text}" for hospital, text in self._failed.items()]
 
     def __rich__(self) -> Table:
-        table = Table(title="hisbridge: one booking API, three hospitals", title_justify="left", expand=False)
+        wide = self._width >= WIDE
+        table = Table(
+            title="hisbridge: one booking API, three hospitals",
+            title_justify="left",
+            box=box.ROUNDED if wide else box.SIMPLE,
+            padding=(0, 1) if wide else (0, 0),
+        )
         table.add_column("hospital", style="bold", no_wrap=True)
         for step in STEPS:
-            table.add_column(step)
+            table.add_column(step if wide else SHORT.get(step, step), no_wrap=not wide)
         for hospital_id, cells in self._cells.items():
-            shown = [f"[green]✓[/] {text}" for text in cells]
+            shown = [f"[green]✓[/] {text}" if wide else "[green]✓[/]" for text in cells]
             if hospital_id in self._failed:
                 shown.append("[red]✗[/]")
             elif len(cells) < len(STEPS):
                 shown.append("[yellow]…[/]")
             shown += [""] * (len(STEPS) - len(shown))
-            table.add_row(f"{hospital_id}\n[dim]{PROTOCOLS[hospital_id]}[/]", *shown)
+            name = f"{hospital_id}\n[dim]{PROTOCOLS[hospital_id]}[/]" if wide else hospital_id
+            table.add_row(name, *shown)
         return table
 
 
@@ -87,10 +99,11 @@ async def _in_folder(
     began = time.monotonic()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
         await _until_ready(session, f"http://127.0.0.1:{admin_port}/readyz", service, log)
-        board = Board()
+        board = Board(console.width)
         with Live(board, console=console, refresh_per_second=8):
             await asyncio.gather(*(_walk(session, base_url, stage, h, board) for h in HOSPITALS))
     took_s = time.monotonic() - began
+    console.print()
     if board.failures:
         for text in board.failures:
             console.print(f"[red]failed[/] {text}")

@@ -22,7 +22,7 @@ STEPS = (
     "bill",
     "report",
     "cancelled",
-    "stopped 停诊",
+    "停诊",
 )
 
 # A made-up resident of a made-up birthday; the check character is right (GB 11643).

@@ -325,9 +325,12 @@ class Store:
                 for item in told
                 if item["request"]["reference"] == f"Appointment/{visit.no}" and item["status"] == "active"
             ]
-            if not paid:
+            if not paid and visit.fee_fen:
                 raise Refusal("state", "not paid")
-            self.hospital.pay(visit.no, fen(paid[0]["amount"]), paid[0]["payment"]["identifier"]["value"])
+            amount, trade_no = 0, ""
+            if paid:
+                amount, trade_no = fen(paid[0]["amount"]), paid[0]["payment"]["identifier"]["value"]
+            self.hospital.pay(visit.no, amount, trade_no)
         else:
             raise Refusal("state", "no such change of status")
 

@@ -38,6 +38,7 @@ from mappings.canonical import (
     Settlement,
     StopScope,
 )
+from monitoring.metrics import REGISTRY
 from tests.connectors.fhir.fhir_hospital import (
     ORDER_NO,
     PERSON,
@@ -417,6 +418,8 @@ async def test_his_is_unavailable_and_writes_are_not_sent_when_nobody_listens() 
     async with hospital() as (simulator, connector):
         order: Order = await booked_order(connector)
         due = await bill_payment(simulator, connector)
+        up = {"hospital": "fhir-demo", "connector": "his"}
+        assert REGISTRY.get_sample_value("hisbridge_connector_up", up) == 1
         await simulator.close()
         with pytest.raises(HisUnavailable) as failed:
             await connector.fetch_slots(window(), [])
@@ -430,6 +433,7 @@ async def test_his_is_unavailable_and_writes_are_not_sent_when_nobody_listens() 
         ):
             assert isinstance(outcome, Rejected)
             assert (outcome.code, outcome.retryable) == ("not_sent", True)
+        assert REGISTRY.get_sample_value("hisbridge_connector_up", up) == 0
 
 
 async def test_simulator_runs_as_a_program_and_ends_well_on_sigterm() -> None:

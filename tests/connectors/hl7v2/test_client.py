@@ -138,7 +138,7 @@ async def test_connection_is_made_anew_when_the_his_closed_it_while_idle(
     await pool.request(request("M1"), "M1", 2.0)
     his.writers[0].close()
     async with asyncio.timeout(2):
-        while up[-1]:
+        while up[-1]:  # noqa: ASYNC110 - the pool tells by calling, not by an event
             await asyncio.sleep(0.01)
     # Nothing was written into the dead connection: the request is sent once, on a new one.
     await pool.request(request("M2"), "M2", 2.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def feed(deframer: Deframer, *reads: bytes) -> list[FrameEvent]:
 def test_messages_come_out_whole_when_the_stream_is_cut_anywhere(payloads: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(frame(payload) for payload in payloads)
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
-    reads = [stream[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    reads = [stream[start:stop] for start, stop in pairwise(places)]
     assert feed(Deframer(1000), *reads) == [Frame(payload) for payload in payloads]
 
 
@@ -80,8 +82,8 @@ def test_too_large_frame_gives_way_when_a_new_message_begins() -> None:
 
 def test_open_frame_is_known_while_its_end_is_missing() -> None:
     deframer = Deframer(100)
-    assert not deframer.in_frame
-    feed(deframer, b"\x0babc")
-    assert deframer.in_frame
-    feed(deframer, b"\x1c")
-    assert not deframer.in_frame
+    seen = [deframer.in_frame]
+    for data in (b"\x0babc", b"\x1c"):
+        feed(deframer, data)
+        seen.append(deframer.in_frame)
+    assert seen == [False, True, False]

@@ -32,17 +32,20 @@ class Inbox:
     def __init__(self) -> None:
         self.events: list[AnyEvent] = []
         self.problems: list[str] = []
+        self.news = asyncio.Event()
 
     async def __call__(self, inbound: Inbound) -> Applied:
         self.events += inbound.events
         if inbound.problem:
             self.problems.append(inbound.problem)
+        self.news.set()
         return Applied()
 
     async def wait_for(self, enough: Callable[[list[AnyEvent]], bool]) -> None:
         async with asyncio.timeout(5):
             while not enough(self.events):
-                await asyncio.sleep(0.01)
+                self.news.clear()
+                await self.news.wait()
 
 
 async def test_pushed_news_become_events(make_connector: MakeConnector) -> None:

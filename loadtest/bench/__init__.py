@@ -1,0 +1,1 @@
+"""Figures that anybody can get again with `make bench`."""
