@@ -209,7 +209,8 @@ def _write_secrets(data_key: Path, digest_key: Path) -> None:
 def _print_rows(rows: list[dict[str, str]], columns: tuple[str, ...]) -> None:
     table = Table()
     for column in columns:
-        table.add_column(column, no_wrap=column == "id")  # an id is there to be copied: it is never cut
+        # An id is there to be copied: it is never cut.
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in rows:
         table.add_row(*(row[c] for c in columns))
     out.print(table if rows else "There are none.")

@@ -35,6 +35,7 @@ class HoldFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     now_ms: int
     mode: str
+    offered: bool = True
     slot_known: bool = True
     patient_known: bool = True
     stopped: bool = False
@@ -53,6 +54,8 @@ def decide_hold(facts: HoldFacts) -> seats.Seats | str:
         return "hospital_observe_only"
     if facts.mode == "paused":
         return "hospital_paused"
+    if not facts.offered:
+        return "not_offered_by_hospital"
     if not facts.slot_known:
         return "slot_unknown"
     if not facts.patient_known:
@@ -72,13 +75,22 @@ def decide_hold(facts: HoldFacts) -> seats.Seats | str:
     return seats.hold(facts.seats) or "slot_sold_out"
 
 
-async def hold_slot(tx: Tx, hospital: Hospital, request: HoldRequest) -> Booking:
-    """Take a seat and queue its lock. Raises Refusal; nothing is written then."""
+def lock_verb(hospital: Hospital) -> str:
+    """The verb by which this hospital holds a seat."""
+    return "lock_slot" if hospital.reserve_by == "lock" else "book"
+
+
+async def hold_slot(tx: Tx, hospital: Hospital, request: HoldRequest, *, offered: bool = True) -> Booking:
+    """Take a seat and queue its lock. `offered` says whether the hospital can lock at all.
+
+    Raises Refusal; nothing is written then.
+    """
     slot = await _slot(tx, request.slot_id)
     patient = await _patient(tx, request)
     facts = HoldFacts(
         now_ms=tx.now_ms,
         mode=hospital.mode,
+        offered=offered,
         slot_known=slot is not None,
         patient_known=patient is not None,
         shown_fee_fen=request.fee_fen,
@@ -104,7 +116,7 @@ async def hold_slot(tx: Tx, hospital: Hospital, request: HoldRequest) -> Booking
     await queue_command(
         tx,
         line=booking.line,
-        verb="lock_slot" if hospital.reserve_by == "lock" else "book",
+        verb=lock_verb(hospital),
         subject_id=booking.id,
         waits_for=f"person:{booking.person_id}" if patient["his_state"] == "pending" else None,
     )

@@ -10,7 +10,7 @@ from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.present import booking_view
 from booking.api.routing import Call, Reply, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
-from booking.inventory import HoldRequest, hold_slot
+from booking.inventory import HoldRequest, hold_slot, lock_verb
 from booking.money import payments_of, refunds_of
 from booking.moves import topic
 from booking.records import Booking
@@ -29,6 +29,7 @@ class BookingHandlers:
 
     async def hold(self, call: Call[None, NewBooking]) -> Reply:
         hospital, body = self._context.hospital(call), call.body
+        offered = self._context.live.capabilities(hospital.id)[lock_verb(hospital)] == "native"
 
         async def work(tx: Tx) -> BookingView:
             booking = await hold_slot(
@@ -41,6 +42,7 @@ class BookingHandlers:
                     patient_id=body.patient_id,
                     fee_fen=body.fee_fen,
                 ),
+                offered=offered,
             )
             return booking_view(booking, tx.now_ms, hospital.zone)
 
@@ -125,6 +127,7 @@ def booking_routes(context: Context) -> list[Route]:
     hold_errors = (
         "slot_sold_out", "slot_not_released", "schedule_stopped", "slot_in_past", "duplicate_booking", "price_changed",
         "slot_unknown", "patient_unknown", "patient_rejected", "hospital_paused", "hospital_observe_only",
+        "not_offered_by_hospital",
     )  # fmt: skip
     return [
         Route("POST", of, handlers.hold, summary="Hold a seat", tag="bookings", request=NewBooking, response=BookingView,

@@ -28,7 +28,7 @@ def derived_id(prefix: str, *parts: str) -> str:
 def new_order_no(now_ms: int) -> str:
     """The number that a HIS sees: 20 digits, because old systems cut longer ones.
 
-    12 digits of the second, 8 random ones; unique per hospital by the store's own index, so a caller retries on the
-    (1 in 100,000,000 within one second) collision.
+    10 digits of the second, 10 random ones. The first is never 0 (from 2001 to 2286): some systems strip leading zeros.
+    Unique per hospital by the store's own index.
     """
-    return f"{now_ms // 1000:012d}{secrets.randbelow(10**8):08d}"
+    return f"{now_ms // 1000:010d}{secrets.randbelow(10**10):010d}"

@@ -93,7 +93,7 @@ class HL7v2Connector:
 
     def traits(self, verb: Verb) -> VerbTraits:
         spec = self.profile.verbs.get(verb.value)
-        if spec is None:
+        if spec is None or not self._can_carry(spec.capability):
             return VerbTraits()
         return VerbTraits(
             capability=Capability(spec.capability),
@@ -101,6 +101,12 @@ class HL7v2Connector:
             key=IdempotencyKey(spec.key),
             timeout_s=self._timeouts_s.get(verb.value, spec.timeout_s),
         )
+
+    def _can_carry(self, capability: str) -> bool:
+        """What the profile offers needs a HIS to ask (`host`) or a listener to be told (`listen_port`)."""
+        if capability == Capability.NATIVE:
+            return self.settings.host is not None
+        return capability != Capability.PUSHED or self.settings.listen_port is not None
 
     async def start(self) -> None:
         """Nothing to open: connections are made at the first request and kept."""

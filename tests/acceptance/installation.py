@@ -3,6 +3,7 @@
     async with run_installation(folder) as site:            # the service in this process
         booking = await site.book("soap-demo")
     async with lay_out(folder) as site:                     # only hospitals, settings and keys; then, as often as needed:
+        async with run_service(site): ...                   # the service in this process, or
         async with run_process(site) as process: ...        # `python -m service` as a process of its own
 
 Everything is looked at as a portal, an operator or the hospital would see it: over HTTP.
@@ -59,7 +60,7 @@ QUICK: Mapping[str, Any] = {
 }
 CALL_TIMEOUT_S = 1.5
 _SLOW_READS = ("fetch_schedules", "fetch_slots", "fetch_stops", "fetch_departments", "fetch_practitioners")
-_TIMEOUTS_S = {verb.value: 10.0 if verb.value in _SLOW_READS else CALL_TIMEOUT_S for verb in Verb}
+_TIMEOUTS_S = {verb.value: 5.0 if verb.value in _SLOW_READS else CALL_TIMEOUT_S for verb in Verb}
 
 Simulator = hl7.HL7Simulator | fhir.FhirSimulator | soap.SoapSimulator
 
@@ -335,8 +336,8 @@ class Installation:
 
     async def walk(self, hospital_id: str) -> None:
         """Everything that a patient needs of a hospital that is well: departments, a booking, its cancellation."""
-        departments = await self.portal().get(f"/v1/hospitals/{hospital_id}/departments")
-        assert len(departments["items"]) == 3
+        departments = f"/v1/hospitals/{hospital_id}/departments"
+        await until(lambda: self.portal().get(departments), lambda d: len(d["items"]) == 3, what="the departments")
         booking = await self.booked(hospital_id)
         await self.cancel(hospital_id, booking)
         await self.becomes(hospital_id, booking, state="cancelled", his_state="released", payment_state="refund_due")
@@ -450,14 +451,20 @@ async def add_keys(config: Path) -> None:
 @asynccontextmanager
 async def run_installation(folder: Path, **options: Any) -> AsyncIterator[Installation]:
     """`lay_out`, and the service in this process, ready to sell at all three hospitals."""
-    async with lay_out(folder, **options) as site:
-        running = service.Service(service.read_settings(site.config))
-        await running.start()
-        try:
-            async with _connected(site, running.addresses["api"], running.addresses["admin"]):
-                yield site
-        finally:
-            await running.stop()
+    async with lay_out(folder, **options) as site, run_service(site):
+        yield site
+
+
+@asynccontextmanager
+async def run_service(site: Installation) -> AsyncIterator[service.Service]:
+    """The service of this installation in this process."""
+    running = service.Service(service.read_settings(site.config))
+    await running.start()
+    try:
+        async with _connected(site, running.addresses["api"], running.addresses["admin"]):
+            yield running
+    finally:
+        await running.stop()
 
 
 @asynccontextmanager
@@ -531,7 +538,7 @@ async def run_process(site: Installation) -> AsyncIterator[ServiceProcess]:
     process = ServiceProcess(started, log)
     try:
         await process.event("ready")
-        listening = {e["listener"]: e["address"] for e in process.events() if e.get("event") == "listening"}
+        listening = {e["listener"]: e["on"] for e in process.events() if e.get("event") == "listening"}
         addresses = {name: (host, int(port)) for name, (host, _, port) in _split(listening).items()}
         async with _connected(site, addresses["api"], addresses["admin"]):
             yield process

@@ -77,12 +77,15 @@ class Bridge:
         await writer.wait_closed()
         return answers
 
-    async def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
         headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": str(uuid.uuid4())}
         async with self._session.request(method, self._base + path, json=body, headers=headers) as response:
-            answer: dict[str, Any] = await response.json(content_type=None)
-            assert response.status < 300, answer
-            return answer
+            return response.status, await response.json(content_type=None)
+
+    async def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        status, answer = await self.ask(method, path, body)
+        assert status < 300, answer
+        return answer
 
     async def bind(self, hospital: str, name: str, mrn: str) -> str:
         """A portal binds a patient by the hospital's own number; the patient's id."""
@@ -208,6 +211,16 @@ async def test_a_bill_is_taken_or_set_aside_when_its_currency_fits_or_not(bridge
     (aside,) = await list_messages(bridge.running.messages, "cny", state="quarantined")
     assert (aside.message_type, aside.control_id) == ("DFT^P03", "MSG00001")
     assert "USD" in (aside.reason or "")
+
+
+async def test_what_a_hospital_cannot_do_is_said_when_it_only_sends(bridge: Bridge) -> None:
+    """Neither hospital here can be asked anything: nothing is emulated."""
+    (usd,) = [h for h in (await bridge.call("GET", ""))["items"] if h["id"] == "usd"]
+    assert (usd["capabilities"]["fetch_bills"], usd["capabilities"]["lock_slot"]) == ("pushed", "off")
+    patient = await bridge.bind("usd", "Test A Test", "1")
+    body = {"user_ref": "u1", "slot_id": "sl_1", "patient_id": patient}
+    status, problem = await bridge.ask("POST", "/usd/bookings", body)
+    assert (status, problem["code"]) == (409, "not_offered_by_hospital")
 
 
 async def test_a_message_gets_its_first_answer_when_it_is_sent_again(bridge: Bridge, corpus: Path) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+import connectors.fhir
+import connectors.hl7v2
+import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
 from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password
 from booking.settings import (
@@ -180,6 +183,7 @@ def test_example_loads_as_it_is() -> None:
 def test_example_shows_every_setting_when_uncommented() -> None:
     raw = uncommented()
     hospital = raw["hospital"]["first-hospital"]
+    common = {"timeout_s": {}, "max_message_bytes": 0}  # shown once, with the first connector
     shown: dict[type[msgspec.Struct], dict[str, Any]] = {
         Service: raw["service"],
         StoreSettings: raw["store"],
@@ -187,6 +191,9 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         Hospital: {**hospital, "id": None},
         Campus: hospital["campuses"][0],
         Settings: {**raw, "where": None},
+        connectors.soap.Options: {**hospital["connector"]["his"]},
+        connectors.hl7v2.Options: {**common, **hospital["connector"]["lab"]},
+        connectors.fhir.Options: {**common, **hospital["connector"]["fhir"]},
     }
     for struct, table in shown.items():
         assert set(table) == {field.encode_name for field in msgspec.structs.fields(struct)}, struct

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import pytest
+
+from booking.settings import Hospital
+from tests.booking.world import make_hospital
+from tests.stores import database, engine, messages, postgres_originals, sqlite_originals, store, wall
+
+__all__ = ["database", "engine", "messages", "postgres_originals", "sqlite_originals", "store", "wall"]
+
+
+@pytest.fixture
+def hospital() -> Hospital:
+    """A live hospital that locks and then registers."""
+    return make_hospital()
