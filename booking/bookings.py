@@ -189,8 +189,8 @@ async def note_sent(tx: Tx, booking: Booking) -> None:
     """A command of this booking is about to leave: from now on its outcome is open."""
     if booking.his_command == Command.LOCK and booking.lock_sent_ms is None:
         booking.lock_sent_ms = tx.now_ms
-    if booking.his_command in (Command.UNLOCK, Command.CANCEL):
-        booking.unlock_sent_ms = tx.now_ms
+    if booking.his_command in (Command.UNLOCK, Command.CANCEL) and booking.unlock_sent_ms is None:
+        booking.unlock_sent_ms = tx.now_ms  # the first attempt counts: it may be the one that freed the seat
     await note_command(tx, booking, CommandStatus.SENT)
 
 
@@ -277,6 +277,8 @@ async def stop_bookings(
         query = query.where(bookings.c.slot_id.in_(slot_ids))
     if order_no is not None:
         query = query.where(bookings.c.order_no == order_no)
+    if schedule_id is None and slot_ids is None and order_no is None:
+        raise ValueError("a stop names a schedule, slots or an order")
     event = Event.STOPPED_AND_RELEASED if released else Event.STOPPED
     moved = 0
     for row in await tx.all(query):

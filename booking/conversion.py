@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -49,7 +50,7 @@ def convert_options(raw: Mapping[str, Any], options_type: type[T], where: Where)
     try:
         return msgspec.convert(raw, options_type, strict=True)
     except msgspec.ValidationError as error:
-        raise SettingsError(_explain(str(error), where)) from None
+        raise SettingsError(_explain(str(error), where, options_type)) from None
 
 
 def _unknown_keys(raw: Mapping[str, Any], struct: Any, where: Where) -> Iterator[str]:
@@ -97,7 +98,7 @@ _TYPES = {
 }
 
 
-def _explain(message: str, where: Where) -> str:
+def _explain(message: str, where: Where, options_type: Any) -> str:
     """msgspec's message in words, with our path."""
     match = _AT.match(message)
     text, path = (match["text"], match["path"] or "") if match else (message, "")
@@ -107,10 +108,29 @@ def _explain(message: str, where: Where) -> str:
     if missing:
         return f"{place.at(missing['key'])}: this setting is required"
     if text.startswith("Invalid enum value"):
-        text = "not one of the allowed values; hisbridge.example.toml lists them"
+        text = f"expected one of {', '.join(_allowed(options_type, steps))}"
     words = re.sub(r"`(\w+)`", lambda found: _TYPES.get(found[1], found[1]), text)
     words = re.sub(r"`([^`]*\|[^`]*)`", lambda found: _alternatives(found[1]), words)
     return f"{place}: {words[0].lower()}{words[1:]}"
+
+
+def _allowed(annotation: Any, steps: list[str]) -> list[str]:
+    """The values that the enum or Literal at the end of `steps` knows."""
+    for step in steps:
+        struct = _struct_in(annotation)
+        if struct is not None:
+            types = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+            annotation = types.get(step, annotation)
+    return list(_values_of(annotation))
+
+
+def _values_of(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        yield from (str(member.value) for member in annotation)
+    elif isinstance(annotation, str):  # a value of a Literal
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _values_of(inner)
 
 
 def _alternatives(types: str) -> str:

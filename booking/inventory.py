@@ -13,6 +13,7 @@ from booking.commands import queue_command
 from booking.errors import Refusal
 from booking.lifecycle import Command, CommandStatus, HisState, State
 from booking.moves import insert_booking, save_seats
+from booking.people import load_person
 from booking.records import Booking
 from booking.settings import Hospital
 from booking.store.engine import Tx
@@ -43,7 +44,7 @@ class HoldFacts(msgspec.Struct, frozen=True, kw_only=True):
     opens_at_ms: int | None = None
     fee_fen: int = 0
     shown_fee_fen: int | None = None
-    has_live_booking: bool = False
+    live_booking_id: str | None = None
     patient_rejected: str | None = None
     seats: seats.Seats = seats.Seats(0, 0)
 
@@ -68,7 +69,7 @@ def decide_hold(facts: HoldFacts) -> seats.Seats | str:
         return "slot_in_past"
     if facts.opens_at_ms is not None and facts.now_ms < facts.opens_at_ms:
         return "slot_not_released"
-    if facts.has_live_booking:
+    if facts.live_booking_id is not None:
         return "duplicate_booking"
     if facts.shown_fee_fen is not None and facts.shown_fee_fen != facts.fee_fen:
         return "price_changed"
@@ -95,20 +96,22 @@ async def hold_slot(tx: Tx, hospital: Hospital, request: HoldRequest, *, offered
         patient_known=patient is not None,
         shown_fee_fen=request.fee_fen,
     )
+    live: dict[str, Any] | None = None
     if slot is not None and patient is not None:
+        live = await _live_booking(tx, patient["person_id"], slot["schedule_id"])
         facts = msgspec.structs.replace(
             facts,
             stopped=slot["status"] == "stopped" or slot["schedule_status"] == "stopped",
             starts_at_ms=slot["starts_at_ms"],
             opens_at_ms=slot["opens_at_ms"],
             fee_fen=slot["fee_fen"] or 0,
-            has_live_booking=await _has_live_booking(tx, patient["person_id"], slot["schedule_id"]),
+            live_booking_id=live["id"] if live is not None else None,
             patient_rejected=patient["reject_code"] if patient["his_state"] == "rejected" else None,
             seats=seats.Seats(slot["his_left"], slot["unreflected"]),
         )
     verdict = decide_hold(facts)
     if isinstance(verdict, str):
-        raise _refusal(verdict, request, facts, slot)
+        raise _refusal(verdict, request, facts, slot, live)
     if slot is None or patient is None:
         raise LookupError("a hold was granted without a slot or a patient")
     booking = _new_booking(tx, hospital, request, slot, patient, facts.fee_fen)
@@ -155,7 +158,9 @@ def _new_booking(
     )
 
 
-def _refusal(code: str, request: HoldRequest, facts: HoldFacts, slot: dict[str, Any] | None) -> Refusal:
+def _refusal(
+    code: str, request: HoldRequest, facts: HoldFacts, slot: dict[str, Any] | None, live: dict[str, Any] | None
+) -> Refusal:
     detail = {
         "slot_unknown": f"There is no slot {request.slot_id} at this hospital.",
         "patient_unknown": f"There is no patient {request.patient_id} of yours at this hospital.",
@@ -165,6 +170,8 @@ def _refusal(code: str, request: HoldRequest, facts: HoldFacts, slot: dict[str, 
     extra: dict[str, object] = {}
     if code == "slot_not_released" and slot is not None and slot["opens_at_ms"] is not None:
         extra["opens_at"] = dt.datetime.fromtimestamp(slot["opens_at_ms"] / 1000, dt.UTC)
+    if code == "duplicate_booking" and live is not None and live["client_id"] == request.client_id:
+        extra["booking_id"] = live["id"]
     if code == "price_changed":
         extra["fee_fen"] = facts.fee_fen
     return Refusal(code, detail, **extra)
@@ -194,8 +201,8 @@ async def _patient(tx: Tx, request: HoldRequest) -> dict[str, Any] | None:
     joined = patients.join(
         persons, (persons.c.hospital_id == patients.c.hospital_id) & (persons.c.id == patients.c.person_id)
     )
-    return await tx.first(
-        select(patients.c.person_id, persons.c.his_state, persons.c.reject_code)
+    row = await tx.first(
+        select(patients.c.person_id, persons.c.his_state, persons.c.reject_code, persons.c.merged_into)
         .select_from(joined)
         .where(
             patients.c.hospital_id == tx.hospital_id,
@@ -203,15 +210,17 @@ async def _patient(tx: Tx, request: HoldRequest) -> dict[str, Any] | None:
             patients.c.client_id == request.client_id,
         )
     )
+    if row is not None and row["merged_into"] is not None and (survivor := await load_person(tx, row["person_id"])):
+        row |= {"person_id": survivor.id, "his_state": survivor.his_state, "reject_code": survivor.reject_code}
+    return row
 
 
-async def _has_live_booking(tx: Tx, person_id: str, schedule_id: str) -> bool:
-    found = await tx.first(
-        select(bookings.c.id).where(
+async def _live_booking(tx: Tx, person_id: str, schedule_id: str) -> dict[str, Any] | None:
+    return await tx.first(
+        select(bookings.c.id, bookings.c.client_id).where(
             bookings.c.hospital_id == tx.hospital_id,
             bookings.c.person_id == person_id,
             bookings.c.schedule_id == schedule_id,
             bookings.c.live,
         )
     )
-    return found is not None

@@ -86,7 +86,7 @@ async def insert_booking(tx: Tx, booking: Booking) -> None:
 async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
     """Write a booking back under a new version, derive what is derived, tell and wake. Raises RuleBroken.
 
-    `tell` False is for what only we care about, such as how far a command has got.
+    `tell` False is for what only we care about, such as how far a command has got: no new version, nobody is woken.
     """
     booking.payment_state = payment_sum(
         booking, await payments_of(tx, booking_id=booking.id), await refunds_of(tx, booking_id=booking.id)
@@ -96,7 +96,8 @@ async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
         raise RuleBroken(f"booking {booking.id}: {', '.join(broken)}")
     booking.live = booking.state in LIVE_STATES
     booking.occupies = occupies(booking.axes)
-    booking.version += 1
+    if tell:
+        booking.version += 1
     booking.updated_ms = tx.now_ms
     await tx.run(
         update(bookings)
@@ -172,6 +173,8 @@ async def _queue_cancel(tx: Tx, hospital: Hospital, booking: Booking) -> None:
 
 async def _queue(tx: Tx, booking: Booking, command: Command, verb: str) -> None:
     booking.axes = Axes(booking.state, booking.his_state, command, CommandStatus.QUEUED)
+    if command in (Command.UNLOCK, Command.CANCEL):
+        booking.unlock_sent_ms = None
     await queue_command(tx, line=booking.line, verb=verb, subject_id=booking.id)
     tx.ring(wake_topic(tx.hospital_id))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import Table, select, update
 
 from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
 from booking.records import Person, person_from_row, person_to_row
 from booking.store.engine import Tx
 from booking.store.ids import new_id
-from booking.store.tables import patients, person_mrns, persons
+from booking.store.tables import bookings, patients, person_mrns, persons
 from mappings.canonical import Patient
 
 
@@ -208,16 +208,53 @@ async def merge_persons(tx: Tx, *, surviving_mrn: str, retired_mrn: str) -> None
 
 
 async def _merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
-    """Retired's patients, bookings and numbers now belong to the survivor."""
-    retired.merged_into, retired.identity_digest = survivor.id, retired.identity_digest
+    """Retired's patients, live bookings and numbers now belong to the survivor.
+
+    Where both have the same (a handle of one user, a live booking at one schedule), retired keeps its own.
+    """
+    retired.merged_into = survivor.id
     retired.his_state = "linked"
     await save_person(tx, retired)
+    if survivor.identity_digest is None and retired.identity_digest is not None:
+        # The document is how portals find them again.
+        known, old = survivor.record, retired.record
+        survivor.identity_digest = retired.identity_digest
+        survivor.record = msgspec.structs.replace(
+            known,
+            name=known.name or old.name,
+            id_type=old.id_type,
+            id_number=old.id_number,
+            card_type=known.card_type or old.card_type,
+            card_number=known.card_number or old.card_number,
+        )
+        await save_person(tx, survivor)
+    await _hand_over(tx, survivor, retired, patients, "client_id", "user_ref")
+    await _hand_over(tx, survivor, retired, bookings, "schedule_id", "live")
     await tx.run(
         update(person_mrns)
         .where(person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.person_id == retired.id)
         .values(person_id=survivor.id)
     )
     tx.ring(f"person:{retired.id}")
+
+
+async def _hand_over(tx: Tx, survivor: Person, retired: Person, table: Table, *same: str) -> None:
+    """Give retired's rows to the survivor, except where the survivor has one with the `same` values already.
+
+    Of bookings only the live ones: only they are looked for by person, and a long history would hold the lock for long.
+    """
+    own = table.alias("own")
+    mine = table.c.person_id == retired.id
+    taken = select(own.c.id).where(
+        own.c.hospital_id == tx.hospital_id,
+        own.c.person_id == survivor.id,
+        *(own.c[name] == table.c[name] for name in same),
+    )
+    if "live" in table.c:
+        mine &= table.c.live
+    await tx.run(
+        update(table).where(table.c.hospital_id == tx.hospital_id, mine, ~taken.exists()).values(person_id=survivor.id)
+    )
 
 
 async def mrn_digests(tx: Tx, person: Person) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from booking.billing import SetAside
 from booking.bookings import stop_bookings
 from booking.catalog import stop_slots
 from booking.settings import Hospital
@@ -13,7 +14,17 @@ from mappings.canonical import ScheduleStopped, StopScope
 
 
 async def apply_stop(tx: Tx, hospital: Hospital, stop: ScheduleStopped) -> int:
-    """Stop what the HIS stopped; returns how many bookings were moved. Applying it twice moves none."""
+    """Stop what the HIS stopped; returns how many bookings were moved. Applying it twice moves none.
+
+    Raises SetAside for a stop that does not say what it hits: it must never hit everything.
+    """
+    named = {
+        StopScope.SCHEDULE: stop.schedule_id,
+        StopScope.SEGMENT: stop.schedule_id and stop.starts_at,
+        StopScope.ORDER: stop.order_no,
+    }
+    if not named[stop.scope]:
+        raise SetAside(f"a stop of one {stop.scope.value} that does not say which")
     released = stop.orders_cancelled or not hospital.stop_cancels_at_his
     if stop.scope == StopScope.ORDER:
         return await stop_bookings(tx, hospital, order_no=stop.order_no, released=released, reason=stop.reason)

@@ -58,7 +58,7 @@ class Breaker:
             self._pause_s = min(self._pause_s * 2, self._longest_s)
 
     def forget(self) -> None:
-        """A call ended without telling anything of the HIS (it was cancelled)."""
+        """A call ended without telling anything of the HIS (it was cancelled, or failed on our side)."""
         self._probing = False
 
 
@@ -88,7 +88,7 @@ class Bulkhead:
                 raise NoPlace("the breaker is open")
             try:
                 yield self.breaker
-            except asyncio.CancelledError:
+            except BaseException:  # also a fault of ours: a probe that tells nothing must not keep the breaker shut
                 self.breaker.forget()
                 raise
         finally:

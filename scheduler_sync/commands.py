@@ -211,7 +211,9 @@ class PersonCommand:
             raise LookupError("a command's person is gone")
         if link.traits(Verb.FIND_PATIENT).capability != Capability.NATIVE:
             return Verdict.dead("the outcome is unknown and this hospital offers no way to ask")
-        return await self._find(link, person.record) or Verdict.absent()
+        found = await self._find(link, person.record) or Verdict.absent()
+        # A look that brought no answer has settled nothing: what was created may still show.
+        return Verdict.unknown(found.code or "no answer") if found.kind == "again" else found
 
     @staticmethod
     async def _find(link: HospitalLink, wanted: Patient) -> Verdict | None:
@@ -223,7 +225,7 @@ class PersonCommand:
         except HisRefused as e:
             if e.code in ("not_found", "patient_unknown"):
                 return None
-            return Verdict.rejected(e.code)
+            return Verdict.again(e.code) if e.code == "busy" else Verdict.rejected(e.code)
         except HisError:
             return Verdict.again("his_unavailable")
         if not found:
@@ -239,8 +241,9 @@ class PersonCommand:
         if person is None:
             return
         record = verdict.outcome.record if verdict.outcome is not None else None
-        if verdict.kind == "accepted" and isinstance(record, Patient):
-            await link_person(tx, person, record)
+        if verdict.kind == "accepted":
+            # A person's word on a dead letter brings no record: then they are known by their document.
+            await link_person(tx, person, record if isinstance(record, Patient) else person.record)
         else:
             await reject_person(tx, person, verdict.code or "refused")
 

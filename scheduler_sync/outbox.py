@@ -151,8 +151,10 @@ class OutboxWorker:
             "lease_until_ms": tx.now_ms + int(lease_s * 1000),
             "updated_ms": tx.now_ms,
         }
-        if was == "queued":
+        if row["status"] != "unknown":
+            # What a crash has left may have gone out at any moment until now: "not found" counts from here.
             values["last_sent_ms"] = tx.now_ms
+        if was == "queued":
             values["first_sent_ms"] = row["first_sent_ms"] or tx.now_ms
         await tx.run(_this(tx, row["id"]).values(**values))
         booking = await load_booking(tx, row["subject_id"]) if row["line"].startswith("booking:") else None
@@ -257,7 +259,7 @@ class OutboxWorker:
                 updated_ms=tx.now_ms,
             )
         )
-        await self._mirror(tx, row, CommandStatus.QUEUED)
+        await self._mirror(tx, row, CommandStatus.QUEUED, refused=row.was == "queued")
 
     async def _unknown(self, tx: Tx, row: Row, verdict: Verdict) -> None:
         """No usable reply: look back, soon at first. Never sent again blind."""
@@ -316,14 +318,16 @@ class OutboxWorker:
         tx.ring(fetch_topic(tx.hospital_id))
 
     async def _is_pointless(self, tx: Tx, row: Row) -> bool:
-        """A lock for a hold that is over need not be asked for again."""
-        if row.verb not in (Verb.LOCK_SLOT, Verb.BOOK):
+        """A lock or a registration for a hold that is over need not be asked for again."""
+        if row.verb not in (Verb.LOCK_SLOT, Verb.BOOK, Verb.REGISTER):
             return False
         booking = await load_booking(tx, row.subject_id)
         return booking is None or booking.state != State.HELD
 
-    async def _mirror(self, tx: Tx, row: Row, status: CommandStatus) -> None:
+    async def _mirror(self, tx: Tx, row: Row, status: CommandStatus, *, refused: bool = False) -> None:
         if row.line.startswith("booking:") and (booking := await load_booking(tx, row.subject_id)) is not None:
+            if refused and row.verb in (Verb.LOCK_SLOT, Verb.BOOK):
+                booking.lock_sent_ms = None  # no lock runs at the HIS: its time begins with the next attempt
             await note_command(tx, booking, status)
 
     # --- watching -------------------------------------------------------------------------------------------------

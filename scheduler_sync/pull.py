@@ -11,6 +11,7 @@ import datetime as dt
 import time
 from collections.abc import Sequence
 
+from booking.billing import SetAside
 from booking.catalog import apply_slots, put_departments, put_practitioners, put_schedules
 from booking.moves import fetch_topic
 from booking.settings import Hospital
@@ -107,11 +108,15 @@ class Puller:
         slots = await self._link.read(Verb.FETCH_SLOTS, window, schedules)
         async with self._store.read(self._hospital.id) as tx:
             ended_ms = tx.now_ms
-        for start in range(0, len(slots), CHUNK):
+        usable = [s for s in slots if s.ends_at > s.starts_at]
+        if len(usable) < len(slots):
+            # One slot that cannot be must not keep the others from being seen.
+            log.warning("slots_set_aside", hospital=self._hospital.id, slots=len(slots) - len(usable))
+        for start in range(0, len(usable), CHUNK):
             async with self._store.write(self._hospital.id) as tx:
                 await apply_slots(
                     tx,
-                    list(slots[start : start + CHUNK]),
+                    usable[start : start + CHUNK],
                     started_ms=started_ms,
                     ended_ms=ended_ms,
                     his_cache_ms=int(self._hospital.his_cache_s * 1000),
@@ -133,5 +138,8 @@ class Puller:
         stops = await self._link.read(Verb.FETCH_STOPS, self.window())
         for stop in stops:
             async with self._store.write(self._hospital.id) as tx:
-                await apply_stop(tx, self._hospital, stop)
+                try:
+                    await apply_stop(tx, self._hospital, stop)
+                except SetAside as e:
+                    log.warning("stop_set_aside", hospital=self._hospital.id, reason=str(e))
         self._done_at["stops"] = time.monotonic()

@@ -180,7 +180,7 @@ class Store:
         except (OperationalError, InterfaceError, PoolTimeout, OSError) as e:
             raise StoreUnavailable(_reason(e)) from e
         except DBAPIError as e:
-            if e.connection_invalidated or isinstance(e.orig, sqlite3.OperationalError):
+            if _is_away(e):
                 raise StoreUnavailable(_reason(e)) from e
             raise
 
@@ -193,6 +193,18 @@ class Store:
             " else store_clock.last_ms end returning last_ms"
         )
         tx.now_ms = int((await tx.conn.execute(upsert, {"h": tx.hospital_id, "now": now})).scalar_one())
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether an error is the server's state and not our statement's; asyncpg has no class of errors for that.
+
+    SQLSTATE classes (PostgreSQL, appendix A): 08 connection, 40 rolled back, 53 out of resources (disk, connections),
+    57 shut down or starting, 58 system; 25006 is a read-only server. Without a statement the connection itself was refused.
+    """
+    if error.connection_invalidated or error.statement is None or isinstance(error.orig, sqlite3.OperationalError):
+        return True
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return state[:2] in ("08", "40", "53", "57", "58") or state == "25006"
 
 
 def _reason(error: BaseException) -> str:

@@ -35,14 +35,14 @@ async def fetch_bills(exchange: Exchange, patient: Patient, deadline: Deadline) 
 async def fetch_settlement(exchange: Exchange, payment: BillPayment, deadline: Deadline) -> Settlement | None:
     """What the HIS has booked under our order number; None while there is no notice, or its Invoice is not balanced."""
     call = exchange.calls["fetch_settlement"]
-    document = await exchange.search(call, payment, deadline)
+    document = await exchange.search(call, payment, deadline, whole=True)
     if not document["entry"]:
         return None
     invoice = await exchange.read(exchange.calls["settle_bill.invoice"], payment, deadline)
     if invoice is None:
         return None
     entries = [*document["entry"], {"resource": invoice.resource}]
-    found = await exchange.map_all(call, Document.of(entries))
+    found = await exchange.map_all(call, Document.of(entries), whole=True)
     return found[0] if found else None
 
 

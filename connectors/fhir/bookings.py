@@ -30,8 +30,9 @@ _ATTEMPTS = 3
 async def fetch_registration(exchange: Exchange, order: Order, deadline: Deadline) -> Registration | None:
     """The booking that carries our order number. Of several (If-None-Exist does race) the one that is alive counts."""
     call = exchange.calls["fetch_registration"]
-    document = await exchange.search(call, order, deadline)
-    found = [record for record in await exchange.map_all(call, document) if record.order_no == order.order_no]
+    document = await exchange.search(call, order, deadline, whole=True)
+    records = await exchange.map_all(call, document, whole=True)
+    found = [record for record in records if record.order_no == order.order_no]
     living = [record for record in found if record.status not in _GONE]
     if len(living) > 1:
         _log.warning(
@@ -45,7 +46,7 @@ async def _appointment(write: Write, order: Order) -> tuple[Versioned, Registrat
     """The Appointment of this order as it is now, by the id we kept, else by our key; ends with `not_found`."""
     current = await write.read("fetch_registration.by_id", order)
     if current is None:
-        document = await write.search("fetch_registration", order)
+        document = await write.search("fetch_registration", order, whole=True)
         # The living one first, for the same reason as in `fetch_registration`.
         ranked = [(await _registration(write, resource), resource) for resource in _resources(document)]
         ranked.sort(key=lambda pair: (pair[0].status in _GONE, pair[0].status not in _PAID))

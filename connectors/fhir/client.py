@@ -10,6 +10,7 @@ Every HTTP status comes back as a `Reply`; what it means is for `connectors.fhir
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,10 @@ FHIR_JSON = "application/fhir+json"
 _JSON_TYPES = frozenset({FHIR_JSON, "application/json", "text/json"})
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 65_536
+# From so many bytes on, decoding takes longer than a turn of the event loop may (5 ms).
+_OFF_LOOP_BYTES = 500_000
+# All pages of one search together, in bodies of the largest size allowed: decoded they take several times as much memory.
+_MAX_BODIES = 4
 
 Params = Sequence[tuple[str, str]]
 
@@ -64,7 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP reply. `body` is decoded JSON, None when empty; `data` the bytes of an answer that need not be JSON."""
+    """One HTTP reply. `body` is decoded JSON, None when empty; `data` the bytes of an answer that need not be JSON.
+
+    `size` is that of the body in bytes.
+    """
 
     status: int
     body: Any = None
@@ -72,6 +80,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     location: str | None = None
     content_type: str = ""
     data: bytes = b""
+    size: int = 0
 
 
 class FhirClient:
@@ -129,12 +138,16 @@ class FhirClient:
         url: URL | None = self._url(path, params)
         seen: set[URL] = set()
         pages: list[Reply] = []
+        size = 0
         while url is not None:
             if url in seen or len(pages) >= self._settings.max_pages:
                 raise ReplyInvalid(f"the search does not end within {self._settings.max_pages} pages")
             seen.add(url)
             reply = await self._send("GET", url, headers, deadline)
             pages.append(reply)
+            size += reply.size
+            if size > self._settings.max_body_bytes * _MAX_BODIES:
+                raise ReplyInvalid("the pages of the search are larger than allowed, taken together")
             url = self._next_page(url, reply) if reply.status == 200 else None
         return pages
 
@@ -149,8 +162,7 @@ class FhirClient:
 
     async def download(self, address: str, accept: str, *, deadline: Deadline) -> Reply:
         """GET an attachment of this server, relative or absolute; the reply's bytes are in `data`."""
-        url = self._base.join(URL(address))
-        self._demand_own(url)
+        url = self._own(self._base, address, encoded=False)
         return await self._send("GET", url, {"Accept": f"{accept}, {FHIR_JSON};q=0.9"}, deadline, any_type=True)
 
     def _url(self, path: str, params: Params) -> URL:
@@ -160,19 +172,23 @@ class FhirClient:
         links = reply.body.get("link") if isinstance(reply.body, dict) else None
         for link in links if isinstance(links, list) else ():
             if isinstance(link, dict) and link.get("relation") == "next" and isinstance(link.get("url"), str):
-                url = here.join(URL(link["url"], encoded=True))
-                self._demand_own(url)
-                return url
+                return self._own(here, link["url"])
         return None
 
-    def _demand_own(self, url: URL) -> None:
+    def _own(self, here: URL, address: str, *, encoded: bool = True) -> URL:
+        """Where a link leads. Raises ReplyInvalid for one that is no address, or leaves the server."""
         base = self._base
+        try:
+            url = here.join(URL(address, encoded=encoded))
+        except ValueError as error:
+            raise ReplyInvalid("a link is no address") from error
         if (
             url.scheme != base.scheme
             or url.raw_authority != base.raw_authority
             or not url.path.startswith(base.path.rstrip("/"))
         ):
             raise ReplyInvalid("a link leads to another server than the configured one")
+        return url
 
     async def _send(
         self,
@@ -205,6 +221,8 @@ class FhirClient:
             ) as response:
                 self._on_answer(True)
                 data = await self._read_body(response)
+                if len(data) > _OFF_LOOP_BYTES:
+                    return await asyncio.to_thread(self._reply, response, data, any_type=any_type)
                 return self._reply(response, data, any_type=any_type)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._on_answer(False)
@@ -234,6 +252,7 @@ class FhirClient:
             location=response.headers.get("Location") or response.headers.get("Content-Location"),
             content_type=response.content_type,
             data=data if any_type else b"",
+            size=len(data),
         )
 
     def _decode(self, data: bytes) -> Any:

@@ -17,6 +17,7 @@ from connectors.fhir.exchange import Exchange
 from connectors.fhir.inventory import merge_schedules, merge_slots, stops_of
 from connectors.fhir.outcomes import error_of_read
 from connectors.fhir.writes import Ended, Write
+from connectors.persons import without_others
 from connectors.port import (
     BillPayment,
     Capability,
@@ -157,7 +158,7 @@ class FhirConnector:
         return await self._read(Verb.FETCH_STOPS, fetch)
 
     async def find_patient(self, patient: Patient) -> Sequence[Patient]:
-        return await self._records(Verb.FIND_PATIENT, patient)
+        return without_others(await self._records(Verb.FIND_PATIENT, patient, whole=True), patient)
 
     async def fetch_registration(self, order: Order) -> Registration | None:
         return await self._read(
@@ -257,10 +258,11 @@ class FhirConnector:
         call = self._exchange.calls["fetch_slots"]
         return merge_slots(await self._exchange.map_all(call, await self._exchange.search(call, window, deadline)))
 
-    async def _records(self, verb: Verb, request: Any) -> list[Any]:
+    async def _records(self, verb: Verb, request: Any, *, whole: bool = False) -> list[Any]:
         async def fetch(deadline: Deadline) -> list[Any]:
             call = self._exchange.calls[verb.value]
-            return await self._exchange.map_all(call, await self._exchange.search(call, request, deadline))
+            document = await self._exchange.search(call, request, deadline, whole=whole)
+            return await self._exchange.map_all(call, document, whole=whole)
 
         return await self._read(verb, fetch)
 

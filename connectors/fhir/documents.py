@@ -82,12 +82,17 @@ def find_contained(root: Json, node: Any, fragment: str) -> Json | None:
     holders = [
         (resource, part)
         for _, resource in entries_of(root)
-        for part in resource.get("contained") or ()
+        for part in _parts_of(resource)
         if isinstance(part, dict) and part.get("id") == fragment
     ]
     if len(holders) == 1:
         return holders[0][1]
     return next((part for resource, part in holders if _holds(resource, node)), None)
+
+
+def _parts_of(resource: Json) -> list[Any]:
+    contained = resource.get("contained")
+    return contained if isinstance(contained, list) else []
 
 
 def _holds(container: Any, node: Any) -> bool:

@@ -34,7 +34,8 @@ class Versioned:
 
     def __init__(self, resource: Json, etag: str | None) -> None:
         self.resource = resource
-        version = (resource.get("meta") or {}).get("versionId")
+        meta = resource.get("meta")
+        version = meta.get("versionId") if isinstance(meta, dict) else None
         self.if_match = etag or (f'W/"{version}"' if version else None)
 
 
@@ -73,8 +74,11 @@ class Exchange:
         value = self.connection.get(name, default)
         return float(value) if isinstance(value, int | float | str) else default
 
-    async def search(self, call: Call, request: Request, deadline: Deadline) -> Document:
-        """Every resource that a search finds, over all pages, without repeats and without what validation leaves out."""
+    async def search(self, call: Call, request: Request, deadline: Deadline, *, whole: bool = False) -> Document:
+        """Every resource that a search finds, over all pages, without repeats and without what validation leaves out.
+
+        `whole`: one bad resource spoils the answer, because what was left out might be the very one that is looked for.
+        """
         try:
             params = call.search_params(request, self.context())
             pages = await self.client.read_pages(call.resource, params, deadline=deadline, fresh=call.fresh)
@@ -88,9 +92,10 @@ class Exchange:
                 raise error_of_read(page, call.codes)
             for number, entry in enumerate(_entries(page.body, call)):
                 resource = entry["resource"]
-                key = (resource.get("resourceType"), resource.get("id")) if resource.get("id") else (id(page), number)
+                own = resource.get("id")
+                key = (str(resource.get("resourceType")), own) if isinstance(own, str) else (id(page), number)
                 entries.setdefault(key, entry)
-        return Document.of(await self._checked(list(entries.values())))
+        return Document.of(await self._checked(list(entries.values()), alone=whole))
 
     async def read(self, call: Call, request: Request, deadline: Deadline) -> Versioned | None:
         """One resource by its id, past every cache; None when the server has none or the id is not known."""
@@ -113,10 +118,10 @@ class Exchange:
         await self._checked([{"resource": reply.body}], alone=True)
         return Versioned(reply.body, reply.etag)
 
-    async def map_all(self, call: Call, document: Document) -> list[Any]:
+    async def map_all(self, call: Call, document: Document, *, whole: bool = False) -> list[Any]:
         """The records of a document. A record that cannot be mapped is left out and told in the log.
 
-        Raises HisReplyInvalid when none of them can.
+        Raises HisReplyInvalid when none of them can; with `whole` when one of them cannot.
         """
         if call.reply is None:
             raise HisReplyInvalid(f"the profile does not say how to read {call.resource}")
@@ -127,7 +132,7 @@ class Exchange:
             mapped = await asyncio.to_thread(call.reply.read, document, context)
         for problem in mapped.problems[:10]:
             self._warn("fhir_record_unmapped", problem=str(problem), of=len(mapped.problems))
-        if mapped.problems and not mapped.records:
+        if mapped.problems and (whole or not mapped.records):
             raise HisReplyInvalid(str(mapped.problems[0]))
         return list(mapped.records)
 
@@ -153,7 +158,10 @@ def _entries(bundle: Any, call: Call) -> list[Json]:
     if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
         raise HisReplyInvalid("the reply to a search is no Bundle")
     found = []
-    for entry in bundle.get("entry") or ():
+    entries = bundle.get("entry") or []
+    if not isinstance(entries, list):
+        raise HisReplyInvalid("the entries of the Bundle are no list")
+    for entry in entries:
         resource = entry.get("resource") if isinstance(entry, dict) else None
         if not isinstance(resource, dict):
             raise HisReplyInvalid("an entry of the Bundle has no resource")

@@ -38,13 +38,28 @@ def issues_of(body: Any, *, severe_only: bool = True) -> list[tuple[str, list[st
     if not isinstance(body, dict) or body.get("resourceType") != "OperationOutcome":
         return []
     found = []
-    for issue in body.get("issue") or ():
-        if not isinstance(issue, dict) or (severe_only and issue.get("severity") not in _SEVERE):
+    for issue in _list(body.get("issue")):
+        if not isinstance(issue, dict) or (severe_only and str(issue.get("severity")) not in _SEVERE):
             continue
-        codings = (issue.get("details") or {}).get("coding") or ()
+        concept = issue.get("details")
+        codings = _list(concept.get("coding")) if isinstance(concept, dict) else []
         details = [str(c["code"]) for c in codings if isinstance(c, dict) and c.get("code")]
         found.append((str(issue.get("code", "")), details))
     return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def is_version_conflict(reply: Reply, table: Mapping[str, Any]) -> bool:
+    """Whether an update was refused because the resource has changed: 412, or the 409 that some servers give (HAPI).
+
+    A 409 with a detail code that the profile's table knows is a refusal like any other (http.html#concurrency).
+    """
+    if reply.status != 409:
+        return reply.status == 412
+    return not any(code in table for _, details in issues_of(reply.body) for code in details)
 
 
 def rejection(reply: Reply, table: Mapping[str, Any]) -> Rejected | None:

@@ -83,7 +83,7 @@ def rule_flaw(resource: Json) -> str | None:
     if not isinstance(kind, str):
         return "it has no resourceType"
     statuses = _STATUSES.get(kind)
-    if statuses is not None and resource.get("status") not in statuses:
+    if statuses is not None and str(resource.get("status")) not in statuses:
         return "status is not a code of the required binding"
     if kind in _TIMED:
         return _time_flaw(resource, required=kind == "Slot")
@@ -114,6 +114,9 @@ def model_flaw(resource: Json) -> str | None:
     except pydantic.ValidationError as error:
         places = {".".join(str(part) for part in item["loc"]) for item in error.errors(include_input=False)[:5]}
         return "it departs from R4B at " + ", ".join(sorted(places))[:200]
+    except (LookupError, TypeError):
+        # The models look the type of what is contained up without asking whether there is such a type.
+        return "it contains what is no resource of R4B"
     return None
 
 
@@ -123,8 +126,8 @@ def flaws_of(resources: Sequence[Json], mode: Mode) -> list[Flaw]:
     for at, resource in enumerate(resources):
         reason = rule_flaw(resource) or (model_flaw(resource) if mode != "off" else None)
         if reason is not None:
-            kind = resource.get("resourceType")
-            found.append(Flaw(at, str(kind) if kind in _MODELS else "another resource", reason))
+            kind = str(resource.get("resourceType"))
+            found.append(Flaw(at, kind if kind in _MODELS else "another resource", reason))
     return found
 
 

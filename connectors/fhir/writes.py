@@ -15,7 +15,7 @@ from connectors.fhir.client import NotSent, Reply, ReplyInvalid, ReplyLost
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
 from connectors.fhir.exchange import Exchange, Versioned
-from connectors.fhir.outcomes import not_sent, refusal_of_write
+from connectors.fhir.outcomes import is_version_conflict, not_sent, refusal_of_write
 from connectors.port import HisError, HisRefused, HisReplyInvalid, Outcome, Rejected, Unknown
 from mappings.engine import MappingError
 
@@ -51,10 +51,10 @@ class Write:
             raise Ended(Rejected(code="not_offered", text=f"the profile has no {name}"))
         return call
 
-    async def search(self, name: str, request: Request) -> Document:
+    async def search(self, name: str, request: Request, *, whole: bool = False) -> Document:
         """A search on the way to a write."""
         try:
-            return await self.exchange.search(self.call(name), request, self.deadline)
+            return await self.exchange.search(self.call(name), request, self.deadline, whole=whole)
         except HisError as error:
             self._read_failed(error)
 
@@ -101,7 +101,7 @@ class Write:
         return Created(id=found, existed=reply.status == 200, resource=resource)
 
     async def update(self, name: str, request: Request, current: Versioned) -> Json | None:
-        """PUT `current` with the elements that the request tree sets; None when it has changed meanwhile (412).
+        """PUT `current` with the elements that the request tree sets; None when it has changed meanwhile (412, 409).
 
         Returns the resource as the server now has it, or as it was sent when the server does not say.
         """
@@ -112,7 +112,7 @@ class Write:
             raise Ended(Rejected(code="invalid_request", text=str(error))) from error
         body = {**current.resource, **changes}
         reply = await self._send("PUT", f"{call.resource}/{current.resource['id']}", body, current.if_match)
-        if reply.status == 412:
+        if current.if_match and is_version_conflict(reply, call.codes):
             return None
         if reply.status not in (200, 201):
             raise Ended(refusal_of_write(reply, call.codes))

@@ -11,7 +11,6 @@ and ignored; the wait goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import socket
 from collections import Counter, deque
@@ -29,6 +28,7 @@ REMEMBERED_IDS = 256
 OFF_LOOP_BYTES = 32_768
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
+CLOSE_GRACE_S = 2.0
 
 
 class RequestFailed(Exception):
@@ -122,8 +122,10 @@ class Line:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         if writer is not None:
-            with contextlib.suppress(OSError):
-                await asyncio.wait_for(writer.wait_closed(), 2.0)
+            try:
+                await asyncio.wait_for(writer.wait_closed(), CLOSE_GRACE_S)
+            except OSError:  # a time-out is one too: the peer does not take what is left
+                writer.transport.abort()
 
     async def _read_answers(self, reader: asyncio.StreamReader) -> None:
         deframer = Deframer(self.pool.max_message_bytes)
@@ -244,6 +246,10 @@ class LinePool:
             self._retry_at = loop.time() + backoff_s(self._failures, self._chance())
             self.report()
             raise NotSent(f"no connection to the HIS: {type(error).__name__}") from error
+        if self._is_closed():
+            # Closed while we connected: nobody would close this one.
+            writer.close()
+            raise NotSent("closing")
         self._failures, self._retry_at = 0, 0.0
         if (sock := writer.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -273,6 +279,9 @@ class LinePool:
     def report(self) -> None:
         """Tell whether any connection works."""
         self._on_up(any(line.connected for line in self._lines))
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     async def _acquire(self, timeout_s: float) -> Line:
         if self._closed:

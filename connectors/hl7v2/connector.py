@@ -17,6 +17,7 @@ from connectors.hl7v2.mapping import CompiledVerb, ProfileMaps, first_text
 from connectors.hl7v2.options import Options, resolve_settings
 from connectors.hl7v2.receiver import Receiver
 from connectors.hl7v2.server import MLLPServer
+from connectors.persons import without_others
 from connectors.port import (
     Accepted,
     BillPayment,
@@ -103,9 +104,9 @@ class HL7v2Connector:
         )
 
     def _can_carry(self, capability: str) -> bool:
-        """What the profile offers needs a HIS to ask (`host`) or a listener to be told (`listen_port`)."""
+        """What the profile offers needs a HIS to ask (`host`, `port`) or a listener to be told (`listen_port`)."""
         if capability == Capability.NATIVE:
-            return self.settings.host is not None
+            return self.pool is not None
         return capability != Capability.PUSHED or self.settings.listen_port is not None
 
     async def start(self) -> None:
@@ -160,7 +161,8 @@ class HL7v2Connector:
         return [slot for slot in slots if (slot.schedule_id, slot.date) in wanted] if wanted else slots
 
     async def find_patient(self, patient: Patient) -> Sequence[Patient]:
-        return await self._read_all(Verb.FIND_PATIENT, patient, Patient, empty_if_unknown=True)
+        found = await self._read_all(Verb.FIND_PATIENT, patient, Patient, empty_if_unknown=True)
+        return without_others(found, patient)
 
     async def fetch_registration(self, order: Order) -> Registration | None:
         """The HIS's view of one order; a live one wins over released ones of the same key."""
@@ -333,6 +335,9 @@ class HL7v2Connector:
         except MappingError as error:
             # The HIS says that it is done, and not what: the query-back will tell.
             return Unknown(reason=f"done, and the reply cannot be mapped: {error}")
+        asked = request.order_no if isinstance(request, Order) else None
+        if asked is not None and isinstance(record, Registration) and record.order_no not in (None, asked):
+            return Unknown(reason="the answer speaks of another order")
         return Accepted(his_refs=record.his_refs, record=record)
 
     def _not_offered(self, verb: Verb) -> NotOffered:

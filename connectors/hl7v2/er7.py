@@ -152,9 +152,9 @@ def parse(text: str) -> Message:
     if not text.startswith("MSH"):
         raise ER7Error("the message does not begin with MSH")
     separator = "\r" if "\r" in text else "\n"
-    lines = text.split(separator)
-    if len(lines) > MAX_SEGMENTS:
+    if text.count(separator) >= MAX_SEGMENTS:
         raise ER7Error("too many segments")
+    lines = text.split(separator)
     delimiters = Delimiters.of_header(lines[0])
     if delimiters is None:
         raise ER7Error("MSH-1 and MSH-2 declare no usable delimiters")

@@ -11,7 +11,7 @@ import re
 import msgspec
 
 _FORMATTING = re.compile(r"\.(in|ti|fi|nf|ce|sk)[+-]?[0-9 ]*|[HN]")
-_BREAK = re.compile(r"\.(br|sp)\+?([0-9]*)")
+_BREAK = re.compile(r"\.(br|sp)\+?([0-9]{0,9})")
 _HEX = re.compile(r"X((?:[0-9A-Fa-f]{2})+)")
 MAX_BREAKS = 100
 
@@ -91,7 +91,11 @@ class Delimiters(msgspec.Struct, frozen=True):
             return out
         out = out.replace("\r\n", "\n").replace("\r", "\n").replace("\n", f"{self.escape}.br{self.escape}")
         # Control characters could end the frame or the segment; they travel as bytes.
-        return _CONTROL.sub(lambda found: f"{self.escape}X{ord(found[0]):02X}{self.escape}", out)
+        return _CONTROL.sub(lambda found: self.as_bytes(found[0]), out)
+
+    def as_bytes(self, text: str) -> str:
+        """The text as the escape that spells its UTF-8 bytes: \\Xhh..\\."""
+        return f"{self.escape}X{text.encode('utf-8').hex().upper()}{self.escape}"
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")

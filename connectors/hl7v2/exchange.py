@@ -51,7 +51,7 @@ class Exchange:
             raise NotSent("no host is configured to send requests to")
         ctx = map_context(self.hospital, self.settings, self.connection, extra=extra)
         tree = merge_header(verb.request.write(request, ctx), self._header(verb, ctx))
-        message = encode_message(write_message(tree), codec_of(self.settings.charset))
+        message = encode_message(write_message(tree), codec_of(self.settings.charset) or "utf-8")
         # Enhanced mode: a commit acknowledgement is no answer yet if the application's own was asked for.
         skip_commit = tree[0].get("MSH-16") in ("AL", "SU")
         return await self.pool.request(message, str(tree[0]["MSH-10"]), timeout_s, skip_commit=skip_commit)

@@ -9,6 +9,7 @@ r"""HL7 paths, the path language of HL7 v2 profiles.
     OBR                 groups: each from one OBR up to the next, or to the end of the group around it
     OBX until SPM       as above, and none begins after the first SPM
     /PID-3[5=MR].1      from the message, wherever the current node is
+    <PID-3[5=MR].1      the last PID before the current group: whom an OBR is about, where a message tells of several people
 
 A segment is looked for in the current group; without an index or predicate the first one is meant. What is addressed less
 deeply than it goes means its first part, so OBX-3 gives the code of a CE.
@@ -17,6 +18,7 @@ deeply than it goes means its first part, so OBX-3 gives the code of a CE.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +36,7 @@ _FIELD = (
     rf"(?:\((?P<repetition>{_NUMBERS}|\*)\))?"
 )
 _PARTS = rf"(?:\.(?P<component>{_NUMBERS})(?:\.(?P<subcomponent>{_NUMBERS}))?)?"
-_FULL = re.compile(rf"(?P<root>/)?{_SEGMENT}{_PLACE}-{_FIELD}{_PARTS}")
+_FULL = re.compile(rf"(?P<root>[/<])?{_SEGMENT}{_PLACE}-{_FIELD}{_PARTS}")
 _RELATIVE = re.compile(rf"\.(?P<component>{_NUMBERS})(?:\.(?P<subcomponent>{_NUMBERS}))?")
 _GROUP = re.compile(
     rf"(?P<root>/)?{_SEGMENT}(?:\s+until\s+(?P<until>[A-Z][A-Z0-9]{{2}}(?:\s*,\s*[A-Z][A-Z0-9]{{2}})*))?"
@@ -100,6 +102,12 @@ class _Selector(msgspec.Struct, frozen=True):
         index = (self.place or 1) - 1
         return passed[index : index + 1]
 
+    def before(self, group: Group) -> list[Segment]:
+        """The last segment of the name that stands before the group, if it passes the test."""
+        places = group.message.index.get(self.name, [])
+        last = [group.message.segments[place] for place in places[: bisect_left(places, group.start)][-1:]]
+        return [segment for segment in last if self.passes(segment)]
+
 
 def _groups(from_root: bool, selector: _Selector, until: tuple[str, ...]) -> Find:
     def find(root: Any, node: Any) -> list[Any]:
@@ -122,7 +130,7 @@ def _groups(from_root: bool, selector: _Selector, until: tuple[str, ...]) -> Fin
 
 
 def _fields(found: re.Match[str]) -> Find:
-    from_root = bool(found["root"])
+    from_root, before = found["root"] == "/", found["root"] == "<"
     selector = _Selector.of(found)
     field = _number(found["field"])
     part = _pair(found["part"]) if found["part"] else None
@@ -150,7 +158,7 @@ def _fields(found: re.Match[str]) -> Find:
         group = _group_of(root if from_root else node)
         if group is None:
             return []
-        chosen = selector.choose(group)
+        chosen = selector.before(group) if before else selector.choose(group)
         if not joined:
             return read(chosen[0]) if chosen else []
         texts = [_text_of(node) for segment in chosen for node in read(segment)[:1]]

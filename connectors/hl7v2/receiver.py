@@ -14,6 +14,7 @@ from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.acks import Fault, Verdict, codes_due, write_ack
 from connectors.hl7v2.charset import HL7CharsetError, decode_message, encode_message
+from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.mapping import ProfileMaps, map_context
 from connectors.hl7v2.options import Settings
 from connectors.port import Applied, Inbound, InboundHandler, Refused
@@ -161,7 +162,7 @@ class Receiver:
         verdict = Verdict.ACCEPTED if fault is None else fault.verdict
         now = dt.datetime.now(self.hospital.zone)
         codes = codes_due(read.message, verdict, always=self.settings.ack == "always")
-        return [encode_message(write_ack(read.message, code, now, fault), read.codec) for code in codes]
+        return [_encoded(write_ack(read.message, code, now, fault), read.codec) for code in codes]
 
     def _count(self, kind: str, result: str) -> None:
         metrics.count_inbound(self.hospital.id, self.name, kind, result)
@@ -182,6 +183,18 @@ def dedup_key(message: er7.Message) -> str:
         digest.update(segment.delimiters.field.join(fields).encode() + b"\r")
     sender = (message.msh.field(3), message.msh.field(4), message.value("MSH", 10))
     return "|".join((*sender, digest.hexdigest()))
+
+
+def _encoded(ack: str, codec: str) -> bytes:
+    """The acknowledgement in the message's own set.
+
+    What the peer named itself with may be spelled in escapes that its set cannot carry: they go back as escapes, because an
+    acknowledgement that cannot be written would make the peer send for ever what we have stored.
+    """
+    try:
+        return encode_message(ack, codec)
+    except HL7CharsetError:
+        return "".join(c if c.isascii() else STANDARD.as_bytes(c) for c in ack).encode("ascii")
 
 
 def _kind(message: er7.Message) -> str:

@@ -7,7 +7,6 @@ handled the rest waits in the socket, so that a fast peer is slowed down and not
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Sequence
 from typing import Protocol
@@ -109,8 +108,13 @@ class MLLPServer:
             log.info("mllp_connection_lost", peer=peer, reason=type(error).__name__)
         finally:
             writer.close()
-            with contextlib.suppress(OSError):
-                await asyncio.wait_for(writer.wait_closed(), WRITE_TIMEOUT_S)
+            try:
+                await asyncio.wait_for(writer.wait_closed(), CLOSE_GRACE_S)
+            except OSError:
+                log.info("mllp_connection_aborted", peer=peer)
+            finally:
+                # A peer that takes no byte would keep the socket, which nobody counts any more.
+                writer.transport.abort()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
         deframer = Deframer(self.max_message_bytes)

@@ -120,7 +120,7 @@ class Exchange:
         try:
             decoded = decode(reply.body, reply.charset)
             if decoded.fallback is not None:
-                decode_fallbacks.labels(**self._labels, kind=decoded.fallback).inc()
+                decode_fallbacks.labels(**self._labels, kind=decoded.charset).inc()
             result = self._open(decoded.text)
             if isinstance(result, Fault):
                 raise Refused(rules.judge_fault(result))

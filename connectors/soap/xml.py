@@ -56,6 +56,8 @@ class Undecodable(XmlError):
 # --- bytes to text ------------------------------------------------------------------------------------------------
 
 _GB_LABELS = frozenset({"gb2312", "gbk", "cp936", "gb18030", "hz-gb-2312", "x-gbk", "chinese", "936", "ms936"})
+_WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})  # what servers label with when nobody has set anything
+_CHARSETS = re.compile(r"utf-(8|16|32).*|ascii|(iso8859|koi8|mac|shift|euc|big5|gb|hz|cp|johab|tis)[a-z0-9_-]*")
 _PROLOG_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -81,6 +83,7 @@ def decode(data: bytes, http_charset: str | None = None) -> Decoded:
     - UTF-8 declared and not valid: gb18030 (`fallback` = "gb_as_utf8").
     - A GB label (gb2312, GBK, CP936 ...) is read as gb18030, which contains them all; but bytes that are valid multi-byte
       UTF-8 are UTF-8 (`fallback` = "utf8_as_gb"): gb18030 would take them without an error and give nonsense.
+    - A label that servers give by default (ASCII, ISO 8859-1) and valid multi-byte UTF-8: UTF-8 ("utf8_as_western").
     Raises Undecodable.
     """
     for bom, charset in _BOMS:
@@ -94,6 +97,10 @@ def decode(data: bytes, http_charset: str | None = None) -> Decoded:
         charset = codecs.lookup(label).name
     except LookupError:
         charset = "utf-8"
+    if not _CHARSETS.fullmatch(charset):
+        charset = "utf-8"  # Python also calls zlib, idna and punycode codecs, and some of those take quadratic time
+    if charset in _WESTERN and (as_utf8 := _multibyte_utf8(data)):
+        return Decoded(as_utf8, "utf-8", "utf8_as_western")
     try:
         return Decoded(data.decode(charset), charset)
     except UnicodeDecodeError:
@@ -114,7 +121,8 @@ def _multibyte_utf8(data: bytes) -> str | None:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    return None if text.isascii() else text
+    # Two-byte sequences alone prove nothing: one in six common characters is such a sequence in GBK too (通 is CD A8).
+    return text if any(character > "\u07ff" for character in text) else None
 
 
 # --- text to tree -------------------------------------------------------------------------------------------------

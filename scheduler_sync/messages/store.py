@@ -48,7 +48,7 @@ async def find_duplicate(tx: Tx, inbound: Inbound) -> StoredMessage | None:
 
 
 async def store_message(tx: Tx, inbound: Inbound) -> str:
-    """Store a message as received; returns its id."""
+    """Store a message as received, or set aside at once where it could not be mapped; returns its id."""
     message_id = new_id()
     await tx.insert(
         messages,
@@ -60,8 +60,8 @@ async def store_message(tx: Tx, inbound: Inbound) -> str:
             "message_type": inbound.message_type,
             "control_id": inbound.control_id,
             "dedup_key": tx.digest("message", inbound.dedup_key),
-            "state": "received",
-            "reason": None,
+            "state": "received" if inbound.problem is None else "quarantined",
+            "reason": inbound.problem,
             "sealed_raw": tx.seal(inbound.raw, "messages", "raw"),
             "sealed_events": tx.seal(msgspec.json.encode(inbound.events), "messages", "events"),
             "received_ms": tx.now_ms,

@@ -35,6 +35,7 @@ from connectors.port import Verb
 from loadtest.demo.stage import free_port
 from loadtest.simulators import fhir, hl7, soap
 from loadtest.simulators.hospital import Hospital
+from tests.postgres import PostgresServer
 
 T = TypeVar("T")
 
@@ -378,7 +379,7 @@ async def lay_out(
         "hl7-demo": {
             "main": {
                 "protocol": "hl7v2", "profile": "hl7v2_demo@1", "host": "127.0.0.1", "port": hl7_sim.port,
-                "listen_host": "127.0.0.1", "listen_port": hl7_listen, "timeout_s": _TIMEOUTS_S,
+                "connections": 2, "listen_host": "127.0.0.1", "listen_port": hl7_listen, "timeout_s": _TIMEOUTS_S,
             },
         },
         "fhir-demo": {
@@ -426,6 +427,17 @@ async def lay_out(
     finally:
         for clinic in clinics.values():
             await clinic.close()
+
+
+@asynccontextmanager
+async def postgres_store(server: PostgresServer) -> AsyncIterator[dict[str, str]]:
+    """The `store` of an installation on PostgreSQL: two empty databases, dropped afterwards."""
+    names = server.create_database(), server.create_database()
+    try:
+        yield {"url": server.url(names[0]), "messages_url": server.url(names[1])}
+    finally:
+        for name in names:
+            server.drop_database(name)
 
 
 def write_secrets(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             "hisbridge.toml:2: service.listen: expected host:port, for example 127.0.0.1:8080",
         ),
         ("[service]\n\nmax_in_flight = 0\n", "hisbridge.toml:3: service.max_in_flight: expected a whole number >= 1"),
-        ('[service]\naccess_log = "some"\n', "service.access_log: not one of the allowed values"),
+        ('[service]\naccess_log = "some"\n', "service.access_log: expected one of all, changes, errors"),
         (
             '[store]\nurl = "mysql://x"\n',
             "hisbridge.toml:2: store.url: expected sqlite:///file or postgresql://user@host/database",

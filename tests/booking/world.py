@@ -32,8 +32,8 @@ FEE_FEN = 1500
 ZHANG = Patient(
     name="张伟", id_type="id_card", id_number="110101199003070038", phone="13800001111", address="幸福路一号"
 )
-LI = Patient(name="李娜", id_type="id_card", id_number="110101198507150024", phone="13900002222")
-WANG = Patient(name="王芳", id_type="id_card", id_number="110101197001010042", phone="13700003333")
+LI = Patient(name="李娜", id_type="id_card", id_number="110101198507150029", phone="13900002222")
+WANG = Patient(name="王芳", id_type="id_card", id_number="110101197001010040", phone="13700003333")
 _trades = itertools.count(1)
 
 
@@ -117,9 +117,7 @@ async def put_patient(
 ) -> str:
     """A patient of a client, linked unless the HIS is to be asked."""
     async with store.write(HOSPITAL) as tx:
-        patient_id, _ = await add_patient(
-            tx, client_id=client, user_ref=user, record=record, links_by_command=asks_his
-        )
+        patient_id, _ = await add_patient(tx, client_id=client, user_ref=user, record=record, links_by_command=asks_his)
     return patient_id
 
 
@@ -163,9 +161,7 @@ async def answer(
         booking = await load_booking(tx, booking_id)
         assert booking is not None
         await _mark(tx, booking, "done")
-        result = CommandResult(
-            accepted=code is None, code=code, his_refs=his_refs or {}, registration=registration
-        )
+        result = CommandResult(accepted=code is None, code=code, his_refs=his_refs or {}, registration=registration)
         await settle_command(tx, hospital, booking, result)
     return await get(store, booking_id)
 
@@ -186,9 +182,7 @@ async def send_and_answer(store: Store, hospital: Hospital, booking_id: str, cod
 
 def make_payment(amount_fen: int = FEE_FEN, *, trade_no: str | None = None, channel: str = "wechat") -> Payment:
     paid_at = dt.datetime.fromtimestamp(BEGIN_MS / 1000, dt.UTC)
-    return Payment(
-        channel=channel, trade_no=trade_no or f"T{next(_trades)}", amount_fen=amount_fen, paid_at=paid_at
-    )
+    return Payment(channel=channel, trade_no=trade_no or f"T{next(_trades)}", amount_fen=amount_fen, paid_at=paid_at)
 
 
 async def pay(store: Store, hospital: Hospital, booking_id: str, payment: Payment | None = None) -> PaymentRow:
@@ -227,9 +221,7 @@ async def figures(store: Store, slot_id: str) -> tuple[int, int]:
     """(his_left, unreflected) of a slot."""
     async with store.read(HOSPITAL) as tx:
         row = await tx.first(
-            select(slots.c.his_left, slots.c.unreflected).where(
-                slots.c.hospital_id == HOSPITAL, slots.c.id == slot_id
-            )
+            select(slots.c.his_left, slots.c.unreflected).where(slots.c.hospital_id == HOSPITAL, slots.c.id == slot_id)
         )
     assert row is not None
     return row["his_left"], row["unreflected"]

@@ -294,11 +294,14 @@ async def test_connection_is_kept_when_calls_follow_each_other(
 
 
 async def test_verb_is_not_offered_when_the_profile_has_it_off(
-    connector: HL7v2Connector, make_order: MakeOrder
+    connector: HL7v2Connector, make_connector: MakeConnector, make_order: MakeOrder
 ) -> None:
     order = await make_order(KEY)
     assert connector.traits(Verb.BOOK).capability is Capability.OFF
-    assert connector.traits(Verb.FETCH_BILLS).capability is Capability.PUSHED
+    assert connector.traits(Verb.FETCH_BILLS).capability is Capability.OFF
+    listening = make_connector(listen_port=0, host="127.0.0.1")
+    assert listening.traits(Verb.FETCH_BILLS).capability is Capability.PUSHED
+    assert listening.traits(Verb.LOCK_SLOT).capability is Capability.OFF  # there is no port to send it to
     outcome = await connector.book(order)
     assert isinstance(outcome, Rejected)
     assert outcome.code == "not_offered"

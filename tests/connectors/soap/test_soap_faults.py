@@ -133,7 +133,7 @@ async def test_write_is_rejected_when_the_hospital_says_no(mode: str, code: str)
 
 @pytest.mark.parametrize("mode", ["slow", "junk", "gbk"])
 async def test_write_is_accepted_when_the_reply_is_only_odd(mode: str) -> None:
-    labels = {"hospital": "soap-demo", "connector": "his", "kind": "gb_as_utf8"}
+    labels = {"hospital": "soap-demo", "connector": "his", "kind": "gb18030"}
     before = REGISTRY.get_sample_value("hisbridge_decode_fallbacks_total", labels) or 0
     async with hospital() as (simulator, his):
         order = await order_for(his)

@@ -1,0 +1,195 @@
+"""Starting the service: what is wrong is said in one line that a person can act on, and nothing half-started stays."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.installation import Installation, lay_out, postgres_store, run_process
+from tests.postgres import PostgresServer
+
+
+async def refused_start(config: Path) -> str:
+    """What `python -m service` prints when it does not start. Its exit code must be 2, without a traceback."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "--config", str(config),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(30):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    text = said.decode()
+    assert process.returncode == 2, text
+    assert "Traceback" not in text
+    return text
+
+
+def change(site: Installation, old: str, new: str) -> None:
+    text = site.config.read_text(encoding="utf-8")
+    assert old in text
+    site.config.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "expected"),
+    [
+        ("drain_s = 5", "drain_sec = 5", "service.drain_sec", "did you mean 'drain_s'"),
+        ("drain_s = 5", 'drain_s = "five"', "service.drain_s", "expected"),
+        ("drain_s = 5", "drain_s = -1", "service.drain_s", "expected"),
+        ('mode = "live"', 'mode = "alive"', "hospital.hl7-demo.mode", "one of observe, live, paused"),
+        ("connections = 2", 'ack = "never"', "hospital.hl7-demo.connector.main.ack", "one of standard, always"),
+        ('reserve_by = "lock"', "reserve_by = 1", "hospital.hl7-demo.reserve_by", "expected"),
+        ("his_settle_s = 2", "his_settle = 2", "hospital.hl7-demo.his_settle", "did you mean 'his_settle_s'"),
+        ('protocol = "hl7v2"', 'protocol = "hl7"', "hospital.hl7-demo.connector.main.protocol", "hl7v2, fhir, soap"),
+        ('host = "127.0.0.1"', 'hots = "127.0.0.1"', "hospital.hl7-demo.connector.main.hots", "host"),
+        ('fetch_reports = "lis"', 'fetch_reports = "lab"', "hospital.soap-demo.route.fetch_reports", "main, lis"),
+        ('listen = "127.0.0.1:0"', 'listen = "here"', "service.listen", "host:port"),
+        ("[service]", "[servce]", "servce", "service"),
+    ],
+)
+async def test_start_is_refused_with_file_key_and_expectation_when_a_setting_is_wrong(
+    tmp_path: Path, old: str, new: str, key: str, expected: str
+) -> None:
+    async with lay_out(tmp_path) as site:
+        change(site, old, new)
+        said = await refused_start(site.config)
+    line = next(line for line in said.splitlines() if f"{key}:" in line)
+    assert re.match(rf"{re.escape(str(site.config))}:\d+: ", line), line
+    assert expected in line
+
+
+async def test_start_names_every_fault_at_once_when_there_are_several(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site:
+        change(site, "drain_s = 5", "drain_s = true")
+        change(site, 'mode = "live"', 'mode = "dead"')
+        said = await refused_start(site.config)
+    assert "service.drain_s:" in said
+    assert "hospital.hl7-demo.mode:" in said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda folder: (folder / "data.key").unlink(), "data.key"),
+        (lambda folder: (folder / "digest.key").unlink(), "digest.key"),
+        (lambda folder: (folder / "data.key").write_text("k1:c2hvcnQ=\n"), "base64 of 32 bytes"),
+        (lambda folder: (folder / "digest.key").write_text("c2hvcnQ=\n"), "base64 of at least 32 bytes"),
+    ],
+    ids=["no data key", "no digest key", "short data key", "short digest key"],
+)
+async def test_start_is_refused_when_a_secret_is_missing_or_malformed(
+    tmp_path: Path, spoil: Callable[[Path], None], expected: str
+) -> None:
+    async with lay_out(tmp_path) as site:
+        spoil(site.folder)
+        said = await refused_start(site.config)
+    assert expected in said
+    assert "c2hvcnQ" not in said  # a key is never shown, not even a bad one
+
+
+async def test_start_is_refused_when_the_settings_file_is_absent(tmp_path: Path) -> None:
+    assert str(tmp_path / "none.toml") in await refused_start(tmp_path / "none.toml")
+
+
+async def test_start_is_refused_when_the_profile_is_unknown(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site:
+        change(site, 'profile = "dhc@1"', 'profile = "dhc@9"')
+        assert "version 9 was asked" in await refused_start(site.config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [("listen", "service.listen"), ("admin_listen", "service.admin_listen"), ("listen_port", "hl7-demo")],
+)
+async def test_start_is_refused_with_the_setting_when_a_port_is_taken(
+    tmp_path: Path, setting: str, named: str
+) -> None:
+    async with lay_out(tmp_path) as site:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            if setting == "listen_port":
+                listening = re.search(r"listen_port = \d+", site.config.read_text(encoding="utf-8"))
+                assert listening is not None
+                change(site, listening[0], f"listen_port = {port}")
+            else:
+                change(site, f'\n{setting} = "127.0.0.1:0"', f'\n{setting} = "127.0.0.1:{port}"')
+            said = await refused_start(site.config)
+    reason = next(line for line in said.splitlines() if "cannot listen" in line)
+    assert named in reason
+
+
+@pytest.mark.parametrize("database", ["hisbridge.db", "messages.db"])
+async def test_start_is_refused_when_the_schema_is_of_a_newer_program(tmp_path: Path, database: str) -> None:
+    async with lay_out(tmp_path) as site:
+        connection = sqlite3.connect(tmp_path / database)
+        try:
+            table = connection.execute("select name from sqlite_master where name like '%version%'").fetchone()[0]
+            connection.execute(f"update {table} set version_num = '9999_of_tomorrow'")
+            connection.commit()
+        finally:
+            connection.close()
+        said = await refused_start(site.config)
+    assert "9999_of_tomorrow" in said
+    assert "newer" in said
+
+
+async def test_service_is_alive_and_ready_when_started(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site, run_process(site) as process:
+        assert site.session is not None
+        async with site.session.get(f"{site.admin_url}/healthz") as alive:
+            assert (alive.status, await alive.json()) == (200, {"alive": True})
+        async with site.session.get(f"{site.admin_url}/readyz") as ready:
+            assert ready.status == 200
+            assert await ready.json() == {"ready": True, "draining": False, "reasons": {}}
+        async with site.session.get(f"{site.base_url}/metrics") as hidden:
+            assert hidden.status == 404  # the admin pages are not on the portals' port
+        process.terminate()
+        assert await process.exit_code() == 0
+
+
+async def test_service_is_not_ready_and_says_so_when_its_store_is_gone(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    async with (
+        postgres_store(postgres_server) as store,
+        lay_out(tmp_path, store=store) as site,
+        run_process(site) as process,
+    ):
+        assert site.session is not None
+        await site.open_slots("soap-demo")
+        postgres_server.drop_database(store["url"].rpartition("/")[2])
+        async with site.session.get(f"{site.admin_url}/readyz") as ready:
+            assert ready.status == 503
+            told = await ready.json()
+        assert (told["ready"], list(told["reasons"])) == (False, ["store"])
+        async with site.session.get(f"{site.admin_url}/healthz") as alive:
+            assert alive.status == 200
+        answer = await site.portal().call("GET", "/v1/hospitals/soap-demo/slots")
+        assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "store_unavailable", "2")
+        process.terminate()
+        assert await process.exit_code() == 0
+
+
+async def test_python_service_py_is_the_same_program_when_started_as_a_script(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site:
+        change(site, "drain_s = 5", "drain_s = true")
+        script = Path(__file__).resolve().parents[2] / "service.py"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), "--config", str(site.config), stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await process.communicate()
+        assert process.returncode == 2
+        assert b"service.drain_s" in said

@@ -1,0 +1,86 @@
+"""The main job, whole: the demonstration's own walk through the three hospitals, on either database."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from loadtest.demo.walk import STEPS, Walk
+from tests.acceptance.installation import HOSPITALS, KEY, OTHER_KEY, Installation, postgres_store, run_installation, until
+from tests.postgres import PostgresServer
+
+
+async def walk_everywhere(site: Installation) -> None:
+    """One patient at each hospital at once; then the hospitals' own books are compared with what the portal was told."""
+    assert site.session is not None
+
+    async def steps(hospital_id: str) -> list[str]:
+        control = f"http://127.0.0.1:{site.clinics[hospital_id].simulator.control_port}"
+        assert site.session is not None
+        return [text async for text in Walk(site.session, site.base_url, KEY, hospital_id, control).run()]
+
+    for texts in await asyncio.gather(*(steps(hospital_id) for hospital_id in HOSPITALS)):
+        assert len(texts) == len(STEPS)
+    for hospital_id, clinic in site.clinics.items():
+        bookings = (await site.portal().get(f"/v1/hospitals/{hospital_id}/bookings", user_ref="demo-user"))["items"]
+        assert sorted((b["state"], b["payment_state"]) for b in bookings) == [
+            ("cancelled", "refund_due"),
+            ("stopped", "refund_due"),
+        ]
+        state = await clinic.state()
+        assert {visit["key"] for visit in state["visits"]} == {b["order_no"] for b in bookings}
+        for booking in bookings:
+            await site.becomes(hospital_id, booking, his_state="released")  # the stopped one is cancelled there as well
+        assert [visit["state"] for visit in (await clinic.state())["visits"]] == ["released", "released"]
+        assert [charge["state"] for charge in state["charges"]] == ["paid"]
+        assert len(state["people"]) == 1
+        assert state["oversold"] == 0
+
+
+async def test_patient_is_served_at_three_hospitals_when_the_store_is_sqlite(tmp_path: Path) -> None:
+    async with run_installation(tmp_path) as site:
+        await walk_everywhere(site)
+
+
+async def test_patient_is_served_at_three_hospitals_when_the_store_is_postgresql(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    async with postgres_store(postgres_server) as store, run_installation(tmp_path, store=store) as site:
+        await walk_everywhere(site)
+
+
+async def test_portal_hears_every_change_in_order_when_it_reads_the_feed(tmp_path: Path) -> None:
+    async with run_installation(tmp_path) as site:
+        booked = await site.booked("soap-demo")
+        await site.cancel("soap-demo", booked)
+        await site.becomes("soap-demo", booked, state="cancelled")
+        told: list[str] = []
+        after = 0
+
+        async def read_on() -> list[str]:
+            nonlocal after
+            feed = await site.portal().get("/v1/events", after=after, limit=2)
+            numbers = [event["seq"] for event in feed["items"]]
+            assert numbers == sorted(set(numbers))
+            assert all(number > after for number in numbers)
+            for event in feed["items"]:
+                if event["type"] == "booking.changed" and event["data"]["booking_id"] == booked["id"]:
+                    told.append(event["data"]["state"])
+            after = feed["next"]
+            return told
+
+        await until(read_on, lambda states: states[-1:] == ["cancelled"], what="the whole story in the feed")
+        assert list(dict.fromkeys(told)) == ["held", "booked", "cancelling", "cancelled"]
+        assert (await site.portal(OTHER_KEY).get("/v1/events"))["items"] == []
+
+
+async def test_long_poll_answers_when_the_booking_changes(tmp_path: Path) -> None:
+    async with run_installation(tmp_path) as site:
+        held = await site.locked("soap-demo")
+        of = f"/v1/hospitals/soap-demo/bookings/{held['id']}"
+        waiting = asyncio.create_task(site.portal().get(of, wait_s=20, since_version=held["version"]))
+        await site.pay("soap-demo", held)
+        changed = await waiting
+        assert changed["version"] > held["version"]
+        at_once = await site.portal().get(of, wait_s=20, since_version=held["version"])
+        assert at_once["version"] >= changed["version"]

@@ -1,0 +1,227 @@
+"""The event feed: numbered after commit, without gaps or inversions, and the webhooks that push it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import itertools
+
+import msgspec
+import pytest
+from sqlalchemy import select
+
+from booking.news import forget_events, number_events, tell
+from booking.settings import Hospital
+from booking.store.engine import Store
+from booking.store.tables import events, webhooks
+from booking.webhooks import SCOPE, Delivery, add_webhook, due_deliveries, record_delivery, sign
+from tests.booking.world import CLIENT, HOSPITAL, LI, ZHANG, cancel, hold, put_patient, put_slot, send_and_answer
+from tests.stores import BEGIN_MS, Wall
+
+
+async def say(store: Store, word: str, *, client: str = CLIENT, hospital_id: str = HOSPITAL) -> None:
+    async with store.write(hospital_id) as tx:
+        await tell(tx, client, "test.said", {"word": word})
+
+
+async def feed(store: Store) -> list[tuple[int, str, dict[str, object]]]:
+    """(number, type, payload) of every numbered event."""
+    async with store.read() as tx:
+        rows = await tx.all(select(events).where(events.c.seq.is_not(None)).order_by(events.c.seq))
+    return [(r["seq"], r["type"], msgspec.json.decode(r["payload"])) for r in rows]
+
+
+async def test_numbers_follow_each_other_when_rounds_are_small(store: Store) -> None:
+    for word in "abcde":
+        await say(store, word)
+    assert [await number_events(store, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [(seq, payload["word"]) for seq, _, payload in await feed(store)] == list(enumerate("abcde", 1))
+
+
+async def test_order_has_no_gap_and_no_inversion_when_many_write_and_two_number(store: Store) -> None:
+    """Each writer's own words keep their order, every word gets one number, whoever numbers in between."""
+
+    async def write(name: str) -> None:
+        for n in range(6):
+            await say(store, f"{name}{n}", hospital_id=f"h-{name}")
+
+    async def number(rounds: int) -> None:
+        for _ in range(rounds):
+            await number_events(store, limit=3)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(write(name) for name in "abcd"), number(6), number(6))
+    while await number_events(store):
+        pass
+    told = await feed(store)
+    assert [seq for seq, _, _ in told] == list(range(1, 25))
+    words = [str(payload["word"]) for _, _, payload in told]
+    for name in "abcd":
+        assert [w for w in words if w[0] == name] == [f"{name}{n}" for n in range(6)]
+
+
+async def test_reader_never_misses_an_event_when_a_write_commits_late(store: Store) -> None:
+    """What is numbered is committed: a cursor that has passed a number will never see a smaller one appear."""
+    async with store.write(HOSPITAL) as tx:
+        await tell(tx, CLIENT, "test.said", {"word": "late"})
+        if store.dialect != "sqlite":  # there, hospitals write beside each other
+            await say(store, "early", hospital_id="h2")
+            assert await number_events(store) == 1
+    await number_events(store)
+    assert [payload["word"] for _, _, payload in await feed(store)][-1] == "late"
+    assert [seq for seq, _, _ in await feed(store)] == list(range(1, len(await feed(store)) + 1))
+
+
+async def test_every_change_is_told_once_in_its_order_when_a_booking_lives(store: Store, hospital: Hospital) -> None:
+    booking = await hold(store, hospital, await put_slot(store), await put_patient(store, ZHANG))
+    await send_and_answer(store, hospital, booking.id)
+    await cancel(store, hospital, booking.id)
+    done = await send_and_answer(store, hospital, booking.id)
+    await number_events(store)
+    told = [payload for _, kind, payload in await feed(store) if kind == "booking.changed"]
+    assert [(p["state"], p["his_state"]) for p in told] == [
+        ("held", "none"), ("held", "locked"), ("cancelling", "locked"), ("cancelled", "released"),
+    ]  # fmt: skip
+    versions = [int(str(p["version"])) for p in told]
+    assert versions == sorted(set(versions))
+    assert versions[-1] == done.version
+
+
+async def test_no_patient_data_is_in_the_feed_when_bookings_are_told(store: Store, hospital: Hospital) -> None:
+    for person in (ZHANG, LI):
+        booking = await hold(store, hospital, await put_slot(store), await put_patient(store, person))
+        await send_and_answer(store, hospital, booking.id, "full")
+    async with store.read() as tx:
+        text = "".join(r["payload"] for r in await tx.all(select(events.c.payload)))
+    assert "order_no" in text
+    for person in (ZHANG, LI):
+        assert person.name not in text
+        assert str(person.id_number) not in text
+
+
+async def test_old_events_go_but_numbers_are_never_reused_when_thirty_days_have_passed(
+    store: Store, wall: Wall
+) -> None:
+    for word in "abc":
+        await say(store, word)
+    await number_events(store)
+    wall.turn(30 * 24 * 3600 + 1)
+    assert await forget_events(store, limit=1) == 1
+    assert await forget_events(store) == 1
+    assert await forget_events(store) == 0
+    await say(store, "d")
+    await number_events(store)
+    assert [(seq, payload["word"]) for seq, _, payload in await feed(store)] == [(3, "c"), (4, "d")]
+
+
+# --- webhooks ----------------------------------------------------------------------------------------------------------
+
+
+def test_signature_is_the_published_one_when_the_standard_webhooks_vector_is_signed() -> None:
+    """The test vector of the Standard Webhooks reference libraries."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    body = b'{"test": 2432232314}'
+    assert sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body) == (
+        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    )
+
+
+async def deliveries(store: Store) -> list[Delivery]:
+    await number_events(store)
+    return await due_deliveries(store)
+
+
+async def hook(store: Store, url: str = "https://portal.example/hook", client: str = CLIENT) -> tuple[str, str]:
+    async with store.write(SCOPE) as tx:
+        return await add_webhook(tx, client, url)
+
+
+async def test_delivery_can_be_verified_when_it_is_checked_as_the_standard_says(store: Store) -> None:
+    _, secret = await hook(store)
+    await say(store, "hello")
+    (delivery,) = await deliveries(store)
+    headers = delivery.headers
+    key = base64.b64decode(secret.split("_", 1)[1])
+    assert 24 <= len(key) <= 64
+    signed = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), delivery.body])
+    expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert headers["webhook-timestamp"] == str(BEGIN_MS // 1000)
+    assert msgspec.json.decode(delivery.body) == {
+        "type": "test.said", "seq": 1, "hospital_id": HOSPITAL, "at_ms": BEGIN_MS, "data": {"word": "hello"},
+    }  # fmt: skip
+
+
+async def test_webhook_begins_with_the_next_event_of_its_own_client_when_it_is_added(store: Store) -> None:
+    await say(store, "before")
+    await number_events(store)
+    await hook(store)
+    await say(store, "theirs", client="another")
+    assert await deliveries(store) == []
+    await say(store, "mine")
+    assert [msgspec.json.decode(d.body)["data"] for d in await deliveries(store)] == [{"word": "mine"}]
+
+
+async def test_events_come_one_by_one_and_in_order_when_each_is_taken(store: Store) -> None:
+    await hook(store)
+    for word in "abc":
+        await say(store, word)
+    got = []
+    while due := await deliveries(store):
+        (delivery,) = due
+        got.append(msgspec.json.decode(delivery.body)["data"]["word"])
+        await record_delivery(store, delivery, delivered=True)
+    assert got == ["a", "b", "c"]
+
+
+async def test_same_event_is_tried_with_growing_pauses_when_it_is_not_taken(store: Store, wall: Wall) -> None:
+    await hook(store)
+    await say(store, "a")
+    await say(store, "b")
+    ids = set()
+    for pause_s in (1, 4, 16, 64, 256, 1024, 3600, 3600):
+        (delivery,) = await deliveries(store)
+        ids.add(delivery.headers["webhook-id"])
+        await record_delivery(store, delivery, delivered=False)
+        wall.turn(pause_s - 0.001)
+        assert await deliveries(store) == []
+        wall.turn(0.001)
+    assert len(ids) == 1
+    (delivery,) = await deliveries(store)
+    await record_delivery(store, delivery, delivered=True)
+    (delivery,) = await deliveries(store)  # at once again
+    assert msgspec.json.decode(delivery.body)["data"] == {"word": "b"}
+
+
+async def test_cursor_does_not_go_back_when_a_late_result_is_recorded(store: Store) -> None:
+    await hook(store)
+    await say(store, "a")
+    await say(store, "b")
+    (first,) = await deliveries(store)
+    await record_delivery(store, first, delivered=True)
+    await record_delivery(store, first, delivered=False)
+    async with store.read() as tx:
+        assert [(w["cursor"], w["failures"]) for w in await tx.all(select(webhooks))] == [(1, 0)]
+
+
+async def test_secret_is_sealed_when_it_is_stored(store: Store) -> None:
+    _, secret = await hook(store)
+    async with store.read(SCOPE) as tx:
+        row = await tx.first(select(webhooks))
+        assert row is not None
+        assert secret.encode() not in row["sealed_secret"]
+        assert tx.unseal(row["sealed_secret"], "webhooks", "secret").decode() == secret
+
+
+@pytest.mark.parametrize(("webhook_id", "timestamp_s"), itertools.product(("msg_1", "msg_2"), (1, 2)))
+def test_signature_differs_when_id_time_or_body_differ(webhook_id: str, timestamp_s: int) -> None:
+    secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
+    others = {
+        sign(secret, i, t, b)
+        for i, t, b in itertools.product(("msg_1", "msg_2"), (1, 2), (b"a", b"b"))
+        if (i, t, b) != (webhook_id, timestamp_s, b"a")
+    }
+    assert len(others) == 7
+    assert sign(secret, webhook_id, timestamp_s, b"a") not in others

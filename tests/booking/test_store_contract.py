@@ -1,0 +1,447 @@
+"""What the store promises, on both engines: schema, constraints, serialised writes, clock, errors, secrecy."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, MetaData, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from booking.errors import Refusal
+from booking.settings import Hospital
+from booking.store.crypto import SealBroken, Vault
+from booking.store.engine import SchemaMismatch, Store, StoreUnavailable
+from booking.store.migrate import SCRIPTS, migrate
+from booking.store.tables import bookings, metadata, payments, schedules, slots, store_clock
+from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
+from scheduler_sync.messages.store import VERSION_TABLE
+from scheduler_sync.messages.tables import metadata as message_metadata
+from tests.booking.world import (
+    CLIENT,
+    HOSPITAL,
+    LI,
+    ZHANG,
+    answer,
+    figures,
+    get,
+    hold,
+    locked,
+    make_payment,
+    pay,
+    put_patient,
+    put_slot,
+    send,
+)
+from tests.postgres import PostgresServer
+from tests.stores import BEGIN_MS, UrlOf, Wall, make_vault, opened
+
+# --- schema -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty_url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """An empty database of the engine."""
+    if engine == "sqlite":
+        return f"sqlite:///{tmp_path}/new/store.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+async def differences(url: str, wanted: MetaData, version_table: str) -> list[Any]:
+    """What alembic would change to make the database equal the tables."""
+    driver = "sqlite+aiosqlite" if url.startswith("sqlite") else "postgresql+asyncpg"
+    apart = create_async_engine(driver + url[url.index(":") :], poolclass=NullPool)
+
+    def compare(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": version_table, "compare_server_default": True}
+        )
+        return list(compare_metadata(context, wanted))
+
+    try:
+        async with apart.connect() as connection:
+            return await connection.run_sync(compare)
+    finally:
+        await apart.dispose()
+
+
+async def test_schema_equals_the_tables_when_migrated_twice(empty_url: str) -> None:
+    await migrate(empty_url, SCRIPTS)
+    await migrate(empty_url, SCRIPTS)
+    assert await differences(empty_url, metadata, "alembic_version") == []
+
+
+async def test_message_schema_equals_its_tables_when_migrated_twice(empty_url: str) -> None:
+    for _ in range(2):
+        await migrate(empty_url, MESSAGE_SCRIPTS, version_table=VERSION_TABLE)
+    assert await differences(empty_url, message_metadata, VERSION_TABLE) == []
+
+
+async def test_comparison_sees_a_difference_when_a_column_is_missing(store: Store) -> None:
+    """The two tests above would prove nothing if the comparison were blind."""
+    async with store.write(HOSPITAL) as tx:
+        await tx.run(text("alter table slots drop column his_refs"))
+    found = await differences(store.url.render_as_string(hide_password=False), metadata, "alembic_version")
+    assert [(d[0], d[2]) for d in found] == [("add_column", "slots")]
+
+
+async def test_constraints_are_in_the_database_when_it_was_migrated(store: Store) -> None:
+    """Alembic compares no CHECKs: every one that the tables declare must be there by name."""
+    wanted = {str(c.name) for t in metadata.tables.values() for c in t.constraints if str(c.name).startswith("ck_")}
+    async with store.read() as tx:
+        if store.dialect == "sqlite":
+            rows = await tx.all(text("select sql from sqlite_master where sql is not null"))
+            schema = "\n".join(r["sql"] for r in rows)
+            found = {name for name in wanted if f"CONSTRAINT {name} " in schema}
+        else:
+            rows = await tx.all(text("select conname from pg_constraint where contype = 'c'"))
+            found = {r["conname"] for r in rows}
+    assert len(wanted) > 15
+    assert wanted - found == set()
+
+
+async def test_newer_schema_is_refused_when_an_older_program_starts(store: Store) -> None:
+    async with store.write(HOSPITAL) as tx:
+        await tx.run(text("update alembic_version set version_num = '9999_from_the_future'"))
+    with pytest.raises(SchemaMismatch, match="9999_from_the_future.*newer program"):
+        await migrate(store.url.render_as_string(hide_password=False), SCRIPTS)
+
+
+async def test_one_migration_wins_when_two_start_together(engine: str, empty_url: str) -> None:
+    if engine == "sqlite":  # one process owns a SQLite file; its migrator runs once, before anything else
+        await migrate(empty_url, SCRIPTS)
+    else:
+        await asyncio.gather(migrate(empty_url, SCRIPTS), migrate(empty_url, SCRIPTS))
+    assert await differences(empty_url, metadata, "alembic_version") == []
+
+
+# --- constraints ------------------------------------------------------------------------------------------------------
+
+FORBIDDEN = [
+    ("booked without registered", bookings, {"state": "booked", "payment_state": "paid"}),
+    ("checked in without registered", bookings, {"state": "checked_in", "his_state": "locked"}),
+    ("expired and still due", bookings, {"state": "expired", "payment_state": "due"}),
+    ("rejected and still due", bookings, {"state": "rejected", "payment_state": "due"}),
+    ("expired with money", bookings, {"state": "expired", "payment_state": "paid"}),
+    ("expired, paid at the window", bookings, {"state": "expired", "payment_state": "paid_at_window"}),
+    ("command without status", bookings, {"his_command_status": "none"}),
+    ("status without command", bookings, {"his_command": "none"}),
+    ("unknown state", bookings, {"state": "lost"}),
+    ("unknown HIS state", bookings, {"his_state": "perhaps"}),
+    ("unknown command", bookings, {"his_command": "pray"}),
+    ("negative fee", bookings, {"fee_fen": -1}),
+    ("negative charge", slots, {"unreflected": -1}),
+    ("slot that ends before it starts", slots, {"ends_at_ms": 0}),
+    ("negative schedule fee", schedules, {"fee_fen": -1}),
+    ("schedule of no status", schedules, {"status": "closed"}),
+    ("payment of nothing", payments, {"amount_fen": 0}),
+    ("payment for two things", payments, {"bill_id": "bl_1"}),
+    ("payment for nothing", payments, {"booking_id": None}),
+    ("settlement of no kind", payments, {"settlement": "maybe"}),
+]
+
+
+@pytest.mark.parametrize(("table", "values"), [f[1:] for f in FORBIDDEN], ids=[f[0] for f in FORBIDDEN])
+async def test_row_is_refused_when_it_must_not_be(
+    store: Store, hospital: Hospital, table: Any, values: dict[str, Any]
+) -> None:
+    booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
+    await pay(store, hospital, booking_id)
+    # Lifted first, so that only the rule in question can refuse the row.
+    free = {"state": "held", "his_state": "locked", "his_command": "register", "his_command_status": "queued"}
+    async with store.write(HOSPITAL) as tx:
+        if table is bookings:
+            assert await tx.run(table.update().values(**free)) == 1
+        assert await tx.run(table.update().values(hospital_id=HOSPITAL)) == 1
+    with pytest.raises(IntegrityError):
+        async with store.write(HOSPITAL) as tx:
+            await tx.run(table.update().values(**values))
+
+
+async def test_second_live_booking_is_refused_by_the_store_when_the_rules_were_bypassed(
+    store: Store, hospital: Hospital
+) -> None:
+    slot_id, patient_id = await put_slot(store), await put_patient(store)
+    first = await hold(store, hospital, slot_id, patient_id)
+    async with store.read(HOSPITAL) as tx:
+        row = await tx.first(select(bookings).where(bookings.c.id == first.id))
+    assert row is not None
+    row |= {"id": "another", "order_no": "00000000000000000001"}
+    with pytest.raises(IntegrityError):
+        async with store.write(HOSPITAL) as tx:
+            await tx.insert(bookings, row)
+    async with store.write(HOSPITAL) as tx:  # one that is over may stand beside it
+        await tx.insert(bookings, row | {"live": False, "state": "cancelled"})
+
+
+async def test_payment_stays_unique_when_its_booking_is_long_over(store: Store, hospital: Hospital, wall: Wall) -> None:
+    booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
+    payment = make_payment()
+    await pay(store, hospital, booking_id, payment)
+    wall.turn(400 * 24 * 3600)
+    async with store.read(HOSPITAL) as tx:
+        row = await tx.first(select(payments))
+    assert row is not None
+    with pytest.raises(IntegrityError):
+        async with store.write(HOSPITAL) as tx:
+            await tx.insert(payments, row | {"kept": False, "booking_id": "another"})
+
+
+async def test_two_kept_payments_are_refused_when_the_rules_were_bypassed(store: Store, hospital: Hospital) -> None:
+    booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
+    await pay(store, hospital, booking_id)
+    async with store.read(HOSPITAL) as tx:
+        row = await tx.first(select(payments))
+    assert row is not None
+    with pytest.raises(IntegrityError):
+        async with store.write(HOSPITAL) as tx:
+            await tx.insert(payments, row | {"trade_no": "another"})
+
+
+# --- transactions -----------------------------------------------------------------------------------------------------
+
+
+async def test_one_hold_wins_when_many_want_the_last_seat(store: Store, hospital: Hospital) -> None:
+    slot_id = await put_slot(store, 1)
+    patients = [await put_patient(store, ZHANG), await put_patient(store, LI)]
+    results = await asyncio.gather(*(hold(store, hospital, slot_id, p) for p in patients * 4), return_exceptions=True)
+    refused = [r.code for r in results if isinstance(r, Refusal)]
+    assert len(refused) == 7
+    assert set(refused) <= {"slot_sold_out", "duplicate_booking"}
+    assert await figures(store, slot_id) == (1, 1)
+
+
+async def test_writes_of_one_hospital_never_interleave_when_they_come_together(store: Store) -> None:
+    """Read, wait, write back: without the lock, increments are lost."""
+    async with store.write("counter") as tx:
+        await tx.run(text("create table tally (n integer)"))
+        await tx.run(text("insert into tally values (0)"))
+
+    async def add_one() -> None:
+        async with store.write(HOSPITAL) as tx:
+            row = await tx.first(text("select n from tally"))
+            assert row is not None
+            await asyncio.sleep(0.002)
+            await tx.run(text("update tally set n = :n"), {"n": row["n"] + 1})
+
+    await asyncio.gather(*(add_one() for _ in range(12)))
+    async with store.read() as tx:
+        assert await tx.first(text("select n from tally")) == {"n": 12}
+
+
+async def test_writers_of_two_stores_wait_for_each_other_when_they_are_two_processes(
+    database: UrlOf, hospital: Hospital, wall: Wall
+) -> None:
+    url = database("store")
+    async with opened(url, wall=wall) as one, opened(url, wall=wall) as two:
+        slot_id = await put_slot(one, 1)
+        patients = [await put_patient(one, ZHANG), await put_patient(one, LI)]
+        results = await asyncio.gather(
+            hold(one, hospital, slot_id, patients[0]),
+            hold(two, hospital, slot_id, patients[1]),
+            return_exceptions=True,
+        )
+        assert [r.code for r in results if isinstance(r, Refusal)] == ["slot_sold_out"]
+        assert await figures(two, slot_id) == (1, 1)
+
+
+async def test_nothing_is_kept_and_nobody_woken_when_a_write_fails(store: Store) -> None:
+    heard = store.bell.listen("topic")
+
+    async def fail() -> None:
+        async with store.write(HOSPITAL) as tx:
+            tx.ring("topic")
+            await tx.insert(store_clock, {"hospital_id": "h2", "last_ms": 1})
+            raise Refusal("slot_sold_out")
+
+    with pytest.raises(Refusal):
+        await fail()
+    async with store.read() as tx:
+        assert await tx.all(select(store_clock)) == []
+    assert not heard.done()
+    async with store.write(HOSPITAL) as tx:
+        tx.ring("topic")
+        assert not heard.done()
+    assert heard.done()
+
+
+async def test_reader_sees_only_what_is_committed_when_a_write_is_open(store: Store) -> None:
+    async with store.write(HOSPITAL) as tx:
+        await tx.insert(store_clock, {"hospital_id": "h2", "last_ms": 1})
+        async with store.read("h2") as reader:
+            assert await reader.all(select(store_clock)) == []
+
+
+async def test_place_is_given_back_when_a_caller_gives_up(store: Store) -> None:
+    """More calls are cancelled than there are connections; the store still works, and the lock is free."""
+    for _ in range(20):
+        task = asyncio.create_task(_hold_open(store))
+        await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    async with asyncio.timeout(5):
+        async with store.write(HOSPITAL) as tx:
+            assert tx.now_ms == BEGIN_MS
+
+
+async def _hold_open(store: Store) -> None:
+    async with store.write(HOSPITAL):
+        await asyncio.sleep(60)
+
+
+# --- clock ------------------------------------------------------------------------------------------------------------
+
+
+async def test_clock_never_runs_backwards_when_the_wall_clock_is_turned_back(store: Store, wall: Wall) -> None:
+    seen = []
+    for seconds in (0, 10, -3600, 3599, 2):
+        wall.turn(seconds)
+        async with store.write(HOSPITAL) as tx:
+            seen.append((tx.now_ms - BEGIN_MS) // 1000)
+    assert seen == [0, 10, 10, 10, 11]
+
+
+async def test_clock_stands_on_the_committed_time_when_another_store_follows(database: UrlOf, wall: Wall) -> None:
+    url = database("store")
+    async with opened(url, wall=wall) as ahead, ahead.write(HOSPITAL):
+        pass
+    async with opened(url, wall=lambda: BEGIN_MS - 60_000) as behind:
+        async with behind.write(HOSPITAL) as tx:
+            assert tx.now_ms == BEGIN_MS
+        async with behind.write("h2") as tx:  # hospitals do not share their clocks
+            assert tx.now_ms == BEGIN_MS - 60_000
+
+
+async def test_clock_is_the_databases_when_none_is_given(database: UrlOf) -> None:
+    async with opened(database("store")) as real:
+        async with real.write(HOSPITAL) as tx:
+            first = tx.now_ms
+        async with real.write(HOSPITAL) as tx:
+            assert tx.now_ms >= first
+    assert 1_600_000_000_000 < first < 4_000_000_000_000
+
+
+# --- a store that is away ---------------------------------------------------------------------------------------------
+
+
+async def _read_and_write(store: Store) -> None:
+    with pytest.raises(StoreUnavailable):
+        async with store.read() as tx:
+            await tx.all(select(store_clock))
+    with pytest.raises(StoreUnavailable):
+        async with store.write(HOSPITAL):
+            pass
+
+
+async def test_store_is_unavailable_when_it_cannot_be_reached(engine: str, tmp_path: Path) -> None:
+    unreachable = {"sqlite": f"sqlite:///{tmp_path}/no/such/folder.db", "postgresql": "postgresql://u@127.0.0.1:1/x"}
+    async with opened(unreachable[engine]) as gone:
+        await _read_and_write(gone)
+
+
+async def test_store_is_unavailable_when_the_database_is_read_only(
+    database: UrlOf, request: pytest.FixtureRequest
+) -> None:
+    url = database("store")
+    async with opened(url) as usual, usual.read() as open_elsewhere:
+        if usual.dialect == "sqlite":
+            frozen_url = url.replace("sqlite:///", "sqlite:///file:") + "?mode=ro&uri=true"
+        else:
+            server: PostgresServer = request.getfixturevalue("postgres_server")
+            server.run_sql(f"alter database {url.rpartition('/')[2]} set default_transaction_read_only = on")
+            frozen_url = url
+        async with opened(frozen_url) as frozen:
+            with pytest.raises(StoreUnavailable):
+                async with frozen.write(HOSPITAL):
+                    pass
+            async with frozen.read() as tx:
+                assert await tx.all(select(store_clock)) == []
+        assert await open_elsewhere.all(select(store_clock)) == []
+
+
+async def test_store_is_unavailable_when_the_server_takes_nobody(
+    postgres_server: PostgresServer, postgres_originals: dict[str, str]
+) -> None:
+    """As while PostgreSQL starts up again: the connection is refused by the server itself, not by the network."""
+    name = postgres_server.create_database(template=postgres_originals["store"])
+    postgres_server.run_sql(f"alter database {name} allow_connections false")
+    try:
+        async with opened(postgres_server.url(name)) as closed:
+            await _read_and_write(closed)
+    finally:
+        postgres_server.drop_database(name)
+
+
+async def test_store_comes_back_when_its_connections_were_cut(
+    postgres_server: PostgresServer, postgres_originals: dict[str, str]
+) -> None:
+    name = postgres_server.create_database(template=postgres_originals["store"])
+    cut = f"select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = '{name}'"
+    try:
+        async with opened(postgres_server.url(name)) as store:
+            with pytest.raises(StoreUnavailable):
+                async with store.write(HOSPITAL) as tx:
+                    assert int(await asyncio.to_thread(postgres_server.run_sql, cut)) >= 1
+                    await tx.all(select(store_clock))
+            async with store.write(HOSPITAL) as tx:
+                assert len(await tx.all(select(store_clock))) == 1
+    finally:
+        postgres_server.drop_database(name)
+
+
+async def test_reason_holds_no_values_when_the_store_fails(store: Store) -> None:
+    with pytest.raises(StoreUnavailable) as raised:
+        async with store.write(HOSPITAL) as tx:
+            if store.dialect == "sqlite":
+                await tx.run(text("insert into no_such_table values (:name)"), {"name": "张伟"})
+            else:
+                await tx.run(text("select pg_terminate_backend(pg_backend_pid()), :name"), {"name": "张伟"})
+    assert "张伟" not in str(raised.value)
+
+
+# --- secrecy ----------------------------------------------------------------------------------------------------------
+
+
+async def test_patient_data_is_nowhere_in_the_clear_when_a_patient_has_booked(
+    store: Store, hospital: Hospital, request: pytest.FixtureRequest
+) -> None:
+    booking = await hold(store, hospital, await put_slot(store), await put_patient(store))
+    await send(store, booking.id)
+    await answer(store, hospital, booking.id, his_refs={"mark": "张伟的预约"})
+    raw = dump(store, request)
+    assert booking.order_no.encode() in raw  # the dump does show what is not sealed
+    for secret in (ZHANG.name, ZHANG.phone, ZHANG.id_number, ZHANG.address, "张伟的预约"):
+        assert secret is not None
+        for encoded in (secret.encode(), secret.encode("gb18030"), secret.encode("unicode_escape")):
+            assert encoded not in raw
+            assert encoded.hex().encode() not in raw
+    assert (await get(store, booking.id)).his_refs == {"mark": "张伟的预约"}
+
+
+def dump(store: Store, request: pytest.FixtureRequest) -> bytes:
+    """Every byte of the database: its files, or all rows of all tables as the server writes them."""
+    if store.dialect == "sqlite":
+        files = Path(str(store.url.database)).parent.glob("*.db*")
+        return b"".join(f.read_bytes() for f in files)
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = str(store.url.database)
+    return "\n".join(server.run_sql(f"copy {table} to stdout", database=name) for table in metadata.tables).encode()
+
+
+async def test_values_open_under_the_new_program_when_the_data_key_was_rotated(database: UrlOf, wall: Wall) -> None:
+    url = database("store")
+    old = make_vault("k1", 1)
+    both = Vault({"k2": b"\2" * 32, "k1": b"\1" * 32}, b"d" * 32)
+    async with opened(url, wall=wall, vault=old) as store:
+        patient_id = await put_patient(store)
+    async with opened(url, wall=wall, vault=both) as store:
+        assert await put_patient(store, ZHANG) == patient_id
+    async with opened(url, wall=wall, vault=make_vault("k2", 2)) as store:
+        with pytest.raises(SealBroken):
+            await put_patient(store, ZHANG, client=CLIENT)

@@ -1,0 +1,83 @@
+"""The table of verbs of a dialect page, from its profile: `python -m tests.docs.dialects dhc` prints it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from connectors.port import Verb
+from mappings.profile import Profile, VerbSpec, load_profile
+
+HEAD = ("verb", "capability", "carried by", "query-back", "key", "time-out")
+WRITES = tuple(Verb)[list(Verb).index(Verb.CREATE_PATIENT) :]
+
+
+def verb_rows(profile: Profile) -> list[tuple[str, ...]]:
+    """A row for every verb of the port, in its order; what the profile leaves out is off."""
+    return [_row(profile, verb, profile.verbs.get(verb.value, VerbSpec())) for verb in Verb]
+
+
+def markdown(rows: list[tuple[str, ...]]) -> list[str]:
+    """The lines of the table."""
+    return [f"| {' | '.join(row)} |" for row in (HEAD, ("---",) * len(HEAD), *rows)]
+
+
+def _row(profile: Profile, verb: Verb, spec: VerbSpec) -> tuple[str, ...]:
+    native = spec.capability == "native"
+    writes = native and verb in WRITES
+    return (
+        f"`{verb.value}`",
+        spec.capability,
+        "" if spec.capability == "off" else _carrier(profile, verb, spec),
+        spec.query_back if writes else "",
+        spec.key if writes else "",
+        f"{spec.timeout_s:g} s" if native else "",
+    )
+
+
+def _carrier(profile: Profile, verb: Verb, spec: VerbSpec) -> str:
+    if spec.capability == "pushed":
+        return _ref(profile, verb)
+    carriers = {"hl7v2": _of_hl7v2, "fhir": _of_fhir, "soap": _of_soap}[profile.protocol](verb, spec)
+    return ", ".join(dict.fromkeys(carriers)) or "the connection itself"
+
+
+def _of_hl7v2(verb: Verb, spec: VerbSpec) -> Iterator[str]:
+    message = str(spec.call.get("message", ""))
+    if message:
+        expected = spec.call.get("expect", {})
+        told = "; ".join(f"{path} {' or '.join(words)}" for path, words in expected.items())
+        yield "^".join(message.split("^")[:2]) + (f" (answer: {told})" if told else "")
+
+
+def _of_fhir(verb: Verb, spec: VerbSpec) -> Iterator[str]:
+    if merged := spec.call.get("merged_from"):
+        yield f"as `{merged}`"
+    for step in (spec.call, *(_calls(spec.then))):
+        if resource := step.get("resource"):
+            yield str(resource)
+    if verb is Verb.FETCH_ATTACHMENT:
+        yield "Binary, or the address in the report"
+
+
+def _of_soap(verb: Verb, spec: VerbSpec) -> Iterator[str]:
+    cases = spec.call.get("cases") or [{**spec.call, "request": spec.request}]
+    for step in (*cases, *([spec.then] if spec.then else [])):
+        operation = step.get("operation") or spec.call.get("operation")
+        code = str((step.get("request") or {}).get("Request", {}).get("TradeCode", ""))
+        yield f"{operation} {code}" if code and code != operation else str(operation)
+
+
+def _calls(then: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    for step in (then or {}).values():
+        if isinstance(step, dict):
+            yield step.get("call", {})
+
+
+def _ref(profile: Profile, verb: Verb) -> str:
+    return str(profile.raw.get("verbs", {}).get(verb.value, {}).get("ref", "a push"))
+
+
+if __name__ == "__main__":
+    print("\n".join(markdown(verb_rows(load_profile(sys.argv[1])))))  # noqa: T201
