@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -121,6 +122,21 @@ async def opened(
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def unreachable(engine: str, folder: Path) -> AsyncIterator[Store]:
+    """A store that nobody can reach: a file in no folder, a port where nobody listens."""
+    url = {"sqlite": f"sqlite:///{folder}/no/such/folder.db", "postgresql": "postgresql://nobody@127.0.0.1:1/none"}[
+        engine
+    ]
+    before = set(threading.enumerate())
+    async with opened(url) as store:
+        yield store
+    # A SQLite connection that failed to open ends its thread a little later; it must not outlive the test's loop.
+    left = [t for t in set(threading.enumerate()) - before if "_connection_worker" in t.name]
+    for thread in left:
+        await asyncio.to_thread(thread.join, 10)
 
 
 @pytest.fixture

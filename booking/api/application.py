@@ -226,6 +226,8 @@ class _Endpoint:
                 raise ApiProblem("hospital_unknown")
             require_access(client, scopes=route.scopes, hospital_id=hospital_id)
             self._rate.take(client.id)
+        if "%00" in request.rel_url.raw_path:  # no id has it, and PostgreSQL cannot compare with it
+            raise ApiProblem("not_found")
         idempotency_key = route.read_idempotency_key(request.headers.get("Idempotency-Key"))
         path = convert_path(values, route.path_types) if route.path_types else values
         query = None if route.query is None else decode_query(request.rel_url.raw_query_string, route.query)

@@ -20,10 +20,14 @@ from monitoring.masking import mask_text
 _AT = re.compile(r"^(?P<text>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 _NAMED_FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 _MAX_PATH_CHARS = 120
+# No name, number or id has U+0000 in it, and PostgreSQL cannot store it.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def decode_body(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     """The request's Struct. Raises ApiProblem malformed_json, unknown_field or invalid_field."""
+    if b"u0000" in data and _NUL.search(data):
+        raise ApiProblem("invalid_field", errors=(_field("$", "expected texts without U+0000"),))
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -54,6 +58,8 @@ def decode_query(query: str, query_type: type[msgspec.Struct]) -> Any:
     for name, texts in given.items():
         if len(texts) > 1 and name not in many:
             raise ApiProblem("invalid_field", errors=(_field(f"?{name}", "expected once"),))
+        if any("\0" in text for text in texts):
+            raise ApiProblem("invalid_field", errors=(_field(f"?{name}", "expected a text without U+0000"),))
         values[name] = texts if name in many else texts[0]
     try:
         return msgspec.convert(values, query_type, strict=False)

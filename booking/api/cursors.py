@@ -22,6 +22,11 @@ def decode_cursor(cursor: str, *types: type) -> tuple[object, ...]:
         parts = msgspec.json.decode(data, type=list[str | int])
     except (binascii.Error, msgspec.DecodeError, ValueError):
         raise ApiProblem("cursor_invalid") from None
-    if len(parts) != len(types) or any(not isinstance(p, t) for p, t in zip(parts, types, strict=True)):
+    if len(parts) != len(types) or not all(_is_ours(p, t) for p, t in zip(parts, types, strict=True)):
         raise ApiProblem("cursor_invalid")
     return tuple(parts)
+
+
+def _is_ours(part: str | int, kind: type) -> bool:
+    """Whether the part is of its kind and something that a database can compare with."""
+    return isinstance(part, kind) and (abs(part) < 2**63 if isinstance(part, int) else "\0" not in part)

@@ -6,9 +6,9 @@ import datetime as dt
 
 from booking import reconciliation as books
 from booking.api.context import Context
-from booking.api.problems import ApiProblem
+from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import Call, Route
-from booking.api.views import Difference, MerchantBill, MerchantBillView, ReconciliationView
+from booking.api.views import Difference, MerchantBill, MerchantBillView, ReconciliationView, check_years
 from booking.ports import LiveFailed
 
 MAX_BILL_BYTES = 30_000_000
@@ -21,7 +21,7 @@ class MoneyHandlers:
         self._context = context
 
     async def put_bill(self, call: Call[None, MerchantBill]) -> MerchantBillView:
-        date: dt.date = call.path["date"]
+        date = _date(call.path["date"])
         lines = call.body.lines
         async with self._context.store.write(call.hospital_id) as tx:
             await books.put_merchant_bill(
@@ -42,7 +42,7 @@ class MoneyHandlers:
         return MerchantBillView(date=date, lines=len(lines), amount_fen=total)
 
     async def reconcile(self, call: Call[None, None]) -> ReconciliationView:
-        date: dt.date = call.path["date"]
+        date = _date(call.path["date"])
         starts_ms, ends_ms = books.day_bounds_ms(date, self._context.hospital(call).zone)
         async with self._context.store.read(call.hospital_id) as tx:
             merchant = await books.merchant_entries(tx, date)
@@ -75,6 +75,15 @@ class MoneyHandlers:
             if e.code == "not_offered_by_hospital":
                 return None
             raise
+
+
+def _date(date: dt.date) -> dt.date:
+    """The day of the path. Raises ApiProblem invalid_field for one that is far beyond any bill."""
+    try:
+        check_years(date)
+    except ValueError as e:
+        raise ApiProblem("invalid_field", errors=(FieldError(path="{date}", expected=str(e)),)) from None
+    return date
 
 
 def money_routes(context: Context) -> list[Route]:

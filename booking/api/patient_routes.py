@@ -52,6 +52,8 @@ class PatientHandlers:
 
 def _record(body: NewPatient) -> Patient:
     """The canonical patient; what an identity card carries is taken from it and compared with what was given."""
+    if not body.name.strip():
+        raise _invalid("$.name", "a name")
     number = body.id_number.strip().upper()
     birth_date, sex = body.birth_date, body.sex
     if body.id_type == ID_CARD:

@@ -188,6 +188,8 @@ class Route:
             codes += _BODY_ERRORS
         elif self.query is not None or self.path_types:
             codes += ("invalid_field", "unknown_field")
+        if self.path_parameters:
+            codes += ("not_found",)
         if self.idempotent:
             codes += _IDEMPOTENCY_ERRORS
         if self.of_hospital:

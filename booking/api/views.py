@@ -18,6 +18,14 @@ Text = Annotated[str, Meta(min_length=1, max_length=200)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 Instant = Annotated[dt.datetime, Meta(tz=True)]
 Fen = Annotated[int, Meta(ge=1, le=100_000_000)]
+LARGEST = 9_007_199_254_740_991  # what JSON carries exactly everywhere (RFC 8259 section 6)
+FIRST_YEAR, LAST_YEAR = 1900, 9000  # outside of these a date cannot be turned into every zone's instant
+
+
+def check_years(*dates: dt.date | None) -> None:
+    """Raises ValueError for a date that no calendar of ours reaches; msgspec makes a field's error of it."""
+    if any(date is not None and not FIRST_YEAR <= date.year <= LAST_YEAR for date in dates):
+        raise ValueError(f"expected years from {FIRST_YEAR} to {LAST_YEAR}")
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +118,9 @@ class SlotQuery(Query, frozen=True):
     practitioner_id: str | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 200
     cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        check_years(self.from_, self.to)
 
 
 class SlotView(View, frozen=True):
@@ -286,6 +297,9 @@ class NewPayment(Body, frozen=True):
     amount_fen: Fen
     paid_at: Instant
 
+    def __post_init__(self) -> None:
+        check_years(self.paid_at)
+
 
 class Cancel(Body, frozen=True):
     """Why the patient cancels."""
@@ -415,6 +429,9 @@ class MerchantLine(Body, frozen=True):
     amount_fen: Fen
     at: Instant | None = None
 
+    def __post_init__(self) -> None:
+        check_years(self.at)
+
 
 class MerchantBill(Body, frozen=True):
     """The merchant's bill of one day, whole; sent again it replaces the one before."""
@@ -457,7 +474,7 @@ class ReconciliationView(View, frozen=True):
 class EventQuery(Query, frozen=True):
     """Events after the cursor `after` (0: from the oldest kept)."""
 
-    after: Annotated[int, Meta(ge=0)] = 0
+    after: Annotated[int, Meta(ge=0, le=LARGEST)] = 0
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
 
 

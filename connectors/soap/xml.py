@@ -95,7 +95,7 @@ def decode(data: bytes, http_charset: str | None = None) -> Decoded:
         return Decoded(as_utf8, "utf-8", "utf8_as_gb") if as_utf8 else Decoded(_strict(data, "gb18030"), "gb18030")
     try:
         charset = codecs.lookup(label).name
-    except LookupError:
+    except (LookupError, ValueError):
         charset = "utf-8"
     if not _CHARSETS.fullmatch(charset):
         charset = "utf-8"  # Python also calls zlib, idna and punycode codecs, and some of those take quadratic time

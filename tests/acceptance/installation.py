@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+from yarl import URL
 
 import service
 from booking.api.auth import SCOPES
@@ -140,7 +141,7 @@ class Portal:
     async def call(
         self,
         method: str,
-        path: str,
+        path: str | URL,
         body: Any = None,
         *,
         data: Any = None,

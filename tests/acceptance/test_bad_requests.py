@@ -7,14 +7,18 @@ must not repeat anything of a patient.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from yarl import URL
 
 import service
 from booking.news import forget_events
@@ -27,9 +31,11 @@ from tests.acceptance.installation import (
     Installation,
     made_up_person,
     money,
+    postgres_store,
     run_installation,
     until,
 )
+from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,9 +118,7 @@ async def things(site: Installation) -> Things:
     reports = await until(
         lambda: portal.get(f"{of}/patients/{patient_id}/reports"), lambda r: len(r["items"]) == 1, what="the report"
     )
-    return Things(
-        patient_id, held["id"], bills["items"][0]["id"], reports["items"][0]["id"], over["refunds"][0]["id"]
-    )
+    return Things(patient_id, held["id"], bills["items"][0]["id"], reports["items"][0]["id"], over["refunds"][0]["id"])
 
 
 def operations(document: dict[str, Any]) -> Iterator[Operation]:
@@ -241,7 +245,11 @@ async def test_every_body_is_refused_when_it_is_wrong(site: Installation, docume
             assert_problem(document, *where, answer, status, code)
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=gbk"):
             answer = await site.portal().call(
-                operation.method, operation.path(), data=b"{}", key=operation.key, headers={"Content-Type": content_type}
+                operation.method,
+                operation.path(),
+                data=b"{}",
+                key=operation.key,
+                headers={"Content-Type": content_type},
             )
             assert_problem(document, *where, answer, 415, "unsupported_media_type")
         if operation.template.endswith("/merchant-bills/{date}"):
@@ -281,9 +289,7 @@ async def test_patient_is_rejected_when_the_number_is_known_under_another_name(
     site: Installation, document: dict[str, Any], things: Things
 ) -> None:
     person = {**PERSON, "name": "欧阳锋"}
-    answer = await site.portal(OTHER_KEY).call(
-        "POST", "/v1/hospitals/soap-demo/patients", person, key=uuid.uuid4().hex
-    )
+    answer = await site.portal(OTHER_KEY).call("POST", "/v1/hospitals/soap-demo/patients", person, key=uuid.uuid4().hex)
     assert_problem(document, "POST", PATIENTS, answer, 409, "patient_rejected")
     assert "欧阳锋" not in answer.data.decode()
 
@@ -300,7 +306,7 @@ async def test_patient_is_rejected_when_the_number_is_known_under_another_name(
     ],
 )
 async def test_query_is_refused_when_a_value_is_wrong(
-    site: Installation, document: dict[str, Any], template: str, query: dict[str, str]
+    site: Installation, document: dict[str, Any], template: str, query: dict[str, Any]
 ) -> None:
     path = template.format(hospital_id="soap-demo", booking_id="b")
     answer = await site.portal().call("GET", path, **query)
@@ -308,6 +314,55 @@ async def test_query_is_refused_when_a_value_is_wrong(
     assert body["errors"][0]["path"].removeprefix("?") in query
     unknown = await site.portal().call("GET", path, form="2026-01-05")
     assert_problem(document, "GET", template, unknown, 422, "unknown_field")
+
+
+async def assert_extremes_are_refused(site: Installation) -> None:
+    """Values that are well-formed and that no calendar, number column or text column can hold: refused, never a 500."""
+    of, portal = "/v1/hospitals/soap-demo", site.portal()
+    booking = await site.hold("soap-demo")
+    paid = money(booking["fee_fen"])
+
+    def cursor(*parts: Any) -> str:
+        return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+
+    asked: list[tuple[Answer, int, str]] = []
+    for date in ("0001-01-01", "9999-12-31"):
+        from_date: dict[str, Any] = {"from": date}
+        asked += [
+            (await portal.call("GET", f"{of}/slots", **from_date), 422, "invalid_field"),
+            (await portal.call("GET", f"{of}/slots", to=date), 422, "invalid_field"),
+            (await portal.call("PUT", f"{of}/merchant-bills/{date}", {"lines": []}), 422, "invalid_field"),
+            (await portal.call("GET", f"{of}/reconciliations/{date}"), 422, "invalid_field"),
+        ]
+    for instant in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        body = {**paid, "paid_at": instant}
+        asked.append((await portal.call("POST", f"{of}/bookings/{booking['id']}/payments", body), 422, "invalid_field"))
+    for after in (2**63, 10**40):
+        asked.append((await portal.call("GET", "/v1/events", after=after), 422, "invalid_field"))
+    for parts in ((2**63, "x"), (-(10**30), "x"), (1, "\0")):
+        asked.append((await portal.call("GET", f"{of}/slots", cursor=cursor(*parts)), 422, "cursor_invalid"))
+    hold = {"user_ref": "u", "slot_id": booking["slot_id"], "patient_id": booking["patient_id"]}
+    asked += [
+        (await portal.call("POST", f"{of}/bookings", {**hold, "user_ref": "\0"}, key="nul"), 422, "invalid_field"),
+        (await portal.call("POST", f"{of}/patients", {**PERSON, "name": "张\0"}, key="nul"), 422, "invalid_field"),
+        (await portal.call("POST", f"{of}/patients", {**PERSON, "name": "  "}, key="blank"), 422, "invalid_field"),
+        (await portal.call("GET", f"{of}/bookings", user_ref="\0"), 422, "invalid_field"),
+        (await portal.call("GET", URL(f"{of}/bookings/%00", encoded=True)), 404, "not_found"),
+    ]
+    assert [(answer.status, answer.code) for answer, _, _ in asked] == [(status, code) for _, status, code in asked]
+    escaped = await portal.call("POST", f"{of}/bookings", {**hold, "user_ref": "a\\u0000"}, key="backslash")
+    assert escaped.code == "duplicate_booking"  # a backslash and five letters are no U+0000
+
+
+async def test_extreme_values_are_refused_when_the_store_is_sqlite(site: Installation) -> None:
+    await assert_extremes_are_refused(site)
+
+
+async def test_extreme_values_are_refused_when_the_store_is_postgresql(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    async with postgres_store(postgres_server) as store, run_installation(tmp_path, store=store) as running:
+        await assert_extremes_are_refused(running)
 
 
 # --- somebody else's things ----------------------------------------------------------------------------------------
@@ -438,9 +493,7 @@ async def test_every_creating_post_wants_a_key_when_asked(site: Installation, do
     for operation in created:
         for key, code in ((None, "missing"), ("", "missing"), ("two words", "invalid"), ("x" * 201, "invalid")):
             answer = await site.portal().call(operation.method, operation.path(), data=b"{}", key=key)
-            assert_problem(
-                document, operation.method, operation.template, answer, 400, f"idempotency_key_{code}"
-            )
+            assert_problem(document, operation.method, operation.template, answer, 400, f"idempotency_key_{code}")
 
 
 # --- cursors -------------------------------------------------------------------------------------------------------

@@ -115,7 +115,9 @@ async def test_cancellation_happens_once_when_killed_before_its_reply(tmp_path: 
             booked = await site.booked("soap-demo")
             await clinic.fault("cancel_registration", "slow", delay_s=1.0)
             await site.cancel("soap-demo", booked)
-            await until(lambda: clinic.calls("cancel_registration"), lambda n: n == 1, what="the cancellation at the HIS")
+            await until(
+                lambda: clinic.calls("cancel_registration"), lambda n: n == 1, what="the cancellation at the HIS"
+            )
             await process.kill()
         async with run_process(site):
             over = await site.becomes("soap-demo", booked, state="cancelled", payment_state="refund_due")

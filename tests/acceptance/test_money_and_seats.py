@@ -14,7 +14,6 @@ import pytest_asyncio
 from tests.acceptance.installation import (
     HOSPITALS,
     Answer,
-    Answer,
     Installation,
     made_up_person,
     money,
@@ -142,7 +141,10 @@ async def crowd(site: Installation, hospital_id: str, people: int) -> tuple[str,
     body = {"user_ref": "user", "slot_id": slot["id"]}
     of = f"/v1/hospitals/{hospital_id}/bookings"
     answers = await asyncio.gather(
-        *(site.portal().call("POST", of, {**body, "patient_id": patient}, key=f"crowd-{patient}") for patient in patients)
+        *(
+            site.portal().call("POST", of, {**body, "patient_id": patient}, key=f"crowd-{patient}")
+            for patient in patients
+        )
     )
     return str(slot["id"]), list(answers)
 

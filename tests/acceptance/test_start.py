@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.installation import Installation, lay_out, postgres_store, run_process
+from tests.conftest import ROOT
 from tests.postgres import PostgresServer
 
 
@@ -112,9 +113,7 @@ async def test_start_is_refused_when_the_profile_is_unknown(tmp_path: Path) -> N
     ("setting", "named"),
     [("listen", "service.listen"), ("admin_listen", "service.admin_listen"), ("listen_port", "hl7-demo")],
 )
-async def test_start_is_refused_with_the_setting_when_a_port_is_taken(
-    tmp_path: Path, setting: str, named: str
-) -> None:
+async def test_start_is_refused_with_the_setting_when_a_port_is_taken(tmp_path: Path, setting: str, named: str) -> None:
     async with lay_out(tmp_path) as site:
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
@@ -186,9 +185,8 @@ async def test_service_is_not_ready_and_says_so_when_its_store_is_gone(
 async def test_python_service_py_is_the_same_program_when_started_as_a_script(tmp_path: Path) -> None:
     async with lay_out(tmp_path) as site:
         change(site, "drain_s = 5", "drain_s = true")
-        script = Path(__file__).resolve().parents[2] / "service.py"
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(script), "--config", str(site.config), stderr=asyncio.subprocess.PIPE
+            sys.executable, str(ROOT / "service.py"), "--config", str(site.config), stderr=asyncio.subprocess.PIPE
         )
         _, said = await process.communicate()
         assert process.returncode == 2

@@ -6,7 +6,15 @@ import asyncio
 from pathlib import Path
 
 from loadtest.demo.walk import STEPS, Walk
-from tests.acceptance.installation import HOSPITALS, KEY, OTHER_KEY, Installation, postgres_store, run_installation, until
+from tests.acceptance.installation import (
+    HOSPITALS,
+    KEY,
+    OTHER_KEY,
+    Installation,
+    postgres_store,
+    run_installation,
+    until,
+)
 from tests.postgres import PostgresServer
 
 

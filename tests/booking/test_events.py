@@ -215,7 +215,7 @@ async def test_secret_is_sealed_when_it_is_stored(store: Store) -> None:
         assert tx.unseal(row["sealed_secret"], "webhooks", "secret").decode() == secret
 
 
-@pytest.mark.parametrize(("webhook_id", "timestamp_s"), itertools.product(("msg_1", "msg_2"), (1, 2)))
+@pytest.mark.parametrize(("webhook_id", "timestamp_s"), [*itertools.product(("msg_1", "msg_2"), (1, 2))])
 def test_signature_differs_when_id_time_or_body_differ(webhook_id: str, timestamp_s: int) -> None:
     secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
     others = {

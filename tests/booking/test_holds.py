@@ -47,7 +47,7 @@ REFUSED = [
     ("schedule_stopped", {"stopped": True}),
     ("slot_in_past", {"starts_at_ms": 1_000}),
     ("slot_not_released", {"opens_at_ms": 1_001}),
-    ("duplicate_booking", {"has_live_booking": True}),
+    ("duplicate_booking", {"live_booking_id": "b1"}),
     ("price_changed", {"shown_fee_fen": 1400}),
     ("slot_sold_out", {"seats": Seats(3, 3)}),
 ]

@@ -53,10 +53,8 @@ def foreseen() -> dict[tuple[Event, Axes], tuple[Axes, tuple[Effect, ...]]]:
         for state, his_state, (kind, status) in product(states, his_states, places):
             now = (state.value, his_state.value, kind.value)
             then = tuple(old if new == "=" else str(new) for old, new in zip(now, to, strict=True))
-            if to[2] == "=":
-                after = status
-            else:
-                after = Q.NONE if then[2] == "none" else Q.QUEUED
+            fresh = Q.NONE if then[2] == "none" else Q.QUEUED
+            after = status if to[2] == "=" else fresh
             table[event, Axes(state, his_state, kind, status)] = (
                 Axes(S(then[0]), H(then[1]), C(then[2]), after),
                 effects,

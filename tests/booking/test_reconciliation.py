@@ -23,25 +23,25 @@ from mappings.canonical import StatementKind, StatementLine
 from tests.booking.world import HOSPITAL, ZONE, locked, make_payment, pay, put_patient, put_slot
 from tests.stores import BEGIN_MS
 
-M, O, H = "merchant", "ours", "his"
+M, US, H = "merchant", "ours", "his"
 CASES = [
     # what happened, the books' movements, kind expected
-    ("all agree", {M: [1500], O: [1500], H: [1500]}, None),
-    ("paid and refunded on one day in all books", {M: [1500, -1500], O: [1500, -1500], H: [1500, -1500]}, None),
-    ("refunded at the HIS before it ever showed", {M: [1500, -1500], O: [1500, -1500], H: []}, None),
-    ("长款: a payment whose report never reached us", {M: [1500], O: [], H: []}, "long"),
-    ("长款: the HIS knows it, we do not", {M: [1500], O: [], H: [1500]}, "long"),
-    ("长款: our refund never went out", {M: [1500], O: [1500, -1500], H: [1500, -1500]}, "long"),
-    ("短款: reported to us, never at the merchant", {M: [], O: [1500], H: [1500]}, "short"),
-    ("短款: refunded at the merchant by hand", {M: [1500, -1500], O: [1500], H: [1500]}, "short"),
-    ("another amount at the merchant", {M: [1499], O: [1500], H: [1500]}, "amount"),
-    ("单边账: the HIS never booked it", {M: [1500], O: [1500], H: []}, "his_missing"),
-    ("单边账: only the HIS has it", {M: [], O: [], H: [1500]}, "his_only"),
-    ("单边账: refunded, and the HIS still has it", {M: [1500, -1500], O: [1500, -1500], H: [1500]}, "his_only"),
-    ("another amount at the HIS", {M: [1500], O: [1500], H: [1400]}, "amount"),
-    ("a refund of an earlier day agrees", {M: [-1500], O: [-1500], H: [-1500]}, None),
-    ("a refund of an earlier day is missing at the HIS", {M: [-1500], O: [-1500], H: []}, "his_missing"),
-    ("no statement of the HIS at all", {M: [1500], O: [1500], H: None}, None),
+    ("all agree", {M: [1500], US: [1500], H: [1500]}, None),
+    ("paid and refunded on one day in all books", {M: [1500, -1500], US: [1500, -1500], H: [1500, -1500]}, None),
+    ("refunded at the HIS before it ever showed", {M: [1500, -1500], US: [1500, -1500], H: []}, None),
+    ("长款: a payment whose report never reached us", {M: [1500], US: [], H: []}, "long"),
+    ("长款: the HIS knows it, we do not", {M: [1500], US: [], H: [1500]}, "long"),
+    ("长款: our refund never went out", {M: [1500], US: [1500, -1500], H: [1500, -1500]}, "long"),
+    ("短款: reported to us, never at the merchant", {M: [], US: [1500], H: [1500]}, "short"),
+    ("短款: refunded at the merchant by hand", {M: [1500, -1500], US: [1500], H: [1500]}, "short"),
+    ("another amount at the merchant", {M: [1499], US: [1500], H: [1500]}, "amount"),
+    ("单边账: the HIS never booked it", {M: [1500], US: [1500], H: []}, "his_missing"),
+    ("单边账: only the HIS has it", {M: [], US: [], H: [1500]}, "his_only"),
+    ("单边账: refunded, and the HIS still has it", {M: [1500, -1500], US: [1500, -1500], H: [1500]}, "his_only"),
+    ("another amount at the HIS", {M: [1500], US: [1500], H: [1400]}, "amount"),
+    ("a refund of an earlier day agrees", {M: [-1500], US: [-1500], H: [-1500]}, None),
+    ("a refund of an earlier day is missing at the HIS", {M: [-1500], US: [-1500], H: []}, "his_missing"),
+    ("no statement of the HIS at all", {M: [1500], US: [1500], H: None}, None),
 ]
 
 
@@ -54,7 +54,7 @@ def test_difference_is_named_when_three_books_are_compared(
     books: dict[str, list[int] | None], kind: str | None
 ) -> None:
     his = books[H]
-    found = compare(book(books[M] or []), book(books[O] or []), None if his is None else book(his))
+    found = compare(book(books[M] or []), book(books[US] or []), None if his is None else book(his))
     assert [m.kind for m in found] == ([] if kind is None else [kind])
 
 

@@ -40,7 +40,7 @@ from tests.booking.world import (
     send,
 )
 from tests.postgres import PostgresServer
-from tests.stores import BEGIN_MS, UrlOf, Wall, make_vault, opened
+from tests.stores import BEGIN_MS, UrlOf, Wall, make_vault, opened, unreachable
 
 # --- schema -----------------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ async def test_constraints_are_in_the_database_when_it_was_migrated(store: Store
 async def test_newer_schema_is_refused_when_an_older_program_starts(store: Store) -> None:
     async with store.write(HOSPITAL) as tx:
         await tx.run(text("update alembic_version set version_num = '9999_from_the_future'"))
-    with pytest.raises(SchemaMismatch, match="9999_from_the_future.*newer program"):
+    with pytest.raises(SchemaMismatch, match=r"9999_from_the_future.*newer program"):
         await migrate(store.url.render_as_string(hide_password=False), SCRIPTS)
 
 
@@ -340,8 +340,7 @@ async def _read_and_write(store: Store) -> None:
 
 
 async def test_store_is_unavailable_when_it_cannot_be_reached(engine: str, tmp_path: Path) -> None:
-    unreachable = {"sqlite": f"sqlite:///{tmp_path}/no/such/folder.db", "postgresql": "postgresql://u@127.0.0.1:1/x"}
-    async with opened(unreachable[engine]) as gone:
+    async with unreachable(engine, tmp_path) as gone:
         await _read_and_write(gone)
 
 
@@ -383,12 +382,16 @@ async def test_store_comes_back_when_its_connections_were_cut(
 ) -> None:
     name = postgres_server.create_database(template=postgres_originals["store"])
     cut = f"select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = '{name}'"
+
+    async def write_while_cut(store: Store) -> None:
+        async with store.write(HOSPITAL) as tx:
+            assert int(await asyncio.to_thread(postgres_server.run_sql, cut)) >= 1
+            await tx.all(select(store_clock))
+
     try:
         async with opened(postgres_server.url(name)) as store:
             with pytest.raises(StoreUnavailable):
-                async with store.write(HOSPITAL) as tx:
-                    assert int(await asyncio.to_thread(postgres_server.run_sql, cut)) >= 1
-                    await tx.all(select(store_clock))
+                await write_while_cut(store)
             async with store.write(HOSPITAL) as tx:
                 assert len(await tx.all(select(store_clock))) == 1
     finally:
@@ -396,12 +399,13 @@ async def test_store_comes_back_when_its_connections_were_cut(
 
 
 async def test_reason_holds_no_values_when_the_store_fails(store: Store) -> None:
+    statement = {
+        "sqlite": "insert into no_such_table values (:name)",
+        "postgresql": "select pg_terminate_backend(pg_backend_pid()), :name",
+    }[store.dialect]
     with pytest.raises(StoreUnavailable) as raised:
         async with store.write(HOSPITAL) as tx:
-            if store.dialect == "sqlite":
-                await tx.run(text("insert into no_such_table values (:name)"), {"name": "张伟"})
-            else:
-                await tx.run(text("select pg_terminate_backend(pg_backend_pid()), :name"), {"name": "张伟"})
+            await tx.run(text(statement), {"name": "张伟"})
     assert "张伟" not in str(raised.value)
 
 

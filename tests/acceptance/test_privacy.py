@@ -1,0 +1,142 @@
+"""Where patient data must not be found: the log at its most talkative, /metrics, the database files, error answers."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from loadtest.demo.walk import PATIENT, Walk
+from tests.acceptance.installation import (
+    HOSPITALS,
+    KEY,
+    Installation,
+    lay_out,
+    made_up_person,
+    run_process,
+    until,
+)
+
+# What the walk's bills and reports say: contents that are nobody's business either.
+CONTENTS = ["血常规", "白细胞"]
+PERSON = {
+    **made_up_person(950),
+    "name": "欧阳静怡",
+    "card": {"type": "health", "number": "H7788990011"},
+    "guardian": {"name": "诸葛长风", "id_number": str(made_up_person(951)["id_number"])},
+}
+NAMESAKE = {**made_up_person(952), "name": "令狐小冲"}
+
+
+def encodings(text: str) -> set[bytes]:
+    """The bytes by which a text could stand in a file, JSON escapes included."""
+    return {
+        text.encode("utf-8"),
+        text.encode("gb18030"),
+        text.encode("utf-16-le"),
+        text.encode("ascii", "backslashreplace"),
+    }
+
+
+async def live_a_little(site: Installation) -> list[str]:
+    """Walks, failures and refusals at every hospital; returns every name and number of the patients."""
+    assert site.session is not None
+    session = site.session
+
+    async def walk(hospital_id: str) -> None:
+        control = f"http://127.0.0.1:{site.clinics[hospital_id].simulator.control_port}"
+        async for _ in Walk(session, site.base_url, KEY, hospital_id, control).run():
+            pass
+
+    async def go_wrong(hospital_id: str) -> None:
+        clinic = site.clinics[hospital_id]
+        of = f"/v1/hospitals/{hospital_id}"
+        await site.patient(hospital_id, PERSON)
+        # The hospital knows this number under another name; what it answers quotes both.
+        clinic.simulator.hospital.create_person("令狐大冲", NAMESAKE["id_number"])
+        made = await site.portal().post(f"{of}/patients", NAMESAKE)
+        rejected = await until(
+            lambda: site.portal().get(f"{of}/patients/{made['id']}"),
+            lambda p: p["his_state"] != "pending",
+            what="the patient refused",
+        )
+        assert (rejected["his_state"], rejected["reject_code"]) == ("rejected", "patient_mismatch")
+        for wrong in (
+            {"name": 7},
+            {"id_number": PERSON["id_number"][:-1] + "Y"},
+            {PERSON["id_number"]: PERSON["phone"]},
+        ):
+            refused = await site.portal().call("POST", f"{of}/patients", {**PERSON, **wrong}, key=uuid.uuid4().hex)
+            assert refused.status == 422
+            assert_absent(refused.data, personal(PERSON), "an error's answer")
+        for op in ("find_patient", "create_patient", "fetch_bills"):
+            await clinic.fault(op, "garbage", times=1)
+        patient_id = await site.patient(hospital_id)
+        await site.portal().call("GET", f"{of}/patients/{patient_id}/bills", user=PERSON["phone"])
+        await site.portal().call("GET", f"{of}/patients/{PERSON['id_number']}")
+        await clinic.heal()
+
+    await asyncio.gather(*(walk(hospital_id) for hospital_id in HOSPITALS))
+    await asyncio.gather(*(go_wrong(hospital_id) for hospital_id in HOSPITALS))
+    found = personal(PATIENT) + personal(PERSON) + personal(NAMESAKE) + ["令狐大冲"]
+    for clinic in site.clinics.values():
+        people = (await clinic.state())["people"]
+        found += [person["mrn"] for person in people] + [person["name"] for person in people]
+    return sorted(set(found))
+
+
+def personal(person: Mapping[str, object]) -> list[str]:
+    """The names and numbers of a patient."""
+    found = [str(person[name]) for name in ("name", "id_number", "phone")]
+    for inner in ("card", "guardian"):
+        part = person.get(inner)
+        if isinstance(part, dict):
+            found += [str(value) for name, value in part.items() if name != "type"]
+    return found
+
+
+def assert_absent(data: bytes, texts: list[str], where: str) -> None:
+    for text in texts:
+        for form in encodings(text):
+            at = data.find(form)
+            assert at < 0, f"{text!r} stands in {where}: ...{data[max(0, at - 80) : at + 80]!r}..."
+
+
+def database_files(folder: Path, when: str) -> dict[str, bytes]:
+    """Every file of both databases, their write-ahead logs included."""
+    return {f"{path.name} ({when})": path.read_bytes() for path in folder.glob("*.db*")}
+
+
+async def test_nothing_of_a_patient_is_readable_when_log_metrics_and_databases_are_searched(tmp_path: Path) -> None:
+    talkative = {"log_level": "debug", "access_log": "all"}
+    async with lay_out(tmp_path, service_table=talkative) as site, run_process(site) as process:
+        secrets = await live_a_little(site)
+        assert len(secrets) > 15
+        metrics = await site.metrics()
+        databases = database_files(tmp_path, "while running")
+        process.terminate()
+        assert await process.exit_code() == 0
+    log = process.log.read_bytes()
+    databases |= database_files(tmp_path, "afterwards")
+
+    assert len(log.splitlines()) > 100
+    assert sum(len(data) for data in databases.values()) > 200_000
+    assert b"soap-demo" in log
+    assert b"soap-demo" in databases["hisbridge.db (afterwards)"]  # the search can find what is there
+    assert_absent(log, secrets, "the log")
+    assert_absent(metrics.encode(), secrets, "/metrics")
+    for name, data in databases.items():
+        assert_absent(data, secrets, name)
+        assert_absent(data, CONTENTS, name)
+
+
+async def test_names_and_numbers_are_masked_when_a_patient_is_read(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site, run_process(site):
+        patient_id = await site.patient("hl7-demo", PERSON)
+        read = await site.portal().call("GET", f"/v1/hospitals/hl7-demo/patients/{patient_id}")
+        assert_absent(read.data, personal(PERSON), "the patient's own view")
+        assert read.body["name"] == "欧阳**"
+        assert read.body["phone"] == f"{PERSON['phone'][:3]}****{PERSON['phone'][-4:]}"
+        number = PERSON["id_number"]
+        assert read.body["id_number"] == f"{number[:3]}{'*' * 11}{number[-4:]}"
