@@ -229,11 +229,18 @@ class Bill(Record, frozen=True, kw_only=True):
 
 
 class Settlement(Record, frozen=True, kw_only=True):
-    """The HIS's confirmation that a payment was booked there."""
+    """The HIS's confirmation that a payment was booked there.
+
+    `order_no`, `trade_no` and `amount_fen` say which payment that was, where the HIS tells: a bill may have been paid by
+    another one.
+    """
 
     bill_id: str | None = None
     receipt_no: str | None = None
     invoice_no: str | None = None
+    order_no: str | None = None
+    trade_no: str | None = None
+    amount_fen: int | None = None
     his_refs: HisRefs = {}
 
 

@@ -54,11 +54,19 @@ _THOUSANDTHS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
 _EXPONENTS = dict.fromkeys(_WHOLE, 0) | dict.fromkeys(_THOUSANDTHS, 3)
 
 
-def _date_and_time(ctx: MapContext, arg: Any, *, date: Any, time: Any) -> dt.datetime | None:
+def _date_and_time(
+    ctx: MapContext, arg: Any, *, date: Any, time: Any, opens: Any = None, closes: Any = None
+) -> dt.datetime | None:
+    """The instant; where `opens` and `closes` are those of a session over midnight, its later part is on the next day."""
     if date is None or time is None:
         return None
     day = day_of(date, ctx) if isinstance(date, dt.date) else read_date(as_text(date).strip(), ctx)
-    return read_time_on(day, as_text(time).strip(), ctx)
+    moment = read_time_on(day, as_text(time).strip(), ctx)
+    if opens is None or closes is None:
+        return moment
+    first, last = (read_time_on(day, as_text(text).strip(), ctx) for text in (opens, closes))
+    over_midnight = last < first and moment <= last
+    return read_time_on(day + dt.timedelta(days=1), as_text(time).strip(), ctx) if over_midnight else moment
 
 
 def _check_unit(arg: Any) -> str | None:
@@ -129,7 +137,7 @@ def _value_range(ctx: MapContext, arg: Any, *, text: Any, low: Any, high: Any) -
 
 
 JOINS: dict[str, Join] = {
-    "date_and_time": Join(_date_and_time, no_arg, ("date", "time"), ("date", "time")),
+    "date_and_time": Join(_date_and_time, no_arg, ("date", "time", "opens", "closes"), ("date", "time")),
     "add_duration": Join(_add_duration, _check_unit, ("start", "amount", "unit"), ("start", "amount")),
     "money": Join(_money, no_arg, ("amount", "currency"), ("amount",)),
     "money_sum": Join(_money_sum, no_arg, ("amounts", "currencies"), ("amounts",)),

@@ -1,4 +1,8 @@
-"""The store on both engines, on a clock that tests turn. One migrated original of each is made per run and copied per test."""
+"""The store on both engines, on a clock that tests turn.
+
+One migrated original of each database is made per run. SQLite files are copied per test; PostgreSQL databases are emptied and
+used again, because making one takes longer than most tests. A test that alters more than rows asks for `spoilt`.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,17 @@ import pytest
 from booking.store.crypto import Vault
 from booking.store.engine import Store
 from booking.store.migrate import SCRIPTS, migrate
+from booking.store.tables import metadata
 from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
 from scheduler_sync.messages.store import VERSION_TABLE
+from scheduler_sync.messages.tables import metadata as message_metadata
 from tests.postgres import PostgresServer
 
 ENGINES = ("sqlite", "postgresql")
 # 06:00 in Shanghai on a Monday; far from any real day, so that a real clock that slips in is noticed.
 BEGIN_MS = round(dt.datetime(2031, 3, 2, 22, tzinfo=dt.UTC).timestamp() * 1000)
+
+_TABLES = {"store": list(metadata.tables), "messages": list(message_metadata.tables)}
 
 UrlOf = Callable[[str], str]
 
@@ -74,6 +82,17 @@ def postgres_originals(postgres_server: PostgresServer) -> dict[str, str]:
     return names
 
 
+@pytest.fixture(scope="session")
+def postgres_pool() -> dict[str, list[str]]:
+    """Migrated, empty databases of each kind that no test uses now."""
+    return {kind: [] for kind in _TABLES}
+
+
+@pytest.fixture
+def spoilt() -> None:
+    """For tests that alter a database's schema or settings: it is thrown away afterwards."""
+
+
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     """The engine that this test runs on; whoever uses it runs on both."""
@@ -99,17 +118,21 @@ def _databases(engine: str, folder: Path, request: pytest.FixtureRequest) -> Ite
         return
     server: PostgresServer = request.getfixturevalue("postgres_server")
     names: dict[str, str] = request.getfixturevalue("postgres_originals")
-    made: list[str] = []
+    pool: dict[str, list[str]] = request.getfixturevalue("postgres_pool")
+    used: list[tuple[str, str]] = []
 
-    def copy_database(kind: str) -> str:
-        made.append(server.create_database(template=names[kind]))
-        return server.url(made[-1])
+    def take_database(kind: str) -> str:
+        name = pool[kind].pop() if pool[kind] else server.create_database(template=names[kind])
+        used.append((kind, name))
+        return server.url(name)
 
-    try:
-        yield copy_database
-    finally:
-        for name in made:
+    yield take_database
+    for kind, name in used:
+        if "spoilt" in request.fixturenames:
             server.drop_database(name)
+            continue
+        server.run_sql("".join(f"delete from {table};" for table in _TABLES[kind]), database=name)
+        pool[kind].append(name)
 
 
 @asynccontextmanager

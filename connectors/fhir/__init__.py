@@ -60,7 +60,7 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         lambda answered: up.set(1 if answered else 0),
     )
     connection = {**profile.connection, **options.connection}
-    exchange = Exchange(hospital, name, client, compile_calls(profile), connection, options.validation)
+    exchange = Exchange(hospital, name, client, compile_calls(profile, connection), connection, options.validation)
     return FhirConnector(hospital, name, profile, exchange, client, options.timeout_s)
 
 

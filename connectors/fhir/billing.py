@@ -13,7 +13,8 @@ from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
 from connectors.fhir.exchange import Exchange, Versioned
 from connectors.fhir.writes import Ended, Write
-from connectors.port import Accepted, BillPayment, HisError, Outcome, Rejected, Unknown
+from connectors.payments import settlement_of
+from connectors.port import Accepted, BillPayment, HisError, HisRefused, Outcome, Rejected, Unknown
 from mappings.canonical import Bill, BillStatus, Patient, Settlement
 from monitoring.logs import get_logger
 
@@ -33,17 +34,23 @@ async def fetch_bills(exchange: Exchange, patient: Patient, deadline: Deadline) 
 
 
 async def fetch_settlement(exchange: Exchange, payment: BillPayment, deadline: Deadline) -> Settlement | None:
-    """What the HIS has booked under our order number; None while there is no notice, or its Invoice is not balanced."""
-    call = exchange.calls["fetch_settlement"]
-    document = await exchange.search(call, payment, deadline, whole=True)
-    if not document["entry"]:
-        return None
-    invoice = await exchange.read(exchange.calls["settle_bill.invoice"], payment, deadline)
+    """What the HIS has booked under our order number and over our amount; None while the Invoice is not balanced.
+
+    An Invoice that is balanced without a notice of ours was paid with other money: HisRefused `taken`. It is read before
+    the notices, so that ours is among them if it was ours that balanced it.
+    """
+    call, of_invoice = exchange.calls["fetch_settlement"], exchange.calls["settle_bill.invoice"]
+    invoice = await exchange.read(of_invoice, payment, deadline)
     if invoice is None:
         return None
+    document = await exchange.search(call, payment, deadline, whole=True)
     entries = [*document["entry"], {"resource": invoice.resource}]
-    found = await exchange.map_all(call, Document.of(entries), whole=True)
-    return found[0] if found else None
+    found = settlement_of(payment, await exchange.map_all(call, Document.of(entries), whole=True))
+    if found is None:
+        bills = await exchange.map_resources(of_invoice, [invoice.resource])
+        if any(bill.status is BillStatus.PAID for bill in bills):
+            raise HisRefused("another payment has balanced the Invoice", code="taken")
+    return found
 
 
 async def settle_bill(write: Write, payment: BillPayment) -> Outcome:
@@ -106,6 +113,8 @@ async def _settlement(write: Write, payment: BillPayment, invoice: Versioned, no
             found = []
         if found:
             record: Settlement = found[0]
+            if record.amount_fen not in (None, payment.payment.amount_fen):
+                raise Ended(Unknown(reason="the HIS has a notice over another amount under our number"))
             return record
     return Settlement(bill_id=payment.bill.id, his_refs=payment.his_refs)
 

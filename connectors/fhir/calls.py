@@ -67,7 +67,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return str(found).rpartition("/")[2] if found else None
 
 
-def compile_call(profile: Profile, path: str, spec: Mapping[str, Any], codes: str | None) -> Call:
+def compile_call(
+    profile: Profile, path: str, spec: Mapping[str, Any], codes: str | None, connection: Mapping[str, Any]
+) -> Call:
     """Compile the call at `path` of the profile. Raises ProfileError."""
     call = spec.get("call") or {}
     place = f"{path}.call"
@@ -87,22 +89,27 @@ def compile_call(profile: Profile, path: str, spec: Mapping[str, Any], codes: st
         if_none_exist=tree("if_none_exist", inside=call, at=place),
         fresh=bool(call.get("fresh", False)),
         body=tree("request", inside=spec, at=path),
-        reply=compile_record_map(profile, f"{path}.reply", reply, FhirPaths()) if reply is not None else None,
+        reply=compile_record_map(profile, f"{path}.reply", reply, FhirPaths(connection)) if reply is not None else None,
         codes=profile.tables.get(codes, {}) if codes else {},
     )
 
 
-def compile_calls(profile: Profile) -> dict[str, Call]:
-    """All calls of a profile: `fetch_slots`, and follow-up calls as `settle_bill.notice`. Raises ProfileError."""
+def compile_calls(profile: Profile, connection: Mapping[str, Any] | None = None) -> dict[str, Call]:
+    """All calls of a profile: `fetch_slots`, and follow-up calls as `settle_bill.notice`. Raises ProfileError.
+
+    `connection` are the settings that paths name, the profile's own where none are given.
+    """
+    settings = profile.connection if connection is None else connection
     calls: dict[str, Call] = {}
     for verb, spec in profile.verbs.items():
         path = f"verbs.{verb}"
         parts = {"call": spec.call, "request": spec.request, "reply": spec.reply}
-        calls[verb] = compile_call(profile, path, parts, spec.codes)
+        calls[verb] = compile_call(profile, path, parts, spec.codes, settings)
         for name, follow_up in (spec.then or {}).items():
             if not isinstance(follow_up, dict):
                 profile.fail(f"{path}.then.{name}", "a follow-up call is a mapping: call, request, reply")
-            calls[f"{verb}.{name}"] = compile_call(profile, f"{path}.then.{name}", follow_up, spec.codes)
+            place = f"{path}.then.{name}"
+            calls[f"{verb}.{name}"] = compile_call(profile, place, follow_up, spec.codes, settings)
     return calls
 
 

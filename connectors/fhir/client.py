@@ -243,7 +243,7 @@ class FhirClient:
         body = None
         if data and is_json:
             body = self._decode(data)
-        elif data and not any_type and response.status not in (429, 503):
+        elif data and not any_type and response.status not in (401, 429, 503):
             raise ReplyInvalid(f"HTTP {response.status} with {_known_type(response.content_type)} instead of FHIR JSON")
         return Reply(
             status=response.status,

@@ -134,8 +134,8 @@ class FhirConnector:
             calls = self._exchange.calls
             schedules = await self._exchange.search(calls["fetch_schedules"], window, deadline)
             slots = await self._exchange.search(calls["fetch_slots"], window, deadline)
-            document = Document.of([*schedules["entry"], *slots["entry"]])
-            found = merge_schedules(await self._exchange.map_all(calls["fetch_schedules"], document))
+            document = Document.of([*schedules["entry"], *slots["entry"]], slots.left_out)
+            found = merge_schedules(await self._exchange.map_slots(calls["fetch_schedules"], document))
             return [item for item in found if window.department_id in (None, item.department_id)]
 
         return await self._read(Verb.FETCH_SCHEDULES, fetch)
@@ -150,7 +150,7 @@ class FhirConnector:
         return await self._read(Verb.FETCH_SLOTS, fetch)
 
     async def fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]:
-        """Sessions, or segments of them, all of whose Slots are unavailable."""
+        """Sessions, or segments of them, all of whose Slots came, could be read, and are unavailable."""
 
         async def fetch(deadline: Deadline) -> list[ScheduleStopped]:
             return stops_of(await self._slots(window, deadline))
@@ -256,7 +256,7 @@ class FhirConnector:
 
     async def _slots(self, window: Window, deadline: Deadline) -> list[Slot]:
         call = self._exchange.calls["fetch_slots"]
-        return merge_slots(await self._exchange.map_all(call, await self._exchange.search(call, window, deadline)))
+        return merge_slots(await self._exchange.map_slots(call, await self._exchange.search(call, window, deadline)))
 
     async def _records(self, verb: Verb, request: Any, *, whole: bool = False) -> list[Any]:
         async def fetch(deadline: Deadline) -> list[Any]:

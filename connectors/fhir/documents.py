@@ -6,7 +6,7 @@ with a decimal point decode as `Decimal`, because money must not pass through bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -29,18 +29,22 @@ def encode_json(value: Any) -> bytes:
 
 
 class Document(Json):
-    """A Bundle, or one resource, that knows where each of its resources is."""
+    """A Bundle, or one resource, that knows where each of its resources is.
 
-    __slots__ = ("_index",)
+    `left_out` are the resources that came with it and were too flawed to stay: what they would have told is not known.
+    """
 
-    def __init__(self, content: Json) -> None:
+    __slots__ = ("_index", "left_out")
+
+    def __init__(self, content: Json, left_out: Sequence[Json] = ()) -> None:
         super().__init__(content)
+        self.left_out = tuple(left_out)
         self._index: dict[str, Json] | None = None
 
     @classmethod
-    def of(cls, entries: Iterable[Json]) -> Document:
+    def of(cls, entries: Iterable[Json], left_out: Sequence[Json] = ()) -> Document:
         """A document of these Bundle entries (`{"fullUrl": ..., "resource": ...}`), in this order."""
-        return cls({"resourceType": "Bundle", "type": "collection", "entry": list(entries)})
+        return cls({"resourceType": "Bundle", "type": "collection", "entry": list(entries)}, left_out)
 
     def find(self, reference: str) -> Json | None:
         """The resource that a literal reference (absolute, `urn:uuid:` or `Type/id`) names, or None."""

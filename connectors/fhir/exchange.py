@@ -14,12 +14,13 @@ from typing import Any
 from connectors.config import HospitalContext
 from connectors.fhir import validation
 from connectors.fhir.calls import Call, ParameterMissing, Request
-from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
+from connectors.fhir.client import ExchangeError, FhirClient, Reply, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
-from connectors.fhir.outcomes import error_of_read, issues_of
+from connectors.fhir.inventory import schedule_of, without_stops
+from connectors.fhir.outcomes import UNAUTHORISED, error_of_read, issues_of
 from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable
-from mappings.engine import MapContext, MappingError
+from mappings.engine import MapContext, Mapped, MappingError
 from monitoring.logs import get_logger
 
 _log = get_logger(__name__)
@@ -57,6 +58,7 @@ class Exchange:
         self.calls = calls
         self.connection = connection
         self.mode = mode
+        self._refusing: set[str] = set()
 
     def context(self) -> MapContext:
         """The facts around one message, with a fresh `new.uuid`."""
@@ -88,6 +90,7 @@ class Exchange:
             raise _read_failed(error) from error
         entries: dict[object, Json] = {}
         for page in pages:
+            self.note(page, f"GET {call.resource}")
             if page.status != 200:
                 raise error_of_read(page, call.codes)
             for number, entry in enumerate(_entries(page.body, call)):
@@ -95,7 +98,7 @@ class Exchange:
                 own = resource.get("id")
                 key = (str(resource.get("resourceType")), own) if isinstance(own, str) else (id(page), number)
                 entries.setdefault(key, entry)
-        return Document.of(await self._checked(list(entries.values()), alone=whole))
+        return await self._checked(list(entries.values()), alone=whole)
 
     async def read(self, call: Call, request: Request, deadline: Deadline) -> Versioned | None:
         """One resource by its id, past every cache; None when the server has none or the id is not known."""
@@ -109,6 +112,7 @@ class Exchange:
             raise HisRefused(str(error), code="invalid_request") from error
         except ExchangeError as error:
             raise _read_failed(error) from error
+        self.note(reply, f"GET {call.resource}")
         if reply.status in (404, 410):
             return None
         if reply.status != 200:
@@ -123,6 +127,61 @@ class Exchange:
 
         Raises HisReplyInvalid when none of them can; with `whole` when one of them cannot.
         """
+        mapped = await self._mapped(call, document)
+        if mapped.problems and (whole or not mapped.records):
+            raise HisReplyInvalid(str(mapped.problems[0]))
+        return list(mapped.records)
+
+    async def map_slots(self, call: Call, document: Document) -> list[Any]:
+        """The records that a document's Slots give; none is stopped whose Schedule has a Slot that was left out.
+
+        A Slot that cannot be read may be the free one: that all others are unavailable stops nothing. Where it does not even
+        say whose it is, nothing is stopped.
+        """
+        mapped = await self._mapped(call, document)
+        if mapped.problems and not mapped.records:
+            raise HisReplyInvalid(str(mapped.problems[0]))
+        doubted = {schedule_of(one) for one in document.left_out if _may_be_slot(one)}
+        if not mapped.problems and not doubted:
+            return list(mapped.records)
+        records, in_doubt = await asyncio.to_thread(self._map_by_schedule, call, document, doubted)
+        self._warn("fhir_stops_not_inferred", schedules=in_doubt)
+        return records
+
+    def _map_by_schedule(self, call: Call, document: Document, doubted: set[str | None]) -> tuple[list[Any], int]:
+        """The records, Schedule by Schedule, and how many of these are in doubt. Synchronous, and rarely called for."""
+        groups: dict[str | None, list[Json]] = {}
+        others: list[Json] = []
+        for entry in document["entry"]:
+            resource = entry["resource"]
+            is_slot = resource.get("resourceType") == "Slot"
+            (groups.setdefault(schedule_of(resource), []) if is_slot else others).append(entry)
+        context, found, in_doubt = self.context(), list[Any](), 0
+        for schedule, slots in groups.items():
+            assert call.reply is not None  # noqa: S101 - it has been used on the whole document
+            mapped = call.reply.read(Document.of([*others, *slots]), context)
+            if mapped.problems or schedule in doubted or None in doubted:
+                in_doubt += 1
+                found += without_stops(mapped.records)
+            else:
+                found += mapped.records
+        return found, in_doubt
+
+    def note(self, reply: Reply, request: str) -> None:
+        """Log once that the server does not let us make a request (as in `POST Appointment`), until it has let us again."""
+        if reply.status in UNAUTHORISED and request not in self._refusing:
+            self._refusing.add(request)
+            _log.error(
+                "fhir_not_authorised",
+                hospital=self.hospital.id,
+                connector=self.name,
+                status=reply.status,
+                request=request,
+            )
+        elif reply.status < 300:
+            self._refusing.discard(request)
+
+    async def _mapped(self, call: Call, document: Document) -> Mapped:
         if call.reply is None:
             raise HisReplyInvalid(f"the profile does not say how to read {call.resource}")
         context = self.context()
@@ -132,22 +191,21 @@ class Exchange:
             mapped = await asyncio.to_thread(call.reply.read, document, context)
         for problem in mapped.problems[:10]:
             self._warn("fhir_record_unmapped", problem=str(problem), of=len(mapped.problems))
-        if mapped.problems and (whole or not mapped.records):
-            raise HisReplyInvalid(str(mapped.problems[0]))
-        return list(mapped.records)
+        return mapped
 
     async def map_resources(self, call: Call, resources: Sequence[Json]) -> list[Any]:
         """The records of resources at hand."""
         return await self.map_all(call, Document.of([{"resource": resource} for resource in resources]))
 
-    async def _checked(self, entries: list[Json], *, alone: bool = False) -> list[Json]:
+    async def _checked(self, entries: list[Json], *, alone: bool = False) -> Document:
         flaws = await validation.check([entry["resource"] for entry in entries], self.mode)
         for flaw in flaws[:10]:
             self._warn("fhir_resource_left_out", resource=flaw.resource_type, reason=flaw.reason, of=len(flaws))
         if flaws and (alone or self.mode == "strict" or len(flaws) == len(entries)):
             raise HisReplyInvalid(f"{flaws[0].resource_type}: {flaws[0].reason}")
         out = {flaw.at for flaw in flaws}
-        return [entry for at, entry in enumerate(entries) if at not in out]
+        kept = [entry for at, entry in enumerate(entries) if at not in out]
+        return Document.of(kept, [entries[at]["resource"] for at in sorted(out)])
 
     def _warn(self, event: str, **fields: Any) -> None:
         _log.warning(event, hospital=self.hospital.id, connector=self.name, **fields)
@@ -171,6 +229,11 @@ def _entries(bundle: Any, call: Call) -> list[Json]:
             continue
         found.append(entry)
     return found
+
+
+def _may_be_slot(resource: Json) -> bool:
+    kind = resource.get("resourceType")
+    return kind == "Slot" or not isinstance(kind, str)
 
 
 def _read_failed(error: ExchangeError) -> HisError:

@@ -1,6 +1,6 @@
 """From single FHIR Slots to what can be booked. One seat is one Slot: several with equal schedule and start are one segment.
 
-Everything here is canonical records in, canonical records out.
+Nearly everything here is canonical records in, canonical records out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from connectors.fhir.documents import Json, without_history
 from mappings.canonical import Schedule, ScheduleStatus, ScheduleStopped, Slot, StopScope
 
 # How many free Slots of a segment are remembered for a booking; it asks again when they are gone.
@@ -57,6 +58,18 @@ def merge_schedules(schedules: Iterable[Schedule]) -> list[Schedule]:
         if known is None or (known.status is ScheduleStatus.STOPPED and schedule.status is ScheduleStatus.OPEN):
             groups[key] = schedule
     return list(groups.values())
+
+
+def schedule_of(slot: Json) -> str | None:
+    """The id of the Schedule that a Slot resource, good or flawed, refers to; None where it does not say."""
+    schedule = slot.get("schedule")
+    reference = schedule.get("reference") if isinstance(schedule, dict) else None
+    return without_history(reference).rpartition("/")[2] or None if isinstance(reference, str) else None
+
+
+def without_stops(records: Iterable[Any]) -> list[Any]:
+    """Slots or schedules none of which counts as stopped; their seats stay as they are."""
+    return [msgspec.structs.replace(record, status=ScheduleStatus.OPEN) for record in records]
 
 
 def stops_of(slots: Iterable[Slot]) -> list[ScheduleStopped]:

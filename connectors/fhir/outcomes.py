@@ -1,7 +1,9 @@
 """What a FHIR server's reply means: HTTP status and OperationOutcome to the port's words.
 
-A 4xx says that the request was not carried out; 429 and 503 that it may be sent again later. Any other 5xx says nothing
-about what was done: a write stays in doubt, unless the server names a detail code that the profile's table knows.
+A 4xx says that the request was not carried out. A 5xx says nothing about what was done, and neither does a 429 or 503
+without an OperationOutcome: a gateway may give it after the server behind it has committed. Such a write stays in doubt,
+unless the server names a code that the profile's table knows, or says itself that it was throttled.
+401 and 403 are about our token and not about the request: it may be sent again when somebody has renewed it.
 Texts hold codes only: `diagnostics` and `details.text` may quote a patient's data.
 """
 
@@ -14,7 +16,10 @@ from connectors.fhir.client import NotSent, Reply
 from connectors.port import REJECT_CODES, HisError, HisRefused, HisReplyInvalid, HisUnavailable, Rejected, Unknown
 
 _BUSY = frozenset({429, 503})
-_BY_STATUS = {404: "not_found", 410: "not_found", 401: "refused", 403: "refused", 409: "refused", 412: "refused"}
+# Issue codes with which a server says itself that it did nothing and may be asked again.
+_AGAIN = frozenset({"throttled", "transient"})
+UNAUTHORISED = frozenset({401, 403})
+_BY_STATUS = {404: "not_found", 410: "not_found", 409: "refused", 412: "refused"}
 # FHIR R4 valueset-issue-type, as far as it says which of the port's codes is meant. A profile's table comes first.
 _BY_ISSUE = {
     "duplicate": "already_exists",
@@ -66,19 +71,21 @@ def rejection(reply: Reply, table: Mapping[str, Any]) -> Rejected | None:
     """The refusal that a reply is, or None where it does not say that nothing was done. Not for 2xx."""
     issues = issues_of(reply.body)
     text = _text(reply.status, issues)
-    if reply.status in _BUSY:
-        return Rejected(code="busy", text=text, retryable=True)
     for _, details in issues:
         for code in details:
             if (word := table.get(code)) in REJECT_CODES:
                 return _rejected(str(word), text)
+    if reply.status in _BUSY:
+        return _rejected("busy", text) if any(code in _AGAIN for code, _ in issues) else None
     if not 400 <= reply.status < 500 or reply.status == 408:
         return None
-    for code, _ in issues:
-        word = table.get(code) or _BY_ISSUE.get(code)
-        if word in REJECT_CODES:
-            return _rejected(str(word), text)
-    return _rejected(_BY_STATUS.get(reply.status, "invalid_request"), text)
+    words = [
+        table.get(code) or (_BY_ISSUE.get(code) if reply.status not in UNAUTHORISED else None) for code, _ in issues
+    ]
+    word = next((word for word in words if word in REJECT_CODES), None)
+    if word is None:
+        word = "busy" if reply.status in UNAUTHORISED else _BY_STATUS.get(reply.status, "invalid_request")
+    return _rejected(str(word), text)
 
 
 def refusal_of_write(reply: Reply, table: Mapping[str, Any]) -> Rejected | Unknown:
@@ -90,9 +97,9 @@ def error_of_read(reply: Reply, table: Mapping[str, Any]) -> HisError:
     """The error of a read whose reply is not a success."""
     text = _text(reply.status, issues_of(reply.body))
     refused = rejection(reply, table)
-    if refused is not None and refused.code != "busy":
+    if refused is not None and (refused.code != "busy" or reply.status in UNAUTHORISED):
         return HisRefused(text, code=refused.code)
-    if reply.status >= 500 or refused is not None or reply.status == 408:
+    if reply.status >= 500 or refused is not None or reply.status in (408, 429):
         return HisUnavailable(text)
     return HisReplyInvalid(text)
 

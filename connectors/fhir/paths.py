@@ -2,6 +2,8 @@
 
     name.given[1]                                 elements, repeated ones flattened; [n] counts from 0
     identifier.where(type.coding.code='MR').value equality on a path, the only predicate
+    identifier.where(system=connection.order_system).value
+                                                  ... to a setting of the connector, as it is when the profile is compiled
     participant.actor.where(resolve() is Patient) what a reference points to, as FHIR's own search parameters say it
     entry.resource.ofType(Slot), value.ofType(Quantity)
     extension('http://...').valueMoney.value
@@ -13,23 +15,29 @@ A leading resource type (`Patient.name`) holds only for resources of that type. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from connectors.fhir.documents import Document, Json, find_contained, index_of, without_history
 from connectors.fhir.scanner import Call, Index, Name, Step, parse_path
 
+# JSON may write a number as 1e2 (RFC 8259 section 6). Plain digits are exact; beyond this many they are no amount.
+_MAX_DIGITS = 40
+
 Nodes = list[Any]
 Move = Callable[[Any, Nodes], Nodes]
 
 
 class FhirPaths:
-    """The `PathLanguage` of FHIR profiles (see mappings.engine)."""
+    """The `PathLanguage` of FHIR profiles (see mappings.engine). `connection` holds the settings that paths may name."""
+
+    def __init__(self, connection: Mapping[str, Any] | None = None) -> None:
+        self._connection = connection or {}
 
     def compile(self, path: str) -> Callable[[Any, Any], list[Any]]:
         """Compile a path to (root, node) -> nodes; raises ValueError with the reason for a bad one."""
-        moves = _moves(parse_path(path))
+        moves = _moves([self._settled(step, path) for step in parse_path(path)])
 
         def select(root: Any, node: Any) -> list[Any]:
             nodes: Nodes = [node]
@@ -47,9 +55,27 @@ class FhirPaths:
             return node or None
         if isinstance(node, bool):
             return "true" if node else "false"
-        if isinstance(node, int | Decimal):
+        if isinstance(node, Decimal):
+            return _plain(node)
+        if isinstance(node, int):
             return str(node)
         return None
+
+    def _settled(self, step: Step, path: str) -> Step:
+        """The step with the setting that its `where` names in place of the name."""
+        if not isinstance(step, Call) or step.setting is None:
+            return step
+        value = self._connection.get(step.setting)
+        if not isinstance(value, str | int) or value == "":
+            raise ValueError(f"there is no setting connection.{step.setting}, in {path!r}")
+        return Call(step.name, path=step.path, argument=str(value))
+
+
+def _plain(number: Decimal) -> str:
+    """The number in plain digits, none lost: 1e2 is 100. One that would need too many of them stays as it was written."""
+    if not number.is_finite() or abs(number.adjusted()) + len(number.as_tuple().digits) > _MAX_DIGITS:
+        return str(number)
+    return format(number, "f")
 
 
 def _moves(steps: list[Step]) -> list[Move]:

@@ -11,7 +11,7 @@ MAX_PATH = 300
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INDEX = re.compile(r"\[(\d{1,4})\]")
 _POINTS_TO = re.compile(r"resolve\(\)\s+is\s+([A-Z][A-Za-z]*)\Z")
-_EQUALS = re.compile(r"(?P<path>[^=]+?)\s*=\s*(?P<value>'[^']*'|[A-Za-z0-9.+-]+)\Z")
+_EQUALS = re.compile(r"(?P<path>[^=]+?)\s*=\s*(?P<value>'[^']*'|connection\.(?P<setting>\w+)|[A-Za-z0-9.+-]+)\Z")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 _WITHOUT_ARGUMENT = frozenset({"first", "resolve"})
 _WITH_ARGUMENT = frozenset({"where", "ofType", "extension"})
@@ -30,12 +30,16 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A function. `path` and `argument` are the two sides of a `where`, `points_to` its `resolve() is T`."""
+    """A function. `path` and `argument` are the two sides of a `where`, `points_to` its `resolve() is T`.
+
+    `setting` names the connector's setting that the right side stands for (`connection.NAME`).
+    """
 
     name: str
     argument: str = ""
     path: str = ""
     points_to: str | None = None
+    setting: str | None = None
 
 
 Step = Name | Index | Call
@@ -105,4 +109,6 @@ def _where(argument: str, path: str) -> Call:
     if equals is None:
         raise ValueError(f"where() takes a path = a value, or resolve() is Type, in {path!r}")
     parse_path(equals["path"])
+    if equals["setting"]:
+        return Call("where", path=equals["path"], setting=equals["setting"])
     return Call("where", path=equals["path"], argument=equals["value"].strip("'"))

@@ -130,6 +130,7 @@ class Write:
             raise Ended(not_sent(error)) from error
         except (ReplyLost, ReplyInvalid) as error:
             raise Ended(Unknown(reason=str(error))) from error
+        self.exchange.note(reply, f"{method} {path.partition('/')[0]}")
         self.wrote = self.wrote or reply.status < 300
         return reply
 
@@ -137,7 +138,7 @@ class Write:
         if self.wrote:
             raise Ended(Unknown(reason=str(error))) from error
         if isinstance(error, HisRefused):
-            raise Ended(Rejected(code=error.code, text=str(error))) from error
+            raise Ended(Rejected(code=error.code, text=str(error), retryable=error.code == "busy")) from error
         code = "not_sent" if isinstance(error.__cause__, NotSent) else "busy"
         raise Ended(Rejected(code=code, text=f"before anything was written: {error}", retryable=True)) from error
 

@@ -61,6 +61,7 @@ class Line:
         self._wanted: str | None = None
         self._answer: asyncio.Future[er7.Message] | None = None
         self._skip_commit = False
+        self._committed = False
         self._alive = False
 
     @property
@@ -89,7 +90,7 @@ class Line:
             raise NotSent("no connection within the time-out") from error
         assert self._writer is not None  # noqa: S101 - connect made it
         answer: asyncio.Future[er7.Message] = asyncio.get_running_loop().create_future()
-        self._wanted, self._answer, self._skip_commit = control_id, answer, skip_commit
+        self._wanted, self._answer, self._skip_commit, self._committed = control_id, answer, skip_commit, False
         self.pool.remember(control_id)
         answered = False
         try:
@@ -100,6 +101,8 @@ class Line:
             answered = True
             return reply
         except TimeoutError as error:
+            if self._committed:
+                raise NoAnswer("only a commit acknowledgement came within the time-out") from error
             raise NoAnswer("no answer within the time-out") from error
         except OSError as error:
             raise NoAnswer("connection lost") from error
@@ -158,8 +161,8 @@ class Line:
         if self._answer is None or self._answer.done() or not named or named != self._wanted:
             self.pool.count_stray("late" if named and self.pool.is_ours(named) else "foreign")
         elif self._skip_commit and message.value("MSA", 1) == "CA":
-            # Enhanced mode: the commit came, the application's own answer follows.
-            return
+            # The message is stored, which is not done: the application's own answer follows.
+            self._committed = True
         else:
             self._answer.set_result(message)
 

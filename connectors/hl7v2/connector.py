@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.charset import HL7CharsetError
@@ -17,11 +19,13 @@ from connectors.hl7v2.mapping import CompiledVerb, ProfileMaps, first_text
 from connectors.hl7v2.options import Options, resolve_settings
 from connectors.hl7v2.receiver import Receiver
 from connectors.hl7v2.server import MLLPServer
+from connectors.payments import settlement_of
 from connectors.persons import without_others
 from connectors.port import (
     Accepted,
     BillPayment,
     Capability,
+    HisError,
     HisRefused,
     HisReplyInvalid,
     HisUnavailable,
@@ -156,9 +160,14 @@ class HL7v2Connector:
         return list(found.values())
 
     async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]:
+        """The slots that the HIS lists. Several rows of one slot are its seats, free and taken ones: they are added up."""
         wanted = {(schedule.id, schedule.date) for schedule in schedules}
-        slots = await self._read_all(Verb.FETCH_SLOTS, window, Slot)
-        return [slot for slot in slots if (slot.schedule_id, slot.date) in wanted] if wanted else slots
+        found: dict[tuple[str, dt.date, dt.datetime], Slot] = {}
+        for slot in await self._read_all(Verb.FETCH_SLOTS, window, Slot):
+            if not wanted or (slot.schedule_id, slot.date) in wanted:
+                key = (slot.id, slot.date, slot.starts_at)
+                found[key] = _added(found[key], slot) if key in found else slot
+        return list(found.values())
 
     async def find_patient(self, patient: Patient) -> Sequence[Patient]:
         found = await self._read_all(Verb.FIND_PATIENT, patient, Patient, empty_if_unknown=True)
@@ -186,7 +195,12 @@ class HL7v2Connector:
         return await self._read_all(Verb.FETCH_BILLS, patient, Bill)
 
     async def fetch_settlement(self, payment: BillPayment) -> Settlement | None:
-        return next(iter(await self._read_all(Verb.FETCH_SETTLEMENT, payment, Settlement, empty_if_unknown=True)), None)
+        found = await self._read_all(Verb.FETCH_SETTLEMENT, payment, Settlement, empty_if_unknown=True)
+        try:
+            return settlement_of(payment, found)
+        except HisError as error:
+            error.hospital_id, error.verb = self.hospital_id, Verb.FETCH_SETTLEMENT.value
+            raise
 
     async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
         return next(iter(await self._read_all(Verb.FETCH_REFUND, refund, Settlement, empty_if_unknown=True)), None)
@@ -366,6 +380,12 @@ class HL7v2Connector:
             on_fallback=lambda codec: metrics.count_decode_fallback(self.hospital_id, self.name, codec),
             on_stray=lambda kind: metrics.count_inbound(self.hospital_id, self.name, "ACK", kind),
         )
+
+
+def _added(one: Slot, other: Slot) -> Slot:
+    """Two rows of one slot: the seats of both, open as long as one of them is."""
+    open_one = other if one.status is ScheduleStatus.STOPPED else one
+    return msgspec.structs.replace(open_one, seats_left=one.seats_left + other.seats_left)
 
 
 def create(

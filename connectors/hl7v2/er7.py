@@ -10,12 +10,15 @@ from __future__ import annotations
 import datetime as dt
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
 
 import msgspec
 
 from connectors.hl7v2.escapes import Delimiters
 
 _SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
+_LINE_END = re.compile(r"\r\n?|\n")
+_CR = re.compile(r"\r")
 MAX_SEGMENTS = 100_000
 NULL = '""'
 """A field with two double quotes: "delete what you have" (v2.5.1 ch. 2.5.3). As a value it is absent."""
@@ -148,20 +151,23 @@ class Repetition(msgspec.Struct, frozen=True):
 
 
 def parse(text: str) -> Message:
-    """Read one message. Segments end with CR; LF counts only in a message without any CR. Raises ER7Error."""
+    """Read one message. Raises ER7Error.
+
+    Segments end with CR (v2.5.1 ch. 2.4); what peers send besides is told by the message itself: where MSH ends with a bare
+    LF, every LF ends a segment; where CRLF occurs, an LF does before what looks like a segment; else LF is content.
+    """
     if not text.startswith("MSH"):
         raise ER7Error("the message does not begin with MSH")
-    separator = "\r" if "\r" in text else "\n"
-    if text.count(separator) >= MAX_SEGMENTS:
+    if text.count("\r") + text.count("\n") >= MAX_SEGMENTS:
         raise ER7Error("too many segments")
-    lines = text.split(separator)
-    delimiters = Delimiters.of_header(lines[0])
+    first = _LINE_END.search(text)
+    delimiters = Delimiters.of_header(text[: first.start()] if first else text)
     if delimiters is None:
         raise ER7Error("MSH-1 and MSH-2 declare no usable delimiters")
+    lines = _lines(text, _ends_of(text, first[0] if first else "", delimiters))
     segments: list[Segment] = []
     ends: list[str] = []
-    for number, line in enumerate(lines):
-        end = separator if number + 1 < len(lines) else ""
+    for number, (line, end) in enumerate(lines):
         content = line.lstrip("\n")
         # Blank lines and the LF of CRLF are kept with the terminator before them, so that rendering gives them back.
         if segments and content != line:
@@ -178,6 +184,24 @@ def parse(text: str) -> Message:
 
 
 _OFFSET = re.compile(r"[0-9.]{4,19}([+-])([0-9]{2})([0-9]{2})")
+
+
+def _ends_of(text: str, first: str, delimiters: Delimiters) -> re.Pattern[str]:
+    """What ends a segment in this message; `first` is what ended MSH."""
+    if first == "\n":
+        return _LINE_END
+    if "\r\n" not in text:
+        return _CR
+    return re.compile(rf"\r\n?|\n(?=[A-Z][A-Z0-9]{{2}}{re.escape(delimiters.field)})")
+
+
+def _lines(text: str, ends: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """Each line with its own end; the last may have none."""
+    start = 0
+    for end in ends.finditer(text):
+        yield text[start : end.start()], end[0]
+        start = end.end()
+    yield text[start:], ""
 
 
 def declared_offset(message: Message) -> dt.tzinfo | None:

@@ -52,8 +52,10 @@ class Exchange:
         ctx = map_context(self.hospital, self.settings, self.connection, extra=extra)
         tree = merge_header(verb.request.write(request, ctx), self._header(verb, ctx))
         message = encode_message(write_message(tree), codec_of(self.settings.charset) or "utf-8")
-        # Enhanced mode: a commit acknowledgement is no answer yet if the application's own was asked for.
-        skip_commit = tree[0].get("MSH-16") in ("AL", "SU")
+        # A commit acknowledgement says that the message was stored. It is the answer only where the profile asks for it and
+        # for nothing more; a HIS that sends one unasked (original mode) still owes us its AA.
+        asked = tree[0].get("MSH-15") in ("AL", "SU") and tree[0].get("MSH-16") not in ("AL", "SU")
+        skip_commit = not asked
         return await self.pool.request(message, str(tree[0]["MSH-10"]), timeout_s, skip_commit=skip_commit)
 
     def context(self, reply: er7.Message) -> MapContext:
@@ -82,8 +84,9 @@ def judge(verb: CompiledVerb, reply: er7.Message) -> Judgement:
     """Whether a reply means done (v2.5.1 table 0008), in the words of the port where it does not.
 
     AA (CA) and the profile's `expect`: done. AA without it: refused if the code table has the value found there, else
-    unknown. AE, AR (CE, CR): by the code table; a code that no table has is `refused`, an AE without any code is unknown,
-    because v2 does not say that nothing was done.
+    unknown. AE, AR (CE, CR): by the first of the error codes, own and standard, that the code table has: one of the HIS's
+    own that it has not, beside a 207, is as unknown as the 207. Codes that no table has are `refused`, an AE without any
+    code is unknown, because v2 does not say that nothing was done.
     """
     answer = reply.value("MSA", 1)
     if answer in ("AA", "CA"):
@@ -94,12 +97,13 @@ def judge(verb: CompiledVerb, reply: er7.Message) -> Judgement:
         return Judgement(None)
     if answer not in ("AE", "AR", "CE", "CR"):
         return Judgement(UNKNOWN, "MSA-1 is none of table 0008")
-    his_code = next((text for path in verb.errors if (text := first_text(path, reply))), "")
+    his_codes = [text for path in verb.errors if (text := first_text(path, reply))]
+    his_code = his_codes[0] if his_codes else ""
     # A text with blanks in it is prose, and prose may name a patient.
     shown = his_code if len(his_code) <= 20 and his_code.isascii() and " " not in his_code else ""
-    code = _translate(verb, his_code)
+    code = next((word for text in his_codes if (word := _translate(verb, text)) is not None), None)
     if code is None:
-        code = "refused" if his_code or answer in ("AR", "CR") else UNKNOWN
+        code = "refused" if his_codes or answer in ("AR", "CR") else UNKNOWN
     return Judgement(code, f"{answer} {shown}".strip())
 
 

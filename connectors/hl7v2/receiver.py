@@ -73,10 +73,15 @@ class Receiver:
         if fault is None:
             result = "ignored"
             if read.inbound is not None:
-                given = await self.handler(read.inbound)
-                result = _result(read.inbound, given)
-                if isinstance(given, Refused):
-                    fault = Fault("207", verdict=Verdict.ERROR if given.retryable else Verdict.REJECTED)
+                try:
+                    given = await self.handler(read.inbound)
+                except Exception as error:  # the peer must keep what we did not store, and see that we did not
+                    result, fault = "failed", Fault("207", verdict=Verdict.ERROR)
+                    self._log_failure(read, error, peer)
+                else:
+                    result = _result(read.inbound, given)
+                    if isinstance(given, Refused):
+                        fault = Fault("207", verdict=Verdict.ERROR if given.retryable else Verdict.REJECTED)
         self._count(read.kind, result)
         return self._acknowledge(read, fault)
 
@@ -163,6 +168,17 @@ class Receiver:
         now = dt.datetime.now(self.hospital.zone)
         codes = codes_due(read.message, verdict, always=self.settings.ack == "always")
         return [_encoded(write_ack(read.message, code, now, fault), read.codec) for code in codes]
+
+    def _log_failure(self, read: Read, error: Exception, peer: str) -> None:
+        log.error(
+            "hl7_message_not_handled",
+            error=type(error).__name__,
+            type=read.kind,
+            peer=peer,
+            hospital=self.hospital.id,
+            connector=self.name,
+            exc_info=error,
+        )
 
     def _count(self, kind: str, result: str) -> None:
         metrics.count_inbound(self.hospital.id, self.name, kind, result)

@@ -16,10 +16,12 @@ import structlog
 from lxml import etree
 
 from connectors.config import HospitalContext
+from connectors.payments import settlement_of
 from connectors.persons import without_others
 from connectors.port import (
     BillPayment,
     Capability,
+    HisError,
     HisRefused,
     HisReplyInvalid,
     HisUnavailable,
@@ -179,7 +181,12 @@ class SoapConnector:
         return await self._fetch(Verb.FETCH_BILLS, patient, Bill)
 
     async def fetch_settlement(self, payment: BillPayment) -> Settlement | None:
-        return await self._fetch_one(Verb.FETCH_SETTLEMENT, payment, Settlement)
+        found = await self._fetch(Verb.FETCH_SETTLEMENT, payment, Settlement)
+        try:
+            return settlement_of(payment, found)
+        except HisError as error:
+            error.hospital_id, error.verb = self.hospital_id, Verb.FETCH_SETTLEMENT.value
+            raise
 
     async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
         return await self._fetch_one(Verb.FETCH_REFUND, refund, Settlement)

@@ -90,6 +90,7 @@ class Exchange:
         await self._endpoint.ready(timeout_s)
         try:
             document = build_document(case.request.write(request, ctx))  # type: ignore[arg-type]  # records and mappings
+            echo = build_document(case.echo.write(request, ctx)) if case.echo else None  # type: ignore[arg-type]
         except ValueError as error:
             raise RequestInvalid(f"the request is no XML: {type(error).__name__}") from None
         call = self._endpoint.call_of(case.operation)
@@ -102,8 +103,8 @@ class Exchange:
             root = await asyncio.to_thread(self._read, reply, case.rules)
         else:
             root = self._read(reply, case.rules)
-        if case.echo:
-            root.append(document)
+        if echo is not None:
+            root.append(echo)
         return root
 
     async def _post(self, body: bytes, headers: dict[str, str], timeout_s: float) -> HttpReply:

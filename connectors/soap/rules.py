@@ -3,10 +3,14 @@
 All of it is configuration, because sites of one vendor differ (DOMAIN.md section 4): under `connection` for the dialect, or
 under a verb's `call` for that verb alone.
 
+`not_found` is taken at its word: a command that is looked for and not found counts as never done. So a text means it only
+when it is one of the listed sentences as a whole: 操作员不存在 speaks of our account, not of the order.
+
     success:      [{path: /Response/ResultCode, values: ["0"]}]     any of them holds -> done
     error_code:   [/Response/ResultCode]                            the first that is present
     error_text:   [/Response/ResultContent, /Response/ErrorMsg]
-    error_texts:  {full: [已满, 号源不足], ...}                       for codes that no table has, and for bare sentences
+    error_texts:  {full: [已满, 号源不足], ...}                       for codes that no table has, and for bare sentences:
+                                                                    a part of the text, for `not_found` all of it
     faults:       {Client: invalid_request, Server: unknown}        by fault code, or by a part of the fault's text
     retryable:    [busy, not_open_yet]
 """
@@ -27,6 +31,8 @@ from mappings.profile import Profile
 UNKNOWN = "unknown"
 """A table's word for a code after which the HIS may or may not have acted: the write's outcome is Unknown."""
 
+ABSENT = "not_found"
+_FULL_STOPS = "。.!！ "
 _WORDS = REJECT_CODES | {UNKNOWN}
 _MAX_TEXT = 200
 
@@ -94,7 +100,10 @@ class ReplyRules:
         return Refusal(code=word, text=" ".join(text.split())[:_MAX_TEXT], retryable=word in self._retryable)
 
     def _word_in(self, text: str) -> str | None:
-        return next((word for part, word in self._texts if part in text), None)
+        sentence = text.strip().rstrip(_FULL_STOPS)
+        return next(
+            (word for part, word in self._texts if (sentence == part if word == ABSENT else part in text)), None
+        )
 
     def _first(self, paths: list[Find], root: etree._Element) -> str:
         return next((text for find in paths for text in self._texts_at(find, root) if text), "")

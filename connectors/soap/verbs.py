@@ -8,7 +8,7 @@ Keys of `call` in a SOAP profile
                  `when` maps dotted names of the request to `present`, or to a list of values
     per:         departments | schedules     one call for each (of the window, or all of them)
     echo:        true: the request's root becomes the last child of the reply's root, so that a reply's mapping can read
-                 what the HIS does not repeat
+                 what the HIS does not repeat; or a request tree of its own, which is put there and never sent
     partial:     keep (default): records that cannot be mapped are logged and left out; fail: the whole read fails
     success, error_code, error_text, error_texts, faults, retryable: see connectors/soap/rules.py
 
@@ -43,13 +43,16 @@ class Per(StrEnum):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to carry a verb: the operation, its document, and the map of its reply (None: only success matters)."""
+    """One way to carry a verb: the operation, its document, and the map of its reply (None: only success matters).
+
+    `echo` writes what is put into the reply's root: the request again, or what the profile names besides.
+    """
 
     operation: str
     request: RequestTree
     reply: RecordMap | None
     rules: ReplyRules
-    echo: bool
+    echo: RequestTree | None
     when: dict[str, frozenset[str] | None] = {}
 
     def fits(self, request: object) -> bool:
@@ -144,14 +147,23 @@ class _Compiler:
         operation, request, reply = entry.get("operation"), entry.get("request"), entry.get("reply")
         if not isinstance(operation, str) or request is None:
             self._profile.fail(path, "a native verb of a SOAP profile needs call.operation and request")
+        compiled = compile_request(self._profile, f"{path}.request", request)
         return Case(
             operation=operation,
-            request=compile_request(self._profile, f"{path}.request", request),
+            request=compiled,
             reply=None if reply is None else compile_record_map(self._profile, f"{path}.reply", reply, XPathLanguage()),
             rules=self._rules,
-            echo=bool(self._spec.call.get("echo", False)),
+            echo=self._echo(compiled),
             when={key: self._values(f"{path}.when", v) for key, v in entry.get("when", {}).items()},
         )
+
+    def _echo(self, request: RequestTree) -> RequestTree | None:
+        echo = self._spec.call.get("echo", False)
+        if isinstance(echo, dict):
+            return compile_request(self._profile, f"{self._path}.call.echo", echo)
+        if not isinstance(echo, bool):
+            self._profile.fail(f"{self._path}.call.echo", "echo: true, or a request tree")
+        return request if echo else None
 
     def _values(self, path: str, value: Any) -> frozenset[str] | None:
         if value == "present":

@@ -18,6 +18,12 @@ Modes, as far as a protocol has them:
   html            an HTML page where a message should be
   garbage         bytes that are no message at all
   gbk             GBK bytes in a reply that declares UTF-8
+
+What a site may do by nature; the operation is carried out all the same:
+  ignore_condition  FHIR: If-None-Exist is not honoured, so that a repeated create makes a second resource
+  conflict_409      FHIR: a version conflict (If-Match) is answered 409 instead of 412
+  no_order_no       SOAP: the reply does not repeat our order number (ExtOrderNo, PlatformNo)
+  list_booked       HL7: a list of openings also has a row for each appointment, as QRD-9 = SAL allows
 """
 
 from __future__ import annotations

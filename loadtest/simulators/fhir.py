@@ -45,7 +45,7 @@ _SEARCHES = {
 _READS = {"Appointment": "read_appointment", "Invoice": "read_invoice", "Binary": "fetch_attachment"}
 _CREATES = {"Patient": "create_patient", "Appointment": "book", "PaymentReconciliation": "record_payment"}
 
-Work = Callable[[], web.Response]
+Work = Callable[..., web.Response]
 
 
 class FhirSimulator:
@@ -100,9 +100,9 @@ class FhirSimulator:
             body = json.loads(await request.text())
         operation = _operation(request, kind, key, body)
 
-        def work() -> web.Response:
+        def work(*, conditional: bool = True) -> web.Response:
             try:
-                return self._do(request, kind, key, body)
+                return self._do(request, kind, key, body, conditional=conditional)
             except Refusal as no:
                 return _json(*refusal(no.code, no.text))
             except (KeyError, IndexError, ValueError, TypeError, AttributeError):
@@ -130,7 +130,9 @@ class FhirSimulator:
         if fault.mode == "late_commit":
             self._late.add(asyncio.get_running_loop().call_later(fault.delay_s, work))
             return _drop(request)
-        reply = work()
+        reply = work(conditional=fault.mode != "ignore_condition")
+        if fault.mode == "conflict_409" and request.method == "PUT" and reply.status == 412:
+            return _json(409, make.issue("conflict", "version", "another version is current"))
         if fault.mode == "lose_reply":
             return _drop(request)
         if fault.mode == "already_exists":
@@ -146,11 +148,12 @@ class FhirSimulator:
             )
         return reply
 
-    def _do(self, request: web.Request, kind: str, key: str, body: Json) -> web.Response:
+    def _do(self, request: web.Request, kind: str, key: str, body: Json, *, conditional: bool = True) -> web.Response:
         if request.method == "GET":
             return self._get(request, kind, key)
         if request.method == "POST" and not key:
-            status, resource = self.store.create(kind, body, request.headers.get("If-None-Exist", ""))
+            condition = request.headers.get("If-None-Exist", "") if conditional else ""
+            status, resource = self.store.create(kind, body, condition)
             return _resource(status, resource)
         if request.method == "PUT" and key:
             return _resource(200, self.store.update(kind, key, body, request.headers.get("If-Match", "")))

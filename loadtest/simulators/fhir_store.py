@@ -264,6 +264,8 @@ class Store:
             raise Refusal("taken" if segment.left > 0 else "full", "the slot is not free")
         mrn = _target(body["participant"], "Patient")
         key = next((i["value"] for i in body.get("identifier", ()) if i.get("system") == make.ORDER_SYSTEM), "")
+        if self.hospital.visit_by_key(key) is not None:
+            key = f"{key}#{len(self.appointments)}"  # a second one under the same identifier: nobody asked for a condition
         visit = self.hospital.take(key, mrn, segment.code)
         self.seats[wanted] = visit.no
         self.appointments[visit.no] = Kept(body)

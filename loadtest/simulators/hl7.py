@@ -127,6 +127,8 @@ class HL7Simulator:
                 return START + b"<html><body><h1>503 Service Unavailable</h1></body></html>" + END
             case "garbage":
                 return b"\x00\xff\xfegarbage" + START + b"\x81\x82 no message" + END
+            case "list_booked":
+                return self._frame(self._done(message, lambda: [*act(), *self._booked(message)]))
             case "gbk":
                 return START + self._done(message, act).encode("gb18030") + END
         return self._frame(self._done(message, act))
@@ -249,6 +251,13 @@ class HL7Simulator:
             seats, left = str(part.capacity), str(part.left)
             body.append(segment("ZSL", f1=plan.session.upper(), f2=seats, f3=left, f4=amount(plan.fee_fen), f5=title))
         return body
+
+    def _booked(self, message: ER7) -> list[str]:
+        """A row for each living appointment of the days asked for: they have a number and no ZSL."""
+        first, last = message.get("QRF", 2)[:8], message.get("QRF", 3)[:8]
+        living = [visit for visit in self.hospital.visits.values() if visit.state != "released"]
+        days = {visit.no: f"{self.hospital.segments[visit.segment].start:%Y%m%d}" for visit in living}
+        return [row for visit in living if first <= days[visit.no] <= last for row in self._appointment(visit)]
 
     def _schedule(self, part: Segment, **fields: str) -> list[str]:
         code = f"{escape(part.code)}^^L^{escape(part.plan)}^^L"

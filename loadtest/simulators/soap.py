@@ -34,6 +34,7 @@ PATH = "/csp/his/SelfRegService.cls"
 _WSDL = Path(__file__).with_name("soap.wsdl")
 _ADDRESS = "http://localhost" + PATH
 _ENVELOPE = "http://schemas.xmlsoap.org/soap/envelope/"
+_OUR_NUMBERS = ("ExtOrderNo", "PlatformNo")
 _HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 _DIFFGRAM = '<diffgr:diffgram xmlns:diffgr="urn:schemas-microsoft-com:xml-diffgram-v1"><NewDataSet/></diffgr:diffgram>'
 _PARSER = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False)
@@ -137,7 +138,9 @@ class SoapSimulator:
                 return _text_reply(operation, _DIFFGRAM)
             case "slow":
                 await asyncio.sleep(delay_s)
-        document = self._run(op, doc, collapse=mode == "collapse")
+        document = self._run(
+            op, doc, collapse=mode == "collapse", without=_OUR_NUMBERS if mode == "no_order_no" else ()
+        )
         match mode:
             case "lose_reply":
                 return _hang_up(request)
@@ -150,9 +153,9 @@ class SoapSimulator:
             case _:
                 return _text_reply(operation, document)
 
-    def _run(self, op: str, doc: etree._Element, *, collapse: bool) -> str:
+    def _run(self, op: str, doc: etree._Element, *, collapse: bool, without: tuple[str, ...] = ()) -> str:
         try:
-            return _document("0", "成功", self._trades.run(op, doc), collapse=collapse)
+            return _document("0", "成功", _without(self._trades.run(op, doc), without), collapse=collapse)
         except TradeRefused as refused:
             return _document(refused.code, refused.text, [])
 
@@ -171,6 +174,12 @@ def _read_call(body: bytes) -> tuple[str, etree._Element]:
 def _document(code: str, text: str, reply: Reply, *, collapse: bool = False) -> str:
     head: Reply = [("ResultCode", code), ("ResultContent", text)]
     return _xml(("Response", head + [_collapsed(node) if collapse else node for node in reply]))
+
+
+def _without(reply: Reply, names: tuple[str, ...]) -> Reply:
+    """The reply without the elements of these names, at any depth."""
+    kept = [(name, content) for name, content in reply if name not in names]
+    return [(name, content if isinstance(content, str) else _without(content, names)) for name, content in kept]
 
 
 def _collapsed(node: Node) -> Node:

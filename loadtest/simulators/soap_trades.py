@@ -314,12 +314,17 @@ class Trades:
         charge = self._charge(doc)
         if charge.state == "open":
             return [("OrderNo", charge.no), ("ChargeStatus", "N")]
-        if charge.trade_no != _need(doc, "OutPayNo"):
-            raise TradeRefused("-1006", "缴费记录不存在")
         return self._settled(charge)
 
     def _settled(self, charge: Charge) -> Reply:
-        return [("OrderNo", charge.no), ("ChargeStatus", "P"), ("ReceiptNo", charge.receipt), ("InvoiceNo", "")]
+        return [
+            ("OrderNo", charge.no),
+            ("ChargeStatus", "P"),
+            ("ReceiptNo", charge.receipt),
+            ("InvoiceNo", ""),
+            ("OutPayNo", charge.trade_no),
+            ("PayAmt", _yuan(charge.total_fen)),
+        ]
 
     def _fetch_statement(self, doc: etree._Element) -> Reply:
         day = _need(doc, "StDTime")[:10]

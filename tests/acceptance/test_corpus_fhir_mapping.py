@@ -209,6 +209,7 @@ def test_payment_notice_settles_only_a_balanced_invoice(corpus: Path) -> None:
     assert one("fetch_settlement", ours, invoice | {"status": "balanced"}) == Settlement(
         bill_id="654321",
         receipt_no="77654",
+        amount_fen=1250000,  # 12500.00 USD
         his_refs={"payment_notice": "77654", "payment_reconciliation": "PaymentReconciliation/ER2500"},
     )
 

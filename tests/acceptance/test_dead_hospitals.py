@@ -30,6 +30,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SETTLE_S = 3
 # After the first look back (about 1 s after the last byte) and well before silence is believed.
 LATE_S = 2.2
+# After a long outage breaker and outbox may rest for 30 s each before they try again.
+LONGEST_PAUSE_S = 90.0
 every_hospital = pytest.mark.parametrize("hospital_id", HOSPITALS)
 
 
@@ -231,8 +233,9 @@ async def test_booking_stays_booked_when_the_his_refuses_the_cancellation(site: 
 
 @every_hospital
 @pytest.mark.parametrize("trouble", ["refuses_connections", "never_answers"])
+@pytest.mark.timeout(240)
 async def test_hold_outlives_the_outage_when_the_his_is_away(tmp_path: Path, hospital_id: str, trouble: str) -> None:
-    async with run_installation(tmp_path) as site:
+    async with run_installation(tmp_path, hospital={"lock_wait_s": 600}) as site:
         clinic, portal, of = site.clinics[hospital_id], site.portal(), f"/v1/hospitals/{hospital_id}"
         patient_id = await site.patient(hospital_id)
         known = len(await site.open_slots(hospital_id))
@@ -260,7 +263,7 @@ async def test_hold_outlives_the_outage_when_the_his_is_away(tmp_path: Path, hos
             await clinic.reopen()
         else:
             await clinic.heal()
-        locked = await site.becomes(hospital_id, held, his_state="locked", payable=True)
+        locked = await site.becomes(hospital_id, held, within_s=LONGEST_PAUSE_S, his_state="locked", payable=True)
         await site.pay(hospital_id, locked)
         await site.becomes(hospital_id, held, state="booked", his_state="registered")
         assert states(await clinic.visits(held["order_no"])) == ["registered"]
@@ -282,8 +285,9 @@ async def test_hold_expires_unsent_when_the_his_stays_away(tmp_path: Path, hospi
             return int(next(s["remaining"] for s in items if s["id"] == held["slot_id"]))
 
         await until(seats, lambda left: left == 5, what="the seat on sale again")
+        fetched = await clinic_fetches(site, hospital_id)
         await clinic.reopen()
-        await site.walk(hospital_id)
+        await until(lambda: clinic_fetches(site, hospital_id), lambda n: n > fetched, what="the HIS in use again")
         assert await clinic.visits(held["order_no"]) == []
 
 
@@ -334,6 +338,11 @@ async def test_slots_stay_on_sale_when_the_sync_reads_nonsense(site: Installatio
     await until(lambda: failed_fetches(site, hospital_id), lambda n: n >= before + 2, what="two fetches that fail")
     await site.walk(hospital_id)
     assert {s["id"] for s in await site.open_slots(hospital_id)} >= known - await sold_out(site, hospital_id)
+
+
+async def clinic_fetches(site: Installation, hospital_id: str) -> float:
+    """Fetches of schedules that succeeded."""
+    return await site.metric("hisbridge_his_calls_total", hospital=hospital_id, verb="fetch_schedules", outcome="ok")
 
 
 async def failed_fetches(site: Installation, hospital_id: str) -> float:

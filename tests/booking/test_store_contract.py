@@ -83,6 +83,7 @@ async def test_message_schema_equals_its_tables_when_migrated_twice(empty_url: s
     assert await differences(empty_url, message_metadata, VERSION_TABLE) == []
 
 
+@pytest.mark.usefixtures("spoilt")
 async def test_comparison_sees_a_difference_when_a_column_is_missing(store: Store) -> None:
     """The two tests above would prove nothing if the comparison were blind."""
     async with store.write(HOSPITAL) as tx:
@@ -106,6 +107,7 @@ async def test_constraints_are_in_the_database_when_it_was_migrated(store: Store
     assert wanted - found == set()
 
 
+@pytest.mark.usefixtures("spoilt")
 async def test_newer_schema_is_refused_when_an_older_program_starts(store: Store) -> None:
     async with store.write(HOSPITAL) as tx:
         await tx.run(text("update alembic_version set version_num = '9999_from_the_future'"))
@@ -217,6 +219,7 @@ async def test_one_hold_wins_when_many_want_the_last_seat(store: Store, hospital
     assert await figures(store, slot_id) == (1, 1)
 
 
+@pytest.mark.usefixtures("spoilt")
 async def test_writes_of_one_hospital_never_interleave_when_they_come_together(store: Store) -> None:
     """Read, wait, write back: without the lock, increments are lost."""
     async with store.write("counter") as tx:
@@ -344,6 +347,7 @@ async def test_store_is_unavailable_when_it_cannot_be_reached(engine: str, tmp_p
         await _read_and_write(gone)
 
 
+@pytest.mark.usefixtures("spoilt")
 async def test_store_is_unavailable_when_the_database_is_read_only(
     database: UrlOf, request: pytest.FixtureRequest
 ) -> None:

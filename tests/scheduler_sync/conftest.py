@@ -4,9 +4,21 @@ import pytest
 
 from booking.settings import Hospital
 from tests.booking.world import make_hospital
-from tests.stores import database, engine, messages, postgres_originals, sqlite_originals, store, wall
+from tests.stores import (
+    database,
+    engine,
+    messages,
+    postgres_originals,
+    postgres_pool,
+    spoilt,
+    sqlite_originals,
+    store,
+    wall,
+)
 
-__all__ = ["database", "engine", "messages", "postgres_originals", "sqlite_originals", "store", "wall"]
+__all__ = [
+    "database", "engine", "messages", "postgres_originals", "postgres_pool", "spoilt", "sqlite_originals", "store", "wall",
+]  # fmt: skip
 
 
 @pytest.fixture

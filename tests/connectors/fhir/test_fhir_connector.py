@@ -374,6 +374,29 @@ async def test_settlement_is_in_doubt_while_the_invoice_is_not_balanced() -> Non
         assert await connector.fetch_settlement(due) is not None
 
 
+async def test_bill_paid_with_other_money_is_not_settled_by_us() -> None:
+    async with hospital() as (simulator, connector):
+        due = await bill_payment(simulator, connector)
+        simulator.hospital.settle(due.bill.id, 3550, "at the window")
+        outcome = await connector.settle_bill(due)
+        assert isinstance(outcome, Rejected)
+        assert outcome.code == "already_exists"
+        with pytest.raises(HisRefused) as refused:
+            await connector.fetch_settlement(due)
+        assert (refused.value.code, refused.value.verb) == ("taken", "fetch_settlement")
+
+
+async def test_settlement_is_refused_when_our_notice_is_over_another_amount() -> None:
+    async with hospital(connection={"settle_wait_s": 0.2}) as (simulator, connector):
+        due = await bill_payment(simulator, connector)
+        assert isinstance(await connector.settle_bill(due), Accepted)
+        [notice] = simulator.store.payments["PaymentNotice"].values()
+        notice.resource["amount"]["value"] = 35.49
+        with pytest.raises(HisRefused) as refused:
+            await connector.fetch_settlement(due)
+        assert refused.value.code == "price_changed"
+
+
 async def test_bill_over_another_amount_is_not_paid() -> None:
     async with hospital() as (simulator, connector):
         due = await bill_payment(simulator, connector)
@@ -410,8 +433,71 @@ async def test_bearer_token_is_sent_and_a_missing_one_is_a_refusal(monkeypatch: 
     async with hospital(token="s3cret", token_env="FHIR_DEMO_TOKEN") as (_, connector):
         assert len(await connector.fetch_departments()) == 3
     async with hospital(token="s3cret") as (_, connector):
-        with pytest.raises(HisRefused):
+        with pytest.raises(HisRefused) as refused:
             await connector.fetch_departments()
+        assert refused.value.code == "busy"
+
+
+async def test_writes_wait_and_one_error_is_logged_when_the_token_has_expired(caplog: pytest.LogCaptureFixture) -> None:
+    async with hospital() as (simulator, connector):
+        order = await booked_order(connector)
+        other = msgspec.structs.replace(await order_for(connector, "20260105000000000007"), patient=order.patient)
+        simulator._token = "renewed"  # noqa: S105 - not a secret
+        caplog.clear()
+        for outcome in [await connector.book(other) for _ in range(3)] + [await connector.register(order)]:
+            assert isinstance(outcome, Rejected)
+            assert (outcome.code, outcome.retryable) == ("busy", True)
+            assert "HTTP 401" in outcome.text
+        errors = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert len(errors) == 2  # one for POST Appointment, one for GET Appointment
+        simulator._token = None
+        assert isinstance(await connector.book(other), Accepted)
+        assert isinstance(await connector.register(order), Accepted)
+
+
+async def test_booking_is_known_by_our_number_when_the_site_has_its_own_namespace() -> None:
+    async with hospital(connection={"order_system": "urn:site:orders"}) as (simulator, connector):
+        order = await booked_order(connector)
+        [kept] = simulator.store.appointments.values()
+        assert kept.resource["identifier"] == [{"system": "urn:site:orders", "value": ORDER_NO}]
+        found = await connector.fetch_registration(order)
+        assert found is not None
+        assert (found.order_no, found.status) == (ORDER_NO, RegistrationStatus.LOCKED)
+        assert isinstance(await connector.register(order), Accepted)
+
+
+async def test_living_appointment_counts_when_the_server_ignores_the_condition() -> None:
+    async with hospital(seats=3) as (simulator, connector):
+        order = await order_for(connector)
+        switch(simulator, "book", "ignore_condition")
+        first, second = await connector.book(order), await connector.book(order)
+        assert isinstance(first, Accepted)
+        assert isinstance(second, Accepted)
+        assert first.his_refs["appointment"] != second.his_refs["appointment"]
+        simulator.hospital.release(first.his_refs["appointment"])
+        found = await connector.fetch_registration(order)
+        assert found is not None
+        assert (found.his_id, found.status) == (second.his_refs["appointment"], RegistrationStatus.LOCKED)
+
+
+async def test_register_reads_again_when_a_version_conflict_is_answered_409() -> None:
+    async with hospital() as (simulator, connector):
+        order = await booked_order(connector)
+        switch(simulator, "register", "conflict_409")
+        kept = simulator.store.appointments[order.his_refs["appointment"]]
+        read = simulator.store.read
+        edits: list[str] = []
+
+        def edited_after(kind: str, key: str) -> dict[str, object]:
+            resource = read(kind, key)
+            if kind == "Appointment" and not edits:
+                edits.append(key)
+                kept.version += 1
+            return resource
+
+        simulator.store.read = edited_after  # type: ignore[method-assign]
+        assert isinstance(await connector.register(order), Accepted)
+        assert simulator.board.calls["register"] == 2
 
 
 async def test_his_is_unavailable_and_writes_are_not_sent_when_nobody_listens() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -24,7 +26,8 @@ from connectors.port import (
     Unknown,
     Window,
 )
-from mappings.canonical import Attachment, Patient, Schedule, Session, Slot
+from mappings.canonical import Attachment, Bill, Patient, Schedule, Session, Slot
+from mappings.profile import ProfileError
 from tests.connectors.fhir.fhir_hospital import ORDER_NO, PERSON, ZONE, canned, connected, fhir_json
 
 DAY = dt.date(2026, 1, 5)
@@ -189,6 +192,123 @@ async def test_part_of_a_segment_that_is_unavailable_is_no_stop() -> None:
     assert [(stop.scope, stop.starts_at) for stop in stops] == [("segment", dt.datetime(2026, 1, 5, 9, tzinfo=ZONE))]
 
 
+FLAWED = {"status": "banana", "comment": "it may be free"}
+UNAVAILABLE = {"status": "busy-unavailable"}
+
+
+async def stops_with(*slots: dict[str, Any], **options: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """The stops, the schedules and the slots that a server with these Slots shows."""
+    actor = [{"reference": "HealthcareService/100"}]
+    schedules = [{"resourceType": "Schedule", "id": one, "actor": actor} for one in ("s", "t")]
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return bundle(*(schedules if request.path.endswith("Schedule") else slots))
+
+    async with canned(handler) as base_url, connected(base_url, profile="fhir_r4@1", **options) as connector:
+        return (
+            list(await connector.fetch_stops(WINDOW)),
+            list(await connector.fetch_schedules(WINDOW)),
+            list(await connector.fetch_slots(WINDOW, [])),
+        )
+
+
+@pytest.mark.parametrize(
+    "flawed",
+    [
+        slot("b", **FLAWED),
+        slot("b", end="2026-01-05T07:00:00+08:00"),
+        slot("b", overbooked="perhaps"),  # only the R4B models see it
+        slot("b", schedule={"reference": "http://h/fhir/Schedule/s/_history/2"}, status=None),
+    ],
+)
+async def test_nothing_is_stopped_when_a_slot_of_its_schedule_was_left_out(flawed: dict[str, Any]) -> None:
+    other = {"schedule": {"reference": "Schedule/t"}}
+    stops, schedules, slots = await stops_with(
+        slot("a", **UNAVAILABLE), flawed, slot("c", **UNAVAILABLE, **other), slot("d", **UNAVAILABLE, **other)
+    )
+    assert [(stop.schedule_id, stop.scope) for stop in stops] == [("t", "schedule")]
+    assert {one.id: str(one.status) for one in schedules} == {"s": "open", "t": "stopped"}
+    assert {one.schedule_id: (str(one.status), one.seats_left) for one in slots} == {
+        "s": ("open", 0),
+        "t": ("stopped", 0),
+    }
+
+
+@pytest.mark.parametrize("flawed", [slot("b", schedule={}, **FLAWED), {**slot("b", schedule="?"), "resourceType": 7}])
+async def test_nothing_at_all_is_stopped_when_what_was_left_out_does_not_say_whose_it_is(
+    flawed: dict[str, Any],
+) -> None:
+    other = {"schedule": {"reference": "Schedule/t"}}
+    stops, schedules, _ = await stops_with(slot("a", **UNAVAILABLE), flawed, slot("c", **UNAVAILABLE, **other))
+    assert stops == []
+    assert {str(one.status) for one in schedules} == {"open"}
+
+
+async def test_nothing_is_stopped_when_a_slot_of_its_schedule_cannot_be_mapped(tmp_path: Path) -> None:
+    site = tmp_path / "numbered"
+    site.mkdir()
+    (site / "profile.yaml").write_text(
+        "name: numbered\nversion: 1\nprotocol: fhir\nextends: fhir_r4@1\nverbs:\n  fetch_slots:\n    reply:\n"
+        "      fields: {ends_at: {from: end, parts: {match: '^(?P<end>.*T0[89].*)$', group: end}, via: datetime}}\n"
+    )
+    late = {"start": "2026-01-05T10:00:00+08:00", "end": "2026-01-05T10:30:00+08:00"}
+    other = {"schedule": {"reference": "Schedule/t"}}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return bundle(slot("a", **UNAVAILABLE), slot("b", **late), slot("c", **UNAVAILABLE, **other))
+
+    async with canned(handler) as base_url:
+        given = Options(protocol="fhir", base_url=base_url, profile="numbered")
+        connector = create(HospitalContext(id="fhir-demo", zone=ZONE), "his", given, profiles_dir=tmp_path)
+        await connector.start()
+        try:
+            assert [stop.schedule_id for stop in await connector.fetch_stops(WINDOW)] == ["t"]
+        finally:
+            await connector.close()
+
+
+async def test_setting_that_a_path_names_must_exist_at_the_start(tmp_path: Path) -> None:
+    site = tmp_path / "nameless"
+    site.mkdir()
+    (site / "profile.yaml").write_text(
+        "name: nameless\nversion: 1\nprotocol: fhir\nextends: fhir_r4@1\nverbs:\n  fetch_registration:\n    reply:\n"
+        "      fields: {queue_no: {from: identifier.where(system=connection.queue_system).value}}\n"
+    )
+    given = Options(protocol="fhir", base_url="http://h/fhir", profile="nameless")
+    hospital = HospitalContext(id="fhir-demo", zone=ZONE)
+    with pytest.raises(ProfileError, match=r"connection\.queue_system"):
+        create(hospital, "his", given, profiles_dir=tmp_path)
+    create(hospital, "his", msgspec.structs.replace(given, connection={"queue_system": "urn:q"}), profiles_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "fen"),
+    [("1e2", 10000), ("1.05E+1", 1050), ("3550e-2", 3550), ("0.1", 10), ("-0e0", 0), ("7.00", 700)],
+)
+async def test_amount_is_exact_however_json_writes_it(written: str, fen: int) -> None:
+    assert [bill.amount_fen for bill in await bills_with(written)] == [fen]
+
+
+@pytest.mark.parametrize("written", ["1e999999", "1e-999999", "1e40"])
+async def test_amount_is_refused_and_costs_nothing_when_it_is_absurd(written: str) -> None:
+    with pytest.raises(HisReplyInvalid):
+        await bills_with(written)
+
+
+async def bills_with(amount: str) -> Sequence[Bill]:
+    invoice = (
+        '{"resourceType": "Invoice", "id": "i1", "status": "issued", "subject": {"reference": "Patient/P1"},'
+        f' "totalGross": {{"value": {amount}, "currency": "CNY"}}}}'
+    )
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        found = f'{{"resource": {invoice}}}' if request.path.endswith("Invoice") else ""
+        return fhir_json(f'{{"resourceType": "Bundle", "type": "searchset", "entry": [{found}]}}')
+
+    async with canned(handler) as base_url, connected(base_url, validation="off") as connector:
+        return await connector.fetch_bills(Patient(name="张伟", mrn="P1"))
+
+
 async def book_against(*replies: web.Response) -> tuple[Any, list[str]]:
     """Book with a server that gives these replies to POSTs in turn, and an empty Bundle to searches."""
     left, posted = list(replies), []
@@ -214,14 +334,18 @@ async def test_create_without_a_body_is_known_by_its_location() -> None:
     ("status", "body", "expected"),
     [
         (429, outcome("error", "throttled"), ("busy", True)),
-        (503, None, ("busy", True)),
+        (503, outcome("error", "transient"), ("busy", True)),
+        (503, outcome("error", "processing", "full"), ("full", False)),
         (400, outcome("error", "structure"), ("invalid_request", False)),
         (422, outcome("error", "business-rule", "stopped"), ("stopped", False)),
         (409, outcome("error", "duplicate"), ("already_exists", False)),
         (412, outcome("error", "multiple-matches"), ("already_exists", False)),
         (409, outcome("error", "conflict", "slot-taken"), ("full", False)),
         (500, outcome("error", "processing", "full"), ("full", False)),
-        (401, outcome("error", "security"), ("refused", False)),
+        (401, outcome("error", "security"), ("busy", True)),
+        (401, None, ("busy", True)),
+        (403, outcome("error", "forbidden"), ("busy", True)),
+        (403, outcome("error", "forbidden", "stopped"), ("stopped", False)),
         (404, outcome("error", "not-found"), ("not_found", False)),
     ],
 )
@@ -231,6 +355,7 @@ async def test_refused_booking_is_rejected_in_the_words_of_the_port(
     reply = fhir_json(json.dumps(body), status) if body else web.Response(status=status, text="try later")
     result, _ = await book_against(reply)
     assert isinstance(result, Rejected), result
+    assert result.text.startswith(f"HTTP {status}")
     assert (result.code, result.retryable) == expected
 
 
@@ -241,6 +366,11 @@ async def test_refused_booking_is_rejected_in_the_words_of_the_port(
         lambda: fhir_json(json.dumps(outcome("error", "timeout")), 504),
         lambda: fhir_json(json.dumps(outcome("error", "timeout")), 408),
         lambda: web.Response(status=502, text="<html>", content_type="text/html"),
+        # A gateway may say so after the server behind it has committed.
+        lambda: web.Response(status=503, text="try later"),
+        lambda: web.Response(status=429),
+        lambda: fhir_json(json.dumps(outcome("error", "processing")), 503),
+        lambda: fhir_json(json.dumps(outcome("error", "exception")), 429),
         lambda: web.Response(status=403, text="<html>", content_type="text/html"),
         lambda: web.Response(status=202),
         lambda: web.Response(status=201),

@@ -263,6 +263,39 @@ async def test_query_back_is_refused_when_it_answers_about_another_order() -> No
             await his.fetch_registration(golden_order())
 
 
+async def test_lock_stays_in_doubt_when_the_hospital_does_not_repeat_our_number() -> None:
+    async with hospital() as (simulator, his):
+        order = await order_for(his)
+        switch(simulator, "lock_slot", "lose_reply", times=1)
+        switch(simulator, "fetch_registration", "no_order_no")
+        assert isinstance(await his.lock_slot(order), Unknown)
+        with pytest.raises(HisReplyInvalid):
+            await his.fetch_registration(order)
+        visit = simulator.hospital.visit_by_key(order.order_no)
+        assert visit is not None
+        # Known by the hospital's own number, where a reply has told us that.
+        known = msgspec.structs.replace(order, his_refs={"transaction_id": visit.no})
+        found = await his.fetch_registration(known)
+        assert found is not None
+        assert (found.order_no, found.his_id) == (None, visit.no)
+
+
+async def test_bill_paid_by_another_is_not_settled_by_us() -> None:
+    async with hospital() as (simulator, his):
+        order = await order_for(his)
+        assert order.patient.mrn is not None
+        simulator.hospital.charge(order.patient.mrn, [("血常规", 12050)])
+        (bill,) = await his.fetch_bills(order.patient)
+        paying = BillPayment(order_no="9" * 20, bill=bill, patient=order.patient, payment=golden_bill_payment().payment)
+        simulator.hospital.settle(bill.id, 12050, "at the window")
+        refused = await his.settle_bill(paying)
+        assert isinstance(refused, Rejected)
+        assert refused.code == "already_exists"
+        with pytest.raises(HisRefused) as raised:
+            await his.fetch_settlement(paying)
+        assert raised.value.code == "taken"
+
+
 async def test_request_is_rejected_unsent_when_the_charset_lacks_a_character() -> None:
     async with canned("<Response/>", settings={"encoding": "gb2312"}) as (peer, his):
         outcome = await his.create_patient(msgspec.structs.replace(PERSON, name="朱镕基"))

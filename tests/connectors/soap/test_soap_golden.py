@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 from lxml import etree
 
-from connectors.port import Accepted, HisReplyInvalid, Order, Outcome, Rejected, Window
+from connectors.port import Accepted, HisRefused, HisReplyInvalid, Order, Outcome, Rejected, Window
 from connectors.soap import SoapConnector, create
 from mappings.canonical import (
     Bill,
@@ -98,7 +99,13 @@ async def test_schedule_request_and_reply_are_the_documented_ones() -> None:
                 clinic_type="副高号",
                 fee_fen=700,
                 status=ScheduleStatus.OPEN,
-                his_refs={"time_ranges": "Y", "session_code": "S", "free_numbers": "5,6,7"},
+                his_refs={
+                    "time_ranges": "Y",
+                    "session_code": "S",
+                    "free_numbers": "5,6,7",
+                    "start_time": "08:00",
+                    "end_time": "11:30",
+                },
             )
         ]
 
@@ -109,7 +116,7 @@ async def test_schedule_is_the_same_when_the_list_of_one_collapsed() -> None:
         assert await his.fetch_schedules(WINDOW) == await his.fetch_schedules(WINDOW)
 
 
-@pytest.mark.parametrize(("session", "expected"), [("X", Session.PM), ("Y", Session.NIGHT)])
+@pytest.mark.parametrize(("session", "expected"), [("X", Session.PM), ("Y", Session.NIGHT), ("Q", Session.ALL_DAY)])
 async def test_session_and_stop_are_translated(session: str, expected: Session) -> None:
     reply = SCHEDULES.replace(">S<", f">{session}<").replace("<ScheduleStatus>N", "<ScheduleStatus>S")
     async with canned(reply) as (_, his):
@@ -119,7 +126,7 @@ async def test_session_and_stop_are_translated(session: str, expected: Session) 
 
 async def test_bad_record_is_left_out_and_the_rest_come() -> None:
     good = SCHEDULES[SCHEDULES.index("<Schedule>") : SCHEDULES.index("</Schedules>")]
-    bad = good.replace("<SessionCode>S", "<SessionCode>Q")
+    bad = good.replace("<SessionCode>S", "<SessionCode>?")
     async with canned(SCHEDULES.replace(good, bad + good), SCHEDULES.replace(good, bad)) as (_, his):
         assert len(await his.fetch_schedules(WINDOW)) == 1
         with pytest.raises(HisReplyInvalid):
@@ -171,6 +178,74 @@ async def test_session_without_time_ranges_is_one_slot_with_the_packed_numbers(n
         assert (slot.id, slot.seats_left) == ("100||7", left)
         assert slot.starts_at == dt.datetime(2026, 1, 5, 8, tzinfo=ZONE)
         assert slot.ends_at == dt.datetime(2026, 1, 5, 11, 30, tzinfo=ZONE)
+
+
+@pytest.mark.parametrize(("left", "seats"), [("-1", 999), ("99", 99), ("0", 0)])
+async def test_unlimited_seats_are_many(left: str, seats: int) -> None:
+    ranges = (
+        "<Response><ResultCode>0</ResultCode><TimeRanges><TimeRange><ScheduleItemCode>100||7</ScheduleItemCode>"
+        f"<StartTime>11:00</StartTime><EndTime>11:30</EndTime><AvailableLeftNum>{left}</AvailableLeftNum></TimeRange>"
+        "</TimeRanges></Response>"
+    )
+    async with canned(SCHEDULES, ranges) as (_, his):
+        (slot,) = await his.fetch_slots(WINDOW, await his.fetch_schedules(WINDOW))
+        assert slot.seats_left == seats
+
+
+async def test_session_without_time_ranges_is_unlimited_when_the_hospital_says_so() -> None:
+    reply = SCHEDULES.replace("<TimeRangeFlag>Y", "<TimeRangeFlag>N").replace("5,6,7", "")
+    reply = re.sub("<AvailableLeftNum>[0-9]*<", "<AvailableLeftNum>-1<", reply)
+    async with canned(reply) as (_, his):
+        (slot,) = await his.fetch_slots(WINDOW, await his.fetch_schedules(WINDOW))
+        assert slot.seats_left == 999
+
+
+def night(flag: str, session: str = "Y") -> str:
+    reply = SCHEDULES.replace("<TimeRangeFlag>Y", f"<TimeRangeFlag>{flag}").replace(
+        "<SessionCode>S", f"<SessionCode>{session}"
+    )
+    return reply.replace("<StartTime>08:00", "<StartTime>20:00").replace("<EndTime>11:30", "<EndTime>02:00")
+
+
+async def test_session_over_midnight_ends_on_the_next_day() -> None:
+    async with canned(night("N")) as (_, his):
+        (slot,) = await his.fetch_slots(WINDOW, await his.fetch_schedules(WINDOW))
+        assert slot.date == DAY
+        assert (slot.starts_at, slot.ends_at) == (
+            dt.datetime(2026, 1, 5, 20, tzinfo=ZONE),
+            dt.datetime(2026, 1, 6, 2, tzinfo=ZONE),
+        )
+
+
+async def test_ranges_of_a_session_over_midnight_are_on_two_days() -> None:
+    row = (
+        "<TimeRange><ScheduleItemCode>100||7</ScheduleItemCode><StartTime>{}</StartTime><EndTime>{}</EndTime>"
+        "<AvailableLeftNum>1</AvailableLeftNum></TimeRange>"
+    )
+    times = [("20:00", "20:30"), ("23:30", "00:00"), ("00:30", "01:00"), ("01:30", "02:00")]
+    rows = "".join(row.format(*pair) for pair in times)
+    ranges = f"<Response><ResultCode>0</ResultCode><TimeRanges>{rows}</TimeRanges></Response>"
+    async with canned(night("Y"), ranges) as (_, his):
+        slots = await his.fetch_slots(WINDOW, await his.fetch_schedules(WINDOW))
+        assert {slot.date for slot in slots} == {DAY}
+        assert [f"{slot.starts_at:%d %H:%M}-{slot.ends_at:%d %H:%M}" for slot in slots] == [
+            "05 20:00-05 20:30",
+            "05 23:30-06 00:00",
+            "06 00:30-06 01:00",
+            "06 01:30-06 02:00",
+        ]
+
+
+async def test_all_day_session_is_asked_for_by_its_code() -> None:
+    ranges = (
+        "<Response><ResultCode>0</ResultCode><TimeRanges><TimeRange><ScheduleItemCode>100||7</ScheduleItemCode>"
+        "<StartTime>11:00</StartTime><EndTime>11:30</EndTime><AvailableLeftNum>3</AvailableLeftNum></TimeRange>"
+        "</TimeRanges></Response>"
+    )
+    async with canned(SCHEDULES.replace("<SessionCode>S", "<SessionCode>Q"), ranges) as (peer, his):
+        (slot,) = await his.fetch_slots(WINDOW, await his.fetch_schedules(WINDOW))
+        assert _sent(peer)[1].findtext("RBASSessionCode") == "Q"
+        assert slot.session is Session.ALL_DAY
 
 
 async def test_lock_sends_our_number_and_keeps_the_hospitals() -> None:
@@ -295,6 +370,17 @@ async def test_query_back_tells_the_states_apart(code: str, status: str) -> None
         assert _sent(peer)[1].findtext("ExtOrderNo") == "20260105000000000001"
 
 
+@pytest.mark.parametrize(
+    "text", ["操作员不存在", "患者不存在", "未找到接口配置", "排班不存在", "订单不存在对应的操作员"]
+)
+@pytest.mark.parametrize("coded", [True, False])
+async def test_query_back_fails_when_something_else_is_missing(text: str, coded: bool) -> None:
+    reply = f"<Response><ResultCode>-1</ResultCode><ResultContent>{text}</ResultContent></Response>" if coded else text
+    async with canned(reply) as (_, his):
+        with pytest.raises((HisRefused, HisReplyInvalid)):
+            await his.fetch_registration(golden_order())
+
+
 @pytest.mark.parametrize("code", ["-1006", "-1"])
 async def test_query_back_finds_nothing_when_the_hospital_does_not_know_it(code: str) -> None:
     reply = f"<Response><ResultCode>{code}</ResultCode><ResultContent>订单在系统中不存在</ResultContent></Response>"
@@ -392,12 +478,61 @@ async def test_settlement_sends_the_presettlements_invoice_and_reads_the_receipt
 
 @pytest.mark.parametrize(("status", "settled"), [("P", True), ("N", False), ("", False)])
 async def test_settlement_counts_only_when_the_hospital_says_paid(status: str, settled: bool) -> None:
-    reply = (
-        f"<Response><ResultCode>0</ResultCode><OrderNo>R100</OrderNo><ChargeStatus>{status}</ChargeStatus></Response>"
-    )
-    async with canned(reply) as (_, his):
+    async with canned(charged(status, "<OutPayNo>4200001</OutPayNo>")) as (_, his):
         found = await his.fetch_settlement(golden_bill_payment())
         assert (found is not None) is settled
+
+
+def charged(status: str, whose: str) -> str:
+    return (
+        f"<Response><ResultCode>0</ResultCode><OrderNo>R100</OrderNo><ChargeStatus>{status}</ChargeStatus>{whose}"
+        "</Response>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("whose", "code"),
+    [
+        ("<OutPayNo>4200099</OutPayNo>", "taken"),
+        ("<PlatformNo>20260105000000000008</PlatformNo>", "taken"),
+        ("<OutPayNo>4200001</OutPayNo><PayAmt>120.51</PayAmt>", "price_changed"),
+    ],
+)
+async def test_settlement_is_refused_when_it_is_not_by_our_payment(whose: str, code: str) -> None:
+    async with canned(charged("P", whose)) as (_, his):
+        with pytest.raises(HisRefused) as refused:
+            await his.fetch_settlement(golden_bill_payment())
+        assert (refused.value.code, refused.value.verb) == (code, "fetch_settlement")
+
+
+@pytest.mark.parametrize(
+    "whose",
+    ["<PlatformNo>20260105000000000009</PlatformNo>", "<OutPayNo>4200001</OutPayNo><PayAmt>120.5</PayAmt>"],
+)
+async def test_settlement_is_ours_when_either_number_is(whose: str) -> None:
+    async with canned(charged("P", whose)) as (_, his):
+        assert await his.fetch_settlement(golden_bill_payment()) is not None
+
+
+async def test_settlement_is_unreadable_when_it_does_not_say_whose_it_is(tmp_path: Path) -> None:
+    async with canned(charged("P", "")) as (peer, his):
+        with pytest.raises(HisReplyInvalid):
+            await his.fetch_settlement(golden_bill_payment())
+        # A site whose HIS looks by our number without repeating it says so in its profile.
+        site = tmp_path / "by_number"
+        site.mkdir()
+        (site / "profile.yaml").write_text(
+            "name: by_number\nversion: 1\nprotocol: soap\nextends: dhc@1\nverbs:\n  fetch_settlement:\n"
+            "    call: {echo: true}\n"
+            "    reply: {fields: {trade_no: {from: [OutPayNo, /Response/Request/OutPayNo]}}}\n"
+        )
+        given = msgspec.structs.replace(options(endpoint=peer.url), profile="by_number")
+        other: SoapConnector = create(HOSPITAL, "his", given, profiles_dir=tmp_path)
+        await other.start()
+        try:
+            assert await other.fetch_settlement(golden_bill_payment()) is not None
+        finally:
+            await other.close()
 
 
 async def test_statement_lines_are_money_in_and_money_back() -> None:

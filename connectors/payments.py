@@ -1,0 +1,26 @@
+"""Whose payment a settlement is: a bill that is paid at the HIS need not have been paid with our money."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from connectors.port import BillPayment, HisRefused, HisReplyInvalid
+from mappings.canonical import Settlement
+
+
+def settlement_of(payment: BillPayment, found: Sequence[Settlement]) -> Settlement | None:
+    """The one of `found`, all of them of one bill, that is by `payment`; None where there is none at all.
+
+    It is ours by our order number or by the payment's trade number, whichever the HIS repeats. Raises as
+    `Connector.fetch_settlement` says.
+    """
+    ours = [one for one in found if one.order_no == payment.order_no or one.trade_no == payment.payment.trade_no]
+    if ours:
+        if ours[0].amount_fen not in (None, payment.payment.amount_fen):
+            raise HisRefused("the HIS has booked another amount under our number", code="price_changed")
+        return ours[0]
+    if any(one.order_no is None and one.trade_no is None for one in found):
+        raise HisReplyInvalid("the HIS does not say by which payment the bill is settled")
+    if found:
+        raise HisRefused("another payment has settled the bill", code="taken")
+    return None
