@@ -29,6 +29,7 @@ from booking.api.routes import api_routes
 from booking.commands import wake_topic
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
+from booking.news import NUMBERED
 from booking.secrets import read_keys, read_store_password
 from booking.settings import Hospital, ReserveBy, Settings, load_settings, parse_listen
 from booking.store.crypto import Vault
@@ -47,7 +48,7 @@ from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
 from scheduler_sync.messages.store import VERSION_TABLE
 from scheduler_sync.outbox import OutboxWorker
 from scheduler_sync.pull import Puller
-from scheduler_sync.sweeps import MEASURE_EVERY_S, repeat, sweeps
+from scheduler_sync.sweeps import MEASURE_EVERY_S, NEWS_EVERY_S, repeat, sweeps
 from scheduler_sync.webhooks import WebhookSender
 
 log = get_logger("service")
@@ -99,9 +100,17 @@ class Service:
         self.health.register("messages", lambda: _store_check(self.messages))
         for hospital in hospitals.values():
             await self._start_hospital(hospital)
-        for work in sweeps(self.store, list(hospitals.values()), self._stopping):
+        for work in sweeps(
+            self.store,
+            self.messages,
+            list(hospitals.values()),
+            self._stopping,
+            keep_messages_days=self.settings.store.keep_messages_days,
+        ):
             self._spawn(work, "sweep")
-        self._spawn(repeat(self._stopping, 0.2, self._webhooks.send_due, name="webhooks"), "webhooks")
+        bell = self.store.bell
+        send = repeat(self._stopping, NEWS_EVERY_S, self._webhooks.send_due, name="webhooks", bell=bell, topic=NUMBERED)
+        self._spawn(send, "webhooks")
 
     async def _start_hospital(self, hospital: Hospital) -> None:
         link = self.links[hospital.id]

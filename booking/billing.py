@@ -9,10 +9,19 @@ from sqlalchemy import select, update
 
 from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
-from booking.money import PaymentRow, find_payment, kept_payment, owe_refund, record_payment, set_settlement
+from booking.money import (
+    PaymentRow,
+    find_payment,
+    kept_payment,
+    owe_refund,
+    record_payment,
+    reject_settlement,
+    set_settlement,
+)
 from booking.news import tell, tell_owners
 from booking.people import mrn_digests, owner_ids
 from booking.records import Person
+from booking.settings import Mode
 from booking.store.engine import Tx
 from booking.store.ids import derived_id, new_order_no
 from booking.store.tables import bills
@@ -36,6 +45,7 @@ class BillRow(msgspec.Struct, kw_only=True):
     order_no: str
     record: Bill
     settlement: Settlement | None = None
+    occurred_ms: int | None = None
     updated_ms: int = 0
 
     @property
@@ -43,19 +53,30 @@ class BillRow(msgspec.Struct, kw_only=True):
         return f"bill:{self.id}"
 
 
+class _Sealed(msgspec.Struct):
+    """What is sealed of a bill, and the HIS's own time of its last word."""
+
+    bill: Bill
+    occurred_ms: int | None = None
+
+
 def _row(tx: Tx, row: dict[str, Any]) -> BillRow:
     row = dict(row)
-    row["record"] = msgspec.json.decode(tx.unseal(row.pop("sealed_record"), "bills", "record"), type=Bill)
+    sealed = msgspec.json.decode(tx.unseal(row.pop("sealed_record"), "bills", "record"), type=_Sealed)
+    row["record"], row["occurred_ms"] = sealed.bill, sealed.occurred_ms
     settlement = row.pop("sealed_settlement")
     if settlement is not None:
         row["settlement"] = msgspec.json.decode(tx.unseal(settlement, "bills", "settlement"), type=Settlement)
     return msgspec.convert(row, BillRow)
 
 
-async def put_bill(tx: Tx, bill: Bill, *, currency: str, mrn: str | None = None) -> BillRow:
+async def put_bill(
+    tx: Tx, bill: Bill, *, currency: str, mrn: str | None = None, occurred_ms: int | None = None
+) -> BillRow:
     """Insert or update a bill as the HIS tells it. `mrn` stands in where the bill itself names no patient.
 
-    Raises SetAside for another currency than the hospital's (never converted) and for a bill without a patient.
+    Raises SetAside for another currency than the hospital's (never converted), for a bill without a patient, and for a number
+    that is known as another patient's: their payment must not change hands. An older word (by the HIS's time) is dropped.
     A bill that we have settled does not become open again by an older word of the HIS.
     """
     if bill.currency != currency:
@@ -63,30 +84,44 @@ async def put_bill(tx: Tx, bill: Bill, *, currency: str, mrn: str | None = None)
     owner = bill.mrn or mrn
     if owner is None:
         raise SetAside("bill without a patient")
+    digest = tx.digest("mrn", owner)
     bill_id = derived_id("bl_", tx.hospital_id, bill.id)
     known = await load_bill(tx, bill_id)
     status = bill.status.value
-    if known is not None and known.status == "paid" and status == "open":
-        status = "paid"
+    if known is not None:
+        if not await _same_person(tx, known.mrn_digest, digest):
+            raise SetAside(f"bill {bill_id} is known as another patient's")
+        if occurred_ms is None:
+            occurred_ms = known.occurred_ms
+        elif known.occurred_ms is not None and occurred_ms < known.occurred_ms:
+            return known
+        if known.status == "paid" and status == "open":
+            status = "paid"
     row = BillRow(
         hospital_id=tx.hospital_id,
         id=bill_id,
         his_id=bill.id,
-        mrn_digest=tx.digest("mrn", owner),
+        mrn_digest=digest,
         amount_fen=bill.amount_fen,
         currency=bill.currency,
         status=status,
         order_no=known.order_no if known is not None else new_order_no(tx.now_ms),
         record=msgspec.structs.replace(bill, mrn=owner),
         settlement=None if known is None else known.settlement,
+        occurred_ms=occurred_ms,
         updated_ms=tx.now_ms,
     )
+    sealed = _Sealed(bill=row.record, occurred_ms=occurred_ms)
     await tx.upsert(
         bills,
         [
             {
-                **{f: getattr(row, f) for f in row.__struct_fields__ if f not in ("record", "settlement")},
-                "sealed_record": tx.seal(msgspec.json.encode(row.record), "bills", "record"),
+                **{
+                    c: getattr(row, c)
+                    for c in row.__struct_fields__
+                    if c not in ("record", "settlement", "occurred_ms")
+                },
+                "sealed_record": tx.seal(msgspec.json.encode(sealed), "bills", "record"),
             }
         ],
     )
@@ -95,6 +130,14 @@ async def put_bill(tx: Tx, bill: Bill, *, currency: str, mrn: str | None = None)
         if person_id is not None:
             await tell_owners(tx, person_id, "bill.changed", {"bill_id": bill_id, "status": row.status})
     return row
+
+
+async def _same_person(tx: Tx, digest: str, other: str) -> bool:
+    """Whether two MRNs (by their digests) are one number, or of one person since a merge."""
+    if digest == other:
+        return True
+    owner = await owner_ids(tx, digest)
+    return owner is not None and owner == await owner_ids(tx, other)
 
 
 async def load_bill(tx: Tx, bill_id: str) -> BillRow | None:
@@ -123,11 +166,14 @@ async def bills_of(tx: Tx, person: Person) -> list[BillRow]:
     return [_row(tx, r) for r in rows]
 
 
-async def pay_bill(tx: Tx, bill: BillRow, payment: Payment, *, client_id: str, offered: bool) -> PaymentRow:
+async def pay_bill(
+    tx: Tx, bill: BillRow, payment: Payment, *, client_id: str, offered: bool, mode: Mode = Mode.LIVE
+) -> PaymentRow:
     """Record money for a bill and queue its settlement; the same report again gives the same row.
 
-    `offered` says whether the hospital can be told of payments; where it cannot, the money is recorded and falls due as a
-    refund. Raises Refusal(payment_conflict) for money that was reported for something else.
+    `offered` says whether the hospital can be told of payments, `mode` whether it may be; where it cannot or may not, the
+    money is recorded and falls due as a refund. At a paused hospital the settlement waits.
+    Raises Refusal(payment_conflict) for money that was reported for something else.
     """
     known = await find_payment(tx, payment.channel, payment.trade_no)
     if known is not None:
@@ -136,7 +182,7 @@ async def pay_bill(tx: Tx, bill: BillRow, payment: Payment, *, client_id: str, o
                 "payment_conflict", f"{payment.channel} {payment.trade_no} was reported before, for something else."
             )
         return known
-    unusable = await _why_unusable(tx, bill, payment, offered)
+    unusable = await _why_unusable(tx, bill, payment, offered, mode)
     row = await record_payment(tx, payment, client_id=client_id, bill_id=bill.id, unusable=unusable)
     if unusable is None:
         await queue_command(tx, line=bill.line, verb="settle_bill", subject_id=bill.id)
@@ -144,9 +190,11 @@ async def pay_bill(tx: Tx, bill: BillRow, payment: Payment, *, client_id: str, o
     return row
 
 
-async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool) -> str | None:
+async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool, mode: Mode) -> str | None:
     if await kept_payment(tx, bill_id=bill.id) is not None:
         return "second_payment"
+    if mode == Mode.OBSERVE:
+        return "hospital_observe_only"
     if not offered:
         return "not_offered_by_hospital"
     if bill.status != BillStatus.OPEN:
@@ -159,14 +207,20 @@ async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool) 
 async def settle_payment(
     tx: Tx, bill: BillRow, *, accepted: bool, settlement: Settlement | None, client_id: str, code: str | None
 ) -> None:
-    """The HIS's final word on a settlement. A refusal makes the refund fall due."""
+    """The HIS's final word on a settlement. A refusal makes the refund fall due, and the bill may be paid again."""
     payment = await kept_payment(tx, bill_id=bill.id)
     if payment is None:
         return
-    await set_settlement(tx, payment, "settled" if accepted else "rejected")
     values: dict[str, Any] = {"updated_ms": tx.now_ms}
     if accepted:
+        await set_settlement(tx, payment, "settled")
         values["status"] = "paid"
+    else:
+        await reject_settlement(tx, payment)
+        # What a HIS has refused under one key it may go on refusing under it: the next payment gets a key of its own.
+        values["order_no"] = new_order_no(tx.now_ms)
+        if code == "taken":
+            values["status"] = "paid"  # by another payment than ours
     if settlement is not None:
         values["sealed_settlement"] = tx.seal(msgspec.json.encode(settlement), "bills", "settlement")
     await tx.run(update(bills).where(bills.c.hospital_id == tx.hospital_id, bills.c.id == bill.id).values(**values))

@@ -61,7 +61,7 @@ async def cancel_booking(tx: Tx, hospital: Hospital, booking: Booking, reason: s
         raise Refusal("not_cancellable", f"A booking that is {booking.state} cannot be cancelled.") from None
 
 
-def why_unusable(booking: Booking, payment: Payment, kept: PaymentRow | None) -> str | None:
+def why_unusable(booking: Booking, payment: Payment, kept: PaymentRow | None, now_ms: int) -> str | None:
     """Why reported money cannot pay for this booking, None when it can. Pure."""
     if kept is not None:
         return "second_payment"
@@ -71,6 +71,8 @@ def why_unusable(booking: Booking, payment: Payment, kept: PaymentRow | None) ->
         return "wrong_amount"
     if (Event.MONEY_USABLE, booking.axes) not in TABLE:
         return f"booking_{booking.state}"
+    if booking.pay_by_ms is not None and booking.state == State.HELD and now_ms >= booking.pay_by_ms:
+        return "too_late"
     return None
 
 
@@ -86,7 +88,7 @@ async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Pay
                 "payment_conflict", f"{payment.channel} {payment.trade_no} was reported before, for something else."
             )
         return known
-    unusable = why_unusable(booking, payment, await kept_payment(tx, booking_id=booking.id))
+    unusable = why_unusable(booking, payment, await kept_payment(tx, booking_id=booking.id), tx.now_ms)
     row = await record_payment(tx, payment, client_id=booking.client_id, booking_id=booking.id, unusable=unusable)
     if unusable is None:
         await apply(tx, hospital, booking, Event.MONEY_USABLE)
@@ -143,7 +145,7 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
     his_refs: HisRefs = {}
     registration: Registration | None = None
-    sent_ms: int | None = None
+    gone_already: bool = False
 
 
 _ACCEPTED = {
@@ -168,6 +170,8 @@ async def settle_command(tx: Tx, hospital: Hospital, booking: Booking, result: C
     booking.his_refs = {**booking.his_refs, **result.his_refs}
     if result.registration is not None:
         booking.registration = _merge(booking.registration, result.registration)
+    if result.gone_already:
+        booking.unlock_sent_ms = None  # the HIS may have freed the seat long ago, and a fetch may have shown it free
     if command == Command.LOCK:
         booking.lock_reply_ms = tx.now_ms if result.accepted else None
     if not result.accepted and command == Command.REGISTER:
@@ -175,6 +179,19 @@ async def settle_command(tx: Tx, hospital: Hospital, booking: Booking, result: C
         if payment is not None:
             await set_settlement(tx, payment, "rejected")
     await apply(tx, hospital, booking, (_ACCEPTED if result.accepted else _REJECTED)[command], reason=result.code)
+    await _hear_deferred(tx, hospital, booking)
+
+
+async def _hear_deferred(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    """Apply the news that came while a command was under way, now that its outcome is known."""
+    if booking.deferred_news is None:
+        return
+    status, booking.deferred_news = RegistrationStatus(booking.deferred_news), None
+    event = await _event_of(tx, hospital, booking, status)
+    if event is None:
+        await save_booking(tx, booking, tell=False)
+    else:
+        await apply(tx, hospital, booking, event, reason="his" if event == Event.HIS_RELEASED else None)
 
 
 def _merge(known: Registration | None, told: Registration) -> Registration:
@@ -206,11 +223,15 @@ _NEWS = {
 }
 
 
-async def find_by_order(tx: Tx, order_no: str) -> Booking | None:
-    """The booking that the HIS knows under this number."""
-    row = await tx.first(
-        select(bookings).where(bookings.c.hospital_id == tx.hospital_id, bookings.c.order_no == order_no)
-    )
+async def find_by_visit(tx: Tx, told: Registration) -> Booking | None:
+    """Our booking behind a registration: by our order number, else by the HIS's own id of it."""
+    if told.order_no is not None:
+        which = bookings.c.order_no == told.order_no
+    elif told.his_id is not None:
+        which = bookings.c.his_id == told.his_id
+    else:
+        return None
+    row = await tx.first(select(bookings).where(bookings.c.hospital_id == tx.hospital_id, which))
     return None if row is None else booking_from_row(tx, row)
 
 
@@ -224,14 +245,31 @@ async def hear_registration(tx: Tx, hospital: Hospital, booking: Booking, told: 
         return True
     booking.registration = _merge(booking.registration, told)
     booking.his_refs = {**booking.his_refs, **told.his_refs}
-    event = _NEWS.get(told.status)
-    if event == Event.HIS_REGISTERED and not await _counts_as_registered(tx, hospital, booking):
-        event = None
-    if event is None or (event, booking.axes) not in TABLE:
+    if booking.his_command != Command.NONE:
+        booking.deferred_news = told.status.value
+        await save_booking(tx, booking)
+        return False
+    event = await _event_of(tx, hospital, booking, told.status)
+    if event is None:
         await save_booking(tx, booking)
         return False
     await apply(tx, hospital, booking, event, reason="his" if event == Event.HIS_RELEASED else None)
     return True
+
+
+_OVER_AT_HIS = (State.EXPIRED, State.CANCELLED, State.REJECTED, State.STOPPED)
+
+
+async def _event_of(tx: Tx, hospital: Hospital, booking: Booking, status: RegistrationStatus) -> Event | None:
+    """What the HIS's word means where the booking stands; None when it changes nothing."""
+    event = _NEWS.get(status)
+    if booking.state in _OVER_AT_HIS and status in (RegistrationStatus.LOCKED, RegistrationStatus.REGISTERED):
+        # A command that we gave up was carried out after all: what it holds must go.
+        locked = status == RegistrationStatus.LOCKED
+        event = Event.HIS_LOCKED_LATE if locked else Event.HIS_REGISTERED_LATE
+    elif event == Event.HIS_REGISTERED and not await _counts_as_registered(tx, hospital, booking):
+        return None
+    return event if event is not None and (event, booking.axes) in TABLE else None
 
 
 async def _counts_as_registered(tx: Tx, hospital: Hospital, booking: Booking) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,17 @@ from booking import seats
 from booking.store.engine import Tx
 from booking.store.ids import derived_id
 from booking.store.tables import bookings, departments, practitioners, schedules, slots
-from mappings.canonical import Department, HisRefs, Practitioner, Schedule, ScheduleStatus, Session, Slot
+from mappings.canonical import (
+    Department,
+    HisRefs,
+    Practitioner,
+    Schedule,
+    ScheduleStatus,
+    ScheduleStopped,
+    Session,
+    Slot,
+    StopScope,
+)
 
 
 def schedule_key(hospital_id: str, his_id: str, date: dt.date, session: str) -> str:
@@ -65,8 +76,38 @@ async def put_practitioners(tx: Tx, records: list[Practitioner]) -> None:
     await tx.upsert(practitioners, rows)
 
 
-async def put_schedules(tx: Tx, records: list[Schedule]) -> list[str]:
-    """Insert or update schedules; returns the ids of those that have just become stopped (a stop seen by polling)."""
+def is_stopped(schedule: Schedule, stops: Sequence[ScheduleStopped]) -> bool:
+    """Whether a list of stops, fetched beside the schedules, names this whole schedule."""
+    return any(stop.scope == StopScope.SCHEDULE and _of_schedule(stop, schedule) for stop in stops)
+
+
+def is_slot_stopped(slot: Slot, stops: Sequence[ScheduleStopped]) -> bool:
+    """Whether a list of stops names this segment."""
+    return any(
+        stop.scope == StopScope.SEGMENT and stop.starts_at == slot.starts_at and _of_slot(stop, slot) for stop in stops
+    )
+
+
+def _of_schedule(stop: ScheduleStopped, schedule: Schedule) -> bool:
+    return (
+        stop.schedule_id == schedule.id
+        and stop.date in (None, schedule.date)
+        and stop.session in (None, schedule.session)
+    )
+
+
+def _of_slot(stop: ScheduleStopped, slot: Slot) -> bool:
+    return (
+        stop.schedule_id == slot.schedule_id and stop.date in (None, slot.date) and stop.session in (None, slot.session)
+    )
+
+
+async def put_schedules(tx: Tx, records: list[Schedule], *, stops: Sequence[ScheduleStopped] = ()) -> list[str]:
+    """Insert or update schedules; returns the ids of those that have just become stopped (a stop seen by polling).
+
+    `stops` is the HIS's list of stops, where its schedules do not show them. A stop that the HIS has pushed stands until it
+    pushes the reopening: a list that was read before, or that never shows stops, must not put stopped seats on sale.
+    """
     rows = [
         {
             "hospital_id": tx.hospital_id,
@@ -79,8 +120,8 @@ async def put_schedules(tx: Tx, records: list[Schedule]) -> list[str]:
             "practitioner_id": s.practitioner_id,
             "practitioner_name": s.practitioner_name,
             "clinic_type": s.clinic_type,
-            "fee_fen": s.fee_fen,
-            "status": s.status.value,
+            "fee_fen": s.fee_fen if s.fee_fen is None or s.fee_fen >= 0 else None,  # "-1": the HIS does not know
+            "status": "stopped" if is_stopped(s, stops) else s.status.value,
             "opens_at_ms": None if s.opens_at is None else _ms(s.opens_at),
             "location": s.location,
             "his_refs": _json(s.his_refs),
@@ -88,6 +129,19 @@ async def put_schedules(tx: Tx, records: list[Schedule]) -> list[str]:
         }
         for s in records
     ]
+    for start in range(0, len(rows), 200):
+        chunk = rows[start : start + 200]
+        kept = await tx.all(
+            select(schedules.c.id).where(
+                schedules.c.hospital_id == tx.hospital_id,
+                schedules.c.id.in_([r["id"] for r in chunk]),
+                schedules.c.stopped_ms.is_not(None),
+            )
+        )
+        pushed = {r["id"] for r in kept}
+        for row in chunk:
+            if row["id"] in pushed:
+                row["status"] = "stopped"
     stopped = [str(r["id"]) for r in rows if r["status"] == "stopped"]
     newly = await _open_ones(tx, stopped)
     await tx.upsert(schedules, rows)
@@ -108,20 +162,34 @@ async def _open_ones(tx: Tx, ids: list[str]) -> list[str]:
     return found
 
 
-async def apply_slots(tx: Tx, records: list[Slot], *, started_ms: int, ended_ms: int, his_cache_ms: int) -> int:
-    """Apply one fetch to the seats: the HIS's figure and the recount in one transaction; returns how many were applied.
+async def apply_slots(
+    tx: Tx,
+    records: list[Slot],
+    *,
+    started_ms: int,
+    ended_ms: int,
+    his_cache_ms: int,
+    stops: Sequence[ScheduleStopped] = (),
+) -> list[str]:
+    """Apply one fetch to the seats: the HIS's figure and the recount in one transaction.
+
+    Returns the ids of known slots that have just become stopped. A stop that the HIS has pushed stands, as in put_schedules.
 
     `started_ms` and `ended_ms` bound the fetch on this store's clock. A slot to which a later fetch has been applied keeps
     its figures. Slots that the fetch does not name are left alone.
     """
-    applied = 0
+    newly_stopped: list[str] = []
     for slot in records:
         slot_id = slot_key(tx.hospital_id, slot)
         known = await tx.first(
-            select(slots.c.fetch_started_ms).where(slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id)
+            select(slots.c.fetch_started_ms, slots.c.status, slots.c.stopped_ms).where(
+                slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id
+            )
         )
         if known is not None and known["fetch_started_ms"] > started_ms:
             continue
+        pushed = known is not None and known["stopped_ms"] is not None
+        status = "stopped" if pushed or is_slot_stopped(slot, stops) else slot.status.value
         figures = await _recount(tx, slot_id, slot.seats_left, started_ms, his_cache_ms, known is not None)
         row = {
             "hospital_id": tx.hospital_id,
@@ -131,7 +199,7 @@ async def apply_slots(tx: Tx, records: list[Slot], *, started_ms: int, ended_ms:
             "date": slot.date.isoformat(),
             "starts_at_ms": _ms(slot.starts_at),
             "ends_at_ms": _ms(slot.ends_at),
-            "status": slot.status.value,
+            "status": status,
             "his_left": figures.his_left,
             "unreflected": figures.unreflected,
             "fetch_started_ms": started_ms,
@@ -139,8 +207,9 @@ async def apply_slots(tx: Tx, records: list[Slot], *, started_ms: int, ended_ms:
             "his_refs": _json(slot.his_refs),
         }
         await tx.upsert(slots, [row])
-        applied += 1
-    return applied
+        if known is not None and known["status"] == "open" and status == "stopped":
+            newly_stopped.append(slot_id)
+    return newly_stopped
 
 
 async def _recount(tx: Tx, slot_id: str, his_left: int, started_ms: int, his_cache_ms: int, known: bool) -> seats.Seats:
@@ -167,13 +236,16 @@ async def _recount(tx: Tx, slot_id: str, his_left: int, started_ms: int, his_cac
     return figures
 
 
-async def stop_slots(tx: Tx, schedule_id: str, *, starts_at_ms: int | None = None) -> None:
-    """Mark a schedule, or one segment of it, as stopped."""
+async def stop_slots(tx: Tx, schedule_id: str, *, starts_at_ms: int | None = None, pushed: bool = True) -> None:
+    """Mark a schedule, or one segment of it, as stopped; what was pushed stands until `reopen`."""
+    values: dict[str, Any] = {"status": "stopped"}
+    if pushed:
+        values["stopped_ms"] = tx.now_ms
     if starts_at_ms is None:
         await tx.run(
             update(schedules)
             .where(schedules.c.hospital_id == tx.hospital_id, schedules.c.id == schedule_id)
-            .values(status="stopped")
+            .values(**values)
         )
         return
     await tx.run(
@@ -183,7 +255,23 @@ async def stop_slots(tx: Tx, schedule_id: str, *, starts_at_ms: int | None = Non
             slots.c.schedule_id == schedule_id,
             slots.c.starts_at_ms == starts_at_ms,
         )
-        .values(status="stopped")
+        .values(**values)
+    )
+
+
+async def reopen(tx: Tx, his_schedule_id: str | None) -> None:
+    """The HIS has reopened a schedule (all of them for None): the next fetch says what is on sale."""
+    if his_schedule_id is None:
+        return
+    of = select(schedules.c.id).where(schedules.c.hospital_id == tx.hospital_id, schedules.c.his_id == his_schedule_id)
+    ids = [r["id"] for r in await tx.all(of)]
+    await tx.run(
+        update(schedules)
+        .where(schedules.c.hospital_id == tx.hospital_id, schedules.c.id.in_(ids))
+        .values(stopped_ms=None)
+    )
+    await tx.run(
+        update(slots).where(slots.c.hospital_id == tx.hospital_id, slots.c.schedule_id.in_(ids)).values(stopped_ms=None)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 
 from booking.errors import Refusal
 from booking.store.engine import Store, Tx
@@ -56,7 +56,7 @@ async def remember(tx: Tx, client_id: str, key: str, digest: str, status: int, b
     )
 
 
-async def forget_keys(store: Store, hospital_id: str, *, limit: int = 500) -> int:
+async def forget_keys(store: Store, hospital_id: str, *, limit: int = 100) -> int:
     """Delete keys past their 24 hours, a few at a time."""
     async with store.write(hospital_id) as tx:
         old = (
@@ -67,13 +67,12 @@ async def forget_keys(store: Store, hospital_id: str, *, limit: int = 500) -> in
             )
             .limit(limit)
         )
-        deleted = 0
-        for row in await tx.all(old):
-            deleted += await tx.run(
-                idempotency_keys.delete().where(
-                    idempotency_keys.c.hospital_id == hospital_id,
-                    idempotency_keys.c.client_id == row["client_id"],
-                    idempotency_keys.c.key == row["key"],
-                )
+        keys = [(row["client_id"], row["key"]) for row in await tx.all(old)]
+        if not keys:
+            return 0
+        return await tx.run(
+            idempotency_keys.delete().where(
+                idempotency_keys.c.hospital_id == hospital_id,
+                tuple_(idempotency_keys.c.client_id, idempotency_keys.c.key).in_(keys),
             )
-        return deleted
+        )

@@ -42,7 +42,7 @@ class HoldFacts(msgspec.Struct, frozen=True, kw_only=True):
     stopped: bool = False
     starts_at_ms: int = 0
     opens_at_ms: int | None = None
-    fee_fen: int = 0
+    fee_fen: int | None = 0
     shown_fee_fen: int | None = None
     live_booking_id: str | None = None
     patient_rejected: str | None = None
@@ -71,6 +71,8 @@ def decide_hold(facts: HoldFacts) -> seats.Seats | str:
         return "slot_not_released"
     if facts.live_booking_id is not None:
         return "duplicate_booking"
+    if facts.fee_fen is None:
+        return "fee_unknown"
     if facts.shown_fee_fen is not None and facts.shown_fee_fen != facts.fee_fen:
         return "price_changed"
     return seats.hold(facts.seats) or "slot_sold_out"
@@ -104,7 +106,7 @@ async def hold_slot(tx: Tx, hospital: Hospital, request: HoldRequest, *, offered
             stopped=slot["status"] == "stopped" or slot["schedule_status"] == "stopped",
             starts_at_ms=slot["starts_at_ms"],
             opens_at_ms=slot["opens_at_ms"],
-            fee_fen=slot["fee_fen"] or 0,
+            fee_fen=slot["fee_fen"],
             live_booking_id=live["id"] if live is not None else None,
             patient_rejected=patient["reject_code"] if patient["his_state"] == "rejected" else None,
             seats=seats.Seats(slot["his_left"], slot["unreflected"]),
@@ -112,8 +114,8 @@ async def hold_slot(tx: Tx, hospital: Hospital, request: HoldRequest, *, offered
     verdict = decide_hold(facts)
     if isinstance(verdict, str):
         raise _refusal(verdict, request, facts, slot, live)
-    if slot is None or patient is None:
-        raise LookupError("a hold was granted without a slot or a patient")
+    if slot is None or patient is None or facts.fee_fen is None:
+        raise LookupError("a hold was granted without a slot, a patient or a fee")
     booking = _new_booking(tx, hospital, request, slot, patient, facts.fee_fen)
     await save_seats(tx, request.slot_id, verdict)
     await queue_command(

@@ -68,6 +68,8 @@ class Event(StrEnum):
     HIS_CHECKED_IN = "his_checked_in"
     HIS_FULFILLED = "his_fulfilled"
     HIS_NO_SHOW = "his_no_show"
+    HIS_LOCKED_LATE = "his_locked_late"
+    HIS_REGISTERED_LATE = "his_registered_late"
 
 
 class Effect(StrEnum):
@@ -129,6 +131,7 @@ _Rule = tuple[
 ]
 
 _OVER = (S.CANCELLING, S.EXPIRED, S.STOPPED)
+_ENDED = (S.CANCELLED, S.EXPIRED, S.STOPPED, S.REJECTED)
 
 RULES: tuple[_Rule, ...] = (
     # The lock's outcome. A hold that ended while its lock was under way gives the seat back.
@@ -164,16 +167,15 @@ RULES: tuple[_Rule, ...] = (
      (F.SEAT_RELEASED, F.REFUND_IF_PAID)),
     (E.RELEASE_ACCEPTED, (S.CANCELLING,), (H.REGISTERED,), (C.CANCEL, _ANY), (S.CANCELLED, H.RELEASED, C.NONE),
      (F.SEAT_RELEASED, F.REFUND_IF_PAID)),
-    (E.RELEASE_ACCEPTED, (S.EXPIRED, S.STOPPED, S.REJECTED), (H.LOCKED,), (C.UNLOCK, _ANY), (_SAME, H.RELEASED, C.NONE),
+    (E.RELEASE_ACCEPTED, _ENDED, (H.LOCKED,), (C.UNLOCK, _ANY), (_SAME, H.RELEASED, C.NONE),
      (F.SEAT_RELEASED, F.REFUND_IF_PAID)),
-    (E.RELEASE_ACCEPTED, (S.STOPPED,), (H.REGISTERED,), (C.CANCEL, _ANY), (_SAME, H.RELEASED, C.NONE),
+    (E.RELEASE_ACCEPTED, _ENDED, (H.REGISTERED,), (C.CANCEL, _ANY), (_SAME, H.RELEASED, C.NONE),
      (F.SEAT_RELEASED, F.REFUND_IF_PAID)),
     (E.RELEASE_REJECTED, (S.CANCELLING,), (H.REGISTERED,), (C.CANCEL, _ANY), (S.BOOKED, _SAME, C.NONE), ()),
-    (E.RELEASE_REJECTED, (S.STOPPED,), (H.REGISTERED,), (C.CANCEL, _ANY), (_SAME, _SAME, C.NONE), (F.NEEDS_ATTENTION,)),
+    (E.RELEASE_REJECTED, _ENDED, (H.REGISTERED,), (C.CANCEL, _ANY), (_SAME, _SAME, C.NONE), (F.NEEDS_ATTENTION,)),
     (E.RELEASE_REJECTED, (S.CANCELLING,), (H.LOCKED,), (C.UNLOCK, _ANY), (S.CANCELLED, _SAME, C.NONE),
      (F.NEEDS_ATTENTION, F.REFUND_IF_PAID)),
-    (E.RELEASE_REJECTED, (S.EXPIRED, S.STOPPED, S.REJECTED), (H.LOCKED,), (C.UNLOCK, _ANY), (_SAME, _SAME, C.NONE),
-     (F.NEEDS_ATTENTION,)),
+    (E.RELEASE_REJECTED, _ENDED, (H.LOCKED,), (C.UNLOCK, _ANY), (_SAME, _SAME, C.NONE), (F.NEEDS_ATTENTION,)),
     # Nobody paid in time, or the lock took too long.
     (E.EXPIRED, (S.HELD,), (H.NONE,), (C.LOCK, _QUEUED), (S.EXPIRED, _SAME, C.NONE), (F.DROP_COMMAND, F.SEAT_UNSENT)),
     (E.EXPIRED, (S.HELD,), (H.NONE,), (C.LOCK, _FLYING), (S.EXPIRED, _SAME, _SAME), ()),
@@ -212,6 +214,12 @@ RULES: tuple[_Rule, ...] = (
      (_SAME, H.RELEASED, C.NONE), (F.SEAT_RELEASED,)),
     (E.HIS_REGISTERED, (S.HELD,), (H.LOCKED,), None, (S.BOOKED, H.REGISTERED, C.NONE), (F.SETTLE,)),
     (E.HIS_CHECKED_IN, (S.BOOKED,), (H.REGISTERED,), None, (S.CHECKED_IN, _SAME, _SAME), ()),
+    # Checked in without our money: it was paid at the window.
+    (E.HIS_CHECKED_IN, (S.HELD,), (H.LOCKED,), None, (S.CHECKED_IN, H.REGISTERED, C.NONE), (F.SETTLE,)),
+    (E.HIS_FULFILLED, (S.HELD,), (H.LOCKED,), None, (S.FULFILLED, H.REGISTERED, C.NONE), (F.SETTLE,)),
+    # A command that we gave up was carried out after all: give back what it holds.
+    (E.HIS_LOCKED_LATE, _ENDED, (H.NONE, H.REJECTED), None, (_SAME, H.LOCKED, C.UNLOCK), (F.QUEUE_UNLOCK,)),
+    (E.HIS_REGISTERED_LATE, _ENDED, (H.NONE, H.REJECTED, H.LOCKED), None, (_SAME, H.REGISTERED, C.CANCEL), (F.QUEUE_CANCEL,)),
     (E.HIS_FULFILLED, (S.BOOKED, S.CHECKED_IN), (H.REGISTERED,), None, (S.FULFILLED, _SAME, _SAME), ()),
     (E.HIS_NO_SHOW, (S.BOOKED, S.CHECKED_IN), (H.REGISTERED,), None, (S.NO_SHOW, _SAME, _SAME), ()),
 )  # fmt: skip

@@ -103,6 +103,19 @@ async def set_settlement(tx: Tx, payment: PaymentRow, settlement: str) -> None:
     )
 
 
+async def reject_settlement(tx: Tx, payment: PaymentRow) -> None:
+    """The HIS refuses a payment: it pays for nothing any more, and makes room for another."""
+    await tx.run(
+        update(payments)
+        .where(
+            payments.c.hospital_id == tx.hospital_id,
+            payments.c.channel == payment.channel,
+            payments.c.trade_no == payment.trade_no,
+        )
+        .values(settlement="rejected", kept=False)
+    )
+
+
 def refund_id(hospital_id: str, channel: str, trade_no: str) -> str:
     """A payment is refunded once: the refund's id follows from the payment's name."""
     return derived_id("rf_", hospital_id, channel, trade_no)
@@ -156,7 +169,8 @@ def payment_sum(booking: Booking, paid: list[PaymentRow], owed: list[dict[str, A
     """What a booking shows of its money (DESIGN section 4). A surplus payment shows in its refund only."""
     kept = next((p for p in paid if p.kept), None)
     of_kept = [r for r in owed if kept is not None and (r["channel"], r["trade_no"]) == (kept.channel, kept.trade_no)]
-    relevant = of_kept if kept is not None else owed
+    # While a booking lives, money that could not pay for it does not make it paid, nor refunded: the fee is still due.
+    relevant = of_kept if kept is not None or booking.state not in _OVER else owed
     if relevant:
         if any(r["status"] != "refunded" for r in relevant):
             return "refund_due"

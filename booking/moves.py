@@ -94,6 +94,8 @@ async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
     broken = must_not_be(booking.axes, booking.payment_state)
     if broken:
         raise RuleBroken(f"booking {booking.id}: {', '.join(broken)}")
+    if booking.registration is not None and booking.registration.his_id is not None:
+        booking.his_id = booking.registration.his_id
     booking.live = booking.state in LIVE_STATES
     booking.occupies = occupies(booking.axes)
     if tell:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from booking.records import Booking
 from booking.store.engine import Store, Tx
 from booking.store.ids import new_id
 from booking.store.tables import events, patients
 
-SEQUENCER = "#events"  # the store lock under which events are numbered
+SEQUENCER = "#events"  # the store lock under which events are numbered, and the topic that rings when there are some
+NUMBERED = "#numbered"  # rings when events have got their numbers
+ROUND = 100  # events numbered in one transaction: on SQLite nobody else writes meanwhile
 KEEP_MS = 30 * 24 * 3600 * 1000
 
 
@@ -33,6 +35,7 @@ async def tell(tx: Tx, client_id: str, kind: str, payload: dict[str, Any]) -> No
             "created_ms": tx.now_ms,
         },
     )
+    tx.ring(SEQUENCER)
 
 
 async def tell_booking(tx: Tx, booking: Booking) -> None:
@@ -64,7 +67,7 @@ async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]
         await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
 
 
-async def number_events(store: Store, *, limit: int = 500) -> int:
+async def number_events(store: Store, *, limit: int = ROUND) -> int:
     """Give numbers to committed events, in order of their ids; returns how many. Writes nothing when there is nothing new."""
     async with store.read() as tx:
         if await tx.first(select(events.c.id).where(events.c.seq.is_(None)).limit(1)) is None:
@@ -77,18 +80,32 @@ async def number_events(store: Store, *, limit: int = 500) -> int:
         if not ids:
             return 0
         last = (await tx.conn.execute(select(func.coalesce(func.max(events.c.seq), 0)))).scalar_one()
-        for offset, event_id in enumerate(ids, start=1):
-            await tx.run(update(events).where(events.c.id == event_id).values(seq=last + offset))
+        await tx.conn.execute(
+            update(events).where(events.c.id == bindparam("event_id")).values(seq=bindparam("number")),
+            [{"event_id": event_id, "number": last + n} for n, event_id in enumerate(ids, start=1)],
+        )
+        tx.ring(NUMBERED)
         return len(ids)
 
 
-async def forget_events(store: Store, *, limit: int = 500) -> int:
-    """Delete numbered events past their 30 days, a few at a time. The newest row stays, as it carries the last number."""
+async def number_all(store: Store) -> None:
+    """Number whatever waits, round by round."""
+    while await number_events(store) == ROUND:
+        pass
+
+
+async def forget_events(store: Store, *, limit: int = 100) -> int:
+    """Delete numbered events past their 30 days, a few at a time. The newest row stays, as it carries the last number.
+
+    Numbers follow time closely enough: what is oldest by number is looked at, and the first look without an old one is the last.
+    """
     async with store.write(SEQUENCER) as tx:
         newest = (await tx.conn.execute(select(func.coalesce(func.max(events.c.seq), 0)))).scalar_one()
-        old = (
-            select(events.c.id)
-            .where(events.c.created_ms < tx.now_ms - KEEP_MS, events.c.seq.is_not(None), events.c.seq < newest)
+        oldest = await tx.all(
+            select(events.c.id, events.c.created_ms)
+            .where(events.c.seq.is_not(None), events.c.seq < newest)
+            .order_by(events.c.seq)
             .limit(limit)
         )
-        return await tx.run(events.delete().where(events.c.id.in_(old.scalar_subquery())))
+        old = [r["id"] for r in oldest if r["created_ms"] < tx.now_ms - KEEP_MS]
+        return await tx.run(events.delete().where(events.c.id.in_(old))) if old else 0

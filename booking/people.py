@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import msgspec
 from sqlalchemy import Table, select, update
 
 from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
+from booking.identity import ID_CARD, read_id_card
 from booking.records import Person, person_from_row, person_to_row
 from booking.store.engine import Tx
 from booking.store.ids import new_id
@@ -62,12 +65,10 @@ async def add_patient(
     """Find or create the person, and this client's handle to them; returns the patient's id.
 
     A new person is asked for at the HIS through the outbox where the hospital can do so (`links_by_command`); elsewhere they
-    count as linked, and messages carry their documents. Raises Refusal(patient_rejected) when a known document or card comes
-    with another name: nobody may reach a record by a number alone.
+    count as linked, and messages carry their documents. Raises Refusal(patient_rejected) when the HIS knows a document or card
+    under another name, or a card's holder by another document: nobody may reach a record by a number alone.
     """
     person = await _find(tx, record)
-    if person is not None and person.record.name != record.name:
-        raise Refusal("patient_rejected", "The name differs from the one known under this document or card.")
     if person is None:
         person = await _create(tx, record, pending=links_by_command)
     elif person.his_state == "rejected" and links_by_command:
@@ -100,30 +101,113 @@ async def add_patient(
 
 
 async def _find(tx: Tx, record: Patient) -> Person | None:
+    """The person of this document or card, by the same name. Raises Refusal(patient_rejected).
+
+    A name that a portal typed proves nothing until the HIS has confirmed it: another name under the same document is then
+    another person to us, with handles of its own, until the HIS says which of them it knows.
+    """
+    first, named = await _by_identity(tx, record)
+    if named is not None and (first is None or _confirmed(named) or not _confirmed(first)):
+        return named
+    if first is not None:
+        if _confirmed(first):
+            raise Refusal("patient_rejected", "The name differs from the one known under this document or card.")
+        if first.his_state == "pending":
+            raise Refusal("patient_rejected", "This document is being looked up at the hospital under another name.")
+    if record.card_type != "mrn" or not record.card_number:
+        return None
+    holder = await person_by_mrn(tx, record.card_number)
+    if holder is None:
+        return None
+    if not holder.record.name or holder.record.name != record.name:
+        raise Refusal("patient_rejected", "The name differs from the one known under this document or card.")
+    if documents_differ(holder.record.id_number, record.id_number or ""):
+        # An MRN is printed on slips, and names are common: where the hospital knows a document, it must be this one.
+        raise Refusal("patient_rejected", "This card's holder is known by another document.")
+    return holder
+
+
+def _confirmed(person: Person) -> bool:
+    """Whether the HIS itself has told of this person, and so of the name."""
+    return person.record.mrn is not None
+
+
+def documents_differ(known: str | None, given: str | None) -> bool:
+    """Whether two document numbers are certainly of two people; one that is not known, or masked, tells nothing."""
+    if known is None or given is None or not known or "*" in known or "*" in given:
+        return False
+    known, given = known.upper(), given.upper()
+    if {len(known), len(given)} == {15, 18}:
+        # The 15-digit resident number is the 18-digit one without century and check character (GB 11643-1999).
+        long, short = (known, given) if len(known) == 18 else (given, known)
+        return long[:6] + long[8:17] != short
+    return known != given
+
+
+async def _by_identity(tx: Tx, record: Patient) -> tuple[Person | None, Person | None]:
+    """The first holder of this document (or card), and the holder of the same name; both are one where the names agree."""
     identity = identity_of(record)
-    if identity is not None:
-        row = await tx.first(
-            select(persons).where(
-                persons.c.hospital_id == tx.hospital_id,
-                persons.c.identity_digest == tx.digest("identity", identity),
-                persons.c.merged_into.is_(None),
-            )
+    if identity is None:
+        return None, None
+    first = await _by_digest(tx, tx.digest("identity", identity))
+    if first is not None and first.record.name == record.name:
+        return first, first
+    named = await _by_digest(tx, _named_digest(tx, record))
+    return first, named if named is not None and named.record.name == record.name else None
+
+
+async def _by_digest(tx: Tx, digest: str | None) -> Person | None:
+    row = await tx.first(
+        select(persons).where(
+            persons.c.hospital_id == tx.hospital_id,
+            persons.c.identity_digest == digest,
+            persons.c.merged_into.is_(None),
         )
-        if row is not None:
-            return person_from_row(tx, row)
-    if record.card_type == "mrn" and record.card_number:
-        return await person_by_mrn(tx, record.card_number)
+    )
+    return None if row is None else person_from_row(tx, row)
+
+
+def _named_digest(tx: Tx, record: Patient) -> str | None:
+    """What finds a person whose document is held under another name: the document and the name together."""
+    identity = identity_of(record)
+    return None if identity is None else tx.digest("identity", f"{identity}\n{record.name}")
+
+
+async def _free_digest(tx: Tx, record: Patient) -> str | None:
+    """By what a new person can be found: the document, the document with the name where others hold it, else nothing."""
+    identity = identity_of(record)
+    if identity is None:
+        return None
+    for digest in (tx.digest("identity", identity), _named_digest(tx, record)):
+        if await _by_digest(tx, digest) is None:
+            return digest
     return None
 
 
-async def _create(tx: Tx, record: Patient, *, pending: bool) -> Person:
-    identity = identity_of(record)
+async def _claim_document(tx: Tx, person: Person) -> None:
+    """The HIS knows this person: the document finds them from now on, no longer someone whom only a portal has named."""
+    identity = identity_of(person.record)
+    plain = None if identity is None else tx.digest("identity", identity)
+    if plain is None or person.identity_digest in (None, plain):
+        return
+    holder = await _by_digest(tx, plain)
+    if holder is not None:
+        if _confirmed(holder):
+            return
+        named = _named_digest(tx, holder.record)
+        holder.identity_digest = named if await _by_digest(tx, named) is None else None
+        await save_person(tx, holder)
+    person.identity_digest = plain
+    await save_person(tx, person)
+
+
+async def _create(tx: Tx, record: Patient, *, pending: bool, by_document: bool = True) -> Person:
     person = Person(
         hospital_id=tx.hospital_id,
         id=new_id(),
         his_state="pending" if pending else "linked",
         record=record,
-        identity_digest=None if identity is None else tx.digest("identity", identity),
+        identity_digest=await _free_digest(tx, record) if by_document else None,
         created_ms=tx.now_ms,
         updated_ms=tx.now_ms,
     )
@@ -169,6 +253,7 @@ async def link_person(tx: Tx, person: Person, told: Patient) -> None:
     await tx.upsert(
         person_mrns, [{"hospital_id": tx.hospital_id, "mrn_digest": person.mrn_digest, "person_id": person.id}]
     )
+    await _claim_document(tx, person)
 
 
 async def reject_person(tx: Tx, person: Person, code: str) -> None:
@@ -183,12 +268,29 @@ async def hear_patient(tx: Tx, told: Patient) -> None:
         return
     person = await person_by_mrn(tx, told.mrn)
     if person is None:
-        person = await _find(tx, told) or await _create(tx, told, pending=False)
-        await link_person(tx, person, told)
+        own = _may_be_own(told)
+        holder = (await _by_identity(tx, told))[1] if own else None
+        if holder is None or _confirmed(holder):
+            # Children are registered with a parent's document: a number alone makes nobody the same person.
+            holder = await _create(tx, told, pending=False, by_document=own)
+        await link_person(tx, holder, told)
         return
+    before = person.record
     fields = {f: getattr(told, f) for f in told.__struct_fields__ if getattr(told, f) not in (None, (), {}, "unknown")}
     person.record = msgspec.structs.replace(person.record, **fields)
+    if documents_differ(before.id_number, told.id_number) and not _may_be_own(before, told.birth_date):
+        # The HIS has corrected a document that was never theirs: it is its owner's again.
+        person.identity_digest = await _free_digest(tx, person.record) if _may_be_own(person.record) else None
     await save_person(tx, person)
+
+
+def _may_be_own(told: Patient, birth_date: dt.date | None = None) -> bool:
+    """False where an identity card carries another birth date than the person has: then it is a guardian's."""
+    born = birth_date or told.birth_date
+    if told.id_type != ID_CARD or not told.id_number or born is None:
+        return True
+    carried = read_id_card(told.id_number.upper())
+    return carried is None or carried[0] == born
 
 
 async def merge_persons(tx: Tx, *, surviving_mrn: str, retired_mrn: str) -> None:
@@ -228,6 +330,7 @@ async def _merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
             card_number=known.card_number or old.card_number,
         )
         await save_person(tx, survivor)
+    await _claim_document(tx, survivor)
     await _hand_over(tx, survivor, retired, patients, "client_id", "user_ref")
     await _hand_over(tx, survivor, retired, bookings, "schedule_id", "live")
     await tx.run(
@@ -265,6 +368,11 @@ async def mrn_digests(tx: Tx, person: Person) -> list[str]:
         )
     )
     return [r["mrn_digest"] for r in rows]
+
+
+async def means(tx: Tx, person: Person, mrn: str | None) -> bool:
+    """Whether what the HIS answers about a person is theirs: it names none of its patients, or this one."""
+    return mrn is None or tx.digest("mrn", mrn) in await mrn_digests(tx, person)
 
 
 async def owner_ids(tx: Tx, mrn_digest: str) -> str | None:

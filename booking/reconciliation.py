@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, func, select, tuple_
 
-from booking.store.engine import Tx
+from booking.store.engine import Store, Tx
 from booking.store.tables import merchant_lines, payments, refunds
 from mappings.canonical import StatementLine
 
@@ -89,39 +90,110 @@ def day_bounds_ms(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
     return round(starts.timestamp() * 1000), round(ends.timestamp() * 1000)
 
 
-async def put_merchant_bill(tx: Tx, date: dt.date, lines: list[tuple[str, str, str, int, int | None]]) -> None:
-    """Replace the merchant's bill of a day. A line is (kind, channel, trade_no, amount_fen, at_ms)."""
+CHUNK = 500  # lines written or deleted in one transaction: a bill of 100,000 must not hold up a booking
+_BEGUN = -1  # the line that is written first, and takes the revision's number
+_WHOLE = 0  # the line that is written last: a revision that has it is whole, and the newest whole one is the bill
+
+
+async def put_merchant_bill(
+    store: Store, hospital_id: str, date: dt.date, lines: Sequence[tuple[str, str, str, int, int | None]]
+) -> None:
+    """Replace the merchant's bill of a day. A line is (kind, channel, trade_no, amount_fen, at_ms).
+
+    Until the last line is stored the bill before it stands; of two that are sent at once, the one that began later wins.
+    """
     day = date.isoformat()
-    await tx.run(
-        delete(merchant_lines).where(merchant_lines.c.hospital_id == tx.hospital_id, merchant_lines.c.date == day)
-    )
-    rows = [
-        {
-            "hospital_id": tx.hospital_id,
-            "date": day,
-            "line": n,
-            "kind": kind,
-            "channel": channel,
-            "trade_no": trade_no,
-            "amount_fen": amount_fen,
-            "at_ms": at_ms,
-        }
-        for n, (kind, channel, trade_no, amount_fen, at_ms) in enumerate(lines, 1)
-    ]
-    for start in range(0, len(rows), 500):
-        await tx.insert(merchant_lines, *rows[start : start + 500])
+    revision = await _begin_revision(store, hospital_id, day)
+    for start in range(0, len(lines), CHUNK):
+        rows = [
+            _line(hospital_id, day, revision, n, *line)
+            for n, line in enumerate(lines[start : start + CHUNK], start + 1)
+        ]
+        async with store.write(hospital_id) as tx:
+            await tx.insert(merchant_lines, *rows)
+    async with store.write(hospital_id) as tx:
+        await tx.insert(merchant_lines, _line(hospital_id, day, revision, _WHOLE, "whole", "", "", 0, tx.now_ms))
+    while await _forget_lines(store, hospital_id, merchant_lines.c.date == day, merchant_lines.c.revision < revision):
+        pass
+
+
+def _line(
+    hospital_id: str,
+    day: str,
+    revision: int,
+    line: int,
+    kind: str,
+    channel: str,
+    trade_no: str,
+    amount_fen: int,
+    at_ms: int | None,
+) -> dict[str, Any]:
+    return {
+        "hospital_id": hospital_id,
+        "date": day,
+        "revision": revision,
+        "line": line,
+        "kind": kind,
+        "channel": channel,
+        "trade_no": trade_no,
+        "amount_fen": amount_fen,
+        "at_ms": at_ms,
+    }
+
+
+async def _begin_revision(store: Store, hospital_id: str, day: str) -> int:
+    """Take the next number; a line below the first keeps it from being taken twice."""
+    async with store.write(hospital_id) as tx:
+        newest = await tx.first(
+            select(func.coalesce(func.max(merchant_lines.c.revision), 0).label("n")).where(
+                merchant_lines.c.hospital_id == hospital_id, merchant_lines.c.date == day
+            )
+        )
+        revision = 1 if newest is None else int(newest["n"]) + 1
+        await tx.insert(merchant_lines, _line(hospital_id, day, revision, _BEGUN, "begun", "", "", 0, tx.now_ms))
+    return revision
+
+
+async def _forget_lines(store: Store, hospital_id: str, *which: ColumnElement[bool]) -> int:
+    """Delete some lines of merchants' bills, a chunk at a time; returns how many."""
+    key = (merchant_lines.c.date, merchant_lines.c.revision, merchant_lines.c.line)
+    async with store.write(hospital_id) as tx:
+        rows = await tx.all(select(*key).where(merchant_lines.c.hospital_id == hospital_id, *which).limit(CHUNK))
+        if not rows:
+            return 0
+        return await tx.run(
+            delete(merchant_lines).where(
+                merchant_lines.c.hospital_id == hospital_id,
+                tuple_(*key).in_([(r["date"], r["revision"], r["line"]) for r in rows]),
+            )
+        )
+
+
+async def forget_merchant_bills(store: Store, hospital_id: str, *, before: dt.date) -> int:
+    """Delete lines of bills of days before this one, a chunk at a time; returns how many."""
+    return await _forget_lines(store, hospital_id, merchant_lines.c.date < before.isoformat())
 
 
 async def merchant_entries(tx: Tx, date: dt.date) -> list[Entry] | None:
     """The merchant's bill of a day, None when none was sent."""
+    day = (merchant_lines.c.hospital_id == tx.hospital_id) & (merchant_lines.c.date == date.isoformat())
+    newest = select(func.max(merchant_lines.c.revision)).where(day, merchant_lines.c.line == _WHOLE).scalar_subquery()
     rows = await tx.all(
-        select(merchant_lines)
-        .where(merchant_lines.c.hospital_id == tx.hospital_id, merchant_lines.c.date == date.isoformat())
+        select(
+            merchant_lines.c.line,
+            merchant_lines.c.kind,
+            merchant_lines.c.trade_no,
+            merchant_lines.c.channel,
+            merchant_lines.c.amount_fen,
+        )
+        .where(day, merchant_lines.c.revision == newest, merchant_lines.c.line >= _WHOLE)
         .order_by(merchant_lines.c.line)
     )
     if not rows:
         return None
-    return [Entry(r["trade_no"], r["channel"], r["amount_fen"] * (-1 if r["kind"] == "refund" else 1)) for r in rows]
+    return [
+        Entry(r["trade_no"], r["channel"], r["amount_fen"] * (-1 if r["kind"] == "refund" else 1)) for r in rows[1:]
+    ]
 
 
 async def our_entries(tx: Tx, starts_ms: int, ends_ms: int) -> list[Entry]:

@@ -43,6 +43,8 @@ class Booking(msgspec.Struct, kw_only=True):
     pay_by_ms: int | None = None
     expires_at_ms: int | None = None
     reason: str | None = None
+    his_id: str | None = None
+    deferred_news: str | None = None
     registration: Registration | None = None
     his_refs: HisRefs = {}
 

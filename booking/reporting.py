@@ -53,8 +53,10 @@ async def put_report(tx: Tx, report: Report, *, mrn: str | None = None, occurred
     if known is not None:
         if occurred_ms is not None and known.occurred_ms is not None and occurred_ms < known.occurred_ms:
             return known
-        if known.record == report:
+        if known.record == report or _is_heading_of(report, known.record):
             return known
+        if occurred_ms is None:
+            occurred_ms = known.occurred_ms  # a word without a time does not make the known time unknown
     row = ReportRow(
         hospital_id=tx.hospital_id,
         id=row_id,
@@ -81,6 +83,13 @@ async def put_report(tx: Tx, report: Report, *, mrn: str | None = None, occurred
             tx, person_id, "report.changed", {"report_id": row_id, "status": row.status, "version": row.version}
         )
     return row
+
+
+def _is_heading_of(report: Report, known: Report) -> bool:
+    """Whether a report is only the heading of the whole one that we have: a list must not take its results away."""
+    if report.observations or report.attachments or not (known.observations or known.attachments):
+        return False
+    return report.status == known.status and report.issued_at in (None, known.issued_at)
 
 
 async def load_report(tx: Tx, report_id: str) -> ReportRow | None:

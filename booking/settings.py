@@ -96,6 +96,8 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     url: Text = "sqlite:///hisbridge.db"
     messages_url: Text = "sqlite:///hisbridge-messages.db"
     password_file: Text | None = None
+    # Not below 7: a message that comes again within a week is known by the one that is kept.
+    keep_messages_days: Annotated[int, Meta(ge=7, le=36_500)] = 180
 
 
 class Secrets(_Table, frozen=True, kw_only=True):
@@ -219,6 +221,7 @@ def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] |
             url=_database_beside(folder, file.store.url),
             messages_url=_database_beside(folder, file.store.messages_url),
             password_file=_beside(folder, file.store.password_file),
+            keep_messages_days=file.store.keep_messages_days,
         ),
         secrets=Secrets(
             data_key_file=_beside(folder, file.secrets.data_key_file),

@@ -13,8 +13,10 @@ from booking.store.tables import schedules, slots
 from mappings.canonical import ScheduleStopped, StopScope
 
 
-async def apply_stop(tx: Tx, hospital: Hospital, stop: ScheduleStopped) -> int:
+async def apply_stop(tx: Tx, hospital: Hospital, stop: ScheduleStopped, *, pushed: bool = True) -> int:
     """Stop what the HIS stopped; returns how many bookings were moved. Applying it twice moves none.
+
+    `pushed` False is for a stop that every fetch lists anew: it is over when the list no longer has it.
 
     Raises SetAside for a stop that does not say what it hits: it must never hit everything.
     """
@@ -31,11 +33,11 @@ async def apply_stop(tx: Tx, hospital: Hospital, stop: ScheduleStopped) -> int:
     moved = 0
     for schedule_id in await _schedules(tx, stop):
         if stop.scope == StopScope.SCHEDULE:
-            await stop_slots(tx, schedule_id)
+            await stop_slots(tx, schedule_id, pushed=pushed)
             moved += await stop_bookings(tx, hospital, schedule_id=schedule_id, released=released, reason=stop.reason)
         elif stop.starts_at is not None:
             starts_at_ms = round(stop.starts_at.timestamp() * 1000)
-            await stop_slots(tx, schedule_id, starts_at_ms=starts_at_ms)
+            await stop_slots(tx, schedule_id, starts_at_ms=starts_at_ms, pushed=pushed)
             slot_ids = [
                 r["id"]
                 for r in await tx.all(
@@ -58,6 +60,14 @@ async def stop_known_schedules(tx: Tx, hospital: Hospital, schedule_ids: list[st
             tx, hospital, schedule_id=schedule_id, released=not hospital.stop_cancels_at_his, reason="schedule_stopped"
         )
     return moved
+
+
+async def stop_known_slots(tx: Tx, hospital: Hospital, slot_ids: list[str]) -> int:
+    """Carry stops that a fetch has shown to the bookings of these slots."""
+    if not slot_ids:
+        return 0
+    released = not hospital.stop_cancels_at_his
+    return await stop_bookings(tx, hospital, slot_ids=slot_ids, released=released, reason="schedule_stopped")
 
 
 async def _schedules(tx: Tx, stop: ScheduleStopped) -> list[str]:

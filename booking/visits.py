@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from booking.bookings import find_by_order, hear_registration
+from booking.bookings import find_by_visit, hear_registration
 from booking.news import tell_owners
 from booking.people import mrn_digests, owner_ids
 from booking.records import Person
@@ -61,14 +61,12 @@ async def hear_visit(tx: Tx, hospital: Hospital, told: Registration, *, occurred
     )
     known = None if known_row is None else _row(tx, known_row)
     occurred_ms = _ms(occurred_at)
-    if (
-        known is not None
-        and known.occurred_ms is not None
-        and occurred_ms is not None
-        and occurred_ms < known.occurred_ms
-    ):
-        return
-    booking = None if told.order_no is None else await find_by_order(tx, told.order_no)
+    if known is not None and known.occurred_ms is not None:
+        if occurred_ms is None:
+            occurred_ms = known.occurred_ms  # a word without a time does not make the known time unknown
+        elif occurred_ms < known.occurred_ms:
+            return
+    booking = await find_by_visit(tx, told)
     row = RegistrationRow(
         hospital_id=tx.hospital_id,
         id=row_id,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
+from booking.store.crypto import SealBroken
 from booking.store.engine import Store, Tx
 from booking.store.ids import new_id
 from booking.store.tables import events, webhooks
@@ -20,13 +22,14 @@ FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 3_600_000
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event for one webhook, ready to be sent."""
+    """One event for one webhook, ready to be sent. `broken`: its secret cannot be opened, so that nothing can be signed."""
 
     webhook_id: str
     url: str
     seq: int
     headers: dict[str, str]
     body: bytes
+    broken: bool = False
 
 
 def sign(secret: str, message_id: str, timestamp_s: int, body: bytes) -> str:
@@ -58,27 +61,60 @@ async def add_webhook(tx: Tx, client_id: str, url: str) -> tuple[str, str]:
     return webhook_id, secret
 
 
-async def due_deliveries(store: Store, *, limit: int = 20) -> list[Delivery]:
-    """The next event of every webhook that is due. One at a time each, so that order is kept."""
-    ready: list[Delivery] = []
+async def webhooks_of(tx: Tx, client_id: str) -> list[dict[str, Any]]:
+    """The webhooks of an API client, oldest first."""
+    return await tx.all(
+        select(webhooks.c.id, webhooks.c.url, webhooks.c.status, webhooks.c.failures)
+        .where(webhooks.c.client_id == client_id)
+        .order_by(webhooks.c.id)
+    )
+
+
+async def remove_webhook(tx: Tx, client_id: str, webhook_id: str) -> bool:
+    """Delete a webhook of an API client; False if there is none such."""
+    return bool(await tx.run(webhooks.delete().where(webhooks.c.client_id == client_id, webhooks.c.id == webhook_id)))
+
+
+async def due_deliveries(store: Store, *, busy: Collection[str] = (), limit: int = 20) -> list[Delivery]:
+    """The next event of every webhook that is due and has one, longest due first, without the `busy` ones."""
     async with store.read(SCOPE) as tx:
-        rows = await tx.all(
-            select(webhooks).where(webhooks.c.status == "active", webhooks.c.due_ms <= tx.now_ms).limit(limit)
+        return await _next_events(tx, webhooks.c.due_ms <= tx.now_ms, webhooks.c.id.not_in(list(busy)), limit=limit)
+
+
+async def next_delivery(store: Store, webhook_id: str) -> Delivery | None:
+    """The next event of one webhook; None if it has none or must wait."""
+    async with store.read(SCOPE) as tx:
+        found = await _next_events(tx, webhooks.c.due_ms <= tx.now_ms, webhooks.c.id == webhook_id, limit=1)
+    return found[0] if found else None
+
+
+async def _next_events(tx: Tx, *which: ColumnElement[bool], limit: int) -> list[Delivery]:
+    beyond = (events.c.client_id == webhooks.c.client_id) & (events.c.seq > webhooks.c.cursor)
+    rows = await tx.all(
+        select(webhooks)
+        .where(webhooks.c.status == "active", select(events.c.id).where(beyond).exists(), *which)
+        .order_by(webhooks.c.due_ms, webhooks.c.id)
+        .limit(limit)
+    )
+    ready = []
+    for row in rows:
+        event = await tx.first(
+            select(events)
+            .where(events.c.client_id == row["client_id"], events.c.seq > row["cursor"])
+            .order_by(events.c.seq)
+            .limit(1)
         )
-        for row in rows:
-            event = await tx.first(
-                select(events)
-                .where(events.c.client_id == row["client_id"], events.c.seq > row["cursor"])
-                .order_by(events.c.seq)
-                .limit(1)
-            )
-            if event is not None:
-                secret = tx.unseal(row["sealed_secret"], "webhooks", "secret").decode()
-                ready.append(_delivery(row, event, secret, tx.now_ms // 1000))
+        if event is not None:
+            ready.append(_delivery(tx, row, event))
     return ready
 
 
-def _delivery(row: dict[str, Any], event: dict[str, Any], secret: str, now_s: int) -> Delivery:
+def _delivery(tx: Tx, row: dict[str, Any], event: dict[str, Any]) -> Delivery:
+    try:
+        secret = tx.unseal(row["sealed_secret"], "webhooks", "secret").decode()
+    except SealBroken:
+        return Delivery(webhook_id=row["id"], url=row["url"], seq=event["seq"], headers={}, body=b"", broken=True)
+    now_s = tx.now_ms // 1000
     body = msgspec.json.encode(
         {
             "type": event["type"],

@@ -11,7 +11,7 @@ from booking.bookings import CommandResult, settle_command
 from booking.lifecycle import Command
 from booking.money import kept_payment
 from booking.moves import load_booking
-from booking.people import link_person, load_person, reject_person
+from booking.people import documents_differ, link_person, load_person, reject_person
 from booking.settings import Hospital
 from booking.store.engine import Store, Tx
 from connectors.port import (
@@ -34,8 +34,9 @@ from scheduler_sync.orders import bill_payment_of, order_of
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with a command after one attempt.
 
-    accepted, rejected: settled. again: certainly not done, try later. unknown: look back. absent: the look-back found
-    nothing. dead: for a person.
+    accepted, rejected: settled. again: certainly not done, try later. unknown: look back; a `mark` among MARKS is kept until
+    it is settled. absent: the look-back found nothing. dead: for a person. `gone_already`: released, but perhaps long before
+    our command, so that only a fetch can tell whether its seat has been sold again.
     """
 
     kind: str
@@ -43,11 +44,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     soon: bool = False
     absent_means_done: bool = False
+    gone_already: bool = False
     outcome: Accepted | None = None
 
     @staticmethod
-    def accepted(outcome: Accepted | None = None) -> Verdict:
-        return Verdict(kind="accepted", outcome=outcome or Accepted())
+    def accepted(outcome: Accepted | None = None, *, gone_already: bool = False) -> Verdict:
+        return Verdict(kind="accepted", outcome=outcome or Accepted(), gone_already=gone_already)
 
     @staticmethod
     def rejected(code: str) -> Verdict:
@@ -58,8 +60,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return Verdict(kind="again", code=code)
 
     @staticmethod
-    def unknown(reason: str, *, soon: bool = False) -> Verdict:
-        return Verdict(kind="unknown", reason=reason, soon=soon)
+    def unknown(reason: str, *, soon: bool = False, mark: str | None = None) -> Verdict:
+        return Verdict(kind="unknown", code=mark, reason=reason, soon=soon)
 
     @staticmethod
     def absent(*, means_done: bool = False) -> Verdict:
@@ -84,6 +86,8 @@ class LineCommand(Protocol):
     async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None: ...
 
 
+# What an attempt has taught and a later look that finds nothing must not forget.
+MARKS = frozenset({"already_exists", "created"})
 _RELEASES = (Verb.UNLOCK_SLOT, Verb.CANCEL_REGISTRATION)
 
 
@@ -96,9 +100,9 @@ def judge(verb: Verb, outcome: Outcome) -> Verdict:
             return Verdict.unknown(reason)
         case Rejected(code="already_exists"):
             # The HIS has done this before under our key: whatever it has is the answer.
-            return Verdict.unknown("already exists at the HIS", soon=True)
+            return Verdict.unknown("already exists at the HIS", soon=True, mark="already_exists")
         case Rejected(code="already_done") if verb in _RELEASES:
-            return Verdict.accepted()
+            return Verdict.accepted(gone_already=True)
         case Rejected(code="not_found") if verb in _RELEASES:
             # Gone already, or not committed yet: two looks will tell.
             return Verdict.unknown("the HIS does not know it", soon=True)
@@ -156,7 +160,7 @@ class BookingCommand:
             return Verdict.unknown("the HIS has not decided yet")
         gone = status in (RegistrationStatus.RELEASED, RegistrationStatus.ENTERED_IN_ERROR)
         if releases:
-            return Verdict.accepted() if gone else Verdict.absent()
+            return Verdict.accepted(gone_already=True) if gone else Verdict.absent()
         if gone:
             return Verdict.rejected("released_by_his")
         if verb == Verb.REGISTER and status == RegistrationStatus.LOCKED:
@@ -178,6 +182,7 @@ class BookingCommand:
                 code=verdict.code,
                 his_refs=outcome.his_refs if outcome is not None else {},
                 registration=record if isinstance(record, Registration) else None,
+                gone_already=verdict.gone_already,
             ),
         )
 
@@ -199,7 +204,7 @@ class PersonCommand:
             if isinstance(told, Patient) and told.mrn is not None:
                 return Verdict.accepted(outcome)
             # The reply had no number in it (ADT^A28 has none): ask for it.
-            return Verdict.unknown("created, number not known yet", soon=True)
+            return Verdict.unknown("created, number not known yet", soon=True, mark="created")
         if isinstance(outcome, Rejected) and outcome.code == "not_offered":
             return Verdict.rejected("patient_unknown")
         return judge(verb, outcome)
@@ -230,9 +235,13 @@ class PersonCommand:
             return Verdict.again("his_unavailable")
         if not found:
             return None
+        # A child may stand under a parent's document: of several, only those of this name count.
+        found = [p for p in found if p.name == wanted.name] or found
         if len({p.mrn for p in found}) > 1:
             return Verdict.rejected("patient_ambiguous")
         if found[0].name and wanted.name and found[0].name != wanted.name:
+            return Verdict.rejected("patient_mismatch")
+        if documents_differ(found[0].id_number, wanted.id_number):
             return Verdict.rejected("patient_mismatch")
         return Verdict.accepted(Accepted(record=found[0]))
 
@@ -265,6 +274,9 @@ class BillCommand:
         try:
             found: Settlement | None = await link.read(Verb.FETCH_SETTLEMENT, payment, attempts=1)
         except HisRefused as e:
+            if e.code == "taken":
+                # Paid, but not with our money; believed like "not found", as the HIS's own index may lag.
+                return Verdict(kind="absent", code="already_exists")
             if e.code != "not_found":
                 return Verdict.unknown(str(e))
             found = None

@@ -15,20 +15,23 @@ from sqlalchemy import func, select, update
 from booking.bookings import note_sent
 from booking.commands import OPEN, wake_topic
 from booking.lifecycle import CommandStatus, State
-from booking.moves import fetch_topic, load_booking, note_command, save_booking
+from booking.moves import RuleBroken, fetch_topic, load_booking, note_command, save_booking
 from booking.settings import Hospital
 from booking.store.bell import wait_for_ring
+from booking.store.crypto import SealBroken
 from booking.store.engine import Store, StoreUnavailable, Tx
-from booking.store.tables import bookings, outbox
+from booking.store.tables import bookings, outbox, slots
 from connectors.port import Verb
 from monitoring import metrics
 from monitoring.logs import get_logger
-from scheduler_sync.commands import COMMANDS, Verdict
+from scheduler_sync.commands import COMMANDS, MARKS, Verdict
 from scheduler_sync.gateway import HospitalLink
 
 log = get_logger("outbox")
 
 LEASE_MARGIN_S = 15.0
+MOST_ATTEMPTS = 1_000  # at pauses of a minute: most of a day; whatever goes on longer needs a person
+MOST_LOOKS_FOR_CREATED = 10
 IDLE_S = 1.0
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
 
@@ -44,6 +47,8 @@ class Row(msgspec.Struct, kw_only=True):
     tries: int
     looks: int
     was: str
+    mark: str | None
+    lease_s: float
     last_sent_ms: int | None
     created_ms: int
 
@@ -66,6 +71,9 @@ class OutboxWorker:
                 claimed = [] if self._hospital.mode != "live" else await self._claim()
             except StoreUnavailable as e:
                 log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
+                claimed = []
+            except Exception as e:  # one bad row must not end the work for all others
+                log.error("claim_failed", hospital=self._hospital.id, exc_info=e)
                 claimed = []
             for row in claimed:
                 task = asyncio.create_task(self._work(row), name=f"outbox {row.line}")
@@ -111,9 +119,19 @@ class OutboxWorker:
         async with self._store.read(self._hospital.id) as tx:
             if not await tx.all(self._due(tx.now_ms, 1)):
                 return []
+        taken: list[Row] = []
+        unreadable: list[tuple[str, str]] = []
         async with self._store.write(self._hospital.id) as tx:
-            rows = await tx.all(self._due(tx.now_ms, limit))
-            return [await self._take(tx, r) for r in rows]
+            for row in await tx.all(self._due(tx.now_ms, limit)):
+                try:
+                    async with tx.conn.begin_nested():
+                        taken.append(await self._take(tx, row))
+                except (SealBroken, LookupError, ValueError, RuleBroken) as e:
+                    log.error("command_unreadable", hospital=tx.hospital_id, line=row["line"], exc_info=e)
+                    unreadable.append((row["id"], type(e).__name__))
+            for row_id, reason in unreadable:
+                await tx.run(_this(tx, row_id).values(status="dead", reason=f"cannot be read: {reason}"))
+        return taken
 
     def _due(self, now_ms: int, limit: int) -> Any:
         waited = outbox.alias("waited")
@@ -144,7 +162,8 @@ class OutboxWorker:
         """Claim one row. A `sent` one whose lease has run out was left by a crash: its outcome is unknown."""
         was = "unknown" if row["status"] == "sent" else row["status"]
         verb = Verb(row["verb"])
-        lease_s = self._link.traits(verb).timeout_s * 3 + self._hospital.his_queue_deadline_s + LEASE_MARGIN_S
+        # A command may take a look, a write and a second look, each after its wait for a place.
+        lease_s = 4 * self._link.traits(verb).timeout_s + 3 * self._hospital.his_queue_deadline_s + LEASE_MARGIN_S
         values: dict[str, Any] = {
             "attempt": row["attempt"] + 1,
             "status": "sent" if was == "queued" else "unknown",
@@ -172,6 +191,8 @@ class OutboxWorker:
             tries=row["tries"],
             looks=row["looks"],
             was=was,
+            mark=row["reason"] if row["reason"] in MARKS else None,
+            lease_s=lease_s,
             last_sent_ms=values.get("last_sent_ms", row["last_sent_ms"]),
             created_ms=row["created_ms"],
         )
@@ -180,12 +201,13 @@ class OutboxWorker:
 
     async def _work(self, row: Row) -> None:
         command = COMMANDS[row.line.partition(":")[0]]
+        do = command.send if row.was == "queued" else command.look
         try:
-            if row.was == "queued":
-                verdict = await command.send(self._store, self._hospital, self._link, row.verb, row.subject_id)
-            else:
-                verdict = await command.look(self._store, self._hospital, self._link, row.verb, row.subject_id)
-        except LookupError as e:
+            async with asyncio.timeout(row.lease_s - LEASE_MARGIN_S / 2):
+                verdict = await do(self._store, self._hospital, self._link, row.verb, row.subject_id)
+        except TimeoutError:
+            verdict = Verdict.unknown("no outcome before the lease's end")
+        except (LookupError, SealBroken) as e:
             verdict = Verdict.dead(str(e))
         await self._record(row, verdict)
 
@@ -243,12 +265,20 @@ class OutboxWorker:
         await COMMANDS[row.line.partition(":")[0]].settle(tx, self._hospital, row.verb, row.subject_id, verdict)
         tx.ring(wake_topic(tx.hospital_id))
 
-    async def _again(self, tx: Tx, row: Row, verdict: Verdict) -> None:
-        """The HIS has certainly not done it, and may later: back into the queue with growing pauses."""
+    async def _again(self, tx: Tx, row: Row, verdict: Verdict, *, at_once: bool = False) -> None:
+        """The HIS has certainly not done it, and may later: back into the queue with growing pauses.
+
+        `at_once` follows a look that found nothing: the longer the pause, the less that look would be worth.
+        """
         if await self._is_pointless(tx, row):
             await self._close(tx, row, Verdict.rejected(verdict.code or "abandoned"))
             return
+        if row.attempt >= MOST_ATTEMPTS:
+            await self._bury(tx, row, Verdict.dead(f"{row.attempt} attempts, the last: {verdict.code}"))
+            return
         pause_ms = int(min(FIRST_BACKOFF_S * 2 ** min(row.tries, 10), LONGEST_BACKOFF_S) * 1000)
+        if at_once:
+            pause_ms = 0
         await tx.run(
             _this(tx, row.id).values(
                 status="queued",
@@ -273,7 +303,7 @@ class OutboxWorker:
                 last_sent_ms=tx.now_ms if first else row.last_sent_ms,
                 due_ms=tx.now_ms + int(pause_s * 1000),
                 lease_until_ms=None,
-                reason=verdict.reason,
+                reason=(verdict.code if verdict.code in MARKS else row.mark) or verdict.reason,
                 updated_ms=tx.now_ms,
             )
         )
@@ -282,6 +312,7 @@ class OutboxWorker:
     async def _absent(self, tx: Tx, row: Row, verdict: Verdict) -> None:
         """The HIS does not know it. That counts only on two looks, the last `his_settle_s` after the last byte."""
         looks = row.looks + 1
+        row.mark = verdict.code if verdict.code in MARKS else row.mark
         settled_ms = (row.last_sent_ms or tx.now_ms) + int(self._hospital.his_settle_s * 1000)
         if looks < 2 or tx.now_ms < settled_ms:
             wait_ms = max(500, min(settled_ms - tx.now_ms, 5_000))
@@ -291,18 +322,40 @@ class OutboxWorker:
                     looks=looks,
                     due_ms=tx.now_ms + wait_ms,
                     lease_until_ms=None,
-                    reason="not found yet",
+                    reason=row.mark or "not found yet",
                     updated_ms=tx.now_ms,
                 )
             )
             await self._mirror(tx, row, CommandStatus.UNKNOWN)
             return
         if verdict.absent_means_done:
-            await self._close(tx, row, Verdict.accepted())
+            await self._close(tx, row, Verdict.accepted(gone_already=True))
+        elif row.mark is not None:
+            await self._contradiction(tx, row, looks)
         elif await self._is_pointless(tx, row):
             await self._close(tx, row, Verdict.rejected("abandoned"))
         else:
-            await self._again(tx, row, Verdict.again("not_found"))
+            await self._again(tx, row, Verdict.again("not_found"), at_once=True)
+
+    async def _contradiction(self, tx: Tx, row: Row, looks: int) -> None:
+        """The HIS says that it has it, and cannot show it. Sending again would only be told the same, or double it."""
+        if row.mark == "created" and looks < MOST_LOOKS_FOR_CREATED:
+            await tx.run(
+                _this(tx, row.id).values(
+                    status="unknown",
+                    looks=looks,
+                    due_ms=tx.now_ms + min(5_000 * looks, 30_000),
+                    lease_until_ms=None,
+                    reason=row.mark,
+                    updated_ms=tx.now_ms,
+                )
+            )
+        elif row.verb == Verb.SETTLE_BILL:
+            await self._close(tx, row, Verdict.rejected("taken"))  # settled, but not by us: our money goes back
+        elif row.verb == Verb.CREATE_PATIENT:
+            await self._close(tx, row, Verdict.rejected("patient_mismatch"))
+        else:
+            await self._bury(tx, row, Verdict.dead("exists at the HIS under our key, and cannot be found there"))
 
     async def _bury(self, tx: Tx, row: Row, verdict: Verdict) -> None:
         """No machine can settle it: it keeps its seat, blocks its booking, and waits for a person."""
@@ -318,11 +371,21 @@ class OutboxWorker:
         tx.ring(fetch_topic(tx.hospital_id))
 
     async def _is_pointless(self, tx: Tx, row: Row) -> bool:
-        """A lock or a registration for a hold that is over need not be asked for again."""
+        """A lock or a registration for a hold that is over, or for a visit that is, need not be asked for again."""
         if row.verb not in (Verb.LOCK_SLOT, Verb.BOOK, Verb.REGISTER):
             return False
         booking = await load_booking(tx, row.subject_id)
-        return booking is None or booking.state != State.HELD
+        if booking is None or booking.state != State.HELD:
+            return True
+        span = await tx.first(
+            select(slots.c.starts_at_ms, slots.c.ends_at_ms).where(
+                slots.c.hospital_id == tx.hospital_id, slots.c.id == booking.slot_id
+            )
+        )
+        if span is None:
+            return True
+        over_ms: int = span["ends_at_ms" if row.verb == Verb.REGISTER else "starts_at_ms"]
+        return tx.now_ms >= over_ms
 
     async def _mirror(self, tx: Tx, row: Row, status: CommandStatus, *, refused: bool = False) -> None:
         if row.line.startswith("booking:") and (booking := await load_booking(tx, row.subject_id)) is not None:

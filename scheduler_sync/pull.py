@@ -15,11 +15,11 @@ from booking.billing import SetAside
 from booking.catalog import apply_slots, put_departments, put_practitioners, put_schedules
 from booking.moves import fetch_topic
 from booking.settings import Hospital
-from booking.stops import apply_stop, stop_known_schedules
+from booking.stops import apply_stop, stop_known_schedules, stop_known_slots
 from booking.store.bell import wait_for_ring
 from booking.store.engine import Store, StoreUnavailable
 from connectors.port import Capability, HisError, Verb, Window
-from mappings.canonical import Department, Schedule
+from mappings.canonical import Department, Schedule, ScheduleStopped
 from monitoring import metrics
 from monitoring.logs import get_logger
 from scheduler_sync.gateway import HospitalLink
@@ -62,6 +62,9 @@ class Puller:
             except StoreUnavailable as e:
                 failed = True
                 log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
+            except Exception as e:  # whatever one reply contained, the next one may be well
+                failed = True
+                log.error("pull_broken", hospital=self._hospital.id, exc_info=e)
             pause_s = min(5.0, self._hospital.sync_every_s) if failed else self._hospital.sync_every_s
             if await wait_for_ring(asked, pause_s):
                 await asyncio.sleep(ASKED_PAUSE_S)
@@ -71,9 +74,7 @@ class Puller:
         if self._offers(Verb.FETCH_DEPARTMENTS) and self.age_s("master") >= MASTER_EVERY_S:
             await self._pull_master()
         if self._offers(Verb.FETCH_SCHEDULES):
-            await self._pull_slots()
-        if self._offers(Verb.FETCH_STOPS):
-            await self._pull_stops()
+            await self._pull_slots(await self._fetch_stops())
 
     def _offers(self, verb: Verb) -> bool:
         return self._hospital.mode != "paused" and self._link.traits(verb).capability == Capability.NATIVE
@@ -93,14 +94,21 @@ class Puller:
             await put_practitioners(tx, list(practitioners))
         self._done_at["master"] = time.monotonic()
 
-    async def _pull_slots(self) -> None:
+    async def _fetch_stops(self) -> Sequence[ScheduleStopped]:
+        """The HIS's list of stops, read before the schedules: what it names never goes on sale in between."""
+        if not self._offers(Verb.FETCH_STOPS):
+            return ()
+        stops: Sequence[ScheduleStopped] = await self._link.read(Verb.FETCH_STOPS, self.window())
+        return stops
+
+    async def _pull_slots(self, stops: Sequence[ScheduleStopped]) -> None:
         window = self.window()
         schedules: Sequence[Schedule] = await self._link.read(Verb.FETCH_SCHEDULES, window)
         if not self._offers(Verb.FETCH_DEPARTMENTS):
             await self._learn_departments(schedules)
         for start in range(0, len(schedules), CHUNK):
             async with self._store.write(self._hospital.id) as tx:
-                stopped = await put_schedules(tx, list(schedules[start : start + CHUNK]))
+                stopped = await put_schedules(tx, list(schedules[start : start + CHUNK]), stops=stops)
                 await stop_known_schedules(tx, self._hospital, stopped)
         # The fetch of the seats begins here: what the HIS counted before this moment is what its figures show.
         async with self._store.read(self._hospital.id) as tx:
@@ -114,13 +122,16 @@ class Puller:
             log.warning("slots_set_aside", hospital=self._hospital.id, slots=len(slots) - len(usable))
         for start in range(0, len(usable), CHUNK):
             async with self._store.write(self._hospital.id) as tx:
-                await apply_slots(
+                stopped = await apply_slots(
                     tx,
                     usable[start : start + CHUNK],
                     started_ms=started_ms,
                     ended_ms=ended_ms,
                     his_cache_ms=int(self._hospital.his_cache_s * 1000),
+                    stops=stops,
                 )
+                await stop_known_slots(tx, self._hospital, stopped)
+        await self._apply_stops(stops)
         self._done_at["schedules"] = time.monotonic()
         log.info("pulled", hospital=self._hospital.id, schedules=len(schedules), slots=len(slots))
 
@@ -134,12 +145,14 @@ class Puller:
         async with self._store.write(self._hospital.id) as tx:
             await put_departments(tx, list(named.values()), only_new=True)
 
-    async def _pull_stops(self) -> None:
-        stops = await self._link.read(Verb.FETCH_STOPS, self.window())
+    async def _apply_stops(self, stops: Sequence[ScheduleStopped]) -> None:
+        """Stops of schedules that the list of schedules no longer shows, and of single orders."""
+        if not self._offers(Verb.FETCH_STOPS):
+            return
         for stop in stops:
             async with self._store.write(self._hospital.id) as tx:
                 try:
-                    await apply_stop(tx, self._hospital, stop)
+                    await apply_stop(tx, self._hospital, stop, pushed=False)
                 except SetAside as e:
                     log.warning("stop_set_aside", hospital=self._hospital.id, reason=str(e))
         self._done_at["stops"] = time.monotonic()

@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from booking.bookings import any_due, expire_due
 from booking.idempotency import forget_keys
-from booking.news import forget_events, number_events
+from booking.news import SEQUENCER, forget_events, number_all
+from booking.reconciliation import forget_merchant_bills
+from booking.retention import (
+    KEEP_CATALOGUE_DAYS,
+    KEEP_MERCHANT_BILLS_DAYS,
+    forget_commands,
+    forget_slots,
+)
 from booking.settings import Hospital
+from booking.store.bell import Bell
 from booking.store.engine import Store, StoreUnavailable
+from booking.webhooks import SCOPE as WEBHOOKS
 from monitoring.logs import get_logger
+from scheduler_sync.messages.store import forget_messages
 
 log = get_logger("sweeps")
 
 EXPIRE_EVERY_S = 0.5
-NUMBER_EVERY_S = 0.1
+NEWS_EVERY_S = 1.0  # beside the bell
+NEWS_PAUSE_S = 0.1  # what rings meanwhile is done in one round
 MEASURE_EVERY_S = 5.0
 FORGET_EVERY_S = 600.0
+FORGET_PAUSE_S = 0.02  # between two deletions: those who wait to write come first
 
 
 async def repeat(
-    stopping: asyncio.Event, every_s: float, work: Callable[[], Awaitable[object]], *, name: str, hospital_id: str = ""
+    stopping: asyncio.Event,
+    every_s: float,
+    work: Callable[[], Awaitable[object]],
+    *,
+    name: str,
+    hospital_id: str = "",
+    bell: Bell | None = None,
+    topic: str = "",
 ) -> None:
-    """Do `work` every so often until `stopping`. A store that is away is logged and tried again."""
+    """Do `work` every so often until `stopping`, and soon after `topic` has rung. A store that is away is tried again."""
     while not stopping.is_set():
+        rung = None if bell is None else bell.listen(topic)
         try:
             await work()
         except StoreUnavailable as e:
             log.error("store_unavailable", sweep=name, hospital=hospital_id, reason=str(e))
-        try:
-            async with asyncio.timeout(every_s):
-                await stopping.wait()
-        except TimeoutError:
+        if rung is None:
+            await _pause(stopping, every_s)
             continue
+        await _pause(stopping, NEWS_PAUSE_S)
+        await _pause(stopping, every_s - NEWS_PAUSE_S, rung)
+        rung.cancel()
+
+
+async def _pause(stopping: asyncio.Event, seconds: float, rung: asyncio.Future[None] | None = None) -> None:
+    """Wait so long, or until the stop or the ring."""
+    stop = asyncio.ensure_future(stopping.wait())
+    either: list[asyncio.Future[Any]] = [stop] if rung is None else [stop, rung]
+    try:
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
 
 
 async def expire_holds(store: Store, hospital: Hospital) -> int:
@@ -49,18 +82,73 @@ async def expire_holds(store: Store, hospital: Hospital) -> int:
     return total
 
 
-async def forget_old(store: Store, hospitals: Sequence[Hospital]) -> None:
-    """Delete what is past its keep, a few rows at a time."""
-    await forget_events(store)
-    for hospital in hospitals:
-        await forget_keys(store, hospital.id)
+class Forgetting:
+    """Deletes what is past its keep, a few rows at a time, with room for others in between."""
+
+    def __init__(
+        self,
+        store: Store,
+        messages: Store,
+        hospitals: Sequence[Hospital],
+        stopping: asyncio.Event,
+        *,
+        keep_messages_days: int,
+    ) -> None:
+        self._stopping = stopping
+        self._store = store
+        self._messages = messages
+        self._hospitals = hospitals
+        self._keep_messages_days = keep_messages_days
+        self._slots_done: dict[str, dt.date] = {}
+
+    async def forget_old(self) -> None:
+        """One round over everything, until nothing is left that may go."""
+        await self._until_none(lambda: forget_events(self._store))
+        for scope in (WEBHOOKS, *(h.id for h in self._hospitals)):
+            await self._until_none(lambda scope=scope: forget_keys(self._store, scope))  # type: ignore[misc]
+        for hospital in self._hospitals:
+            await self._forget_of(hospital)
+
+    async def _forget_of(self, hospital: Hospital) -> None:
+        async with self._store.read(hospital.id) as tx:
+            today = dt.datetime.fromtimestamp(tx.now_ms / 1000, hospital.zone).date()
+        before, bills_before = (
+            today - dt.timedelta(days=days) for days in (KEEP_CATALOGUE_DAYS, KEEP_MERCHANT_BILLS_DAYS)
+        )
+        await self._until_none(lambda: forget_commands(self._store, hospital.id))
+        await self._until_none(lambda: forget_messages(self._messages, hospital.id, keep_days=self._keep_messages_days))
+        await self._until_none(lambda: forget_merchant_bills(self._store, hospital.id, before=bills_before))
+        since = self._slots_done.get(hospital.id)
+        if since != before:  # once a day: the days are over, and nothing about them changes
+            await self._until_none(lambda: forget_slots(self._store, hospital.id, before=before, since=since))
+            if not self._stopping.is_set():
+                self._slots_done[hospital.id] = before
+
+    async def _until_none(self, forget: Callable[[], Awaitable[int]]) -> None:
+        while not self._stopping.is_set() and await forget() > 0:
+            await _pause(self._stopping, FORGET_PAUSE_S)
 
 
-def sweeps(store: Store, hospitals: Sequence[Hospital], stopping: asyncio.Event) -> list[Awaitable[None]]:
+def sweeps(
+    store: Store,
+    messages: Store,
+    hospitals: Sequence[Hospital],
+    stopping: asyncio.Event,
+    *,
+    keep_messages_days: int,
+) -> list[Awaitable[None]]:
     """All clock-driven work of one process."""
+    forgetting = Forgetting(store, messages, hospitals, stopping, keep_messages_days=keep_messages_days)
     work: list[Awaitable[None]] = [
-        repeat(stopping, NUMBER_EVERY_S, lambda: number_events(store), name="number_events"),
-        repeat(stopping, FORGET_EVERY_S, lambda: forget_old(store, hospitals), name="forget"),
+        repeat(
+            stopping,
+            NEWS_EVERY_S,
+            lambda: number_all(store),
+            name="number_events",
+            bell=store.bell,
+            topic=SEQUENCER,
+        ),
+        repeat(stopping, FORGET_EVERY_S, forgetting.forget_old, name="forget"),
     ]
     for h in hospitals:
         work.append(

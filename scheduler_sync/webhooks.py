@@ -1,18 +1,22 @@
-"""Sending webhooks: one event at a time each, in order, until it is taken."""
+"""Sending webhooks: each by itself, its events in order and one at a time, until they are taken."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import aiohttp
 
-from booking.store.engine import Store
-from booking.webhooks import Delivery, due_deliveries, record_delivery
+from booking.news import NUMBERED
+from booking.store.engine import Store, StoreUnavailable
+from booking.webhooks import Delivery, due_deliveries, next_delivery, record_delivery
 from monitoring.logs import get_logger
 
 log = get_logger("webhooks")
 
 TIMEOUT_S = 15.0
+AT_ONCE = 100  # webhooks served at the same time
+IN_A_ROW = 100  # events that one webhook gets before it goes back into the queue
 
 
 class WebhookSender:
@@ -21,20 +25,45 @@ class WebhookSender:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._session: aiohttp.ClientSession | None = None
+        self._serving: dict[str, asyncio.Task[None]] = {}
 
-    async def send_due(self) -> int:
-        """One round; returns how many were delivered."""
-        due = await due_deliveries(self._store)
-        if not due:
-            return 0
-        results = await asyncio.gather(*(self._send(d) for d in due))
-        for delivery, delivered in zip(due, results, strict=True):
-            await record_delivery(self._store, delivery, delivered=delivered)
-        return sum(results)
+    async def send_due(self) -> None:
+        """Begin to serve every webhook that is due and not being served; does not wait for any."""
+        free = AT_ONCE - len(self._serving)
+        if free <= 0:
+            return
+        for delivery in await due_deliveries(self._store, busy=list(self._serving), limit=free):
+            task = asyncio.create_task(self._serve(delivery), name=f"webhook {delivery.webhook_id}")
+            self._serving[delivery.webhook_id] = task
+            task.add_done_callback(partial(self._served, delivery.webhook_id))
+
+    def _served(self, webhook_id: str, _: asyncio.Task[None]) -> None:
+        self._serving.pop(webhook_id, None)
+        self._store.bell.ring(NUMBERED)  # it may have more, and another may have waited for its place
+
+    async def _serve(self, first: Delivery) -> None:
+        delivery: Delivery | None = first
+        try:
+            for _ in range(IN_A_ROW):
+                if delivery is None:
+                    return
+                delivered = await self._send(delivery)
+                await record_delivery(self._store, delivery, delivered=delivered)
+                delivery = await next_delivery(self._store, delivery.webhook_id) if delivered else None
+        except StoreUnavailable as e:
+            # What was delivered and could not be noted comes again: at least once.
+            log.error("store_unavailable", webhook=first.webhook_id, reason=str(e))
+        except Exception as e:
+            log.error("webhook_failed", webhook=first.webhook_id, seq=first.seq, reason=type(e).__name__)
 
     async def _send(self, delivery: Delivery) -> bool:
+        if delivery.broken:
+            log.error("webhook_secret_lost", webhook=delivery.webhook_id, seq=delivery.seq)
+            return False
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), connector=aiohttp.TCPConnector(limit=AT_ONCE)
+            )
         try:
             async with self._session.post(
                 delivery.url, data=delivery.body, headers=delivery.headers, allow_redirects=False
@@ -50,7 +79,11 @@ class WebhookSender:
             return False
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Cut off what is being sent (it comes again after the next start) and close the connections."""
+        serving = list(self._serving.values())
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
             self._session = None

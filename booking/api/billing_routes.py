@@ -44,7 +44,9 @@ class BillingHandlers:
         )
         async with self._context.store.write(call.hospital_id) as tx:
             bill = await billing.own_bill(tx, person, call.path["bill_id"])
-            await billing.pay_bill(tx, bill, payment, client_id=call.caller.id, offered=offered)
+            await billing.pay_bill(
+                tx, bill, payment, client_id=call.caller.id, offered=offered, mode=self._context.hospital(call).mode
+            )
             return await self._view(tx, bill)
 
     async def refund(self, call: Call[None, None]) -> RefundView:
@@ -72,6 +74,8 @@ class BillingHandlers:
         async with self._context.store.write(hospital_id) as tx:
             for bill in found:
                 try:
+                    if not await people.means(tx, person, bill.mrn):
+                        raise SetAside("the list names another patient")
                     await billing.put_bill(tx, bill, currency=hospital.currency, mrn=person.record.mrn)
                 except SetAside as e:
                     log.warning("bill_set_aside", hospital=hospital_id, reason=str(e))

@@ -126,6 +126,7 @@ def booking_routes(context: Context) -> list[Route]:
     of = "/v1/hospitals/{hospital_id}/bookings"
     hold_errors = (
         "slot_sold_out", "slot_not_released", "schedule_stopped", "slot_in_past", "duplicate_booking", "price_changed",
+        "fee_unknown",
         "slot_unknown", "patient_unknown", "patient_rejected", "hospital_paused", "hospital_observe_only",
         "not_offered_by_hospital",
     )  # fmt: skip

@@ -10,10 +10,10 @@ from sqlalchemy import func, select
 from booking.api.context import Context
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Reply, Route
-from booking.api.views import EventList, EventQuery, EventView, NewWebhook, WebhookView
+from booking.api.views import EventList, EventQuery, EventView, NewWebhook, WebhookList, WebhookSummary, WebhookView
 from booking.store.engine import Tx
 from booking.store.tables import events
-from booking.webhooks import SCOPE, add_webhook
+from booking.webhooks import SCOPE, add_webhook, remove_webhook, webhooks_of
 
 
 class EventHandlers:
@@ -55,6 +55,16 @@ class EventHandlers:
 
         return await self._context.once(call, 201, work, scope=SCOPE)
 
+    async def webhooks(self, call: Call[None, None]) -> WebhookList:
+        async with self._context.store.read(SCOPE) as tx:
+            rows = await webhooks_of(tx, call.caller.id)
+        return WebhookList(items=[WebhookSummary(**row) for row in rows])
+
+    async def remove_webhook(self, call: Call[None, None]) -> None:
+        async with self._context.store.write(SCOPE) as tx:
+            if not await remove_webhook(tx, call.caller.id, call.path["webhook_id"]):
+                raise ApiProblem("not_found", "There is no such webhook of yours.")
+
 
 def event_routes(context: Context) -> list[Route]:
     """The routes of this group."""
@@ -64,4 +74,8 @@ def event_routes(context: Context) -> list[Route]:
               response=EventList, scopes=scopes, errors=("cursor_expired",)),
         Route("POST", "/v1/webhooks", handlers.add_webhook, summary="Have events pushed", tag="events",
               request=NewWebhook, response=WebhookView, status=201, scopes=scopes, idempotent=True),
+        Route("GET", "/v1/webhooks", handlers.webhooks, summary="Your webhooks, without their secrets", tag="events",
+              response=WebhookList, scopes=scopes),
+        Route("DELETE", "/v1/webhooks/{webhook_id}", handlers.remove_webhook, summary="Push no more events there",
+              tag="events", status=204, scopes=scopes),
     ]  # fmt: skip

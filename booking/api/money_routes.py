@@ -23,21 +23,15 @@ class MoneyHandlers:
     async def put_bill(self, call: Call[None, MerchantBill]) -> MerchantBillView:
         date = _date(call.path["date"])
         lines = call.body.lines
-        async with self._context.store.write(call.hospital_id) as tx:
-            await books.put_merchant_bill(
-                tx,
-                date,
-                [
-                    (
-                        n.kind,
-                        n.channel,
-                        n.trade_no,
-                        n.amount_fen,
-                        None if n.at is None else round(n.at.timestamp() * 1000),
-                    )
-                    for n in lines
-                ],
-            )
+        await books.put_merchant_bill(
+            self._context.store,
+            call.hospital_id,
+            date,
+            [
+                (n.kind, n.channel, n.trade_no, n.amount_fen, None if n.at is None else round(n.at.timestamp() * 1000))
+                for n in lines
+            ],
+        )
         total = sum(n.amount_fen if n.kind == "payment" else -n.amount_fen for n in lines)
         return MerchantBillView(date=date, lines=len(lines), amount_fen=total)
 

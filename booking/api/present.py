@@ -140,14 +140,17 @@ def booking_view(
 def bill_view(
     bill: BillRow, zone: dt.tzinfo, payments: list[PaymentRow], refunds: list[dict[str, Any]] | None = None
 ) -> BillView:
-    kept = next((p for p in payments if p.kept), None)
+    # The payment that counts, or the last that the hospital was asked to take.
+    sent = next((p for p in payments if p.kept), None) or next(
+        (p for p in reversed(payments) if p.settlement != "none"), None
+    )
     record = bill.record
     return BillView(
         id=bill.id,
         amount_fen=bill.amount_fen,
         currency=bill.currency,
         status=bill.status,
-        settlement="none" if kept is None else kept.settlement,
+        settlement="none" if sent is None else sent.settlement,
         title=record.title,
         department_name=record.department_name,
         issued_at=record.issued_at,

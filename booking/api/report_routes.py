@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from booking import people, reporting
@@ -69,6 +70,8 @@ class ReportHandlers:
         async with self._context.store.write(hospital_id) as tx:
             for report in found:
                 try:
+                    if not await people.means(tx, person, report.mrn):
+                        raise SetAside("the list names another patient")
                     await reporting.put_report(tx, report, mrn=person.record.mrn)
                 except SetAside as e:
                     log.warning("report_set_aside", hospital=hospital_id, reason=str(e))
@@ -86,7 +89,12 @@ class ReportHandlers:
         if whole is None:
             return row
         async with self._context.store.write(call.hospital_id) as tx:
-            return await reporting.put_report(tx, whole, mrn=person.record.mrn)
+            if whole.id != row.record.id or not await people.means(tx, person, whole.mrn):
+                # Never another's results, and never under a heading that is not theirs.
+                log.warning("report_set_aside", hospital=call.hospital_id, reason="not the report that was asked for")
+                return row
+            # The owner's other numbers mean the same person: what was listed under one is completed under that one.
+            return await reporting.put_report(tx, msgspec.structs.replace(whole, mrn=row.record.mrn))
 
 
 def _safe_type(content_type: str) -> str:

@@ -509,3 +509,19 @@ class WebhookView(View, frozen=True):
     url: str
     secret: str
     status: str
+
+
+class WebhookSummary(View, frozen=True):
+    """A webhook, without its secret. `failures`: how often its next event has been tried in vain."""
+
+    id: str
+    url: str
+    status: str
+    failures: int
+
+
+class WebhookList(View, frozen=True):
+    """The webhooks of this key's client."""
+
+    items: list[WebhookSummary]
+    next: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from booking.store.crypto import Vault
 
 READERS = 4
 POOL_TIMEOUT_S = 5.0
+WRITER_TIMEOUT_S = 5.0
+LOCK_TIMEOUT_MS = 5_000
+STATEMENT_TIMEOUT_MS = 30_000
 
 
 class StoreUnavailable(Exception):
@@ -110,7 +114,8 @@ class Store:
         self._wall_ms = wall_ms or (lambda: time.time_ns() // 1_000_000)
         self._skew = wall_ms is not None
         self.dialect = self.url.get_backend_name()
-        self._writer_lock = asyncio.Lock()
+        self._last_ms: dict[str, int] = {}
+        self._writer_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.writer, self.reader = self._engines()
 
     def _engines(self) -> tuple[AsyncEngine, AsyncEngine]:
@@ -122,15 +127,20 @@ class Store:
             _tune_sqlite(reader, begin="BEGIN")
             return writer, reader
         url = self.url.set(drivername="postgresql+asyncpg")
-        both = create_async_engine(
-            url,
-            pool_size=10,
-            max_overflow=5,
-            pool_timeout=POOL_TIMEOUT_S,
-            pool_pre_ping=True,
-            connect_args={"timeout": 5},
+        # A frozen client or a stuck lock must not hold a connection, and with it a hospital, for ever.
+        guards = {
+            "lock_timeout": f"{LOCK_TIMEOUT_MS}",
+            "statement_timeout": f"{STATEMENT_TIMEOUT_MS}",
+            "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT_MS}",
+        }
+        connect = {"timeout": 5, "command_timeout": STATEMENT_TIMEOUT_MS / 1000 + 5, "server_settings": guards}
+        writer, reader = (
+            create_async_engine(
+                url, pool_size=10, max_overflow=0, pool_timeout=POOL_TIMEOUT_S, pool_pre_ping=True, connect_args=connect
+            )
+            for _ in range(2)
         )
-        return both, both
+        return writer, reader
 
     async def close(self) -> None:
         """Close every connection."""
@@ -153,15 +163,23 @@ class Store:
         Topics rung through `tx.ring` sound once the commit is certain. Raises StoreUnavailable.
         """
         done: set[str] = set()
-        if self.dialect == "sqlite":
-            async with self._writer_lock, self._transaction(self.writer, hospital_id, done) as tx:
-                await self._tick(tx)
-                yield tx
-        else:
+        # One waits here, not in the pool: a crowd at one hospital must not take the connections of all others.
+        lock = self._writer_locks["" if self.dialect == "sqlite" else hospital_id]
+        try:
+            async with asyncio.timeout(WRITER_TIMEOUT_S):
+                await lock.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("no turn to write in time") from None
+        try:
             async with self._transaction(self.writer, hospital_id, done) as tx:
-                await tx.conn.execute(text("select pg_advisory_xact_lock(hashtextextended(:h, 0))"), {"h": hospital_id})
+                if self.dialect != "sqlite":
+                    await tx.conn.execute(
+                        text("select pg_advisory_xact_lock(hashtextextended(:h, 0))"), {"h": hospital_id}
+                    )
                 await self._tick(tx)
                 yield tx
+        finally:
+            lock.release()
         for topic in done:
             self.bell.ring(topic)
 
@@ -169,7 +187,7 @@ class Store:
     async def read(self, hospital_id: str = "") -> AsyncIterator[Tx]:
         """A transaction that sees one committed state. Raises StoreUnavailable."""
         async with self._transaction(self.reader, hospital_id, set()) as tx:
-            tx.now_ms = await self.now_ms(tx.conn)
+            tx.now_ms = await self._read_clock(tx)
             yield tx
 
     @asynccontextmanager
@@ -184,6 +202,16 @@ class Store:
                 raise StoreUnavailable(_reason(e)) from e
             raise
 
+    async def _read_clock(self, tx: Tx) -> int:
+        """The clock as writes of this hospital see it: never below the last committed time."""
+        if self.dialect == "sqlite":
+            # One process writes: what it has committed it remembers.
+            return max(self._wall_ms(), self._last_ms.get(tx.hospital_id, 0))
+        now = await self.now_ms(tx.conn)
+        query = text("select last_ms from store_clock where hospital_id = :h")
+        last = (await tx.conn.execute(query, {"h": tx.hospital_id})).scalar_one_or_none() if tx.hospital_id else None
+        return now if last is None else max(now, int(last))
+
     async def _tick(self, tx: Tx) -> None:
         """Read the clock inside the transaction, and never let it run backwards for a hospital."""
         now = await self.now_ms(tx.conn)
@@ -193,18 +221,20 @@ class Store:
             " else store_clock.last_ms end returning last_ms"
         )
         tx.now_ms = int((await tx.conn.execute(upsert, {"h": tx.hospital_id, "now": now})).scalar_one())
+        self._last_ms[tx.hospital_id] = tx.now_ms
 
 
 def _is_away(error: DBAPIError) -> bool:
     """Whether an error is the server's state and not our statement's; asyncpg has no class of errors for that.
 
     SQLSTATE classes (PostgreSQL, appendix A): 08 connection, 40 rolled back, 53 out of resources (disk, connections),
-    57 shut down or starting, 58 system; 25006 is a read-only server. Without a statement the connection itself was refused.
+    57 shut down or starting, 58 system; 25006 is a read-only server, 25P03 and 55P03 are time-outs of a transaction or a
+    lock. Without a statement the connection itself was refused.
     """
     if error.connection_invalidated or error.statement is None or isinstance(error.orig, sqlite3.OperationalError):
         return True
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return state[:2] in ("08", "40", "53", "57", "58") or state == "25006"
+    return state[:2] in ("08", "40", "53", "57", "58") or state in ("25006", "25P03", "55P03")
 
 
 def _reason(error: BaseException) -> str:

@@ -29,6 +29,11 @@ def _key(name: str) -> Column[str]:
     return Column(name, String(64), primary_key=True)
 
 
+def _his_key(name: str) -> Column[str]:
+    """A code of the HIS's own, whatever its length."""
+    return Column(name, Text, primary_key=True)
+
+
 def _ms(name: str, *, null: bool = True) -> Column[int]:
     return Column(name, BigInteger, nullable=null)
 
@@ -62,7 +67,7 @@ departments = Table(
     "departments",
     metadata,
     _key("hospital_id"),
-    _key("id"),
+    _his_key("id"),
     _str("name"),
     _str("parent_id", null=True),
     _str("campus", null=True),
@@ -73,7 +78,7 @@ practitioners = Table(
     "practitioners",
     metadata,
     _key("hospital_id"),
-    _key("id"),
+    _his_key("id"),
     _str("name"),
     _str("department_id", null=True),
     _str("title", null=True),
@@ -98,6 +103,7 @@ schedules = Table(
     _ms("opens_at_ms"),
     _str("location", null=True),
     _str("his_refs", default="{}"),
+    _ms("stopped_ms"),
     _ms("seen_ms", null=False),
     CheckConstraint("status in ('open', 'stopped')", name="status"),
     CheckConstraint("fee_fen is null or fee_fen >= 0", name="fee"),
@@ -120,6 +126,7 @@ slots = Table(
     Column("unreflected", Integer, nullable=False, server_default="0"),
     _ms("fetch_started_ms", null=False),
     _ms("fetch_ended_ms", null=False),
+    _ms("stopped_ms"),
     _str("his_refs", default="{}"),
     CheckConstraint("ends_at_ms > starts_at_ms", name="span"),
     CheckConstraint("unreflected >= 0", name="unreflected"),
@@ -196,6 +203,8 @@ bookings = Table(
     _ms("pay_by_ms"),
     _ms("expires_at_ms"),
     _str("reason", null=True),
+    _str("his_id", null=True),
+    _str("deferred_news", null=True),
     Column("sealed_registration", LargeBinary, nullable=True),
     Column("sealed_his_refs", LargeBinary, nullable=True),
     _ms("created_ms", null=False),
@@ -221,6 +230,7 @@ bookings = Table(
           postgresql_where=text("state = 'held'")),
     Index(None, "hospital_id", "patient_id"),
     Index(None, "hospital_id", "schedule_id"),
+    Index(None, "hospital_id", "his_id"),
 )  # fmt: skip
 
 payments = Table(
@@ -401,6 +411,7 @@ merchant_lines = Table(
     metadata,
     _key("hospital_id"),
     _key("date"),
+    Column("revision", Integer, primary_key=True),
     Column("line", Integer, primary_key=True),
     _str("kind"),
     _str("channel"),

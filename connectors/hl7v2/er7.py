@@ -168,10 +168,12 @@ def parse(text: str) -> Message:
     segments: list[Segment] = []
     ends: list[str] = []
     for number, (line, end) in enumerate(lines):
-        content = line.lstrip("\n")
-        # Blank lines and the LF of CRLF are kept with the terminator before them, so that rendering gives them back.
-        if segments and content != line:
-            ends[-1] += line[: len(line) - len(content)]
+        content = line.strip("\n")
+        # Blank lines are kept with the terminator beside them, so that rendering gives them back.
+        before = len(line) - len(line.lstrip("\n"))
+        if segments:
+            ends[-1] += line[:before]
+        end = line[before + len(content) :] + end
         if not content.strip():
             if segments:
                 ends[-1] += content + end

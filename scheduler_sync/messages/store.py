@@ -16,7 +16,8 @@ from scheduler_sync.messages.tables import messages
 
 SCRIPTS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "alembic_version_messages"
-DUPLICATE_MS = 7 * 24 * 3600 * 1000
+DAY_MS = 24 * 3600 * 1000
+DUPLICATE_MS = 7 * DAY_MS
 _EVENTS = msgspec.json.Decoder(tuple[AnyEvent, ...])
 
 
@@ -56,12 +57,12 @@ async def store_message(tx: Tx, inbound: Inbound) -> str:
             "hospital_id": tx.hospital_id,
             "id": message_id,
             "connector": inbound.connector,
-            "peer": inbound.peer,
-            "message_type": inbound.message_type,
-            "control_id": inbound.control_id,
+            "peer": _plain(inbound.peer),
+            "message_type": _plain(inbound.message_type),
+            "control_id": _plain(inbound.control_id),
             "dedup_key": tx.digest("message", inbound.dedup_key),
             "state": "received" if inbound.problem is None else "quarantined",
-            "reason": inbound.problem,
+            "reason": None if inbound.problem is None else _plain(inbound.problem),
             "sealed_raw": tx.seal(inbound.raw, "messages", "raw"),
             "sealed_events": tx.seal(msgspec.json.encode(inbound.events), "messages", "events"),
             "received_ms": tx.now_ms,
@@ -80,15 +81,20 @@ async def mark_message(tx: Tx, message_id: str, state: str, reason: str | None =
     )
 
 
-async def unapplied(tx: Tx, *, limit: int = 100) -> list[tuple[str, tuple[AnyEvent, ...]]]:
-    """Messages that a crash left stored but not applied, oldest first, with their events."""
+async def unapplied(tx: Tx, *, limit: int = 100) -> list[tuple[str, bytes]]:
+    """Messages that a crash left stored but not applied, oldest first, with their events as `read_events` opens them."""
     rows = await tx.all(
         select(messages.c.id, messages.c.sealed_events)
         .where(messages.c.hospital_id == tx.hospital_id, messages.c.state == "received")
         .order_by(messages.c.id)
         .limit(limit)
     )
-    return [(r["id"], _EVENTS.decode(tx.unseal(r["sealed_events"], "messages", "events"))) for r in rows]
+    return [(r["id"], r["sealed_events"]) for r in rows]
+
+
+def read_events(store: Store, hospital_id: str, sealed: bytes) -> tuple[AnyEvent, ...]:
+    """The mapped events of a stored message. Raises SealBroken, and msgspec's errors for another program's records."""
+    return _EVENTS.decode(store.vault.open(sealed, f"messages.events.{hospital_id}"))
 
 
 async def list_messages(
@@ -111,6 +117,29 @@ async def count_quarantined(tx: Tx) -> int:
         )
     )
     return 0 if row is None else int(row["n"])
+
+
+async def forget_messages(store: Store, hospital_id: str, *, keep_days: int, limit: int = 100) -> int:
+    """Delete applied messages past their days, a few at a time. What waits, for us or for a person, stays."""
+    async with store.write(hospital_id) as tx:
+        old = (
+            select(messages.c.id)
+            .where(
+                messages.c.hospital_id == hospital_id,
+                messages.c.state == "applied",
+                messages.c.received_ms < tx.now_ms - keep_days * DAY_MS,
+            )
+            .order_by(messages.c.received_ms)
+            .limit(limit)
+        )
+        return await tx.run(
+            messages.delete().where(messages.c.hospital_id == hospital_id, messages.c.id.in_(old.scalar_subquery()))
+        )
+
+
+def _plain(text: str) -> str:
+    """Text as every database takes it: PostgreSQL has no NUL, and no engine half a surrogate."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _summary() -> Any:

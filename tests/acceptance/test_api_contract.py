@@ -114,6 +114,8 @@ async def test_document_has_the_whole_api_when_compared_with_the_design(document
         ("GET", f"{of}/reconciliations/{{date}}"),
         ("GET", "/v1/events"),
         ("POST", "/v1/webhooks"),
+        ("GET", "/v1/webhooks"),
+        ("DELETE", "/v1/webhooks/{webhook_id}"),
     }
 
 

@@ -23,6 +23,7 @@ from scheduler_sync.messages.store import list_messages
 
 AHEAD = dt.timezone(dt.timedelta(hours=2, minutes=15))
 KEY = "corpus-portal-key"
+DOCUMENTS = {"PATID1234": ("SS", "123456789")}  # PID-3 of ADT-A04-01
 
 SETTINGS = """
 [service]
@@ -88,12 +89,16 @@ class Bridge:
         return answer
 
     async def bind(self, hospital: str, name: str, mrn: str) -> str:
-        """A portal binds a patient by the hospital's own number; the patient's id."""
+        """A portal binds a patient by the hospital's own number; the patient's id.
+
+        Where the hospital has told of a document, the portal must know it too.
+        """
+        id_type, id_number = DOCUMENTS.get(mrn, ("passport", f"E{mrn}"))
         body = {
             "user_ref": "u1",
             "name": name,
-            "id_type": "passport",
-            "id_number": f"E{mrn}",
+            "id_type": id_type,
+            "id_number": id_number,
             "phone": "13800000000",
             "card": {"type": "mrn", "number": mrn},
         }

@@ -346,9 +346,10 @@ async def clinic_fetches(site: Installation, hospital_id: str) -> float:
 
 
 async def failed_fetches(site: Installation, hospital_id: str) -> float:
-    """Fetches of schedules that gave nothing."""
+    """Fetches of schedules, or of the stops that are read before them, that gave nothing."""
     counts = [
-        await site.metric("hisbridge_his_calls_total", hospital=hospital_id, verb="fetch_schedules", outcome=outcome)
+        await site.metric("hisbridge_his_calls_total", hospital=hospital_id, verb=verb, outcome=outcome)
+        for verb in ("fetch_schedules", "fetch_stops")
         for outcome in ("unavailable", "reply_invalid", "refused")
     ]
     return sum(counts)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from booking.billing import SetAside
-from booking.bookings import any_due, expire_due, find_bookings, find_by_order, hear_registration, own_booking, payable
+from booking.bookings import any_due, expire_due, find_bookings, find_by_visit, hear_registration, own_booking, payable
 from booking.errors import Refusal
 from booking.lifecycle import CommandStatus, IllegalMove, State
 from booking.money import refund_id
@@ -746,7 +746,7 @@ async def test_bookings_are_found_newest_first_when_a_client_asks(store: Store, 
         assert [b.id for b in await find_bookings(tx, CLIENT, state="held")] == [two.id]
         assert [b.id for b in await find_bookings(tx, CLIENT, user_ref="u2")] == []
         assert await find_bookings(tx, "another") == []
-        by_order = await find_by_order(tx, one.order_no)
+        by_order = await find_by_visit(tx, Registration(status=RegistrationStatus.LOCKED, order_no=one.order_no))
         assert by_order is not None
         assert by_order.id == one.id
         with pytest.raises(Refusal, match="booking_unknown"):

@@ -128,10 +128,8 @@ def test_forbidden_combinations_are_named_when_they_are_asked_about() -> None:
 
 def test_every_reachable_place_has_an_exit_when_it_is_not_final() -> None:
     final = {
-        (S.CANCELLED, H.NONE), (S.CANCELLED, H.REJECTED), (S.CANCELLED, H.RELEASED),
-        (S.EXPIRED, H.NONE), (S.EXPIRED, H.REJECTED), (S.EXPIRED, H.RELEASED),
-        (S.REJECTED, H.REJECTED), (S.REJECTED, H.RELEASED),
-        (S.STOPPED, H.NONE), (S.STOPPED, H.REJECTED), (S.STOPPED, H.RELEASED),
+        # Where the HIS has given nothing back it may still turn out to hold something: a command that it carried out late.
+        (S.CANCELLED, H.RELEASED), (S.EXPIRED, H.RELEASED), (S.REJECTED, H.RELEASED), (S.STOPPED, H.RELEASED),
         (S.FULFILLED, H.REGISTERED), (S.NO_SHOW, H.REGISTERED),
     }  # fmt: skip
     dead_ends = {at for at, ways in GRAPH.items() if not ways}

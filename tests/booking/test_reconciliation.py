@@ -105,12 +105,16 @@ async def test_our_book_has_what_was_paid_on_the_day_when_it_is_asked_for(store:
 
 async def test_merchant_bill_is_replaced_when_it_is_sent_again(store: Store) -> None:
     day = dt.date(2031, 3, 3)
-    async with store.write(HOSPITAL) as tx:
+    async with store.read(HOSPITAL) as tx:
         assert await merchant_entries(tx, day) is None
-        await put_merchant_bill(tx, day, [("payment", "wechat", f"T{n}", n, None) for n in range(1, 1_200)])
+    many = [("payment", "wechat", f"T{n}", n, None) for n in range(1, 1_200)]
+    await put_merchant_bill(store, HOSPITAL, day, many)
+    async with store.read(HOSPITAL) as tx:
         found = await merchant_entries(tx, day)
         assert found is not None
         assert len(found) == 1_199
-        await put_merchant_bill(tx, day, [("payment", "wechat", "T1", 5, None), ("refund", "wechat", "T1", 5, None)])
+    two = [("payment", "wechat", "T1", 5, None), ("refund", "wechat", "T1", 5, None)]
+    await put_merchant_bill(store, HOSPITAL, day, two)
+    async with store.read(HOSPITAL) as tx:
         assert await merchant_entries(tx, day) == [Entry("T1", "wechat", 5), Entry("T1", "wechat", -5)]
         assert await merchant_entries(tx, day + dt.timedelta(days=1)) is None

@@ -80,7 +80,7 @@ async def test_one_person_stands_behind_two_clients_when_the_document_is_the_sam
 
 
 async def test_patient_is_rejected_when_a_known_document_comes_with_another_name(store: Store) -> None:
-    await put_patient(store)
+    await link(store, await put_patient(store), "M1")
     with pytest.raises(Refusal, match="patient_rejected"):
         await put_patient(store, msgspec.structs.replace(ZHANG, name="李四"), client="another")
 

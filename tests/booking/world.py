@@ -101,15 +101,23 @@ async def put_slot(store: Store, seats: int = 5, *, schedule: Schedule | None = 
 async def fetch(
     tx: Tx, *records: Slot, started_ms: int | None = None, ended_ms: int | None = None, his_cache_ms: int = 0
 ) -> int:
-    """Apply a fetch that began and ended at these instants, by default now."""
+    """Apply a fetch that began and ended at these instants, by default now; how many slots show its figures."""
     started = tx.now_ms if started_ms is None else started_ms
-    return await apply_slots(
+    await apply_slots(
         tx,
         list(records),
         started_ms=started,
         ended_ms=started if ended_ms is None else ended_ms,
         his_cache_ms=his_cache_ms,
     )
+    shown = await tx.all(
+        select(slots.c.id).where(
+            slots.c.hospital_id == tx.hospital_id,
+            slots.c.id.in_([slot_key(tx.hospital_id, record) for record in records]),
+            slots.c.fetch_started_ms == started,
+        )
+    )
+    return len(shown)
 
 
 async def put_patient(

@@ -196,6 +196,28 @@ def test_date_and_time_make_an_instant_when_joined(date: Any, time: Any, expecte
 
 
 @pytest.mark.parametrize(
+    ("time", "opens", "closes", "day"),
+    [
+        ("20:00", "20:00", "02:00", 5),
+        ("23:59", "20:00", "02:00", 5),
+        ("00:00", "20:00", "02:00", 6),
+        ("02:00", "20:00", "02:00", 6),
+        ("0030", "2000", "0200", 6),
+        ("00:00", "20:00", "00:00", 6),
+        ("07:50", "08:00", "12:00", 5),  # before it opens, and nothing runs over midnight
+        ("08:00", "08:00", "08:00", 5),
+        ("02:00", None, "02:00", 5),
+        ("02:00", "20:00", None, 5),
+    ],
+)
+def test_later_part_of_a_session_over_midnight_is_on_the_next_day(
+    time: str, opens: str | None, closes: str | None, day: int
+) -> None:
+    moment = join("date_and_time", date="2026-01-05", time=time, opens=opens, closes=closes)
+    assert moment.day == day
+
+
+@pytest.mark.parametrize(
     ("amount", "unit", "arg", "minutes"),
     [
         ("60", "s", None, 1),

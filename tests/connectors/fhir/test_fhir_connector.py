@@ -49,6 +49,7 @@ from tests.connectors.fhir.fhir_hospital import (
     order_for,
     patient_of,
     payment,
+    switch,
     window,
 )
 
@@ -438,18 +439,19 @@ async def test_bearer_token_is_sent_and_a_missing_one_is_a_refusal(monkeypatch: 
         assert refused.value.code == "busy"
 
 
-async def test_writes_wait_and_one_error_is_logged_when_the_token_has_expired(caplog: pytest.LogCaptureFixture) -> None:
+async def test_writes_wait_and_one_error_is_logged_when_the_token_has_expired(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     async with hospital() as (simulator, connector):
         order = await booked_order(connector)
         other = msgspec.structs.replace(await order_for(connector, "20260105000000000007"), patient=order.patient)
-        simulator._token = "renewed"  # noqa: S105 - not a secret
-        caplog.clear()
+        simulator._token = "renewed"
         for outcome in [await connector.book(other) for _ in range(3)] + [await connector.register(order)]:
             assert isinstance(outcome, Rejected)
             assert (outcome.code, outcome.retryable) == ("busy", True)
             assert "HTTP 401" in outcome.text
-        errors = [record for record in caplog.records if record.levelname == "ERROR"]
-        assert len(errors) == 2  # one for POST Appointment, one for GET Appointment
+        told = capfd.readouterr().err
+        assert told.count("fhir_not_authorised") == 2  # one for POST Appointment, one for GET Appointment
         simulator._token = None
         assert isinstance(await connector.book(other), Accepted)
         assert isinstance(await connector.register(order), Accepted)

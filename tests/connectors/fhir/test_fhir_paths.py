@@ -120,6 +120,32 @@ def test_bad_path_is_refused_with_a_reason(path: str) -> None:
         FhirPaths().compile(path)
 
 
+def test_setting_of_the_connector_is_compared_when_a_path_names_one() -> None:
+    resource = {"identifier": [{"system": "urn:a", "value": "1"}, {"system": "connection.order_system", "value": "2"}]}
+    path = "identifier.where(system=connection.order_system).value"
+    for settings, expected in (({"order_system": "urn:a"}, ["1"]), ({"order_system": "urn:b"}, [])):
+        assert FhirPaths(settings).compile(path)(resource, resource) == expected
+    quoted = path.replace("connection.order_system", "'connection.order_system'")
+    assert FhirPaths().compile(quoted)(resource, resource) == ["2"]
+    for missing in (None, "", ["urn:a"]):
+        with pytest.raises(ValueError, match=r"connection\.order_system"):
+            FhirPaths({"order_system": missing}).compile(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [("1e2", "100"), ("7.00", "7.00"), ("1.50e1", "15.0"), ("0.1", "0.1"), ("1e-3", "0.001"), ("-2E+1", "-20")],
+)
+def test_number_is_plain_and_exact_however_it_was_written(written: str, text: str) -> None:
+    assert FhirPaths().text(decode_json(written)) == text
+
+
+def test_number_is_not_written_out_when_it_would_never_end() -> None:
+    text = FhirPaths().text(decode_json("1e999999"))
+    assert text is not None
+    assert len(text) < 50
+
+
 def test_decimals_keep_their_digits_through_reading_and_writing() -> None:
     decoded = decode_json('{"value": 12500.10, "whole": 7.00}')
     assert decoded == {"value": Decimal("12500.10"), "whole": Decimal("7.00")}

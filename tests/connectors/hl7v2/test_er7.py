@@ -108,6 +108,41 @@ def test_segments_are_found_when_they_end_in_any_way(end: str) -> None:
     assert message.render() == text
 
 
+@pytest.mark.parametrize(
+    "ends",
+    [
+        ("\n", "\n", "\n", "\r"),  # LF between, and one CR at the very end
+        ("\n", "\n", "\n", "\r\n"),
+        ("\n", "\r\n", "\r", "\n"),
+        ("\r\n", "\n", "\r", "\r\n"),
+        ("\r", "\n", "\r\n", ""),
+        ("\r\n\r\n", "\n\n", "\r\r", "\r\n\n"),
+    ],
+)
+def test_segments_are_found_when_their_ends_are_mixed(ends: tuple[str, str, str, str]) -> None:
+    lines = ["MSH|^~\\&|A", "PID|1||100", "OBR|1|P1", "OBX|1|NM|WBC"]
+    text = "".join(line + end for line, end in zip(lines, ends, strict=True))
+    message = parse(text)
+    assert [segment.raw for segment in message.segments] == lines
+    assert message.value("PID", 3) == "100"
+    assert message.render() == text
+
+
+@given(st.lists(st.sampled_from(["\r", "\n", "\r\n", "\n\r", "NTE|1||one", "OBX|1", "two lines", "ZZ1"]), max_size=12))
+def test_what_was_read_is_rendered_again_whatever_its_ends(pieces: list[str]) -> None:
+    text = "MSH|^~\\&|A" + "".join(pieces)
+    try:
+        message = parse(text)
+    except ER7Error:
+        return
+    assert message.render() == text
+
+
+def test_line_feed_is_content_when_no_segment_follows_it() -> None:
+    message = parse("MSH|^~\\&|A\r\nNTE|1||one\ntwo|x\r\n")
+    assert message.value("NTE", 3) == "one\ntwo"
+
+
 def test_line_feed_is_content_when_segments_end_with_cr() -> None:
     message = parse("MSH|^~\\&|A\rNTE|1||one\ntwo\r")
     assert message.value("NTE", 3) == "one\ntwo"

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from connectors.hl7v2 import HL7v2Connector
+from connectors.hl7v2 import HL7v2Connector, Options, create
 from connectors.hl7v2.client import LinePool, NotSent
 from connectors.hl7v2.er7 import MAX_SEGMENTS, ER7Error, parse
 from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.exchange import judge
-from connectors.port import Accepted, Applied, Inbound, Unknown, Window
+from connectors.port import Accepted, Applied, BillPayment, Inbound, Unknown, Window
+from loadtest.simulators.control import Fault
 from loadtest.simulators.hl7 import HL7Simulator
 from loadtest.simulators.mllp import END, ER7, START, read_frame
-from mappings.canonical import AnyEvent, PatientMerged, ReportIssued, ScheduleStatus
+from mappings.canonical import AnyEvent, Bill, PatientMerged, ReportIssued, ScheduleStatus
 
-from .conftest import ZHANG, MakeConnector, MakeOrder
+from .conftest import HOSPITAL, ZHANG, MakeConnector, MakeOrder, payment, window
 
 HEAD = "MSH|^~\\&|HIS|H1|HB|X|20260105080000||{kind}|{control_id}|P|2.5.1||||||{charset}\r"
 SRR = "MSH|^~\\&|H|||||SRR^S01^SRR_S01|1|P|2.5.1\rMSA|AA|X\r"
@@ -104,6 +106,95 @@ async def test_report_is_of_the_patient_before_it_when_one_message_tells_of_seve
 def test_booking_is_judged_by_table_0278(make_connector: MakeConnector, status: str, code: str | None) -> None:
     verb = make_connector("hl7v2")._maps.verbs["book"]
     assert judge(verb, parse(SRR + "SCH|1||||||||||||||||||||||||" + status)).code == code
+
+
+ACK = "MSH|^~\\&|H|||||ACK^P03^ACK|1|P|2.5.1\rMSA|AE|X\r"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("ERR|||207^^HL70357|E", "unknown"),
+        ("ERR|||207^^HL70357|E|X99", "unknown"),  # the HIS's own code is in no table: it says no more than the 207
+        ("ERR|||101^^HL70357|E|X99", "invalid_request"),
+        ("ERR|||207^^HL70357|E|205", "already_exists"),  # a listed one of its own says more
+        ("ERR|||999|E|X99", "refused"),
+        ("ERR|||999|E", "refused"),
+        ("NTE|1", "unknown"),
+    ],
+)
+def test_error_is_judged_by_the_first_code_that_the_table_has(
+    make_connector: MakeConnector, error: str, code: str
+) -> None:
+    verb = make_connector("hl7v2")._maps.verbs["settle_bill"]
+    assert judge(verb, parse(ACK + error)).code == code
+
+
+@pytest.mark.parametrize(
+    ("asked", "done"),
+    [
+        ("", False),  # original mode: it was not asked for, and the AA is still due
+        ("{MSH-15: AL, MSH-16: NE}", True),
+        ("{MSH-15: AL}", True),
+        ("{MSH-15: AL, MSH-16: AL}", False),
+        ("{MSH-16: AL}", False),
+    ],
+)
+async def test_commit_acknowledgement_is_an_answer_only_when_the_profile_asks_for_it_alone(
+    tmp_path: Path, asked: str, done: bool
+) -> None:
+    site = tmp_path / "committing"
+    site.mkdir()
+    header = f"      - {asked}\n" if asked else ""
+    (site / "profile.yaml").write_text(
+        "name: committing\nversion: 1\nprotocol: hl7v2\nextends: hl7v2@1\nverbs:\n  settle_bill:\n    request:\n"
+        f"{header}      - PID-18.1: {{from: bill.id}}\n        PID-1: 1\n"
+    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (payload := await read_frame(reader)) is not None:
+            top = f"MSH|^~\\&|H|||||ACK|1|P|2.5.1\rMSA|CA|{ER7(payload.decode()).get('MSH', 10)}\r"
+            writer.write(START + top.encode() + END)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    options = Options(
+        protocol="hl7v2",
+        profile="committing",
+        host="127.0.0.1",
+        port=server.sockets[0].getsockname()[1],
+        timeout_s={"settle_bill": 0.3},
+    )
+    connector = create(HOSPITAL, "hl7", options, profiles_dir=tmp_path)
+    try:
+        bill = Bill(id="B1", amount_fen=100, currency="CNY")
+        outcome = await connector.settle_bill(
+            BillPayment(order_no="9" * 20, bill=bill, patient=ZHANG, payment=payment(100))
+        )
+        if done:
+            assert isinstance(outcome, Accepted)
+        else:
+            assert outcome == Unknown(reason="only a commit acknowledgement came within the time-out")
+    finally:
+        await connector.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_slots_are_whole_when_the_hospital_lists_booked_rows_too(
+    simulator: HL7Simulator, connector: HL7v2Connector, make_order: MakeOrder, make_connector: MakeConnector
+) -> None:
+    order = await make_order("20260105000000000001")
+    assert isinstance(await connector.lock_slot(order), Accepted)
+    simulator.board.faults += [Fault(op, "list_booked") for op in ("fetch_slots", "fetch_schedules")]
+    schedules = await connector.fetch_schedules(window(simulator))
+    slots = {slot.id: slot.seats_left for slot in await connector.fetch_slots(window(simulator), schedules)}
+    assert slots == {code: part.left for code, part in simulator.hospital.segments.items()}
+    # By the standard alone each row is one opening, or one that somebody has: together they are one slot.
+    standard = make_connector("hl7v2", host="127.0.0.1", port=simulator.port)
+    found = list(await standard.fetch_slots(window(simulator), []))
+    assert sorted(slot.id for slot in found) == sorted(simulator.hospital.segments)
+    assert {(slot.seats_left, slot.status) for slot in found} == {(1, ScheduleStatus.OPEN)}
 
 
 async def answering(lines: list[str]) -> asyncio.Server:

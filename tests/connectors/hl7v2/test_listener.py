@@ -53,13 +53,15 @@ class Handler:
 
     def __init__(self) -> None:
         self.taken: list[Inbound] = []
-        self.result: InboundAnswer = Applied()
+        self.result: InboundAnswer | Exception = Applied()
         self.gate: asyncio.Event | None = None
 
     async def __call__(self, inbound: Inbound) -> InboundAnswer:
         if self.gate is not None:
             await self.gate.wait()
         self.taken.append(inbound)
+        if isinstance(self.result, Exception):
+            raise self.result
         return self.result
 
 
@@ -200,6 +202,23 @@ async def test_acknowledgement_waits_when_the_handler_has_not_returned(connect: 
         await asyncio.wait_for(peer.reader.read(1), 0.1)
     handler.gate.set()
     assert (await peer.ack()).get("MSA", 2) == "M1"
+
+
+async def test_message_is_answered_as_an_error_when_its_handler_fails(
+    connect: Connect, handler: Handler, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"hospital": "hl7-demo", "connector": "hl7", "type": "ADT^A08", "result": "failed"}
+    before = REGISTRY.get_sample_value("hisbridge_inbound_messages_total", labels) or 0.0
+    peer: Peer = await connect()
+    handler.result = RuntimeError("the store is gone")
+    ack = await peer.ask(adt("M1"))
+    assert (ack.get("MSA", 1), ack.get("MSA", 2), ack.get("ERR", 3)) == ("AE", "M1", "207")
+    assert (await peer.ask(adt("M2", accept="AL", app="NE"))).get("MSA", 1) == "CE"
+    assert REGISTRY.get_sample_value("hisbridge_inbound_messages_total", labels) == before + 2
+    assert capfd.readouterr().err.count("hl7_message_not_handled") == 2
+    # The connection lives, and the message is taken when the peer sends it again.
+    handler.result = GOOD
+    assert (await peer.ask(adt("M1"))).get("MSA", 1) == "AA"
 
 
 async def test_message_is_handed_on_with_its_problem_when_it_cannot_be_mapped(

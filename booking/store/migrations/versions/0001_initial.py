@@ -68,6 +68,8 @@ def upgrade() -> None:
         sa.Column("pay_by_ms", sa.BigInteger(), nullable=True),
         sa.Column("expires_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("his_id", sa.Text(), nullable=True),
+        sa.Column("deferred_news", sa.Text(), nullable=True),
         sa.Column("sealed_registration", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_his_refs", sa.LargeBinary(), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
@@ -108,6 +110,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'held'"),
         postgresql_where=sa.text("state = 'held'"),
     )
+    op.create_index(op.f("ix_bookings_hospital_id_his_id"), "bookings", ["hospital_id", "his_id"], unique=False)
     op.create_index(op.f("ix_bookings_hospital_id_patient_id"), "bookings", ["hospital_id", "patient_id"], unique=False)
     op.create_index(
         op.f("ix_bookings_hospital_id_schedule_id"), "bookings", ["hospital_id", "schedule_id"], unique=False
@@ -132,7 +135,7 @@ def upgrade() -> None:
     op.create_table(
         "departments",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
-        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("parent_id", sa.Text(), nullable=True),
         sa.Column("campus", sa.Text(), nullable=True),
@@ -168,13 +171,14 @@ def upgrade() -> None:
         "merchant_lines",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
         sa.Column("date", sa.String(length=64), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("line", sa.Integer(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("channel", sa.Text(), nullable=False),
         sa.Column("trade_no", sa.Text(), nullable=False),
         sa.Column("amount_fen", sa.BigInteger(), nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("hospital_id", "date", "line"),
+        sa.PrimaryKeyConstraint("hospital_id", "date", "revision", "line"),
     )
     op.create_table(
         "outbox",
@@ -301,7 +305,7 @@ def upgrade() -> None:
     op.create_table(
         "practitioners",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
-        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("department_id", sa.Text(), nullable=True),
         sa.Column("title", sa.Text(), nullable=True),
@@ -382,6 +386,7 @@ def upgrade() -> None:
         sa.Column("opens_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("location", sa.Text(), nullable=True),
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("seen_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("status in ('open', 'stopped')", name=op.f("ck_schedules_status")),
         sa.CheckConstraint("fee_fen is null or fee_fen >= 0", name=op.f("ck_schedules_fee")),
@@ -410,6 +415,7 @@ def upgrade() -> None:
         sa.Column("unreflected", sa.Integer(), server_default="0", nullable=False),
         sa.Column("fetch_started_ms", sa.BigInteger(), nullable=False),
         sa.Column("fetch_ended_ms", sa.BigInteger(), nullable=False),
+        sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
         sa.CheckConstraint("ends_at_ms > starts_at_ms", name=op.f("ck_slots_span")),
         sa.CheckConstraint("unreflected >= 0", name=op.f("ck_slots_unreflected")),

@@ -1,0 +1,218 @@
+"""Webhooks on real sockets: each by itself, in order, and none in the way of another; and what the clock does at rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiohttp import web
+from sqlalchemy import event, select, update
+
+from booking.idempotency import remember
+from booking.news import NUMBERED, SEQUENCER, number_all, tell
+from booking.settings import Hospital
+from booking.store.engine import Store
+from booking.store.tables import idempotency_keys, webhooks
+from booking.webhooks import SCOPE, add_webhook, due_deliveries, remove_webhook, webhooks_of
+from scheduler_sync.sweeps import Forgetting, repeat
+from scheduler_sync.webhooks import WebhookSender
+from tests.booking.world import CLIENT, HOSPITAL
+from tests.scheduler_sync.peer import until
+from tests.stores import Wall
+
+
+class Receiver:
+    """Takes what is pushed; a path in `stuck` takes nothing until `release` is set, one in `broken` answers 500."""
+
+    def __init__(self) -> None:
+        self.got: defaultdict[str, list[int]] = defaultdict(list)
+        self.stuck: set[str] = set()
+        self.broken: set[str] = set()
+        self.release = asyncio.Event()
+        self.base = ""
+
+    async def take(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name in self.stuck:
+            await self.release.wait()
+        if name in self.broken:
+            return web.Response(status=500)
+        self.got[name].append(msgspec.json.decode(await request.read())["data"]["n"])
+        return web.Response()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    it = Receiver()
+    app = web.Application()
+    app.router.add_post("/{name}", it.take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    it.base = f"http://{host}:{port}/"
+    yield it
+    it.release.set()
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def sending(store: Store) -> AsyncIterator[WebhookSender]:
+    """The numbering and the sending, as the service runs them."""
+    stopping = asyncio.Event()
+    sender = WebhookSender(store)
+    loops = [
+        asyncio.create_task(work)
+        for work in (
+            repeat(stopping, 1.0, lambda: number_all(store), name="number", bell=store.bell, topic=SEQUENCER),
+            repeat(stopping, 1.0, sender.send_due, name="webhooks", bell=store.bell, topic=NUMBERED),
+        )
+    ]
+    try:
+        yield sender
+    finally:
+        stopping.set()
+        await asyncio.gather(*loops)
+        await sender.close()
+
+
+async def say(store: Store, *numbers: int, client: str = CLIENT) -> None:
+    async with store.write(HOSPITAL) as tx:
+        for n in numbers:
+            await tell(tx, client, "test.said", {"n": n})
+
+
+async def hook(store: Store, receiver: Receiver, name: str, client: str = CLIENT) -> str:
+    async with store.write(SCOPE) as tx:
+        return (await add_webhook(tx, client, receiver.base + name))[0]
+
+
+def has(receiver: Receiver, name: str, numbers: list[int]) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return receiver.got[name] == numbers
+
+    return look
+
+
+async def test_webhook_delivers_when_many_others_have_nothing_to_send(store: Store, receiver: Receiver) -> None:
+    for n in range(25):
+        await hook(store, receiver, f"idle{n}", client=f"quiet{n}")
+    await hook(store, receiver, "mine")
+    await say(store, 1)
+    await number_all(store)
+    assert [d.url for d in await due_deliveries(store, limit=1)] == [receiver.base + "mine"]
+
+
+async def test_events_come_in_order_when_there_are_many(store: Store, receiver: Receiver) -> None:
+    await hook(store, receiver, "a")
+    async with sending(store):
+        await say(store, *range(130))
+        await until(has(receiver, "a", list(range(130))))
+
+
+async def test_others_get_their_events_when_one_receiver_is_stuck(store: Store, receiver: Receiver) -> None:
+    await hook(store, receiver, "stuck")
+    await hook(store, receiver, "well", client="another")
+    receiver.stuck.add("stuck")
+    async with sending(store):
+        await say(store, 1)
+        for n in range(5):
+            await say(store, n, client="another")
+            await until(has(receiver, "well", list(range(n + 1))))
+        assert receiver.got["stuck"] == []
+        receiver.release.set()
+        await until(has(receiver, "stuck", [1]))
+
+
+async def test_event_waits_for_its_turn_when_it_was_not_taken(store: Store, receiver: Receiver, wall: Wall) -> None:
+    await hook(store, receiver, "a")
+    receiver.broken.add("a")
+    async with sending(store):
+        await say(store, 1, 2)
+
+        async def tried() -> bool:
+            async with store.read() as tx:
+                return [w["failures"] for w in await tx.all(select(webhooks))] == [1]
+
+        await until(tried)
+        receiver.broken.clear()
+        wall.turn(1)
+        store.bell.ring(NUMBERED)
+        await until(has(receiver, "a", [1, 2]))
+
+
+async def test_others_get_their_events_when_the_secret_of_one_is_lost(store: Store, receiver: Receiver) -> None:
+    lost = await hook(store, receiver, "lost")
+    await hook(store, receiver, "well")
+    async with store.write(SCOPE) as tx:
+        await tx.run(update(webhooks).where(webhooks.c.id == lost).values(sealed_secret=b"\x01\x04gone" + b"x" * 40))
+    async with sending(store):
+        await say(store, 1, 2)
+        await until(has(receiver, "well", [1, 2]))
+    async with store.read() as tx:
+        row = await tx.first(select(webhooks).where(webhooks.c.id == lost))
+    assert row is not None
+    assert row["failures"] == 1
+    assert receiver.got["lost"] == []
+
+
+async def test_removed_webhook_gets_nothing_more_when_events_follow(store: Store, receiver: Receiver) -> None:
+    gone, kept = await hook(store, receiver, "gone"), await hook(store, receiver, "kept")
+    async with store.write(SCOPE) as tx:
+        assert not await remove_webhook(tx, "another", gone)
+        assert await remove_webhook(tx, CLIENT, gone)
+        assert not await remove_webhook(tx, CLIENT, gone)
+        assert [w["id"] for w in await webhooks_of(tx, CLIENT)] == [kept]
+    async with sending(store):
+        await say(store, 1)
+        await until(has(receiver, "kept", [1]))
+    assert receiver.got["gone"] == []
+
+
+async def test_database_is_left_alone_when_nothing_happens(store: Store) -> None:
+    """Two questions a second at most, where there were fifteen."""
+    asked = 0
+
+    def count(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    async with sending(store):
+        await asyncio.sleep(0.3)  # the first round of each
+        event.listen(store.reader.sync_engine, "begin", count)
+        event.listen(store.writer.sync_engine, "begin", count)
+        await asyncio.sleep(1.5)
+    assert asked <= 4
+
+
+async def test_loop_ends_at_once_when_the_service_stops() -> None:
+    stopping = asyncio.Event()
+    done = asyncio.Event()
+
+    async def work() -> None:
+        done.set()
+
+    loop = asyncio.create_task(repeat(stopping, 3600, work, name="test"))
+    await done.wait()
+    stopping.set()
+    async with asyncio.timeout(10):
+        await loop
+
+
+async def test_all_that_is_old_goes_in_one_round_when_the_clock_says_so(
+    store: Store, messages: Store, hospital: Hospital, wall: Wall
+) -> None:
+    """Keys of webhooks too, which belong to no hospital."""
+    for scope in (SCOPE, HOSPITAL):
+        async with store.write(scope) as tx:
+            for n in range(250):
+                await remember(tx, CLIENT, f"k{n}", "d", 201, b"{}")
+    wall.turn(24 * 3600)
+    forgetting = Forgetting(store, messages, [hospital], asyncio.Event(), keep_messages_days=180)
+    await forgetting.forget_old()
+    async with store.read() as tx:
+        assert await tx.all(select(idempotency_keys.c.key)) == []
