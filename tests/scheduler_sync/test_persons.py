@@ -141,8 +141,6 @@ async def test_patient_is_not_created_again_when_the_look_found_no_his(
     await at.until_row(line, looks=1)
     assert at.peer.calls(CREATE) == ["create_patient"]
     at.turn(30)
-    await at.until_row(line, status="queued")
-    at.turn(1)
     await at.until_row(line, status="done")
     assert at.peer.calls(CREATE) == ["create_patient"] * 2
 
