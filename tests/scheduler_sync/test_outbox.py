@@ -181,8 +181,6 @@ async def test_lock_is_sent_once_more_when_two_looks_after_settling_find_nothing
     await at.expire()
     assert (await at.row(line(booking_id)))["status"] == "unknown"
     at.turn(0.001)
-    await at.until_row(line(booking_id), status="queued")
-    at.turn(1)
     await at.until_row(line(booking_id), status="done")
     assert at.peer.calls(LOCK) == ["lock_slot"] * 2
     assert (await get(at.store, booking_id)).his_state == "locked"
@@ -265,8 +263,6 @@ async def test_registration_is_sent_again_when_the_his_still_has_only_the_lock(a
     await at.until_row(line(booking_id), verb="register", status="unknown")
     at.turn(30)
     await at.until_row(line(booking_id), looks=1)
-    at.turn(1)
-    await at.until_row(line(booking_id), status="queued")
     at.turn(1)
     await at.until_row(line(booking_id), status="done")
     assert at.peer.calls(REGISTER) == ["register"] * 2
