@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
-_parser: Any = re._parser  # type: ignore[attr-defined]  # the standard library's own parser, without a public name
+_parser: Any = importlib.import_module("re._parser")  # the standard library's own parser, which has no public name
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 _HARMLESS = 4
 
