@@ -57,7 +57,7 @@ def demo(
 
     try:
         code = asyncio.run(run_demo(port=port, admin_port=admin_port, once=once, prepare=prepare, console=out))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         code = 0
     raise typer.Exit(code)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -78,6 +80,7 @@ async def run_demo(*, port: int, admin_port: int, once: bool, prepare: Prepare, 
             console.print(f"[red]Port {number} is taken by another program.[/] Choose another one with {name}.")
             return 2
     stage = Stage()
+    _end_on_sigterm()
     try:
         with tempfile.TemporaryDirectory(prefix="hisbridge-demo-", ignore_cleanup_errors=True) as folder:
             return await _in_folder(
@@ -88,6 +91,14 @@ async def run_demo(*, port: int, admin_port: int, once: bool, prepare: Prepare, 
         return 2
     finally:
         await stage.close()
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM ends the demonstration like Ctrl-C: the processes of the stage are its own to end."""
+    task = asyncio.current_task()
+    if task is not None:
+        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on the loop
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 async def _in_folder(

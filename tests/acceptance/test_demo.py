@@ -99,9 +99,27 @@ async def test_failed_step_is_named_when_a_hospital_dies_on_the_way() -> None:
         os.kill(simulator, signal.SIGKILL)
         said = await reading
     assert process.returncode == 1, said
-    assert re.search(r"^failed soap-demo: (registered|bill|report|cancelled|stopped 停诊): ", said, re.MULTILINE), said
+    assert re.search(r"^failed soap-demo: (registered|bill|report|cancelled|停诊): ", said, re.MULTILINE), said
     assert not re.search(r"^failed (hl7|fhir)-demo", said, re.MULTILINE), said
     assert not any(children(pid, "") for pid in (process.pid,))
+
+
+@pytest.mark.timeout(240)
+async def test_nothing_is_left_running_when_the_demo_is_terminated() -> None:
+    async with demo("--port", "0", "--admin-port", "0") as process:
+
+        async def started() -> list[int]:
+            return children(process.pid, "-m service")
+
+        reading = asyncio.create_task(output(process))
+        await until(started, lambda pids: len(pids) == 1, what="the service of the demo", within_s=WALK_WITHIN_S)
+        everybody = children(process.pid, "")
+        assert len(everybody) == 4  # three hospitals and the service
+        process.send_signal(signal.SIGTERM)
+        said = await reading
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert not [pid for pid in everybody if Path(f"/proc/{pid}").exists()]
 
 
 # --- looking at processes from outside (Linux) ---------------------------------------------------------------------
