@@ -119,10 +119,14 @@ async def test_nothing_is_left_running_when_the_demo_is_terminated() -> None:
         said = await reading
     assert process.returncode == 0, said
     assert "Traceback" not in said
-    assert not [pid for pid in everybody if Path(f"/proc/{pid}").exists()]
+    assert not still_running(everybody)
 
 
 # --- looking at processes from outside (Linux) ---------------------------------------------------------------------
+
+
+def still_running(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 def children(pid: int, module: str) -> list[int]:
