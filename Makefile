@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo venv test check bench lock clean
@@ -13,8 +14,8 @@ PYTEST_ARGS ?=
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(STAMP) ## three simulated hospitals, the service, and a patient walked through each
-	@$(BIN)/hisbridge demo
+demo: $(STAMP) ## three simulated hospitals, the service, and a patient walked through each (DEMO_ARGS="--port 9080 --admin-port 9081")
+	@$(BIN)/hisbridge demo $(DEMO_ARGS)
 
 venv: $(DEV_STAMP) ## the virtual environment with everything, tools included
 

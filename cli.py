@@ -105,6 +105,9 @@ def keys_add(
     unknown = sorted(set(scope or ()) - set(SCOPES))
     if unknown:
         raise SettingsError(f"no such scope: {', '.join(unknown)}; known: {', '.join(SCOPES)}")
+    strangers = sorted(set(hospital or ()) - set(service.read_settings(config).hospitals))
+    if strangers:
+        raise SettingsError(f"no such hospital in {config}: {', '.join(strangers)}")
     key = new_api_key(client)
     asyncio.run(_add_key(config, key, client, scope or list(SCOPES), hospital))
     out.print(key, soft_wrap=True)

@@ -112,6 +112,11 @@ async def any_due(tx: Tx) -> bool:
     return found is not None
 
 
+def _why_expired(booking: Booking) -> str:
+    """Whose time ran out: the patient's, or the hospital's."""
+    return "not_paid_in_time" if booking.his_state == HisState.LOCKED else "not_locked_in_time"
+
+
 async def expire_due(tx: Tx, hospital: Hospital, *, limit: int = 50) -> int:
     """Expire holds that nobody paid in time, by the store's clock; returns how many. Those with money are left alone."""
     rows = await tx.all(
@@ -130,7 +135,7 @@ async def expire_due(tx: Tx, hospital: Hospital, *, limit: int = 50) -> int:
             booking.expires_at_ms = None
             await save_booking(tx, booking)
             continue
-        await apply(tx, hospital, booking, Event.EXPIRED, reason="not_paid_in_time")
+        await apply(tx, hospital, booking, Event.EXPIRED, reason=_why_expired(booking))
         expired += 1
     return expired
 

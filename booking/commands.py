@@ -14,9 +14,9 @@ RANKS = {
     "settle_bill": 0,
     "cancel_registration": 1,
     "unlock_slot": 1,
-    "create_patient": 2,
     "lock_slot": 3,
     "book": 3,
+    "create_patient": 4,  # a crowd of new patients must not hold up those who wait for a seat
 }
 
 OPEN = ("queued", "sent", "unknown", "dead")
@@ -49,6 +49,20 @@ async def queue_command(
         },
     )
     return row_id
+
+
+async def hurry(tx: Tx, line: str, rank: int) -> None:
+    """Somebody waits for this line's queued command: serve it as early as theirs."""
+    await tx.run(
+        update(outbox)
+        .where(
+            outbox.c.hospital_id == tx.hospital_id,
+            outbox.c.line == line,
+            outbox.c.status.in_(("queued", "unknown")),
+            outbox.c.rank > rank,
+        )
+        .values(rank=rank)
+    )
 
 
 async def close_flying(tx: Tx, line: str) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import select
 
 from booking import seats
-from booking.commands import queue_command
+from booking.commands import RANKS, hurry, queue_command
 from booking.errors import Refusal
 from booking.lifecycle import Command, CommandStatus, HisState, State
 from booking.moves import insert_booking, save_seats
@@ -118,12 +118,12 @@ async def hold_slot(tx: Tx, hospital: Hospital, request: HoldRequest, *, offered
         raise LookupError("a hold was granted without a slot, a patient or a fee")
     booking = _new_booking(tx, hospital, request, slot, patient, facts.fee_fen)
     await save_seats(tx, request.slot_id, verdict)
+    verb, person_line = lock_verb(hospital), f"person:{booking.person_id}"
+    waits = patient["his_state"] == "pending"
+    if waits:
+        await hurry(tx, person_line, RANKS[verb])
     await queue_command(
-        tx,
-        line=booking.line,
-        verb=lock_verb(hospital),
-        subject_id=booking.id,
-        waits_for=f"person:{booking.person_id}" if patient["his_state"] == "pending" else None,
+        tx, line=booking.line, verb=verb, subject_id=booking.id, waits_for=person_line if waits else None
     )
     await insert_booking(tx, booking)
     return booking

@@ -69,7 +69,7 @@ def configure_logging(level: str = "info", *, stream: BinaryIO | None = None) ->
     root.addHandler(handler)
     root.setLevel(max(number, logging.INFO))
     # One line a request of these would be ours a second time, or SQL with its parameters.
-    for name in ("aiohttp.access", "sqlalchemy.engine", "sqlalchemy.pool", "hl7apy", "zeep", "asyncio"):
+    for name in ("aiohttp.access", "sqlalchemy.engine", "sqlalchemy.pool", "hl7apy", "zeep", "asyncio", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught

@@ -267,6 +267,8 @@ class _Endpoint:
             raise ApiProblem("request_timeout") from None
         except web.HTTPRequestEntityTooLarge:
             raise self._too_large() from None
+        except web.RequestPayloadError:
+            raise ApiProblem("malformed_json", "the body is not packed as its Content-Encoding says") from None
         if len(data) > self._max_body_bytes:
             raise self._too_large()
         return data

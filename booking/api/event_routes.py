@@ -28,6 +28,10 @@ class EventHandlers:
             oldest = (await tx.conn.execute(select(func.min(events.c.seq)))).scalar_one()
             if query.after > 0 and oldest is not None and query.after < oldest - 1:
                 raise ApiProblem("cursor_expired", f"Events before {oldest} are no longer kept.")
+            newest = (await tx.conn.execute(select(func.max(events.c.seq)))).scalar_one()
+            if query.after > (newest or 0):
+                # A cursor of a database that was restored from a backup since: without a word nothing would ever come.
+                raise ApiProblem("cursor_expired", f"The newest event is {newest or 0}.", extra={"newest": newest or 0})
             rows = await tx.all(
                 select(events)
                 .where(events.c.client_id == call.caller.id, events.c.seq > query.after)

@@ -14,7 +14,9 @@ from msgspec import Meta
 
 from mappings.canonical import Sex
 
-Text = Annotated[str, Meta(min_length=1, max_length=200)]
+# No control characters: they mean something else in every protocol behind us.
+PLAIN = "^[^\\x00-\\x1f\\x7f]+$(?!\\n)"
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=PLAIN)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 Instant = Annotated[dt.datetime, Meta(tz=True)]
 Fen = Annotated[int, Meta(ge=1, le=100_000_000)]
@@ -172,8 +174,8 @@ class NewPatient(Body, frozen=True):
     user_ref: Text
     name: Text
     id_type: Text
-    id_number: Annotated[str, Meta(min_length=1, max_length=40)]
-    phone: Annotated[str, Meta(min_length=3, max_length=30)]
+    id_number: Annotated[str, Meta(min_length=1, max_length=40, pattern=PLAIN)]
+    phone: Annotated[str, Meta(min_length=3, max_length=30, pattern=PLAIN)]
     birth_date: dt.date | None = None
     sex: Sex | None = None
     card: Card | None = None

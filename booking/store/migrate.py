@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
 from pathlib import Path
 
 from alembic import command
@@ -31,11 +33,25 @@ def _config(scripts: Path) -> Config:
     return config
 
 
+def _prepare_file(path: Path) -> None:
+    """Make the database's file for its owner alone, and put it into WAL mode before there is anybody to race with.
+
+    SQLite refuses at once, without its busy timeout, when two connections change the journal mode side by side.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(path, timeout=10)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
 async def migrate(url: str, scripts: Path, *, version_table: str = "alembic_version") -> None:
     """Upgrade to the newest revision under `scripts`, in one locked transaction. Raises SchemaMismatch."""
     parsed = _async_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        await asyncio.to_thread(Path(parsed.database).parent.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(_prepare_file, Path(parsed.database))
     engine = create_async_engine(parsed, poolclass=NullPool)
 
     def upgrade(connection: Connection) -> None:

@@ -429,7 +429,7 @@ async def test_hold_expires_by_the_stores_clock_when_its_lock_takes_too_long(
     assert await expire(store, hospital) == 0
     seen = await get(store, booking.id)
     assert (seen.state, seen.his_state, seen.reason, seen.payment_state, seen.expires_at_ms) == (
-        "expired", "none", "not_paid_in_time", "void", None,
+        "expired", "none", "not_locked_in_time", "void", None,
     )  # fmt: skip
     assert await commands(store, booking.line) == [("lock_slot", "dropped")]
     assert await remaining(store, slot_id) == 1

@@ -38,6 +38,7 @@ from mappings.canonical import (
     Settlement,
     StopScope,
 )
+from monitoring.logs import configure_logging
 from monitoring.metrics import REGISTRY
 from tests.connectors.fhir.fhir_hospital import (
     ORDER_NO,
@@ -442,6 +443,7 @@ async def test_bearer_token_is_sent_and_a_missing_one_is_a_refusal(monkeypatch: 
 async def test_writes_wait_and_one_error_is_logged_when_the_token_has_expired(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    configure_logging()  # to this test's stderr, wherever an earlier test sent it
     async with hospital() as (simulator, connector):
         order = await booked_order(connector)
         other = msgspec.structs.replace(await order_for(connector, "20260105000000000007"), patient=order.patient)

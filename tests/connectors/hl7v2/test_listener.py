@@ -12,6 +12,7 @@ from connectors.hl7v2 import HL7v2Connector
 from connectors.port import Applied, Inbound, InboundAnswer, Refused
 from loadtest.simulators.mllp import END, ER7, START, read_frame
 from mappings.canonical import PatientChanged
+from monitoring.logs import configure_logging
 from monitoring.metrics import REGISTRY
 
 from .conftest import MakeConnector
@@ -207,6 +208,7 @@ async def test_acknowledgement_waits_when_the_handler_has_not_returned(connect: 
 async def test_message_is_answered_as_an_error_when_its_handler_fails(
     connect: Connect, handler: Handler, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    configure_logging()  # to this test's stderr, wherever an earlier test sent it
     labels = {"hospital": "hl7-demo", "connector": "hl7", "type": "ADT^A08", "result": "failed"}
     before = REGISTRY.get_sample_value("hisbridge_inbound_messages_total", labels) or 0.0
     peer: Peer = await connect()
