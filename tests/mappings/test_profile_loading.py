@@ -237,8 +237,7 @@ def test_shipped_profile_loads(folder: Path) -> None:
 
 def test_site_profile_extends_the_shipped_one_when_it_has_its_name(tmp_path: Path) -> None:
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/profile.yaml"))
-    if not shipped:
-        pytest.skip("no profile is shipped")
+    assert shipped, "no profile is shipped"
     write_profile(tmp_path, f"name: {shipped[0]}\nversion: 99\nextends: {shipped[0]}\n", shipped[0], head=False)
     profile = load_profile(shipped[0], profiles_dir=tmp_path)
     assert profile.version == 99
