@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import event, text
@@ -25,12 +25,19 @@ from sqlalchemy.schema import Table
 
 from booking.store.bell import Bell
 from booking.store.crypto import Vault
+from booking.store.tables import fragments
+from booking.store.turns import Turn
 
 READERS = 4
 POOL_TIMEOUT_S = 5.0
 WRITER_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 30_000
+
+
+def changes_topic(hospital_id: str) -> str:
+    """Rung when something that readers keep ready-made has changed."""
+    return f"changes:{hospital_id}"
 
 
 class StoreUnavailable(Exception):
@@ -43,7 +50,10 @@ class SchemaMismatch(Exception):
 
 @dataclass
 class Tx:
-    """One transaction. `now_ms` is the store's clock, never below the hospital's last committed time."""
+    """One transaction. `now_ms` is the store's clock, never below the hospital's last committed time.
+
+    `seq` is the number of a write among this hospital's: gapless, in the order of the commits; 0 for reads.
+    """
 
     conn: AsyncConnection
     hospital_id: str
@@ -51,6 +61,8 @@ class Tx:
     vault: Vault
     dialect: str
     topics: set[str]
+    seq: int = 0
+    touched: set[tuple[str, str]] = field(default_factory=set)
 
     async def all(self, statement: Any, params: Any = None) -> list[dict[str, Any]]:
         """Every row as a dictionary."""
@@ -91,6 +103,10 @@ class Tx:
         """Wake those who wait for `topic`, once the commit is certain."""
         self.topics.add(topic)
 
+    def touch(self, date: str, department_id: str) -> None:
+        """What readers see of a department's day changes with this commit."""
+        self.touched.add((date, department_id))
+
     def seal(self, plain: bytes, table: str, column: str) -> bytes:
         """Encrypt for one column of one table of this hospital."""
         return self.vault.seal(plain, f"{table}.{column}.{self.hospital_id}")
@@ -115,7 +131,7 @@ class Store:
         self._skew = wall_ms is not None
         self.dialect = self.url.get_backend_name()
         self._last_ms: dict[str, int] = {}
-        self._writer_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: defaultdict[str, Turn] = defaultdict(Turn)
         self.writer, self.reader = self._engines()
 
     def _engines(self) -> tuple[AsyncEngine, AsyncEngine]:
@@ -164,10 +180,9 @@ class Store:
         """
         done: set[str] = set()
         # One waits here, not in the pool: a crowd at one hospital must not take the connections of all others.
-        lock = self._writer_locks["" if self.dialect == "sqlite" else hospital_id]
+        turn = self.turn(hospital_id)
         try:
-            async with asyncio.timeout(WRITER_TIMEOUT_S):
-                await lock.acquire()
+            await turn.acquire(timeout_s=WRITER_TIMEOUT_S)
         except TimeoutError:
             raise StoreUnavailable("no turn to write in time") from None
         try:
@@ -178,10 +193,27 @@ class Store:
                     )
                 await self._tick(tx)
                 yield tx
+                await self._note_touched(tx)
         finally:
-            lock.release()
+            turn.release()
         for topic in done:
             self.bell.ring(topic)
+
+    def turn(self, hospital_id: str) -> Turn:
+        """Who may write next in this process: one at a time in a SQLite file, one per hospital on PostgreSQL."""
+        return self._turns["" if self.dialect == "sqlite" else hospital_id]
+
+    async def _note_touched(self, tx: Tx) -> None:
+        if not tx.touched:
+            return
+        await tx.upsert(
+            fragments,
+            [
+                {"hospital_id": tx.hospital_id, "date": date, "department_id": department_id, "changed": tx.seq}
+                for date, department_id in sorted(tx.touched)
+            ],
+        )
+        tx.ring(changes_topic(tx.hospital_id))
 
     @asynccontextmanager
     async def read(self, hospital_id: str = "") -> AsyncIterator[Tx]:
@@ -216,11 +248,13 @@ class Store:
         """Read the clock inside the transaction, and never let it run backwards for a hospital."""
         now = await self.now_ms(tx.conn)
         upsert = text(
-            "insert into store_clock (hospital_id, last_ms) values (:h, :now) on conflict (hospital_id) do update"
-            " set last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms"
-            " else store_clock.last_ms end returning last_ms"
+            "insert into store_clock (hospital_id, last_ms, writes) values (:h, :now, 1) on conflict (hospital_id) do update"
+            " set writes = store_clock.writes + 1,"
+            " last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms"
+            " else store_clock.last_ms end returning last_ms, writes"
         )
-        tx.now_ms = int((await tx.conn.execute(upsert, {"h": tx.hospital_id, "now": now})).scalar_one())
+        row = (await tx.conn.execute(upsert, {"h": tx.hospital_id, "now": now})).one()
+        tx.now_ms, tx.seq = int(row[0]), int(row[1])
         self._last_ms[tx.hospital_id] = tx.now_ms
 
 

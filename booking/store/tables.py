@@ -46,7 +46,27 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, server_default=text("false"))
 
 
-store_clock = Table("store_clock", metadata, _key("hospital_id"), _ms("last_ms", null=False))
+# One row per hospital, moved by every write under the hospital's lock: the clock never runs backwards, and `writes` numbers
+# what was committed in the order of the commits, so that a reader can ask for everything after a number without a gap.
+store_clock = Table(
+    "store_clock",
+    metadata,
+    _key("hospital_id"),
+    _ms("last_ms", null=False),
+    Column("writes", BigInteger, nullable=False, server_default="0"),
+)
+
+# Which hospital is worked by which sync process, and until when; `nodes` are those processes and where they can be asked.
+leases = Table(
+    "leases",
+    metadata,
+    _key("hospital_id"),
+    _str("owner"),
+    _ms("until_ms", null=False),
+    _str("his_status", default="up"),
+)
+
+nodes = Table("nodes", metadata, _key("id"), _str("address"), _ms("until_ms", null=False), _ms("started_ms", null=False))
 
 api_keys = Table(
     "api_keys",
@@ -101,14 +121,30 @@ schedules = Table(
     Column("fee_fen", BigInteger, nullable=True),
     _str("status"),
     _ms("opens_at_ms"),
+    Column("quota", Integer, nullable=True),
+    Column("taken", Integer, nullable=False, server_default="0"),
     _str("location", null=True),
     _str("his_refs", default="{}"),
     _ms("stopped_ms"),
     _ms("seen_ms", null=False),
     CheckConstraint("status in ('open', 'stopped')", name="status"),
     CheckConstraint("fee_fen is null or fee_fen >= 0", name="fee"),
+    CheckConstraint("taken >= 0", name="taken"),
     Index(None, "hospital_id", "date", "department_id"),
     Index(None, "hospital_id", "his_id", "date"),
+    Index("ix_schedules_opens", "hospital_id", "opens_at_ms", sqlite_where=text("opens_at_ms is not null"),
+          postgresql_where=text("opens_at_ms is not null")),
+)  # fmt: skip
+
+# The parts of the catalogue that readers keep ready-made: a department's day, and the write that changed it last.
+fragments = Table(
+    "fragments",
+    metadata,
+    _key("hospital_id"),
+    _key("date"),
+    _his_key("department_id"),
+    Column("changed", BigInteger, nullable=False),
+    Index(None, "hospital_id", "changed"),
 )
 
 slots = Table(
@@ -230,7 +266,10 @@ bookings = Table(
           postgresql_where=text("state = 'held'")),
     Index(None, "hospital_id", "patient_id"),
     Index(None, "hospital_id", "schedule_id"),
-    Index(None, "hospital_id", "his_id"),
+    Index("ix_bookings_his_id", "hospital_id", "his_id", sqlite_where=text("his_id is not null"),
+          postgresql_where=text("his_id is not null")),
+    Index("ix_bookings_attention", "hospital_id", "id", sqlite_where=text("needs_attention"),
+          postgresql_where=text("needs_attention")),
 )  # fmt: skip
 
 payments = Table(
@@ -360,7 +399,8 @@ outbox = Table(
     Index("ux_outbox_open_line", "hospital_id", "line", unique=True,
           sqlite_where=text("status in ('queued','sent','unknown','dead')"),
           postgresql_where=text("status in ('queued','sent','unknown','dead')")),
-    Index("ix_outbox_due", "hospital_id", "due_ms", sqlite_where=text("status in ('queued','sent','unknown')"),
+    # In the order in which they are served, so that the first few are found without sorting a release's whole queue.
+    Index("ix_outbox_turn", "hospital_id", "rank", "id", sqlite_where=text("status in ('queued','sent','unknown')"),
           postgresql_where=text("status in ('queued','sent','unknown')")),
 )  # fmt: skip
 
@@ -374,7 +414,7 @@ idempotency_keys = Table(
     Column("status", Integer, nullable=False),
     Column("sealed_body", LargeBinary, nullable=False),
     _ms("created_ms", null=False),
-    Index(None, "created_ms"),
+    Index(None, "hospital_id", "created_ms"),
 )
 
 events = Table(
@@ -388,6 +428,7 @@ events = Table(
     _str("payload"),
     _ms("created_ms", null=False),
     Index("ux_events_seq", "seq", unique=True),
+    Index("ix_events_unnumbered", "id", sqlite_where=text("seq is null"), postgresql_where=text("seq is null")),
     Index(None, "client_id", "seq"),
 )
 

@@ -13,6 +13,7 @@ message_clock = Table(
     metadata,
     Column("hospital_id", String(64), primary_key=True),
     Column("last_ms", BigInteger, nullable=False),
+    Column("writes", BigInteger, nullable=False, server_default="0"),
 )
 
 messages = Table(

@@ -103,6 +103,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
     op.create_index(
+        "ix_bookings_attention",
+        "bookings",
+        ["hospital_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("needs_attention"),
+        postgresql_where=sa.text("needs_attention"),
+    )
+    op.create_index(
         "ix_bookings_due",
         "bookings",
         ["hospital_id", "expires_at_ms"],
@@ -110,7 +118,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'held'"),
         postgresql_where=sa.text("state = 'held'"),
     )
-    op.create_index(op.f("ix_bookings_hospital_id_his_id"), "bookings", ["hospital_id", "his_id"], unique=False)
+    op.create_index(
+        "ix_bookings_his_id",
+        "bookings",
+        ["hospital_id", "his_id"],
+        unique=False,
+        sqlite_where=sa.text("his_id is not null"),
+        postgresql_where=sa.text("his_id is not null"),
+    )
     op.create_index(op.f("ix_bookings_hospital_id_patient_id"), "bookings", ["hospital_id", "patient_id"], unique=False)
     op.create_index(
         op.f("ix_bookings_hospital_id_schedule_id"), "bookings", ["hospital_id", "schedule_id"], unique=False
@@ -154,7 +169,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_events_client_id_seq"), "events", ["client_id", "seq"], unique=False)
+    op.create_index(
+        "ix_events_unnumbered",
+        "events",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("seq is null"),
+        postgresql_where=sa.text("seq is null"),
+    )
     op.create_index("ux_events_seq", "events", ["seq"], unique=True)
+    op.create_table(
+        "fragments",
+        sa.Column("hospital_id", sa.String(length=64), nullable=False),
+        sa.Column("date", sa.String(length=64), nullable=False),
+        sa.Column("department_id", sa.Text(), nullable=False),
+        sa.Column("changed", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("hospital_id", "date", "department_id"),
+    )
+    op.create_index(op.f("ix_fragments_hospital_id_changed"), "fragments", ["hospital_id", "changed"], unique=False)
     op.create_table(
         "idempotency_keys",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
@@ -166,7 +198,20 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("hospital_id", "client_id", "key"),
     )
-    op.create_index(op.f("ix_idempotency_keys_created_ms"), "idempotency_keys", ["created_ms"], unique=False)
+    op.create_index(
+        op.f("ix_idempotency_keys_hospital_id_created_ms"),
+        "idempotency_keys",
+        ["hospital_id", "created_ms"],
+        unique=False,
+    )
+    op.create_table(
+        "leases",
+        sa.Column("hospital_id", sa.String(length=64), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("until_ms", sa.BigInteger(), nullable=False),
+        sa.Column("his_status", sa.Text(), server_default="up", nullable=False),
+        sa.PrimaryKeyConstraint("hospital_id"),
+    )
     op.create_table(
         "merchant_lines",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
@@ -179,6 +224,14 @@ def upgrade() -> None:
         sa.Column("amount_fen", sa.BigInteger(), nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("hospital_id", "date", "revision", "line"),
+    )
+    op.create_table(
+        "nodes",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("until_ms", sa.BigInteger(), nullable=False),
+        sa.Column("started_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
         "outbox",
@@ -206,9 +259,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
     op.create_index(
-        "ix_outbox_due",
+        "ix_outbox_turn",
         "outbox",
-        ["hospital_id", "due_ms"],
+        ["hospital_id", "rank", "id"],
         unique=False,
         sqlite_where=sa.text("status in ('queued','sent','unknown')"),
         postgresql_where=sa.text("status in ('queued','sent','unknown')"),
@@ -384,12 +437,15 @@ def upgrade() -> None:
         sa.Column("fee_fen", sa.BigInteger(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("opens_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("quota", sa.Integer(), nullable=True),
+        sa.Column("taken", sa.Integer(), server_default="0", nullable=False),
         sa.Column("location", sa.Text(), nullable=True),
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
         sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("seen_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("status in ('open', 'stopped')", name=op.f("ck_schedules_status")),
         sa.CheckConstraint("fee_fen is null or fee_fen >= 0", name=op.f("ck_schedules_fee")),
+        sa.CheckConstraint("taken >= 0", name=op.f("ck_schedules_taken")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
     op.create_index(
@@ -400,6 +456,14 @@ def upgrade() -> None:
     )
     op.create_index(
         op.f("ix_schedules_hospital_id_his_id_date"), "schedules", ["hospital_id", "his_id", "date"], unique=False
+    )
+    op.create_index(
+        "ix_schedules_opens",
+        "schedules",
+        ["hospital_id", "opens_at_ms"],
+        unique=False,
+        sqlite_where=sa.text("opens_at_ms is not null"),
+        postgresql_where=sa.text("opens_at_ms is not null"),
     )
     op.create_table(
         "slots",
@@ -427,6 +491,7 @@ def upgrade() -> None:
         "store_clock",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
         sa.Column("last_ms", sa.BigInteger(), nullable=False),
+        sa.Column("writes", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("hospital_id"),
     )
     op.create_table(

@@ -45,5 +45,6 @@ def upgrade() -> None:
         "store_clock",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
         sa.Column("last_ms", sa.BigInteger(), nullable=False),
+        sa.Column("writes", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("hospital_id"),
     )
