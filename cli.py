@@ -16,8 +16,6 @@ from booking.api.auth import SCOPES, new_api_key
 from booking.conversion import SettingsError
 from booking.keys import SCOPE, add_key, list_keys, revoke_key
 from booking.secrets import new_data_key, new_digest_key
-from booking.store.engine import SchemaMismatch, StoreUnavailable
-from mappings.profile import ProfileError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Booking middleware between hospitals and portals.")
 keys = typer.Typer(no_args_is_help=True, help="API keys of portals.")
@@ -223,7 +221,7 @@ def main() -> None:
     """The entry point: errors that a person can mend are one line each, not a traceback."""
     try:
         app()
-    except (SettingsError, ProfileError, SchemaMismatch, StoreUnavailable, service.StartError) as e:
+    except service.STOPS_THE_START as e:
         err.print(str(e), markup=False, soft_wrap=True)
         sys.exit(2)
 

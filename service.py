@@ -11,132 +11,216 @@ import contextlib
 import gc
 import importlib
 import importlib.metadata
-import signal
+import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
+from typing import Any, Protocol
 
+import msgspec
 from aiohttp import web
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from booking.api.application import ApiOptions, build_app
+from booking.api.application import ApiOptions, build_server
 from booking.api.auth import Authenticator
-from booking.api.context import Context, translate
+from booking.api.context import translate
 from booking.api.documentation import documentation_routes
+from booking.api.limits import allow_connections
+from booking.api.parts import ApiParts
 from booking.api.routes import api_routes
-from booking.commands import wake_topic
+from booking.api.server import ConnectionLimits
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
-from booking.news import NUMBERED
+from booking.ports import LiveHis
 from booking.secrets import read_keys, read_store_password
-from booking.settings import Hospital, ReserveBy, Settings, load_settings, parse_listen
+from booking.settings import (
+    Hospital,
+    Listen,
+    ReserveBy,
+    Settings,
+    load_settings,
+    parse_listen,
+    read_settings_text,
+    settings_of_text,
+)
 from booking.store.crypto import Vault
 from booking.store.engine import SchemaMismatch, Store, StoreUnavailable
+from booking.store.ids import new_id
 from booking.store.migrate import SCRIPTS, migrate
+from booking.store.relay import Relay
 from connectors.config import HospitalContext
 from connectors.port import Connector, Verb
 from mappings.profile import ProfileError
 from monitoring.admin import build_admin_app
+from monitoring.child import Orders, read_orders, report_ready, watch_parent
 from monitoring.health import Health
-from monitoring.logs import configure_logging, get_logger
+from monitoring.listener import CannotListen, Listener, bind, shown
+from monitoring.logs import configure_logging, get_logger, tell_role
+from monitoring.metrics import forget_hospital
+from monitoring.parent import Parent, PlanRefused, on_signals
+from monitoring.supervisor import ChildFailed, ChildSpec
+from scheduler_sync.ask import StoreClock
+from scheduler_sync.desk import Desk
 from scheduler_sync.gateway import HospitalLink
-from scheduler_sync.inbox import Inbox
+from scheduler_sync.keeper import LeaseKeeper, Tenant
+from scheduler_sync.leases import GLOBAL, Fence, Node
 from scheduler_sync.live import LiveReads
 from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
 from scheduler_sync.messages.store import VERSION_TABLE
-from scheduler_sync.outbox import OutboxWorker
-from scheduler_sync.pull import Puller
-from scheduler_sync.sweeps import MEASURE_EVERY_S, NEWS_EVERY_S, repeat, sweeps
-from scheduler_sync.webhooks import WebhookSender
+from scheduler_sync.owners import AskedReads, LeaseBoard, Offer, offer_of
+from scheduler_sync.runtime import GlobalRuntime, HospitalRuntime
 
 log = get_logger("service")
 
 PROTOCOLS = ("hl7v2", "fhir", "soap")
+STOPS_THE_START = (
+    SettingsError, ProfileError, SchemaMismatch, StoreUnavailable, CannotListen, PlanRefused, ChildFailed,
+)  # fmt: skip
+"""What a person can mend: each says how, in one line."""
+MOST_WORKERS = 8  # that `workers` is by itself: more processors than that are usually shared with others
+KILL_MARGIN_S = 10.0  # beside `drain_s`, for connections to HIS and store to be closed
 _ONE = text("select 1")
-BACKLOG = 4096  # connections that may wait to be accepted when a crowd arrives at once; aiohttp's own default is 128
+_VERBS = {v.value for v in Verb}
 
 
-class StartError(Exception):
-    """The service cannot start; the text says why and what to do."""
+class Role(StrEnum):
+    """What a child of the parent does."""
+
+    API = "api"
+    SYNC = "sync"
+
+
+class Part(Protocol):
+    """Something that runs between `start` and `close`. `close` may follow a `start` that failed."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Side:
+    """Parts that start in order and end side by side."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+
+    async def start(self) -> None:
+        for part in self._parts:
+            await part.start()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(part.close() for part in self._parts))
 
 
 class Service:
-    """One process that does everything. `start`, then `stop`; `run` does both around a signal."""
+    """One process: everything, or the part of it that its parent has ordered. `run` serves until a signal."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, orders: Orders | None = None) -> None:
         self.settings = settings
         self.health = Health()
-        self.addresses: dict[str, tuple[str, int]] = {}
-        self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._reads: list[asyncio.Task[None]] = []
-        self._runners: list[web.AppRunner] = []
-        self._workers: list[OutboxWorker] = []
         self.links: dict[str, HospitalLink] = {}
-        vault = check_secrets(settings)
+        """Of the hospitals that are worked in this process now."""
+        self._orders = orders
+        self._started: list[Part] = []
+        self._listeners: dict[str, Listener] = {}
         password = read_store_password(settings)
-        self.store = Store(_with_password(settings.store.url, password), vault)
-        self.messages = Store(_with_password(settings.store.messages_url, password), vault)
-        self._webhooks = WebhookSender(self.store)
+        vault, connections = check_secrets(settings), settings.store.connections
+        self.store = Store(_with_password(settings.store.url, password), vault, connections=connections)
+        self.messages = Store(_with_password(settings.store.messages_url, password), vault, connections=connections)
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where the listeners of this process are."""
+        return {name: listener.address for name, listener in self._listeners.items()}
 
     async def start(self) -> None:
-        """Migrate, connect, listen. Raises StartError; what was opened before is closed again."""
+        """Connect, listen. Raises CannotListen and others; what was opened before is closed again."""
         try:
-            await self._start()
+            if self._orders is None:
+                await migrate_stores(self.settings)
+            for part in self._parts():
+                self._started.append(part)
+                await part.start()
         except BaseException:
             await self.stop()
             raise
 
-    async def _start(self) -> None:
-        await migrate_stores(self.settings)
-        hospitals = self.settings.hospitals
-        for hospital in hospitals.values():
-            self.links[hospital.id] = HospitalLink(hospital, build_connectors(self.settings, hospital))
-        await self._listen("api", self._api(hospitals), self.settings.service.listen)
-        await self._listen("admin", build_admin_app(self.health), self.settings.service.admin_listen)
+    async def stop(self) -> None:
+        """Drain: no new connections, requests in flight finish, commands in flight get their time, the rest stays stored."""
+        self.health.start_leaving()
+        for part in reversed(self._started):
+            await part.close()
+        await self.store.close()
+        await self.messages.close()
+        log.info("stopped")
+
+    # --- what runs here -------------------------------------------------------------------------------------------
+
+    def _parts(self) -> Iterator[Part]:
+        """What this process is made of, in the order of its start. They end in the opposite order."""
         self.health.register("store", lambda: _store_check(self.store))
+        role = None if self._orders is None else self._orders.role
+        yield self._admin()
+        match role:
+            case Role.API:
+                yield from self._api_alone()
+            case Role.SYNC:
+                yield from self._sync_alone()
+            case _:
+                yield from self._everything()
+
+    def _admin(self) -> Listener:
+        runner, listen = (
+            web.AppRunner(build_admin_app(self.health), access_log=None),
+            self.settings.service.admin_listen,
+        )
+        if self._orders is None:
+            return self._listener("admin", runner, parse_listen(listen), "service.admin_listen")
+        return self._listener("metrics", runner, Listen(parse_listen(listen).host, 0), "service.admin_listen")
+
+    def _everything(self) -> Iterator[Part]:
         self.health.register("messages", lambda: _store_check(self.messages))
-        for hospital in hospitals.values():
-            await self._start_hospital(hospital)
-        for work in sweeps(
-            self.store,
-            self.messages,
-            list(hospitals.values()),
-            self._stopping,
-            keep_messages_days=self.settings.store.keep_messages_days,
-        ):
-            self._spawn(work, "sweep")
-        bell = self.store.bell
-        send = repeat(self._stopping, NEWS_EVERY_S, self._webhooks.send_due, name="webhooks", bell=bell, topic=NUMBERED)
-        self._spawn(send, "webhooks")
+        yield Side([*(_Worked(self._runtime(h)) for h in self.settings.hospitals.values()), _Worked(self._global())])
+        yield from self._api(LiveReads(self.links))
 
-    async def _start_hospital(self, hospital: Hospital) -> None:
-        link = self.links[hospital.id]
-        inbox = Inbox(self.store, self.messages, hospital)
-        await inbox.heal()
-        for name, connector in link.connectors.items():
-            await connector.start()
-            try:
-                await connector.serve(inbox.handle)
-            except OSError as e:
-                raise StartError(f"hospital {hospital.id}, connector {name}: cannot listen: {e.strerror}") from e
-        worker = OutboxWorker(self.store, hospital, link)
-        self._workers.append(worker)
-        self._spawn(worker.run(self._stopping), f"outbox {hospital.id}")
-        pull = self._spawn(Puller(self.store, hospital, link).run(self._stopping), f"pull {hospital.id}")
-        self._reads.append(pull)
-        for measure in (worker.measure, inbox.measure):
-            self._spawn(
-                repeat(self._stopping, MEASURE_EVERY_S, measure, name="measure", hospital_id=hospital.id), "measure"
-            )
+    def _api_alone(self) -> Iterator[Part]:
+        clock = StoreClock()
+        board = LeaseBoard(self.store, clock)
+        asked = AskedReads(self.store, board, clock, {h.id: self._offer(h) for h in self.settings.hospitals.values()})
+        yield from (Relay(self.store), board, asked)
+        yield from self._api(asked)
 
-    def _api(self, hospitals: Mapping[str, Hospital]) -> web.Application:
-        service = self.settings.service
-        context = Context(self.store, hospitals, LiveReads(self.links), lambda: self.health.draining)
-        routes = api_routes(context)
-        return build_app(
+    def _sync_alone(self) -> Iterator[Part]:
+        self.health.register("messages", lambda: _store_check(self.messages))
+        clock, node_id = StoreClock(), new_id()
+        yield Relay(self.store)
+        desk = Desk(self.store.vault, clock, node_id, LiveReads(self.links))
+        listener = self._listener(
+            "internal",
+            web.AppRunner(desk.application(), access_log=None, shutdown_timeout=self.settings.service.drain_s),
+            parse_listen(self.settings.service.internal_listen),
+            "service.internal_listen",
+        )
+        yield listener
+        makers: dict[str, Callable[[Fence], Tenant]] = {
+            h.id: lambda fence, h=h: self._runtime(h, fence)  # type: ignore[misc]
+            for h in self.settings.hospitals.values()
+        }
+        makers[GLOBAL] = lambda _: self._global()
+        keeper = LeaseKeeper(self.store, Node(node_id, shown(listener.address)), makers, clock=clock)
+        self.health.register("leases", keeper.check)
+        yield keeper
+
+    def _api(self, live: LiveHis) -> Iterator[Part]:
+        """The booking API and what it needs, whoever answers its live reads."""
+        service, hospitals = self.settings.service, self.settings.hospitals
+        parts = ApiParts(self.store, hospitals, live, service, lambda: self.health.leaving)
+        yield parts
+        routes = api_routes(parts.context)
+        server = build_server(
             [*routes, *documentation_routes(routes, version=program_version())],
             authenticator=Authenticator(StoredKeys(self.store), ttl_s=service.key_cache_s),
             hospital_known=hospitals.__contains__,
@@ -150,94 +234,177 @@ class Service:
                 client_burst=service.client_burst,
                 access_log=service.access_log.value,
                 slow_request_s=service.slow_request_s,
+                connections=ConnectionLimits(
+                    keepalive_s=service.keepalive_s,
+                    head_timeout_s=service.head_timeout_s,
+                    max_connections=allow_connections(service.max_connections),
+                ),
             ),
         )
+        listen = parse_listen(service.listen)
+        self._listeners["api"] = listener = Listener(
+            "api",
+            web.ServerRunner(server, shutdown_timeout=service.drain_s),
+            listen.host,
+            listen.port,
+            setting="service.listen",
+            backlog=service.backlog,
+            health=self.health,
+            inherited=() if self._orders is None else tuple(self._orders.listening.values()),
+        )
+        yield listener
 
-    async def _listen(self, name: str, app: web.Application, address: str) -> None:
-        listen = parse_listen(address)
-        runner = web.AppRunner(app, shutdown_timeout=self.settings.service.drain_s, access_log=None)
-        await runner.setup()
-        self._runners.append(runner)
-        try:
-            await web.TCPSite(runner, listen.host, listen.port, backlog=BACKLOG).start()
-        except OSError as e:
-            setting = "service.listen" if name == "api" else "service.admin_listen"
-            raise StartError(
-                f"cannot listen on {listen}: {e.strerror or e}. Stop the other program or set {setting}."
-            ) from e
-        host, port = runner.addresses[0][:2]
-        self.addresses[name] = (host, port)
-        log.info("listening", listener=name, on=f"{host}:{port}")
+    def _listener(self, name: str, runner: web.BaseRunner, listen: Listen, setting: str) -> Listener:
+        self._listeners[name] = Listener(
+            name, runner, listen.host, listen.port, setting=setting, backlog=self.settings.service.backlog
+        )
+        return self._listeners[name]
 
-    def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        if not isinstance(task, asyncio.Task):
-            raise TypeError(f"{name} is not a coroutine")
-        task.set_name(name)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-        return task
+    def _runtime(self, hospital: Hospital, fence: Fence | None = None) -> HospitalRuntime:
+        return HospitalRuntime(
+            self.store,
+            self.messages,
+            hospital,
+            build_connectors(self.settings, hospital),
+            drain_s=self.settings.service.drain_s,
+            on_failure=self._note_failure,
+            fence=fence,
+            running=self.links,
+        )
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A background task must not end before we stop; one that fails makes the process unready, and says so."""
-        if task.cancelled() or self._stopping.is_set() or task.exception() is None:
-            return
-        log.critical("background_task_failed", task=task.get_name(), exc_info=task.exception())
-        name = task.get_name()
+    def _global(self) -> GlobalRuntime:
+        return GlobalRuntime(
+            self.store,
+            self.messages,
+            list(self.settings.hospitals.values()),
+            keep_messages_days=self.settings.store.keep_messages_days,
+            drain_s=self.settings.service.drain_s,
+            on_failure=self._note_failure,
+        )
+
+    def _offer(self, hospital: Hospital) -> Offer:
+        link = HospitalLink(hospital, build_connectors(self.settings, hospital))
+        forget_hospital(hospital.id)  # the link is only asked what it could do: it has no connections to tell of
+        return offer_of(link)
+
+    def _note_failure(self, name: str, _: BaseException) -> None:
+        """A background task must not end before we stop: one that fails makes the process unready, and says so."""
 
         async def check() -> str | None:
             return "failed, see the log; restart this process"
 
         self.health.register(name, check)
 
-    async def stop(self) -> None:
-        """Drain: no new connections, requests in flight finish, commands in flight get their time, the rest stays stored."""
-        self.health.start_draining()
-        for runner in self._runners:
-            for site in list(runner.sites):
-                await site.stop()
-        for runner in self._runners:
-            await runner.cleanup()
-        self._stopping.set()
-        for hospital_id in self.settings.hospitals:
-            self.store.bell.ring(wake_topic(hospital_id))
-        for task in self._reads:
-            task.cancel()  # a fetch that is cut off changes nothing
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self.settings.service.drain_s)
-        for worker in self._workers:
-            await worker.stop_waiting()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in self.links.values():
-            for connector in link.connectors.values():
-                await connector.close()
-        await self._webhooks.close()
-        await self.store.close()
-        await self.messages.close()
-        log.info("stopped")
+    # --- from start to end ----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, drain."""
+        """Start, serve until SIGTERM, SIGINT or the end of the parent, drain."""
         done = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on the loop
-                loop.add_signal_handler(number, done.set)
+        on_signals(done=done.set, again=self._hang_up)
+        if self._orders is not None:
+            watch_parent(done.set)
         await self.start()
         # What start-up made lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        log.info("ready", hospitals=sorted(self.settings.hospitals))
+        if self._orders is None:
+            log.info("ready", hospitals=sorted(self.settings.hospitals))
+        else:
+            report_ready(shown(self.addresses["metrics"]))
         await done.wait()
         log.info("draining")
         await self.stop()
 
+    def _hang_up(self) -> None:
+        if self._orders is None:
+            log.warning(
+                "reload_refused", reason="one process does everything: a change of the settings takes a restart"
+            )
+
+
+class _Worked:
+    """What a lease would start and stop, without a lease: there is no other process."""
+
+    def __init__(self, tenant: HospitalRuntime | GlobalRuntime) -> None:
+        self._tenant = tenant
+
+    async def start(self) -> None:
+        await self._tenant.start()
+
+    async def close(self) -> None:
+        await self._tenant.stop(drain=True)
+
+
+class Crew:
+    """The processes that share a PostgreSQL store, as the settings want them: the plan of `monitoring.parent`."""
+
+    def __init__(self, config: Path) -> None:
+        """Raises SettingsError, ProfileError."""
+        self._config = config
+        self.settings, self._text = self._read()
+        self._next = self.settings
+
+    def _read(self) -> tuple[Settings, str]:
+        text = read_settings_text(self._config)
+        settings = settings_of_text(text, self._config, verbs=_VERBS)
+        check_secrets(settings)
+        for hospital in settings.hospitals.values():
+            build_connectors(settings, hospital)
+        return settings, text
+
+    def children(self, listening: dict[str, int]) -> Sequence[ChildSpec]:
+        """From the file as it is now. Raises PlanRefused."""
+        try:
+            self._next, text = self._read()
+        except (SettingsError, ProfileError) as e:
+            raise PlanRefused(str(e)) from e
+        self._must_stay()
+        ordered = msgspec.json.encode({"config": str(self._config), "text": text}).decode()
+        orders = [Orders(role=Role.SYNC, worker=0, text=ordered)] if self._next.service.sync else []
+        for number in range(workers_of(self._next)):
+            orders.append(Orders(role=Role.API, worker=number + 1, listening=listening, text=ordered))
+        return [self._child(order) for order in orders]
+
+    def kept(self) -> None:
+        self.settings = self._next
+
+    def _must_stay(self) -> None:
+        """What the parent itself has opened cannot change under it. Raises PlanRefused."""
+        was, new = self.settings, self._next
+        for name, before, after in (
+            ("service.listen", was.service.listen, new.service.listen),
+            ("service.admin_listen", was.service.admin_listen, new.service.admin_listen),
+            ("store.url", was.store.url, new.store.url),
+            ("store.messages_url", was.store.messages_url, new.store.messages_url),
+        ):
+            if before != after:
+                raise PlanRefused(f"{name} has changed, and that takes a restart. Nothing was changed.")
+
+    def _child(self, orders: Orders) -> ChildSpec:
+        command = sys.executable, str(Path(__file__).resolve()), "--role", orders.role, "--worker", str(orders.worker)
+        return ChildSpec(command=command, orders=orders, kill_after_s=self._next.service.drain_s + KILL_MARGIN_S)
+
+    async def run(self) -> None:
+        """Be the parent until told to end. Raises CannotListen, PlanRefused, ChildFailed."""
+        service = self.settings.service
+        listen, admin = parse_listen(service.listen), parse_listen(service.admin_listen)
+        await migrate_stores(self.settings)
+        parent = Parent(
+            self,
+            bind(listen.host, listen.port, setting="service.listen", backlog=service.backlog),
+            admin_host=admin.host,
+            admin_port=admin.port,
+            admin_setting="service.admin_listen",
+            backlog=service.backlog,
+        )
+        await parent.run()
+
 
 def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connector]:
     """The connectors of one hospital, from its tables. Raises SettingsError, ProfileError."""
-    facts = HospitalContext(id=hospital.id, zone=hospital.zone, currency=hospital.currency)
+    facts = HospitalContext(
+        id=hospital.id, zone=hospital.zone, currency=hospital.currency, clock_warn_s=hospital.clock_warn_s
+    )
     profiles_dir = None if settings.profiles_dir is None else Path(settings.profiles_dir)
     built: dict[str, Connector] = {}
     for name, table in hospital.connector.items():
@@ -310,38 +477,76 @@ def program_version() -> str:
 
 def read_settings(config: str | Path) -> Settings:
     """The settings file, checked with the verbs of the port. Raises SettingsError."""
-    return load_settings(config, verbs={v.value for v in Verb})
+    return load_settings(config, verbs=_VERBS)
+
+
+def is_single(settings: Settings) -> bool:
+    """Whether one process does everything: SQLite has one writer, and Windows hands no sockets on."""
+    return make_url(settings.store.url).get_backend_name() == "sqlite" or sys.platform == "win32"
+
+
+def workers_of(settings: Settings) -> int:
+    """API processes of this node."""
+    return settings.service.workers or min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def serve(config: str | Path) -> int:
     """Run the service until it is told to stop; the exit code."""
-    try:
-        settings = read_settings(config)
+    path = Path(config)
+
+    def prepare() -> Coroutine[Any, Any, None]:
+        settings = read_settings(path)
         configure_logging(settings.service.log_level)
-        _run(settings)
-    except (SettingsError, ProfileError, SchemaMismatch, StoreUnavailable, StartError) as e:
+        if is_single(settings):
+            return Service(settings).run()
+        tell_role("parent")
+        return Crew(path).run()
+
+    return _run(prepare)
+
+
+def _serve_orders() -> int:
+    """A child of `serve`: run what the parent has ordered."""
+    orders = read_orders()
+
+    def prepare() -> Coroutine[Any, Any, None]:
+        told = msgspec.json.decode(orders.text, type=dict[str, str])
+        settings = settings_of_text(told["text"], Path(told["config"]), verbs=_VERBS)
+        configure_logging(settings.service.log_level)
+        tell_role(orders.role, orders.worker)
+        return Service(settings, orders).run()
+
+    return _run(prepare)
+
+
+def _run(prepare: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    try:
+        work = prepare()
+        if sys.platform == "win32":
+            asyncio.run(work)
+        else:
+            import uvloop
+
+            uvloop.run(work)
+    except STOPS_THE_START as e:
         print(e, file=sys.stderr)  # noqa: T201  # the start's own errors are for the terminal
         return 2
     return 0
 
 
-def _run(settings: Settings) -> None:
-    async def main() -> None:
-        await Service(settings).run()
-
-    if sys.platform == "win32":
-        asyncio.run(main())
-    else:
-        import uvloop
-
-        uvloop.run(main())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python service.py --config hisbridge.toml`."""
     parser = argparse.ArgumentParser(prog="service.py", description="Run hisbridge.")
-    parser.add_argument("--config", required=True, type=Path, help="the settings file (TOML)")
-    return serve(parser.parse_args(arguments).config)
+    parser.add_argument("--config", type=Path, help="the settings file (TOML)")
+    # A child's, so that it is known in a list of processes; its settings come over stdin.
+    parser.add_argument("--role", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.role is not None:
+        return _serve_orders()
+    if given.config is None:
+        parser.error("the following arguments are required: --config")
+    return serve(given.config)
 
 
 if __name__ == "__main__":

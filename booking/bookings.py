@@ -7,14 +7,18 @@ from sqlalchemy import select
 
 from booking.commands import close_flying
 from booking.errors import Refusal
+from booking.late_money import can_be_taken_up
 from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
 from booking.money import PaymentRow, find_payment, kept_payment, record_payment, set_settlement
 from booking.moves import apply, load_booking, note_command, save_booking
 from booking.records import Booking, booking_from_row
 from booking.settings import Hospital
+from booking.store.budget import Budget
 from booking.store.engine import Tx
 from booking.store.tables import bookings
 from mappings.canonical import HisRefs, Payment, Registration, RegistrationStatus
+
+MOST_IN_A_TURN = 50  # rows read at once by what goes on over many transactions
 
 
 async def own_booking(tx: Tx, client_id: str, booking_id: str) -> Booking:
@@ -77,7 +81,7 @@ def why_unusable(booking: Booking, payment: Payment, kept: PaymentRow | None, no
 
 
 async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Payment) -> PaymentRow:
-    """Record money for a booking; the same report again gives the same row.
+    """Record money for a booking; the same report again gives the same row. What comes late buys the seat if it still can.
 
     Raises Refusal(payment_conflict) when this channel and trade number have paid for something else or another amount.
     """
@@ -89,11 +93,16 @@ async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Pay
             )
         return known
     unusable = why_unusable(booking, payment, await kept_payment(tx, booking_id=booking.id), tx.now_ms)
+    if unusable in ("too_late", "booking_expired") and await can_be_taken_up(tx, hospital, booking):
+        unusable = None
     row = await record_payment(tx, payment, client_id=booking.client_id, booking_id=booking.id, unusable=unusable)
-    if unusable is None:
-        await apply(tx, hospital, booking, Event.MONEY_USABLE)
-    else:
+    if unusable is not None:
         await save_booking(tx, booking)
+    elif booking.state == State.EXPIRED:
+        booking.reason = None
+        await apply(tx, hospital, booking, Event.LATE_MONEY_USABLE)
+    else:
+        await apply(tx, hospital, booking, Event.MONEY_USABLE)
     return row
 
 
@@ -117,15 +126,18 @@ def _why_expired(booking: Booking) -> str:
     return "not_paid_in_time" if booking.his_state == HisState.LOCKED else "not_locked_in_time"
 
 
-async def expire_due(tx: Tx, hospital: Hospital, *, limit: int = 50) -> int:
-    """Expire holds that nobody paid in time, by the store's clock; returns how many. Those with money are left alone."""
+async def expire_due(tx: Tx, hospital: Hospital, *, budget: Budget | None = None) -> int:
+    """Expire holds that nobody paid in time, by the store's clock; returns how many. Those with money are left alone.
+
+    What is left when the `budget` is spent is for another transaction.
+    """
     rows = await tx.all(
         select(bookings)
         .where(
             bookings.c.hospital_id == tx.hospital_id, bookings.c.state == "held", bookings.c.expires_at_ms <= tx.now_ms
         )
         .order_by(bookings.c.expires_at_ms)
-        .limit(limit)
+        .limit(MOST_IN_A_TURN)
     )
     expired = 0
     for row in rows:
@@ -134,9 +146,11 @@ async def expire_due(tx: Tx, hospital: Hospital, *, limit: int = 50) -> int:
             # Money keeps a hold alive: its registration is under way or waits for the lock.
             booking.expires_at_ms = None
             await save_booking(tx, booking)
-            continue
-        await apply(tx, hospital, booking, Event.EXPIRED, reason=_why_expired(booking))
-        expired += 1
+        else:
+            await apply(tx, hospital, booking, Event.EXPIRED, reason=_why_expired(booking))
+            expired += 1
+        if budget is not None and budget.spent:
+            break
     return expired
 
 
@@ -311,8 +325,12 @@ async def stop_bookings(
     order_no: str | None = None,
     released: bool,
     reason: str | None,
+    budget: Budget | None = None,
 ) -> int:
-    """停诊 for every live booking of a schedule, of some slots, or of one order; returns how many were moved."""
+    """停诊 for every live booking of a schedule, of some slots, or of one order; returns how many were moved.
+
+    With a `budget`, those who are left when it is spent are left: the same call in another transaction goes on with them.
+    """
     query = select(bookings).where(bookings.c.hospital_id == tx.hospital_id, bookings.c.live)
     if schedule_id is not None:
         query = query.where(bookings.c.schedule_id == schedule_id)
@@ -322,13 +340,18 @@ async def stop_bookings(
         query = query.where(bookings.c.order_no == order_no)
     if schedule_id is None and slot_ids is None and order_no is None:
         raise ValueError("a stop names a schedule, slots or an order")
+    if budget is not None:
+        query = query.order_by(bookings.c.id).limit(MOST_IN_A_TURN)
     event = Event.STOPPED_AND_RELEASED if released else Event.STOPPED
     moved = 0
     for row in await tx.all(query):
         booking = booking_from_row(tx, row)
-        if (event, booking.axes) in TABLE:
-            await apply(tx, hospital, booking, event, reason=reason or "schedule_stopped")
-            moved += 1
+        if (event, booking.axes) not in TABLE:
+            continue
+        await apply(tx, hospital, booking, event, reason=reason or "schedule_stopped")
+        moved += 1
+        if budget is not None and budget.spent:
+            break
     return moved
 
 

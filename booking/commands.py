@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import update
 
 from booking.store.engine import Tx
@@ -31,24 +33,30 @@ async def queue_command(
     tx: Tx, *, line: str, verb: str, subject_id: str, waits_for: str | None = None, due_ms: int | None = None
 ) -> str:
     """Queue one command of `line`. The store refuses a second open one."""
-    row_id = new_id()
-    await tx.insert(
-        outbox,
-        {
-            "hospital_id": tx.hospital_id,
-            "id": row_id,
-            "line": line,
-            "waits_for": waits_for,
-            "verb": verb,
-            "subject_id": subject_id,
-            "rank": RANKS[verb],
-            "status": "queued",
-            "due_ms": tx.now_ms if due_ms is None else due_ms,
-            "created_ms": tx.now_ms,
-            "updated_ms": tx.now_ms,
-        },
-    )
-    return row_id
+    row = new_command(tx.hospital_id, line, verb, subject_id, tx.now_ms, waits_for=waits_for)
+    if due_ms is not None:
+        row["due_ms"] = due_ms
+    await tx.insert(outbox, row)
+    return str(row["id"])
+
+
+def new_command(
+    hospital_id: str, line: str, verb: str, subject_id: str, now_ms: int, *, waits_for: str | None = None
+) -> dict[str, Any]:
+    """The row of a command that is due at once."""
+    return {
+        "hospital_id": hospital_id,
+        "id": new_id(),
+        "line": line,
+        "waits_for": waits_for,
+        "verb": verb,
+        "subject_id": subject_id,
+        "rank": RANKS[verb],
+        "status": "queued",
+        "due_ms": now_ms,
+        "created_ms": now_ms,
+        "updated_ms": now_ms,
+    }
 
 
 async def hurry(tx: Tx, line: str, rank: int) -> None:

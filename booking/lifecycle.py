@@ -59,6 +59,7 @@ class Event(StrEnum):
     RELEASE_ACCEPTED = "release_accepted"
     RELEASE_REJECTED = "release_rejected"
     MONEY_USABLE = "money_usable"
+    LATE_MONEY_USABLE = "late_money_usable"
     CANCEL_REQUESTED = "cancel_requested"
     EXPIRED = "expired"
     STOPPED = "stopped"
@@ -77,6 +78,8 @@ class Effect(StrEnum):
 
     START_PAY_WINDOW = "start_pay_window"  # pay_by from the lock's own time
     REGISTER_IF_PAID = "register_if_paid"  # money waits, or none is due: queue the registration
+    TAKE_SEAT = "take_seat"  # a seat anew, and a key that the HIS has not seen yet
+    QUEUE_LOCK = "queue_lock"
     QUEUE_REGISTER = "queue_register"
     QUEUE_UNLOCK = "queue_unlock"
     QUEUE_CANCEL = "queue_cancel"
@@ -145,6 +148,11 @@ RULES: tuple[_Rule, ...] = (
     # Money. It is always recorded; it moves the booking only where a registration can follow.
     (E.MONEY_USABLE, (S.HELD,), (H.LOCKED,), None, (_SAME, _SAME, C.REGISTER), (F.QUEUE_REGISTER,)),
     (E.MONEY_USABLE, (S.HELD,), (H.NONE,), (C.LOCK, _ANY), (_SAME, _SAME, _SAME), ()),
+    # Money after expiry, where all rules allow it (`booking.late_money`): a lock that is still ours is used, else a seat anew.
+    (E.LATE_MONEY_USABLE, (S.EXPIRED,), (H.NONE,), (C.LOCK, _ANY), (S.HELD, _SAME, _SAME), ()),
+    (E.LATE_MONEY_USABLE, (S.EXPIRED,), (H.LOCKED,), (C.UNLOCK, _QUEUED), (S.HELD, _SAME, C.REGISTER),
+     (F.DROP_COMMAND, F.QUEUE_REGISTER)),
+    (E.LATE_MONEY_USABLE, (S.EXPIRED,), (H.NONE, H.RELEASED), None, (S.HELD, H.NONE, C.LOCK), (F.TAKE_SEAT, F.QUEUE_LOCK)),
     # The registration's outcome. A refusal leaves a lock behind, which must go.
     (E.REGISTER_ACCEPTED, (S.HELD,), (H.LOCKED,), (C.REGISTER, _ANY), (S.BOOKED, H.REGISTERED, C.NONE), (F.SETTLE,)),
     (E.REGISTER_ACCEPTED, (S.CANCELLING, S.STOPPED), (H.LOCKED,), (C.REGISTER, _ANY), (_SAME, H.REGISTERED, C.CANCEL),
@@ -181,28 +189,29 @@ RULES: tuple[_Rule, ...] = (
     (E.EXPIRED, (S.HELD,), (H.NONE,), (C.LOCK, _FLYING), (S.EXPIRED, _SAME, _SAME), ()),
     (E.EXPIRED, (S.HELD,), (H.LOCKED,), None, (S.EXPIRED, _SAME, C.UNLOCK), (F.QUEUE_UNLOCK,)),
     # 停诊, where we must still cancel at the HIS.
-    (E.STOPPED, (S.HELD,), (H.NONE,), (C.LOCK, _QUEUED), (S.STOPPED, _SAME, C.NONE),
+    (E.STOPPED, (S.HELD, S.CANCELLING), (H.NONE,), (C.LOCK, _QUEUED), (S.STOPPED, _SAME, C.NONE),
      (F.DROP_COMMAND, F.SEAT_UNSENT, F.REFUND_IF_PAID)),
     (E.STOPPED, (S.HELD, S.CANCELLING), (H.NONE,), (C.LOCK, _FLYING), (S.STOPPED, _SAME, _SAME), (F.REFUND_IF_PAID,)),
     (E.STOPPED, (S.HELD,), (H.LOCKED,), None, (S.STOPPED, _SAME, C.UNLOCK), (F.QUEUE_UNLOCK, F.REFUND_IF_PAID)),
-    (E.STOPPED, (S.HELD,), (H.LOCKED,), (C.REGISTER, _QUEUED), (S.STOPPED, _SAME, C.UNLOCK),
+    (E.STOPPED, (S.HELD, S.CANCELLING), (H.LOCKED,), (C.REGISTER, _QUEUED), (S.STOPPED, _SAME, C.UNLOCK),
      (F.DROP_COMMAND, F.QUEUE_UNLOCK, F.REFUND_IF_PAID)),
     (E.STOPPED, (S.HELD, S.CANCELLING), (H.LOCKED,), (C.REGISTER, _FLYING), (S.STOPPED, _SAME, _SAME), (F.REFUND_IF_PAID,)),
-    (E.STOPPED, (S.BOOKED,), (H.REGISTERED,), None, (S.STOPPED, _SAME, C.CANCEL), (F.QUEUE_CANCEL, F.REFUND_IF_PAID)),
+    (E.STOPPED, (S.BOOKED, S.CHECKED_IN), (H.REGISTERED,), None, (S.STOPPED, _SAME, C.CANCEL),
+     (F.QUEUE_CANCEL, F.REFUND_IF_PAID)),
     (E.STOPPED, (S.CANCELLING,), (H.LOCKED,), (C.UNLOCK, _ANY), (S.STOPPED, _SAME, _SAME), (F.REFUND_IF_PAID,)),
     (E.STOPPED, (S.CANCELLING,), (H.REGISTERED,), (C.CANCEL, _ANY), (S.STOPPED, _SAME, _SAME), (F.REFUND_IF_PAID,)),
     # 停诊, where the HIS has cancelled the orders itself. What is under way is still waited for.
-    (E.STOPPED_AND_RELEASED, (S.HELD,), (H.NONE,), (C.LOCK, _QUEUED), (S.STOPPED, _SAME, C.NONE),
+    (E.STOPPED_AND_RELEASED, (S.HELD, S.CANCELLING), (H.NONE,), (C.LOCK, _QUEUED), (S.STOPPED, _SAME, C.NONE),
      (F.DROP_COMMAND, F.SEAT_UNSENT, F.REFUND_IF_PAID)),
     (E.STOPPED_AND_RELEASED, (S.HELD, S.CANCELLING), (H.NONE,), (C.LOCK, _FLYING), (S.STOPPED, _SAME, _SAME),
      (F.REFUND_IF_PAID,)),
     (E.STOPPED_AND_RELEASED, (S.HELD,), (H.LOCKED,), None, (S.STOPPED, H.RELEASED, C.NONE),
      (F.SEAT_RELEASED, F.REFUND_IF_PAID)),
-    (E.STOPPED_AND_RELEASED, (S.HELD,), (H.LOCKED,), (C.REGISTER, _QUEUED), (S.STOPPED, H.RELEASED, C.NONE),
+    (E.STOPPED_AND_RELEASED, (S.HELD, S.CANCELLING), (H.LOCKED,), (C.REGISTER, _QUEUED), (S.STOPPED, H.RELEASED, C.NONE),
      (F.DROP_COMMAND, F.SEAT_RELEASED, F.REFUND_IF_PAID)),
     (E.STOPPED_AND_RELEASED, (S.HELD, S.CANCELLING), (H.LOCKED,), (C.REGISTER, _FLYING), (S.STOPPED, _SAME, _SAME),
      (F.REFUND_IF_PAID,)),
-    (E.STOPPED_AND_RELEASED, (S.BOOKED,), (H.REGISTERED,), None, (S.STOPPED, H.RELEASED, C.NONE),
+    (E.STOPPED_AND_RELEASED, (S.BOOKED, S.CHECKED_IN), (H.REGISTERED,), None, (S.STOPPED, H.RELEASED, C.NONE),
      (F.SEAT_RELEASED, F.REFUND_IF_PAID)),
     (E.STOPPED_AND_RELEASED, (S.CANCELLING,), (H.LOCKED,), (C.UNLOCK, _ANY), (S.STOPPED, _SAME, _SAME), (F.REFUND_IF_PAID,)),
     (E.STOPPED_AND_RELEASED, (S.CANCELLING,), (H.REGISTERED,), (C.CANCEL, _ANY), (S.STOPPED, _SAME, _SAME),
@@ -272,18 +281,35 @@ def occupies(axes: Axes) -> bool:
     return axes.his_state in (HisState.LOCKED, HisState.REGISTERED) or axes.command != Command.NONE
 
 
+# Where a command may be under way, and what the HIS's last word must be then.
+COMMAND_NEEDS = {
+    Command.LOCK: HisState.NONE,
+    Command.REGISTER: HisState.LOCKED,
+    Command.UNLOCK: HisState.LOCKED,
+    Command.CANCEL: HisState.REGISTERED,
+}
+COMMAND_STATES = {
+    Command.LOCK: (State.HELD, State.CANCELLING, State.EXPIRED, State.STOPPED),
+    Command.REGISTER: (State.HELD, State.CANCELLING, State.STOPPED),
+    Command.UNLOCK: (State.CANCELLING, *_ENDED),
+    Command.CANCEL: (State.CANCELLING, *_ENDED),
+}
+VISIT_STATES = (State.BOOKED, State.CHECKED_IN, State.FULFILLED, State.NO_SHOW)
+
+
 def must_not_be(axes: Axes, payment_state: str) -> list[str]:
-    """The names of the rules that this combination breaks; [] when it may exist."""
-    broken = []
-    if (
-        axes.state in (State.BOOKED, State.CHECKED_IN, State.FULFILLED, State.NO_SHOW)
-        and axes.his_state != HisState.REGISTERED
-    ):
-        broken.append("booked_is_registered")
-    if axes.state in (State.EXPIRED, State.REJECTED) and payment_state == "due":
-        broken.append("nothing_due_when_over")
-    if axes.state == State.EXPIRED and payment_state in ("paid", "paid_at_window"):
-        broken.append("no_expiry_with_money")
-    if (axes.command == Command.NONE) != (axes.status == CommandStatus.NONE):
-        broken.append("command_status")
-    return broken
+    """The names of the rules that this combination breaks; [] when it may exist. The store's CHECKs have the same names."""
+    state, his_state, command = axes.state, axes.his_state, axes.command
+    rules = {
+        "booked_is_registered": state not in VISIT_STATES or his_state == HisState.REGISTERED,
+        "nothing_due_when_over": state not in (State.EXPIRED, State.REJECTED) or payment_state != "due",
+        "no_expiry_with_money": state != State.EXPIRED or payment_state not in ("paid", "paid_at_window"),
+        "command_status": (command == Command.NONE) == (axes.status == CommandStatus.NONE),
+        "command_needs": command == Command.NONE or COMMAND_NEEDS[command] == his_state,
+        "command_state": command == Command.NONE or state in COMMAND_STATES[command],
+        "held_waits_or_locked": state != State.HELD or his_state == HisState.LOCKED or command == Command.LOCK,
+        "cancelling_waits": state != State.CANCELLING or command != Command.NONE,
+        "rejected_was_asked": state != State.REJECTED or his_state != HisState.NONE,
+        "registered_owes_nothing": his_state != HisState.REGISTERED or payment_state != "due",
+    }
+    return [name for name, holds in rules.items() if not holds]

@@ -179,6 +179,6 @@ def payment_sum(booking: Booking, paid: list[PaymentRow], owed: list[dict[str, A
         return "paid"
     if booking.fee_fen == 0:
         return "not_required"
-    if booking.his_state == HisState.REGISTERED:
+    if booking.his_state == HisState.REGISTERED and booking.state != State.EXPIRED:  # there, it is being given back
         return "paid_at_window"
     return "void" if booking.state in _OVER else "due"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from sqlalchemy import insert, select, update
 
 from booking import seats
-from booking.commands import drop_queued, queue_command, wake_topic
+from booking.commands import RANKS, drop_queued, hurry, queue_command, wake_topic
 from booking.lifecycle import (
     LIVE_STATES,
     Axes,
@@ -16,6 +17,7 @@ from booking.lifecycle import (
     Effect,
     Event,
     HisState,
+    Move,
     State,
     move,
     must_not_be,
@@ -23,10 +25,12 @@ from booking.lifecycle import (
 )
 from booking.money import kept_payment, owe_refund, payment_sum, payments_of, refunds_of, set_settlement
 from booking.news import tell_booking
+from booking.openings import lock_verb
 from booking.records import Booking, booking_from_row, booking_to_row
-from booking.settings import Hospital
+from booking.settings import Hospital, ReserveBy
 from booking.store.engine import Tx
-from booking.store.tables import bookings, slots
+from booking.store.ids import new_order_no
+from booking.store.tables import bookings, schedules, slots
 from monitoring import metrics
 
 # A payment this close to the end of the HIS's own lock would be registered too late.
@@ -55,30 +59,63 @@ async def load_booking(tx: Tx, booking_id: str) -> Booking | None:
     return None if row is None else booking_from_row(tx, row)
 
 
-async def load_seats(tx: Tx, slot_id: str) -> tuple[seats.Seats, int]:
-    """The figures of a slot, and when the fetch that they come from had ended."""
-    row = await tx.first(
-        select(slots.c.his_left, slots.c.unreflected, slots.c.fetch_ended_ms).where(
-            slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id
-        )
+class SlotSeats(msgspec.Struct, frozen=True):
+    """The figures of a slot, the end of the fetch that they come from, and where readers keep the slot."""
+
+    figures: seats.Seats
+    fetch_ended_ms: int
+    date: str
+    department_id: str | None
+
+
+_SLOT_SEATS = select(
+    slots.c.his_left, slots.c.unreflected, slots.c.fetch_ended_ms, slots.c.date, schedules.c.department_id
+).select_from(
+    slots.outerjoin(
+        schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
     )
+)
+
+
+async def load_seats(tx: Tx, slot_id: str) -> SlotSeats:
+    """The figures of a slot. Raises LookupError."""
+    row = await tx.first(_SLOT_SEATS.where(slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id))
     if row is None:
         raise LookupError("a booking's slot is gone")
-    return seats.Seats(row["his_left"], row["unreflected"]), row["fetch_ended_ms"]
+    figures = seats.Seats(row["his_left"], row["unreflected"])
+    return SlotSeats(figures, row["fetch_ended_ms"], row["date"], row["department_id"])
 
 
-async def save_seats(tx: Tx, slot_id: str, figures: seats.Seats) -> None:
-    """Write the figures of a slot."""
+async def save_seats(tx: Tx, slot_id: str, was: SlotSeats, figures: seats.Seats) -> None:
+    """Write the figures of a slot, and tell readers if they differ."""
+    if figures == was.figures:
+        return
     await tx.run(
         update(slots)
         .where(slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id)
         .values(his_left=max(0, figures.his_left), unreflected=max(0, figures.unreflected))
+    )
+    if was.department_id is not None:
+        tx.touch(was.date, was.department_id)
+
+
+async def _count_taken(tx: Tx, schedule_id: str, change: int) -> None:
+    """Our bookings that occupy a seat of a schedule: its second counter beside the slots' own.
+
+    A change of it comes with a change of a slot's figures, so that readers are told by that one.
+    """
+    await tx.run(
+        update(schedules)
+        .where(schedules.c.hospital_id == tx.hospital_id, schedules.c.id == schedule_id)
+        .values(taken=schedules.c.taken + change)
     )
 
 
 async def insert_booking(tx: Tx, booking: Booking) -> None:
     """Store a new booking, tell its client, wake the outbox."""
     await tx.conn.execute(insert(bookings).values(booking_to_row(tx, booking)))
+    if booking.occupies:
+        await _count_taken(tx, booking.schedule_id, 1)
     await tell_booking(tx, booking)
     tx.ring(wake_topic(tx.hospital_id))
 
@@ -97,7 +134,9 @@ async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
     if booking.registration is not None and booking.registration.his_id is not None:
         booking.his_id = booking.registration.his_id
     booking.live = booking.state in LIVE_STATES
-    booking.occupies = occupies(booking.axes)
+    occupied, booking.occupies = booking.occupies, occupies(booking.axes)
+    if occupied != booking.occupies:
+        await _count_taken(tx, booking.schedule_id, booking.occupies - occupied)
     if tell:
         booking.version += 1
     booking.updated_ms = tx.now_ms
@@ -115,16 +154,25 @@ async def apply(tx: Tx, hospital: Hospital, booking: Booking, event: Event, *, r
     """Move a booking and do everything that belongs to it. Raises IllegalMove: nothing was changed."""
     step = move(event, booking.axes)
     before = booking.axes
-    booking.axes = step.to
     if reason is not None:
         booking.reason = reason
-    for effect in step.effects:
-        await _EFFECTS[effect](tx, hospital, booking)
+    await _take(tx, hospital, booking, step)
+    if hospital.reserve_by == ReserveBy.QUOTA:
+        # The seats are ours, and the HIS has not heard of this one: nobody needs to be asked to give it, or to take it back.
+        for asked, granted in ((Effect.QUEUE_UNLOCK, Event.RELEASE_ACCEPTED), (Effect.QUEUE_LOCK, Event.LOCK_ACCEPTED)):
+            if asked in step.effects:
+                await _take(tx, hospital, booking, move(granted, booking.axes))
     if before.state != booking.state or booking.state == State.HELD:
         booking.expires_at_ms = _expires_at(booking)
     if before.state != booking.state:
         metrics.bookings.labels(hospital=tx.hospital_id, state=booking.state.value).inc()
     await save_booking(tx, booking)
+
+
+async def _take(tx: Tx, hospital: Hospital, booking: Booking, step: Move) -> None:
+    booking.axes = step.to
+    for effect in step.effects:
+        await _EFFECTS[effect](tx, hospital, booking)
 
 
 async def note_command(tx: Tx, booking: Booking, status: CommandStatus) -> None:
@@ -157,27 +205,53 @@ async def _start_pay_window(tx: Tx, hospital: Hospital, booking: Booking) -> Non
 
 async def _register_if_paid(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     if booking.fee_fen == 0 or await kept_payment(tx, booking_id=booking.id) is not None:
-        await _queue(tx, booking, Command.REGISTER, "register")
+        await _queue_register(tx, hospital, booking)
+
+
+async def _take_seat(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    was = await load_seats(tx, booking.slot_id)
+    figures = seats.hold(was.figures)
+    if figures is None:
+        raise RuleBroken(f"booking {booking.id}: there is no seat to take")
+    await save_seats(tx, booking.slot_id, was, figures)
+    booking.charged = True
+    # A HIS takes a key once: it may have locked and released the old one.
+    booking.order_no = new_order_no(tx.now_ms)
+    booking.his_refs, booking.registration, booking.his_id = {}, None, None
+    booking.lock_sent_ms = booking.lock_reply_ms = booking.unlock_sent_ms = booking.pay_by_ms = None
+    booking.lock_by_ms = tx.now_ms + int(hospital.lock_wait_s * 1000)
+
+
+async def _queue_lock(tx: Tx, hospital: Hospital, booking: Booking) -> None:
+    if hospital.reserve_by != ReserveBy.QUOTA:
+        person_line = f"person:{booking.person_id}"
+        await _queue(tx, booking, Command.LOCK, lock_verb(hospital), waits_for=person_line)
 
 
 async def _queue_register(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    await _queue(tx, booking, Command.REGISTER, "register")
+    person_line = None
+    if hospital.reserve_by == ReserveBy.QUOTA:
+        # No lock has waited for the person's record at the HIS: the registration must.
+        person_line = f"person:{booking.person_id}"
+        await hurry(tx, person_line, RANKS["register"])
+    await _queue(tx, booking, Command.REGISTER, "register", waits_for=person_line)
 
 
 async def _queue_unlock(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    verb = "unlock_slot" if hospital.reserve_by == "lock" else "cancel_registration"
-    await _queue(tx, booking, Command.UNLOCK, verb)
+    if hospital.reserve_by != ReserveBy.QUOTA:
+        verb = "unlock_slot" if hospital.reserve_by == ReserveBy.LOCK else "cancel_registration"
+        await _queue(tx, booking, Command.UNLOCK, verb)
 
 
 async def _queue_cancel(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     await _queue(tx, booking, Command.CANCEL, "cancel_registration")
 
 
-async def _queue(tx: Tx, booking: Booking, command: Command, verb: str) -> None:
+async def _queue(tx: Tx, booking: Booking, command: Command, verb: str, *, waits_for: str | None = None) -> None:
     booking.axes = Axes(booking.state, booking.his_state, command, CommandStatus.QUEUED)
     if command in (Command.UNLOCK, Command.CANCEL):
         booking.unlock_sent_ms = None
-    await queue_command(tx, line=booking.line, verb=verb, subject_id=booking.id)
+    await queue_command(tx, line=booking.line, verb=verb, subject_id=booking.id, waits_for=waits_for)
     tx.ring(wake_topic(tx.hospital_id))
 
 
@@ -186,26 +260,33 @@ async def _drop_command(tx: Tx, hospital: Hospital, booking: Booking) -> None:
 
 
 async def _seat_unsent(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    figures, _ = await load_seats(tx, booking.slot_id)
-    await save_seats(tx, booking.slot_id, seats.give_back_unsent(figures, charged=booking.charged))
+    was = await load_seats(tx, booking.slot_id)
+    await save_seats(tx, booking.slot_id, was, seats.give_back_unsent(was.figures, charged=booking.charged))
     booking.charged = False
 
 
 async def _seat_refused(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    figures, _ = await load_seats(tx, booking.slot_id)
-    gone = (booking.reason or "") in SEAT_GONE
-    await save_seats(tx, booking.slot_id, seats.refused(figures, charged=booking.charged, seat_gone=gone))
+    was = await load_seats(tx, booking.slot_id)
+    gone = (booking.reason or "") in SEAT_GONE and hospital.reserve_by != ReserveBy.QUOTA
+    await save_seats(tx, booking.slot_id, was, seats.refused(was.figures, charged=booking.charged, seat_gone=gone))
     booking.charged = False
     if gone:
         tx.ring(fetch_topic(tx.hospital_id))
 
 
 async def _seat_released(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    figures, fetch_ended_ms = await load_seats(tx, booking.slot_id)
-    figures, ask = seats.released(
-        figures, charged=booking.charged, unlock_sent_ms=booking.unlock_sent_ms, fetch_ended_ms=fetch_ended_ms
-    )
-    await save_seats(tx, booking.slot_id, figures)
+    was = await load_seats(tx, booking.slot_id)
+    if hospital.reserve_by == ReserveBy.QUOTA:
+        # Only our own bookings count against our quota; the HIS's figure says nothing about them.
+        figures, ask = seats.give_back_unsent(was.figures, charged=booking.charged), False
+    else:
+        figures, ask = seats.released(
+            was.figures,
+            charged=booking.charged,
+            unlock_sent_ms=booking.unlock_sent_ms,
+            fetch_ended_ms=was.fetch_ended_ms,
+        )
+    await save_seats(tx, booking.slot_id, was, figures)
     booking.charged = False
     if ask:
         tx.ring(fetch_topic(tx.hospital_id))
@@ -230,6 +311,8 @@ async def _needs_attention(tx: Tx, hospital: Hospital, booking: Booking) -> None
 _EFFECTS: dict[Effect, Callable[[Tx, Hospital, Booking], Awaitable[None]]] = {
     Effect.START_PAY_WINDOW: _start_pay_window,
     Effect.REGISTER_IF_PAID: _register_if_paid,
+    Effect.TAKE_SEAT: _take_seat,
+    Effect.QUEUE_LOCK: _queue_lock,
     Effect.QUEUE_REGISTER: _queue_register,
     Effect.QUEUE_UNLOCK: _queue_unlock,
     Effect.QUEUE_CANCEL: _queue_cancel,

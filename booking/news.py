@@ -6,10 +6,11 @@ late. Payloads hold ids and states, never patient data.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import BigInteger, bindparam, func, select, update
 
 from booking.records import Booking
 from booking.store.engine import Store, Tx
@@ -17,43 +18,45 @@ from booking.store.ids import new_id
 from booking.store.tables import events, patients
 
 SEQUENCER = "#events"  # the store lock under which events are numbered, and the topic that rings when there are some
+BOOKING_CHANGED = "booking.changed"
 NUMBERED = "#numbered"  # rings when events have got their numbers
-ROUND = 100  # events numbered in one transaction: on SQLite nobody else writes meanwhile
 KEEP_MS = 30 * 24 * 3600 * 1000
 
 
 async def tell(tx: Tx, client_id: str, kind: str, payload: dict[str, Any]) -> None:
     """Record one event for one API client."""
-    await tx.insert(
-        events,
-        {
-            "id": new_id(),
-            "hospital_id": tx.hospital_id,
-            "client_id": client_id,
-            "type": kind,
-            "payload": msgspec.json.encode(payload).decode(),
-            "created_ms": tx.now_ms,
-        },
-    )
+    await tx.insert(events, new_event(tx.hospital_id, client_id, kind, payload, tx.now_ms))
     tx.ring(SEQUENCER)
+
+
+def new_event(hospital_id: str, client_id: str, kind: str, payload: dict[str, Any], now_ms: int) -> dict[str, Any]:
+    """The row of an event that has no number yet."""
+    return {
+        "id": new_id(),
+        "hospital_id": hospital_id,
+        "client_id": client_id,
+        "type": kind,
+        "payload": msgspec.json.encode(payload).decode(),
+        "created_ms": now_ms,
+    }
 
 
 async def tell_booking(tx: Tx, booking: Booking) -> None:
     """`booking.changed`, with the state after the change."""
-    await tell(
-        tx,
-        booking.client_id,
-        "booking.changed",
-        {
-            "booking_id": booking.id,
-            "order_no": booking.order_no,
-            "patient_id": booking.patient_id,
-            "version": booking.version,
-            "state": booking.state,
-            "his_state": booking.his_state,
-            "payment_state": booking.payment_state,
-        },
-    )
+    await tell(tx, booking.client_id, BOOKING_CHANGED, booking_payload(booking))
+
+
+def booking_payload(booking: Booking) -> dict[str, Any]:
+    """What `booking.changed` tells."""
+    return {
+        "booking_id": booking.id,
+        "order_no": booking.order_no,
+        "patient_id": booking.patient_id,
+        "version": booking.version,
+        "state": booking.state,
+        "his_state": booking.his_state,
+        "payment_state": booking.payment_state,
+    }
 
 
 async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]) -> None:
@@ -67,30 +70,54 @@ async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]
         await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
 
 
-async def number_events(store: Store, *, limit: int = ROUND) -> int:
-    """Give numbers to committed events, in order of their ids; returns how many. Writes nothing when there is nothing new."""
+_LAST = select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.seq.is_not(None))
+_waiting = select(events.c.id).where(events.c.seq.is_(None)).order_by(events.c.id).limit(bindparam("most")).subquery()
+_numbered = select(
+    _waiting.c.id, (bindparam("last", type_=BigInteger) + func.row_number().over(order_by=_waiting.c.id)).label("seq")
+).subquery()
+_NUMBER = update(events).where(events.c.id == _numbered.c.id).values(seq=_numbered.c.seq)
+
+
+class Pace:
+    """How many events are numbered in one round: on SQLite nobody else writes meanwhile, so that a round must be short."""
+
+    LEAST, MOST = 50, 1_000
+    LONGEST_S = 0.012
+
+    def __init__(self) -> None:
+        self.limit = 200
+
+    def note(self, numbered: int, seconds: float) -> None:
+        """A round took so long: the next one takes as many as would have fitted, and at most twice as many."""
+        if numbered == self.limit:
+            fitting = int(self.limit * self.LONGEST_S / max(seconds, 1e-6))
+            self.limit = max(self.LEAST, min(self.MOST, 2 * self.limit, fitting))
+
+
+async def number_events(store: Store, *, limit: int = Pace.LEAST, pace: Pace | None = None) -> int:
+    """Give numbers to committed events, in order of their ids; returns how many. Writes nothing when there is nothing new.
+
+    On SQLite a batch of holds numbers its own events as it writes them; what is numbered here goes on from the highest.
+    """
     async with store.read() as tx:
         if await tx.first(select(events.c.id).where(events.c.seq.is_(None)).limit(1)) is None:
             return 0
+    most = limit if pace is None else pace.limit
     async with store.write(SEQUENCER) as tx:
-        ids = [
-            r["id"]
-            for r in await tx.all(select(events.c.id).where(events.c.seq.is_(None)).order_by(events.c.id).limit(limit))
-        ]
-        if not ids:
-            return 0
-        last = (await tx.conn.execute(select(func.coalesce(func.max(events.c.seq), 0)))).scalar_one()
-        await tx.conn.execute(
-            update(events).where(events.c.id == bindparam("event_id")).values(seq=bindparam("number")),
-            [{"event_id": event_id, "number": last + n} for n, event_id in enumerate(ids, start=1)],
-        )
-        tx.ring(NUMBERED)
-        return len(ids)
+        began = time.perf_counter()
+        last = (await tx.conn.execute(_LAST)).scalar_one()
+        numbered = await tx.run(_NUMBER, {"last": last, "most": most})
+        if numbered:
+            tx.ring(NUMBERED)
+    if pace is not None:
+        pace.note(numbered, time.perf_counter() - began)
+    return numbered
 
 
 async def number_all(store: Store) -> None:
     """Number whatever waits, round by round."""
-    while await number_events(store) == ROUND:
+    pace = Pace()
+    while await number_events(store, pace=pace) > 0:
         pass
 
 
@@ -100,7 +127,7 @@ async def forget_events(store: Store, *, limit: int = 100) -> int:
     Numbers follow time closely enough: what is oldest by number is looked at, and the first look without an old one is the last.
     """
     async with store.write(SEQUENCER) as tx:
-        newest = (await tx.conn.execute(select(func.coalesce(func.max(events.c.seq), 0)))).scalar_one()
+        newest = (await tx.conn.execute(_LAST)).scalar_one()
         oldest = await tx.all(
             select(events.c.id, events.c.created_ms)
             .where(events.c.seq.is_not(None), events.c.seq < newest)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from booking.lifecycle import Axes, Command, CommandStatus, HisState, State
+from booking.store.crypto import Seals
 from booking.store.engine import Tx
 from mappings.canonical import HisRefs, Patient, Registration
 
@@ -77,7 +78,7 @@ def booking_from_row(tx: Tx, row: dict[str, Any]) -> Booking:
     return booking
 
 
-def booking_to_row(tx: Tx, booking: Booking) -> dict[str, Any]:
+def booking_to_row(tx: Seals, booking: Booking) -> dict[str, Any]:
     """Encode for the table `bookings`, sealing what holds patient data."""
     row = msgspec.to_builtins(booking)
     registration, refs = row.pop("registration"), row.pop("his_refs")

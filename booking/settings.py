@@ -17,13 +17,15 @@ import msgspec
 from msgspec import Meta
 
 from booking.conversion import SettingsError, Where, convert_options
+from booking.release import ReleaseRule, rule_problems
 
 __all__ = [
     "AccessLog", "Campus", "Hospital", "Listen", "Mode", "ReserveBy", "Secrets", "Service", "Settings", "SettingsError",
-    "StoreSettings", "Where", "convert_options", "load_settings", "parse_listen",
+    "StoreSettings", "Where", "convert_options", "load_settings", "parse_listen", "read_settings_text", "settings_of_text",
 ]  # fmt: skip
 
 MAX_FILE_BYTES = 1_000_000
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 _HOSPITAL_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _CONNECTOR_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
@@ -78,16 +80,26 @@ class Service(_Table, frozen=True, kw_only=True):
 
     listen: Text = "127.0.0.1:8080"
     admin_listen: Text = "127.0.0.1:8081"
+    internal_listen: Text = "127.0.0.1:0"
+    workers: Annotated[int, Meta(ge=1, le=64)] | None = None
+    sync: bool = True
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     access_log: AccessLog = AccessLog.CHANGES
     slow_request_s: Annotated[float, Meta(gt=0, le=600)] = 2.0
     max_body_bytes: Annotated[int, Meta(ge=1_000, le=100_000_000)] = 1_000_000
     body_timeout_s: Seconds = 15
     max_in_flight: Count = 2_000
+    hold_queue: Count = 5_000
+    hold_deadline_s: Seconds = 5
     client_rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     client_burst: Count = 200
     key_cache_s: SecondsOrZero = 10
     drain_s: SecondsOrZero = 20
+    backlog: Annotated[int, Meta(ge=1, le=65_535)] = 4_096
+    keepalive_s: Seconds = 30
+    head_timeout_s: Seconds = 10
+    max_connections: Count = 20_000
+    snapshot_mb: Annotated[int, Meta(ge=1, le=100_000)] = 64
 
 
 class StoreSettings(_Table, frozen=True, kw_only=True):
@@ -96,6 +108,7 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     url: Text = "sqlite:///hisbridge.db"
     messages_url: Text = "sqlite:///hisbridge-messages.db"
     password_file: Text | None = None
+    connections: Annotated[int, Meta(ge=2, le=1_000)] = 8
     # Not below 7: a message that comes again within a week is known by the one that is kept.
     keep_messages_days: Annotated[int, Meta(ge=7, le=36_500)] = 180
 
@@ -133,9 +146,13 @@ class Hospital(_Table, frozen=True, kw_only=True):
     horizon_days: Annotated[int, Meta(ge=1, le=90)] = 7
     sync_every_s: Seconds = 60
     his_concurrency: Annotated[int, Meta(ge=1, le=256)] = 4
+    his_concurrency_floor: Annotated[int, Meta(ge=1, le=256)] = 1
     his_queue: Count = 200
     his_queue_deadline_s: Seconds = 20
     stop_cancels_at_his: bool = True
+    channel_quota: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    clock_warn_s: Seconds = 5
+    release: ReleaseRule = ReleaseRule()
     connector: dict[str, dict[str, Any]] = {}
     route: dict[str, str] = {}
 
@@ -174,6 +191,11 @@ def load_settings(file: Path | str, *, verbs: Collection[str] | None = None) -> 
 
     Relative file names in it are relative to the file's own folder. Raises SettingsError with everything found wrong.
     """
+    return settings_of_text(read_settings_text(file), file, verbs=verbs)
+
+
+def read_settings_text(file: Path | str) -> str:
+    """The contents of the settings file. Raises SettingsError."""
     path = Path(file)
     try:
         data = path.read_bytes()
@@ -182,10 +204,16 @@ def load_settings(file: Path | str, *, verbs: Collection[str] | None = None) -> 
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(f"{path}: larger than {MAX_FILE_BYTES} bytes, this is not a settings file")
     try:
-        text = data.decode("utf-8-sig")
-        raw = tomllib.loads(text)
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
+def settings_of_text(text: str, file: Path | str, *, verbs: Collection[str] | None = None) -> Settings:
+    """The settings that a file with these contents gives. Raises SettingsError."""
+    path = Path(file)
+    try:
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not TOML: {error}") from None
     return settings_from(raw, Where(path, text), verbs=verbs)
@@ -221,6 +249,7 @@ def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] |
             url=_database_beside(folder, file.store.url),
             messages_url=_database_beside(folder, file.store.messages_url),
             password_file=_beside(folder, file.store.password_file),
+            connections=file.store.connections,
             keep_messages_days=file.store.keep_messages_days,
         ),
         secrets=Secrets(
@@ -254,6 +283,10 @@ def _hospital_problems(hospital: Hospital, where: Where, verbs: Collection[str] 
         ZoneInfo(hospital.time_zone)
     except (ZoneInfoNotFoundError, ValueError):
         yield f"{where.at('time_zone')}: expected an IANA time zone, for example Asia/Shanghai"
+    if hospital.his_concurrency_floor > hospital.his_concurrency:
+        yield f"{where.at('his_concurrency_floor')}: expected at most his_concurrency ({hospital.his_concurrency})"
+    for key, problem in rule_problems(hospital.release, hospital.horizon_days):
+        yield f"{where.at('release', key)}: {problem}"
     if not hospital.connector:
         yield f"{where}: at least one [hospital.{hospital.id}.connector.<name>] is required"
     for name, table in hospital.connector.items():
@@ -273,11 +306,20 @@ def _hospital_problems(hospital: Hospital, where: Where, verbs: Collection[str] 
 
 
 def _file_problems(file: _File, where: Where) -> Iterator[str]:
-    for key in ("listen", "admin_listen"):
+    for key in ("listen", "admin_listen", "internal_listen"):
         try:
-            parse_listen(getattr(file.service, key))
+            listen = parse_listen(getattr(file.service, key))
         except ValueError as error:
             yield f"{where.at('service', key)}: {error}"
+        else:
+            if key == "internal_listen" and listen.host in _EVERYWHERE:
+                yield f"{where.at('service', key)}: expected an address of this machine, since others are told it"
+    if file.store.url.startswith("sqlite"):
+        why = "a SQLite file has one writer, so that one process does everything; PostgreSQL shares the work"
+        if (file.service.workers or 1) > 1:
+            yield f"{where.at('service', 'workers')}: {why}"
+        if not file.service.sync:
+            yield f"{where.at('service', 'sync')}: {why}"
     for key in ("url", "messages_url"):
         place = where.at("store", key)
         scheme, found, rest = getattr(file.store, key).partition("://")

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
+
+from sqlalchemy import Column, Table, select
 
 from booking.billing import SetAside
-from booking.bookings import stop_bookings
-from booking.catalog import stop_slots
+from booking.bookings import MOST_IN_A_TURN, stop_bookings
+from booking.fetches import stop_slots
 from booking.settings import Hospital
-from booking.store.engine import Tx
-from booking.store.tables import schedules, slots
+from booking.store.budget import Budget
+from booking.store.engine import Store, Tx
+from booking.store.tables import bookings, schedules, slots
 from mappings.canonical import ScheduleStopped, StopScope
 
+_CHUNK = 200
 
-async def apply_stop(tx: Tx, hospital: Hospital, stop: ScheduleStopped, *, pushed: bool = True) -> int:
+
+async def apply_stop(
+    tx: Tx, hospital: Hospital, stop: ScheduleStopped, *, pushed: bool = True, budget: Budget | None = None
+) -> int:
     """Stop what the HIS stopped; returns how many bookings were moved. Applying it twice moves none.
 
-    `pushed` False is for a stop that every fetch lists anew: it is over when the list no longer has it.
+    `pushed` False is for a stop that every fetch lists anew: it is over when the list no longer has it. With a `budget`,
+    bookings may be left when it is spent: applying it again goes on with them (see `carry_stop`).
 
     Raises SetAside for a stop that does not say what it hits: it must never hit everything.
     """
@@ -28,46 +37,123 @@ async def apply_stop(tx: Tx, hospital: Hospital, stop: ScheduleStopped, *, pushe
     if not named[stop.scope]:
         raise SetAside(f"a stop of one {stop.scope.value} that does not say which")
     released = stop.orders_cancelled or not hospital.stop_cancels_at_his
+
+    async def move(
+        schedule_id: str | None = None, slot_ids: list[str] | None = None, order_no: str | None = None
+    ) -> int:
+        return await stop_bookings(
+            tx, hospital, schedule_id=schedule_id, slot_ids=slot_ids, order_no=order_no, released=released,
+            reason=stop.reason, budget=budget,
+        )  # fmt: skip
+
     if stop.scope == StopScope.ORDER:
-        return await stop_bookings(tx, hospital, order_no=stop.order_no, released=released, reason=stop.reason)
+        return await move(order_no=stop.order_no)
     moved = 0
     for schedule_id in await _schedules(tx, stop):
         if stop.scope == StopScope.SCHEDULE:
             await stop_slots(tx, schedule_id, pushed=pushed)
-            moved += await stop_bookings(tx, hospital, schedule_id=schedule_id, released=released, reason=stop.reason)
+            moved += await move(schedule_id=schedule_id)
         elif stop.starts_at is not None:
             starts_at_ms = round(stop.starts_at.timestamp() * 1000)
             await stop_slots(tx, schedule_id, starts_at_ms=starts_at_ms, pushed=pushed)
-            slot_ids = [
-                r["id"]
-                for r in await tx.all(
-                    select(slots.c.id).where(
-                        slots.c.hospital_id == tx.hospital_id,
-                        slots.c.schedule_id == schedule_id,
-                        slots.c.starts_at_ms == starts_at_ms,
-                    )
-                )
-            ]
-            moved += await stop_bookings(tx, hospital, slot_ids=slot_ids, released=released, reason=stop.reason)
+            moved += await move(slot_ids=await _segment(tx, schedule_id, starts_at_ms))
+        if budget is not None and budget.spent:
+            break
     return moved
 
 
-async def stop_known_schedules(tx: Tx, hospital: Hospital, schedule_ids: list[str]) -> int:
-    """Carry stops that a fetch has shown to the bookings of these schedules (our ids)."""
+async def carry_stop(store: Store, hospital: Hospital, stop: ScheduleStopped, *, pushed: bool = True) -> int:
+    """`apply_stop` in as many short transactions as it takes: a session's hundred bookings must not hold up a release.
+
+    The first one takes the seats off the market, so that nobody can book while the others are moved.
+    """
+
+    async def some(tx: Tx, budget: Budget) -> int:
+        return await apply_stop(tx, hospital, stop, pushed=pushed, budget=budget)
+
+    return await _in_turns(store, hospital, some)
+
+
+async def carry_known_stops(
+    store: Store, hospital: Hospital, *, schedule_ids: Sequence[str] = (), slot_ids: Sequence[str] = ()
+) -> int:
+    """Carry stops that a fetch has shown to the bookings of these schedules and slots (our ids), in short transactions."""
     moved = 0
     for schedule_id in schedule_ids:
-        moved += await stop_bookings(
-            tx, hospital, schedule_id=schedule_id, released=not hospital.stop_cancels_at_his, reason="schedule_stopped"
-        )
+        moved += await _in_turns(store, hospital, _known(hospital, schedule_id=schedule_id))
+    if slot_ids:
+        moved += await _in_turns(store, hospital, _known(hospital, slot_ids=list(slot_ids)))
     return moved
 
 
-async def stop_known_slots(tx: Tx, hospital: Hospital, slot_ids: list[str]) -> int:
-    """Carry stops that a fetch has shown to the bookings of these slots."""
-    if not slot_ids:
-        return 0
-    released = not hospital.stop_cancels_at_his
-    return await stop_bookings(tx, hospital, slot_ids=slot_ids, released=released, reason="schedule_stopped")
+async def carry_left_stops(store: Store, hospital: Hospital) -> int:
+    """Move the live bookings of whatever stands as stopped: a crash may have left some between two transactions."""
+    async with store.read(hospital.id) as tx:
+        today = dt.datetime.fromtimestamp(tx.now_ms / 1000, hospital.zone).date()
+        left = [await _left(tx, table, booked, today) for table, booked in _BOOKED_OF]
+    return await carry_known_stops(store, hospital, schedule_ids=left[0], slot_ids=left[1])
+
+
+_BOOKED_OF = ((schedules, bookings.c.schedule_id), (slots, bookings.c.slot_id))
+
+
+async def _left(tx: Tx, table: Table, booked: Column[str], today: dt.date) -> list[str]:
+    """The stopped ones from today on that still have live bookings."""
+    stopped = [
+        r["id"]
+        for r in await tx.all(
+            select(table.c.id).where(
+                table.c.hospital_id == tx.hospital_id, table.c.date >= today.isoformat(), table.c.status == "stopped"
+            )
+        )
+    ]
+    found: set[str] = set()
+    for start in range(0, len(stopped), _CHUNK):
+        rows = await tx.all(
+            select(booked.label("id")).where(
+                bookings.c.hospital_id == tx.hospital_id,
+                booked.in_(stopped[start : start + _CHUNK]),
+                bookings.c.occupies,
+                bookings.c.live,
+            )
+        )
+        found |= {r["id"] for r in rows}
+    return sorted(found)
+
+
+def _known(
+    hospital: Hospital, *, schedule_id: str | None = None, slot_ids: list[str] | None = None
+) -> Callable[[Tx, Budget], Awaitable[int]]:
+    async def some(tx: Tx, budget: Budget) -> int:
+        return await stop_bookings(
+            tx, hospital, schedule_id=schedule_id, slot_ids=slot_ids, released=not hospital.stop_cancels_at_his,
+            reason="schedule_stopped", budget=budget,
+        )  # fmt: skip
+
+    return some
+
+
+async def _in_turns(store: Store, hospital: Hospital, some: Callable[[Tx, Budget], Awaitable[int]]) -> int:
+    """Repeat until a turn has had time to spare and found nothing more."""
+    total = 0
+    while True:
+        async with store.write(hospital.id) as tx:
+            budget = Budget()
+            moved = await some(tx, budget)
+        total += moved
+        if moved == 0 or (moved < MOST_IN_A_TURN and not budget.spent):
+            return total
+
+
+async def _segment(tx: Tx, schedule_id: str, starts_at_ms: int) -> list[str]:
+    rows = await tx.all(
+        select(slots.c.id).where(
+            slots.c.hospital_id == tx.hospital_id,
+            slots.c.schedule_id == schedule_id,
+            slots.c.starts_at_ms == starts_at_ms,
+        )
+    )
+    return [r["id"] for r in rows]
 
 
 async def _schedules(tx: Tx, stop: ScheduleStopped) -> list[str]:

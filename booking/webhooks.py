@@ -43,7 +43,9 @@ async def add_webhook(tx: Tx, client_id: str, url: str) -> tuple[str, str]:
     """Store a webhook; returns its id and its secret. It begins with the next event."""
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     webhook_id = new_id()
-    newest = (await tx.conn.execute(select(func.coalesce(func.max(events.c.seq), 0)))).scalar_one()
+    newest = (
+        await tx.conn.execute(select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.seq.is_not(None)))
+    ).scalar_one()
     await tx.insert(
         webhooks,
         {

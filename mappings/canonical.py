@@ -104,7 +104,8 @@ class Schedule(Record, frozen=True, kw_only=True):
     """A practitioner's (or, for 普通号, a department's) session on one day.
 
     The natural key is (`id`, `date`, `session`): some HIS reuse one schedule id for a whole session plan.
-    `opens_at` is None when the HIS does not say and the hospital's release rule decides.
+    `opens_at` is None when the HIS does not say and the hospital's release rule decides. `quota` is how many of its seats
+    this channel may sell in all, sold ones included (TEL_LMT); None when only the slots limit it.
     """
 
     id: str
@@ -118,6 +119,7 @@ class Schedule(Record, frozen=True, kw_only=True):
     fee_fen: int | None = None
     status: ScheduleStatus = ScheduleStatus.OPEN
     opens_at: dt.datetime | None = None
+    quota: int | None = None
     location: str | None = None
     his_refs: HisRefs = {}
 

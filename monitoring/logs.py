@@ -76,6 +76,11 @@ def configure_logging(level: str = "info", *, stream: BinaryIO | None = None) ->
     threading.excepthook = _log_uncaught_in_thread
 
 
+def tell_role(role: str, worker: int | None = None) -> None:
+    """Show on every line from now on which of several processes has written it."""
+    structlog.contextvars.bind_contextvars(role=role, **({} if worker is None else {"worker": worker}))
+
+
 def _configure_structlog(level_number: int, sink: _Sink) -> None:
     structlog.configure(
         processors=[*_processors(), render_json],

@@ -1,7 +1,7 @@
 """Every Prometheus metric of hisbridge, in one registry.
 
 Who counts what
-- the API framework: `http_requests`, `http_request_seconds`
+- the API framework: `http_requests`, `http_request_seconds`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `sync_age_seconds`, `bookings`, `seats_drift`, `illegal_states`
@@ -57,6 +57,39 @@ http_request_seconds = Histogram(
 http_requests_in_flight = Gauge(
     "hisbridge_http_requests_in_flight", "Requests being answered by the API now.", registry=REGISTRY
 )
+http_connections = Gauge("hisbridge_http_connections", "Connections to the API that are open now.", registry=REGISTRY)
+http_connections_ended = Counter(
+    "hisbridge_http_connections_ended_total",
+    "Connections to the API that we ended: full (beyond `max_connections`, not let in), head_timeout (no whole request "
+    "head in time).",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+# What is kept ready-made for readers, and how we know that it still holds.
+snapshot_reads = Counter(
+    "hisbridge_snapshot_reads_total",
+    "Lists of the catalogue by where the answer came from: hit (ready-made), composed (from ready-made parts), store (read "
+    "through, because the change feed was behind).",
+    ["result"],
+    registry=REGISTRY,
+)
+snapshot_rebuilds = Counter(
+    "hisbridge_snapshot_rebuilds_total",
+    "Days of departments that were read from the store, because they were new, had changed or had been put away.",
+    registry=REGISTRY,
+)
+snapshot_bytes = Gauge(
+    "hisbridge_snapshot_bytes",
+    "Memory that ready-made parts (`days`) and answers (`answers`) take, as estimated for their bound.",
+    ["kind"],
+    registry=REGISTRY,
+)
+feed_age_seconds = Gauge(
+    "hisbridge_feed_age_seconds",
+    "How old this process's knowledge of what others have written may be. Above 0.2 it answers from the store.",
+    registry=REGISTRY,
+)
 
 # --- calls to a HIS -----------------------------------------------------------------------------------------------
 
@@ -72,6 +105,39 @@ his_call_seconds = Histogram(
     "Duration of one call to a HIS, time-outs included, waiting for a place excluded.",
     ["hospital", "verb"],
     buckets=HIS_BUCKETS_S,
+    registry=REGISTRY,
+)
+
+# A connector's protection of its HIS. The gauges are read at scrape time.
+his_limit = Gauge(
+    "hisbridge_his_limit",
+    "Calls to the HIS that may run at once now; it moves between his_concurrency_floor and his_concurrency.",
+    ["hospital", "connector"],
+    registry=REGISTRY,
+)
+his_in_flight = Gauge(
+    "hisbridge_his_in_flight", "Calls to the HIS that run now.", ["hospital", "connector"], registry=REGISTRY
+)
+his_queued = Gauge(
+    "hisbridge_his_queued", "Calls to the HIS that wait for a place.", ["hospital", "connector"], registry=REGISTRY
+)
+his_breaker = Gauge(
+    "hisbridge_his_breaker",
+    "The circuit breaker: 0 closed, 1 half-open (one call at a time may try), 2 open (nothing is sent).",
+    ["hospital", "connector"],
+    registry=REGISTRY,
+)
+his_refused = Counter(
+    "hisbridge_his_refused_total",
+    "Calls that were not made, by reason: queue_full, displaced (the queue was full and more urgent calls came), deadline, "
+    "breaker_open.",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+his_clock_offset_seconds = Gauge(
+    "hisbridge_his_clock_offset_seconds",
+    "How far the HIS's clock is ahead of ours (negative: behind), by the times in its replies; to about a second.",
+    ["hospital", "connector"],
     registry=REGISTRY,
 )
 
@@ -134,6 +200,22 @@ connector_up = Gauge(
 bookings = Counter(
     "hisbridge_bookings_total", "Bookings that entered a state.", ["hospital", "state"], registry=REGISTRY
 )
+holds = Counter(
+    "hisbridge_holds_total",
+    "Requests for a seat by what became of them: granted, replayed (the first success of the same key), refused, "
+    "refused_from_memory (sold out or not released, without asking the store), shed (queue full).",
+    ["hospital", "outcome"],
+    registry=REGISTRY,
+)
+hold_batch_size = Histogram(
+    "hisbridge_hold_batch_size",
+    "Requests decided in one transaction.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    registry=REGISTRY,
+)
+holds_waiting = Gauge(
+    "hisbridge_holds_waiting", "Requests for a seat that wait for their batch.", ["hospital"], registry=REGISTRY
+)
 seats_drift = Gauge(
     "hisbridge_seats_drift",
     "Seats by which our figures and the HIS's differ at the last reconciliation, summed over the slots (absolute).",
@@ -152,6 +234,21 @@ dead_letters = Gauge(
     ["hospital", "box"],
     registry=REGISTRY,
 )
+
+# --- who works what -----------------------------------------------------------------------------------------------
+
+hospital_worked = Gauge(
+    "hisbridge_hospital_worked",
+    "1 in the process that works this hospital's HIS (the one that holds its lease). Summed over all it must be 1.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+
+# What only the process that works a hospital can tell of it.
+_OF_ITS_WORKER = (
+    connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, hospital_worked,
+    outbox_depth, outbox_oldest_seconds, sync_age_seconds,
+)  # fmt: skip
 
 # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -222,6 +319,12 @@ def observe_his_call(hospital: str, verb: str, outcome: str, seconds: float) -> 
 def track_sync_age(hospital: str, kind: str, age_s: Callable[[], float]) -> None:
     """Let every scrape ask `age_s` for the age in seconds, so that the gauge grows while nothing happens."""
     sync_age_seconds.labels(hospital=hospital, kind=kind).set_function(age_s)
+
+
+def forget_hospital(hospital: str) -> None:
+    """This process works the hospital no longer: another one tells its figures from now on, and old ones would contradict."""
+    for gauge in _OF_ITS_WORKER:
+        gauge.remove_by_labels({"hospital": hospital})
 
 
 @lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -26,7 +27,8 @@ from connectors.port import (
 )
 from monitoring import metrics
 from monitoring.logs import get_logger
-from scheduler_sync.bulkhead import Bulkhead, NoPlace
+from scheduler_sync.bulkhead import Bulkhead, NoPlace, Visit
+from scheduler_sync.limiter import GradientLimiter
 
 T = TypeVar("T")
 log = get_logger("gateway")
@@ -43,12 +45,18 @@ class HospitalLink:
         self.connectors = dict(connectors)
         self._bulkheads = {
             name: Bulkhead(
-                places=hospital.his_concurrency, queue=hospital.his_queue, deadline_s=hospital.his_queue_deadline_s
+                limiter=GradientLimiter(
+                    floor=min(hospital.his_concurrency_floor, hospital.his_concurrency),
+                    ceiling=hospital.his_concurrency,
+                ),
+                queue=hospital.his_queue,
+                deadline_s=hospital.his_queue_deadline_s,
             )
             for name in connectors
         }
-        for name in connectors:
+        for name, bulkhead in self._bulkheads.items():
             metrics.connector_up.labels(hospital=hospital.id, connector=name).set(1)
+            _track(hospital.id, name, bulkhead)
 
     def connector(self, verb: Verb) -> Connector:
         """The connector that carries a verb: by route, else the first that offers it, else the first."""
@@ -78,8 +86,11 @@ class HospitalLink:
         return next(s for s in ("down", "degraded", "up") if s in states)
 
     def free_places(self, verb: Verb) -> int:
-        """How many calls could start now without waiting."""
-        return self._bulkheads[self._name(verb)].free
+        """How many calls of this verb would have a place before any of a worse rank: as many commands may be claimed now.
+
+        Reads of portals may hold these places at the moment; the next that are given back go to the commands.
+        """
+        return self._bulkheads[self._name(verb)].room(_rank(verb))
 
     async def write(self, verb: Verb, argument: Any) -> Outcome:
         """One attempt at a write. What never left our machine is Rejected("not_sent"), retryable."""
@@ -90,7 +101,7 @@ class HospitalLink:
         call: Callable[[Any], Awaitable[Outcome]] = getattr(connector, verb.value)
         loop = asyncio.get_running_loop()
         try:
-            async with self._bulkheads[name].place(RANKS.get(verb.value, READ_RANK)) as breaker:
+            async with self._bulkheads[name].place(_rank(verb)) as visit:
                 began = loop.time()
                 try:
                     outcome = await call(argument)
@@ -100,14 +111,18 @@ class HospitalLink:
                 answered = not isinstance(outcome, Unknown) and not (
                     isinstance(outcome, Rejected) and outcome.code == "not_sent"
                 )
-                self._record(name, breaker, answered)
+                self._record(name, visit, verb, answered)
                 metrics.observe_his_call(self.hospital.id, verb.value, _outcome_label(outcome), loop.time() - began)
                 return outcome
         except NoPlace as e:
+            self._count_refused(name, e)
             return Rejected(code="not_sent", text=str(e), retryable=True)
 
-    async def read(self, verb: Verb, *arguments: Any, attempts: int = READ_ATTEMPTS) -> Any:
-        """A read, tried again once or twice when the HIS was not there. Raises HisError."""
+    async def read(self, verb: Verb, *arguments: Any, attempts: int = READ_ATTEMPTS, rank: int = READ_RANK) -> Any:
+        """A read, tried again once or twice when the HIS was not there. Raises HisError.
+
+        `rank` is that of the command whose outcome is being looked up, if any: a look need not wait behind portals.
+        """
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(HisUnavailable),
             stop=stop_after_attempt(attempts),
@@ -115,17 +130,17 @@ class HospitalLink:
             reraise=True,
         ):
             with attempt:
-                return await self._read_once(verb, *arguments)
+                return await self._read_once(verb, rank, *arguments)
         raise AssertionError("unreachable: tenacity reraises")
 
-    async def _read_once(self, verb: Verb, *arguments: Any) -> Any:
+    async def _read_once(self, verb: Verb, rank: int, *arguments: Any) -> Any:
         name = self._name(verb)
         connector = self.connectors[name]
         if connector.traits(verb).capability != Capability.NATIVE:
             raise NotOffered(f"{verb.value} is not offered", hospital_id=self.hospital.id, verb=verb.value)
         loop = asyncio.get_running_loop()
         try:
-            async with self._bulkheads[name].place(READ_RANK) as breaker:
+            async with self._bulkheads[name].place(rank) as visit:
                 began = loop.time()
                 label, answered = "error", False
                 try:
@@ -146,17 +161,37 @@ class HospitalLink:
                     raise
                 finally:
                     if label != "cancelled":
-                        self._record(name, breaker, answered)
+                        self._record(name, visit, verb, answered)
                     metrics.observe_his_call(self.hospital.id, verb.value, label, loop.time() - began)
         except NoPlace as e:
+            self._count_refused(name, e)
             raise HisUnavailable(str(e), hospital_id=self.hospital.id, verb=verb.value) from None
 
-    def _record(self, name: str, breaker: Any, answered: bool) -> None:
+    def _record(self, name: str, visit: Visit, verb: Verb, answered: bool) -> None:
+        breaker = self._bulkheads[name].breaker
         before = breaker.status
-        breaker.record(answered=answered, now=asyncio.get_running_loop().time())
+        visit.record(verb.value, answered=answered)
         if breaker.status != before:
             log.warning("his_status", hospital=self.hospital.id, connector=name, status=breaker.status, was=before)
             metrics.connector_up.labels(hospital=self.hospital.id, connector=name).set(breaker.status != "down")
+
+    def _count_refused(self, name: str, error: NoPlace) -> None:
+        metrics.his_refused.labels(hospital=self.hospital.id, connector=name, reason=error.reason.value).inc()
+
+
+def _rank(verb: Verb) -> int:
+    return RANKS.get(verb.value, READ_RANK)
+
+
+def _track(hospital_id: str, name: str, bulkhead: Bulkhead) -> None:
+    """Let every scrape ask the bulkhead itself: on the way of a call nothing is counted twice."""
+    for gauge, ask in (
+        (metrics.his_limit, lambda: bulkhead.limiter.limit),
+        (metrics.his_in_flight, lambda: bulkhead.in_flight),
+        (metrics.his_queued, lambda: bulkhead.queued),
+        (metrics.his_breaker, lambda: bulkhead.breaker.state(time.monotonic())),
+    ):
+        gauge.labels(hospital=hospital_id, connector=name).set_function(ask)
 
 
 def _outcome_label(outcome: Outcome) -> str:

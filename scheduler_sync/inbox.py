@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from booking.billing import SetAside, put_bill
-from booking.catalog import put_departments, put_practitioners, reopen
+from booking.fetches import put_departments, put_practitioners, reopen
 from booking.lifecycle import IllegalMove
 from booking.moves import RuleBroken, fetch_topic
 from booking.people import hear_patient, merge_persons

@@ -18,6 +18,10 @@ class LiveReads:
     def __init__(self, links: Mapping[str, HospitalLink]) -> None:
         self._links = links
 
+    def has(self, hospital_id: str) -> bool:
+        """Whether this process works the hospital now."""
+        return hospital_id in self._links
+
     def capabilities(self, hospital_id: str) -> dict[str, str]:
         return self._links[hospital_id].capabilities()
 

@@ -7,6 +7,7 @@ under the attempt number that was claimed: a late worker cannot overwrite a late
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -56,7 +57,16 @@ class Row(msgspec.Struct, kw_only=True):
 class OutboxWorker:
     """The commands of one hospital. Start `run` once per hospital, under the hospital's lease."""
 
-    def __init__(self, store: Store, hospital: Hospital, link: HospitalLink) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hospital: Hospital,
+        link: HospitalLink,
+        *,
+        fence: Callable[[Tx], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`fence` says inside the claiming transaction whether the hospital is still ours to work."""
+        self._fence = fence
         self._store = store
         self._hospital = hospital
         self._link = link
@@ -122,6 +132,8 @@ class OutboxWorker:
         taken: list[Row] = []
         unreadable: list[tuple[str, str]] = []
         async with self._store.write(self._hospital.id) as tx:
+            if self._fence is not None and not await self._fence(tx):
+                return []
             for row in await tx.all(self._due(tx.now_ms, limit)):
                 try:
                     async with tx.conn.begin_nested():

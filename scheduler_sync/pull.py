@@ -1,5 +1,6 @@
 """Pulling what can be booked from a HIS: master data, schedules, slots with their seats, stops.
 
+One fetch of a hospital runs at a time: the regular ones, those that somebody asks for, and those around openings.
 A fetch that fails, wholly or in part, deletes nothing. Each transaction takes at most a few hundred rows, so that holds are
 never kept waiting for long.
 """
@@ -9,26 +10,30 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
 
 from booking.billing import SetAside
-from booking.catalog import apply_slots, put_departments, put_practitioners, put_schedules
+from booking.fetches import apply_slots, put_departments, put_practitioners, put_schedules
 from booking.moves import fetch_topic
-from booking.settings import Hospital
-from booking.stops import apply_stop, stop_known_schedules, stop_known_slots
-from booking.store.bell import wait_for_ring
+from booking.release import opens_at
+from booking.settings import Hospital, ReserveBy
+from booking.stops import carry_known_stops, carry_stop
 from booking.store.engine import Store, StoreUnavailable
 from connectors.port import Capability, HisError, Verb, Window
 from mappings.canonical import Department, Schedule, ScheduleStopped
 from monitoring import metrics
 from monitoring.logs import get_logger
 from scheduler_sync.gateway import HospitalLink
+from scheduler_sync.release import ReleaseFetches
 
 log = get_logger("pull")
 
 CHUNK = 100
 ASKED_PAUSE_S = 0.5  # asked-for fetches are not made more often than this
 MASTER_EVERY_S = 600.0
+RELEASES_EVERY_S = 30.0  # how often the next openings are looked up while nothing else happens
 
 
 class Puller:
@@ -39,6 +44,8 @@ class Puller:
         self._hospital = hospital
         self._link = link
         self._done_at: dict[str, float] = {}
+        self._releases = ReleaseFetches(hospital)
+        self._next_release_s = 0.0
         for kind in ("master", "schedules", "stops"):
             metrics.track_sync_age(hospital.id, kind, lambda kind=kind: self.age_s(kind))  # type: ignore[misc]
 
@@ -48,40 +55,71 @@ class Puller:
         return float("inf") if done is None else time.monotonic() - done
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Pull until `stopping`, every `sync_every_s` and whenever a seat can only be shown by a fetch."""
+        """Pull until `stopping`: every `sync_every_s`, around openings, and when a seat can only be shown by a fetch."""
         while not stopping.is_set():
             asked = self._store.bell.listen(fetch_topic(self._hospital.id))
-            failed = False
-            try:
-                await self.pull_once()
-            except HisError as e:
-                failed = True
-                log.warning(
-                    "pull_failed", hospital=self._hospital.id, verb=e.verb, reason=str(e), kind=type(e).__name__
-                )
-            except StoreUnavailable as e:
-                failed = True
-                log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
-            except Exception as e:  # whatever one reply contained, the next one may be well
-                failed = True
-                log.error("pull_broken", hospital=self._hospital.id, exc_info=e)
-            pause_s = min(5.0, self._hospital.sync_every_s) if failed else self._hospital.sync_every_s
-            if await wait_for_ring(asked, pause_s):
+            done = await self._try(self.pull_once)
+            pause_s = self._hospital.sync_every_s if done else min(5.0, self._hospital.sync_every_s)
+            if await self._rest(asked, pause_s):
                 await asyncio.sleep(ASKED_PAUSE_S)
+
+    async def _rest(self, asked: asyncio.Future[None], pause_s: float) -> bool:
+        """Fetch around openings until the pause is over (False) or somebody asks for a fetch (True)."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + pause_s
+        try:
+            while (left_s := ends - loop.time()) > 0 and not asked.done():
+                await self._try(self.pull_releases)
+                await asyncio.wait([asked], timeout=min(left_s, self._next_release_s))
+            return asked.done()
+        finally:
+            asked.cancel()
+
+    async def _try(self, pull: Callable[[], Awaitable[None]]) -> bool:
+        """Whether it went well; what went wrong is in the log."""
+        try:
+            await pull()
+            return True
+        except HisError as e:
+            log.warning("pull_failed", hospital=self._hospital.id, verb=e.verb, reason=str(e), kind=type(e).__name__)
+        except StoreUnavailable as e:
+            log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
+        except Exception as e:  # whatever one reply contained, the next one may be well
+            log.error("pull_broken", hospital=self._hospital.id, exc_info=e)
+        return False
 
     async def pull_once(self) -> None:
         """One full round. Raises HisError where a fetch failed; what came before it has been applied."""
         if self._offers(Verb.FETCH_DEPARTMENTS) and self.age_s("master") >= MASTER_EVERY_S:
             await self._pull_master()
         if self._offers(Verb.FETCH_SCHEDULES):
-            await self._pull_slots(await self._fetch_stops())
+            await self._pull_window(self._window(await self._now_ms()))
+            self._done_at["schedules"] = time.monotonic()
+            if self._offers(Verb.FETCH_STOPS):
+                self._done_at["stops"] = time.monotonic()
+
+    async def pull_releases(self) -> None:
+        """Fetch the days whose opening is near or has just been, once for each. Raises HisError, as pull_once does."""
+        self._next_release_s = RELEASES_EVERY_S
+        if not self._offers(Verb.FETCH_SCHEDULES):
+            return
+        async with self._store.read(self._hospital.id) as tx:
+            window, wait_s = await self._releases.wanted(tx)
+        self._next_release_s = min(wait_s, RELEASES_EVERY_S)
+        if window is not None:
+            log.info("pull_for_opening", hospital=self._hospital.id, date_from=str(window.date_from))
+            await self._pull_window(window)
 
     def _offers(self, verb: Verb) -> bool:
         return self._hospital.mode != "paused" and self._link.traits(verb).capability == Capability.NATIVE
 
-    def window(self) -> Window:
+    async def _now_ms(self) -> int:
+        async with self._store.read(self._hospital.id) as tx:
+            return tx.now_ms
+
+    def _window(self, now_ms: int) -> Window:
         """Today and the days of the horizon, in the hospital's zone."""
-        today = dt.datetime.now(self._hospital.zone).date()
+        today = dt.datetime.fromtimestamp(now_ms / 1000, self._hospital.zone).date()
         return Window(date_from=today, date_to=today + dt.timedelta(days=self._hospital.horizon_days))
 
     async def _pull_master(self) -> None:
@@ -94,22 +132,29 @@ class Puller:
             await put_practitioners(tx, list(practitioners))
         self._done_at["master"] = time.monotonic()
 
-    async def _fetch_stops(self) -> Sequence[ScheduleStopped]:
+    async def _fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]:
         """The HIS's list of stops, read before the schedules: what it names never goes on sale in between."""
         if not self._offers(Verb.FETCH_STOPS):
             return ()
-        stops: Sequence[ScheduleStopped] = await self._link.read(Verb.FETCH_STOPS, self.window())
+        stops: Sequence[ScheduleStopped] = await self._link.read(Verb.FETCH_STOPS, window)
         return stops
 
-    async def _pull_slots(self, stops: Sequence[ScheduleStopped]) -> None:
-        window = self.window()
-        schedules: Sequence[Schedule] = await self._link.read(Verb.FETCH_SCHEDULES, window)
+    async def _pull_window(self, window: Window) -> None:
+        """Schedules, slots and stops of some days."""
+        stops = await self._fetch_stops(window)
+        told: Sequence[Schedule] = await self._link.read(Verb.FETCH_SCHEDULES, window)
+        schedules = [self._with_opening(schedule) for schedule in told]
         if not self._offers(Verb.FETCH_DEPARTMENTS):
             await self._learn_departments(schedules)
         for start in range(0, len(schedules), CHUNK):
             async with self._store.write(self._hospital.id) as tx:
-                stopped = await put_schedules(tx, list(schedules[start : start + CHUNK]), stops=stops)
-                await stop_known_schedules(tx, self._hospital, stopped)
+                stopped = await put_schedules(
+                    tx,
+                    list(schedules[start : start + CHUNK]),
+                    stops=stops,
+                    channel_quota=self._hospital.channel_quota,
+                )
+            await carry_known_stops(self._store, self._hospital, schedule_ids=stopped)
         # The fetch of the seats begins here: what the HIS counted before this moment is what its figures show.
         async with self._store.read(self._hospital.id) as tx:
             started_ms = tx.now_ms
@@ -129,11 +174,19 @@ class Puller:
                     ended_ms=ended_ms,
                     his_cache_ms=int(self._hospital.his_cache_s * 1000),
                     stops=stops,
+                    ours=self._hospital.reserve_by == ReserveBy.QUOTA,
                 )
-                await stop_known_slots(tx, self._hospital, stopped)
+            await carry_known_stops(self._store, self._hospital, slot_ids=stopped)
         await self._apply_stops(stops)
-        self._done_at["schedules"] = time.monotonic()
+        self._releases.note(window, started_ms, ended_ms)
         log.info("pulled", hospital=self._hospital.id, schedules=len(schedules), slots=len(slots))
+
+    def _with_opening(self, schedule: Schedule) -> Schedule:
+        """The hospital's rule says when a schedule opens of which the HIS does not."""
+        if schedule.opens_at is not None:
+            return schedule
+        at = opens_at(self._hospital.release, schedule.date, self._hospital.zone)
+        return schedule if at is None else msgspec.structs.replace(schedule, opens_at=at)
 
     async def _learn_departments(self, schedules: Sequence[Schedule]) -> None:
         """Where the HIS has no list of departments, its schedules name them; what was pushed or imported stays."""
@@ -147,12 +200,8 @@ class Puller:
 
     async def _apply_stops(self, stops: Sequence[ScheduleStopped]) -> None:
         """Stops of schedules that the list of schedules no longer shows, and of single orders."""
-        if not self._offers(Verb.FETCH_STOPS):
-            return
         for stop in stops:
-            async with self._store.write(self._hospital.id) as tx:
-                try:
-                    await apply_stop(tx, self._hospital, stop, pushed=False)
-                except SetAside as e:
-                    log.warning("stop_set_aside", hospital=self._hospital.id, reason=str(e))
-        self._done_at["stops"] = time.monotonic()
+            try:
+                await carry_stop(self._store, self._hospital, stop, pushed=False)
+            except SetAside as e:
+                log.warning("stop_set_aside", hospital=self._hospital.id, reason=str(e))

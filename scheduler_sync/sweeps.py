@@ -19,6 +19,7 @@ from booking.retention import (
 )
 from booking.settings import Hospital
 from booking.store.bell import Bell
+from booking.store.budget import Budget
 from booking.store.engine import Store, StoreUnavailable
 from booking.webhooks import SCOPE as WEBHOOKS
 from monitoring.logs import get_logger
@@ -72,14 +73,12 @@ async def _pause(stopping: asyncio.Event, seconds: float, rung: asyncio.Future[N
 async def expire_holds(store: Store, hospital: Hospital) -> int:
     """Expire what is due at one hospital, in small transactions."""
     total = 0
-    async with store.read(hospital.id) as tx:
-        due = await any_due(tx)
-    while due:
+    while True:
+        async with store.read(hospital.id) as tx:
+            if not await any_due(tx):
+                return total
         async with store.write(hospital.id) as tx:
-            expired = await expire_due(tx, hospital)
-        total += expired
-        due = expired > 0
-    return total
+            total += await expire_due(tx, hospital, budget=Budget())
 
 
 class Forgetting:

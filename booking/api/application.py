@@ -1,7 +1,7 @@
-"""The aiohttp application of a route table: one middleware around everything, one endpoint for each route.
+"""The booking API of a route table: one function around every request, one endpoint for each route.
 
-One middleware, not seven: every layer of aiohttp costs microseconds on each request, and the order of the steps matters
-enough to be read in one place (`_Pipeline.__call__`, then `_Endpoint.__call__`).
+Not a `web.Application`: its resolver, its middlewares and their objects are a fifth to a quarter of a bare request's cost.
+The order of the steps matters enough to be read in one place (`_Application.handle`, then `Endpoint.answer`).
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 import uuid_utils
-from aiohttp import web
-from multidict import CIMultiDict
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import LineTooLong
+from multidict import istr
 from prometheus_client import Counter, Histogram
 
-from booking.api.auth import Authenticator, require_access
-from booking.api.codec import convert_path, decode_body, decode_query
+from booking.api.auth import Authenticator
+from booking.api.endpoint import ClientGone, Endpoint
 from booking.api.limits import ClientRate, InFlight
 from booking.api.problems import ApiProblem, Sli, answer_problem
-from booking.api.routing import Call, Reply, Route
+from booking.api.router import Found, Router, split_target
+from booking.api.routing import Call, Route
+from booking.api.server import ApiServer, Connection, ConnectionLimits
+from booking.api.wire import Answer, Ready
 from monitoring.health import Health
 from monitoring.logs import get_logger
 from monitoring.logs import request_id as current_request_id
@@ -30,13 +34,10 @@ from monitoring.metrics import http_request_seconds, http_requests, http_request
 
 log = get_logger(__name__)
 
-_JSON = "application/json"
-_encode = msgspec.json.Encoder().encode
 _CALLERS_REQUEST_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
-_REQUEST_ID = web.RequestKey("request_id", str)
-_CLIENT_ID = web.RequestKey("client_id", str)
-_WAITS = web.RequestKey("waits", bool)
-_MAX_HEADER_BYTES = 8_190
+_REQUEST_ID = istr("X-Request-Id")
+_GONE = 499  # in metrics only: the caller hung up, and no status reached it
+_NOBODY = Ready(_GONE, b"")
 
 Translate = Callable[[Exception], ApiProblem | None]
 """Turns an exception of the domain (store unavailable, HIS down) into a problem; None: it is a bug, answered 500."""
@@ -52,9 +53,10 @@ class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
     client_burst: int = 200
     access_log: str = "changes"
     slow_request_s: float = 2.0
+    connections: ConnectionLimits = ConnectionLimits()
 
 
-def build_app(
+def build_server(
     routes: Sequence[Route],
     *,
     authenticator: Authenticator,
@@ -63,261 +65,188 @@ def build_app(
     health: Health | None = None,
     options: ApiOptions | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> web.Application:
-    """The application, ready for an `AppRunner`. Routes are matched in the given order: put the hot ones first."""
+) -> ApiServer:
+    """The API, ready for a `web.ServerRunner`. Call it inside the running loop."""
     options = options or ApiOptions()
-    largest = max([options.max_body_bytes, *(route.max_body_bytes or 0 for route in routes)])
-    pipeline = _Pipeline(health=health, options=options, translate=translate)
-    app = web.Application(
-        client_max_size=largest,
-        middlewares=[pipeline.middleware()],
-        handler_args={"max_line_size": _MAX_HEADER_BYTES, "max_field_size": _MAX_HEADER_BYTES, "access_log": None},
-    )
     rate = ClientRate(options.client_rate_per_s, options.client_burst, clock=clock)
+    router: Router[Endpoint] = Router()
     for route in routes:
-        endpoint = _Endpoint(route, authenticator, hospital_known, rate, options)
-        app.router.add_route(route.method, route.path, endpoint.handle)
+        endpoint = Endpoint(
+            route,
+            authenticator=authenticator,
+            hospital_known=hospital_known,
+            rate=rate,
+            max_body_bytes=options.max_body_bytes,
+            body_timeout_s=options.body_timeout_s,
+        )
+        router.add(route.method, route.path, endpoint)
         if route.method == "GET":
-            app.router.add_route("HEAD", route.path, endpoint.handle)
-    return app
+            router.add("HEAD", route.path, endpoint)
+    application = _Application(router, health=health or Health(), options=options, translate=translate)
+    return ApiServer(application.handle, application.refuse_malformed, options.connections)
 
 
-class _Pipeline:
+class _Application:
     """Around every request: its id, what is counted and logged, and every error turned into a problem."""
 
-    def __init__(self, *, health: Health | None, options: ApiOptions, translate: Translate) -> None:
+    def __init__(self, router: Router[Endpoint], *, health: Health, options: ApiOptions, translate: Translate) -> None:
+        self._router = router
         self._health = health
         self._options = options
         self._translate = translate
         self._in_flight = InFlight(options.max_in_flight)
         http_requests_in_flight.set_function(lambda: float(self._in_flight.count))
-        self._children: dict[tuple[str, str, int, str], tuple[Counter, Histogram]] = {}
+        self._children: dict[tuple[str, str, int, Sli | None], tuple[Counter, Histogram]] = {}
 
-    def middleware(self) -> Any:
-        @web.middleware
-        async def pipeline(
-            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
-            return await self._answer(request, handler)
-
-        return pipeline
-
-    async def _answer(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request. Raises nothing but its own cancellation."""
         started_s = time.perf_counter()
         request_id = _request_id(request)
-        request[_REQUEST_ID] = request_id
-        current_request_id.set(request_id)  # a connection's requests share a context: the next one overwrites it
+        current_request_id.set(request_id)
+        address, query = split_target(request)
+        found = self._router.find(request.method, address)
+        call: Call[Any, Any] = Call(request, request_id, address, found.values)
+        connection = cast(Connection, request.protocol)
         code: str | None = None
-        sli = Sli.OK
+        sli: Sli | None = Sli.OK
+        connection.begin(waits=found.endpoint is not None and found.endpoint.route.waits)
         try:
-            response = await self._guarded(request, handler)
+            answer = await self._guarded(found, call, query)
         except asyncio.CancelledError:
-            self._count(request, 499, "gone", time.perf_counter() - started_s)
+            self._count(found, request.method, _GONE, None, time.perf_counter() - started_s)
             raise
+        except ClientGone:
+            answer = _NOBODY
         except Exception as error:  # every error becomes an answer; a bug is logged in _problem_of
-            problem = self._problem_of(error, request, request_id)
-            code, sli = problem.code, problem.problem.sli
-            response = answer_problem(
-                problem, request_id=request_id, accept_language=request.headers.get("Accept-Language", "")
-            )
-        if not response.prepared:
-            response.headers["X-Request-Id"] = request_id
-            if self._health is not None and self._health.draining:
-                response.force_close()
+            answer, code, sli = self._refuse(error, found, request, request_id)
+        finally:
+            connection.end()
+        status, counted = answer.status, answer.status
+        if request.transport is None:
+            counted, sli = _GONE, None
         took_s = time.perf_counter() - started_s
-        self._count(request, response.status, sli.value, took_s)
-        if self._worth_logging(request, response.status, took_s):
-            self._log(request, request_id, response.status, code, took_s)
-        return response
+        self._count(found, request.method, counted, sli, took_s)
+        if self._worth_logging(found, request.method, counted, status, took_s):
+            self._log(found, call, status, code, took_s, gone=sli is None)
+        if isinstance(answer, Ready):
+            close = (
+                self._health.leaving or request.content.exception() is not None
+            )  # where the next head begins is lost
+            return Answer(answer, request, request_id, close=close).as_response()
+        if not answer.prepared:
+            answer.headers[_REQUEST_ID] = request_id
+            if self._health.leaving:
+                answer.force_close()
+        return answer
 
-    async def _guarded(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        if self._health is not None and self._health.draining:
+    def refuse_malformed(self, request: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
+        """The answer to what is not HTTP, or not HTTP that we take. What was sent is neither repeated nor logged."""
+        detail = "A line of the head is too long." if isinstance(error, LineTooLong) else None
+        problem = ApiProblem("malformed_http", detail)
+        self._count(_NOWHERE, "", problem.problem.status, problem.problem.sli, 0.0)
+        request_id = str(uuid_utils.uuid7())
+        return Answer(answer_problem(problem, request_id=request_id), request, request_id, close=True).as_response()
+
+    async def _guarded(self, found: Found[Endpoint], call: Call[Any, Any], query: str) -> Ready | web.StreamResponse:
+        if self._health.draining:
             raise ApiProblem("draining", retry_after_s=1)
         self._in_flight.enter()
         try:
-            return await handler(request)
+            if found.endpoint is None:
+                raise _missing(found)
+            return await found.endpoint.answer(call, query)
         finally:
             self._in_flight.leave()
 
-    def _problem_of(self, error: Exception, request: web.Request, request_id: str) -> ApiProblem:
+    def _refuse(
+        self, error: Exception, found: Found[Endpoint], request: web.BaseRequest, request_id: str
+    ) -> tuple[Ready, str, Sli]:
+        """The answer, the code and the class of an error.
+
+        Apart from `handle`, which must not hold the error in a variable: its traceback holds the frame of `handle`, and of
+        such rings the garbage collector took a twelfth of a refusal's time.
+        """
+        problem = self._problem_of(error, found, request_id)
+        language = request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
+        answer = answer_problem(problem, request_id=request_id, accept_language=language)
+        return answer, problem.code, problem.problem.sli
+
+    def _problem_of(self, error: Exception, found: Found[Endpoint], request_id: str) -> ApiProblem:
         if isinstance(error, ApiProblem):
             return error
-        if isinstance(error, web.HTTPException):
-            return _problem_of_http(error)
         problem = self._translate(error)
         if problem is not None:
             return problem
-        log.error("request_failed", route=_route_of(request), request_id=request_id, exc_info=error)
+        log.error("request_failed", route=_route_of(found), request_id=request_id, exc_info=error)
         return ApiProblem("internal_error")
 
-    def _count(self, request: web.Request, status: int, sli: str, took_s: float) -> None:
-        key = (_route_of(request), method_label(request.method), status, sli)
+    def _count(self, found: Found[Endpoint], method: str, status: int, sli: Sli | None, took_s: float) -> None:
+        key = (_route_of(found), method, status, sli)
         children = self._children.get(key)
         if children is None:
-            route, method, _, _ = key
-            children = self._children[key] = (
-                http_requests.labels(route, method, str(status), sli),
-                http_request_seconds.labels(route, method),
-            )
+            children = self._children_of(*key)
         children[0].inc()
         children[1].observe(took_s)
 
-    def _worth_logging(self, request: web.Request, status: int, took_s: float) -> bool:
-        level = self._options.access_log
-        if level == "all" or status >= 500 or status in (401, 403):
-            return True
-        if took_s >= self._options.slow_request_s and _WAITS not in request:
-            return True
-        return level == "changes" and status < 300 and request.method not in ("GET", "HEAD")
+    def _children_of(self, route: str, method: str, status: int, sli: Sli | None) -> tuple[Counter, Histogram]:
+        """The series of one kind of request. The kinds are few: methods that nobody knows are one."""
+        label = method_label(method)
+        children = (
+            http_requests.labels(route, label, str(status), "gone" if sli is None else sli.value),
+            http_request_seconds.labels(route, label),
+        )
+        if label == method:
+            self._children[route, method, status, sli] = children
+        return children
 
-    def _log(self, request: web.Request, request_id: str, status: int, code: str | None, took_s: float) -> None:
+    def _worth_logging(self, found: Found[Endpoint], method: str, counted: int, status: int, took_s: float) -> bool:
+        level = self._options.access_log
+        if level == "all" or status in (401, 403) or (status >= 500 and counted != _GONE):
+            return True
+        if took_s >= self._options.slow_request_s and not (found.endpoint is not None and found.endpoint.route.waits):
+            return True
+        return level == "changes" and status < 300 and method not in ("GET", "HEAD")
+
+    def _log(
+        self, found: Found[Endpoint], call: Call[Any, Any], status: int, code: str | None, took_s: float, *, gone: bool
+    ) -> None:
         """Route template and ids only: neither path values other than the hospital nor the query are logged."""
         fields: dict[str, Any] = {
-            "method": method_label(request.method),
-            "route": _route_of(request),
+            "method": method_label(call.request.method),
+            "route": _route_of(found),
             "status": status,
             "took_ms": round(took_s * 1000, 2),
-            "request_id": request_id,
+            "request_id": call.request_id,
         }
-        hospital_id = request.match_info.get("hospital_id")
+        hospital_id = call.path.get("hospital_id")
         if hospital_id is not None and status != 404:
             fields["hospital"] = hospital_id[:40]
-        if _CLIENT_ID in request:
-            fields["client"] = request[_CLIENT_ID]
+        if call.client is not None:
+            fields["client"] = call.client.id
         if code is not None:
             fields["code"] = code
+        if gone:
+            fields["gone"] = True  # done all the same: nobody read the answer
         (log.warning if status >= 500 else log.info)("request", **fields)
 
 
-class _Endpoint:
-    """What one route does with a request before its handler sees it."""
-
-    def __init__(
-        self,
-        route: Route,
-        authenticator: Authenticator,
-        hospital_known: Callable[[str], bool],
-        rate: ClientRate,
-        options: ApiOptions,
-    ) -> None:
-        self._route = route
-        self._authenticator = authenticator
-        self._hospital_known = hospital_known
-        self._rate = rate
-        self._max_body_bytes = route.max_body_bytes or options.max_body_bytes
-        self._body_timeout_s = options.body_timeout_s
-        self._content_headers = CIMultiDict({"Content-Type": route.produces})
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        route = self._route
-        client = None
-        values = request.match_info
-        if route.waits:
-            request[_WAITS] = True
-        if route.scopes is not None:
-            client = await self._authenticator.authenticate(request.headers.get("Authorization"))
-            request[_CLIENT_ID] = client.id
-            hospital_id = values.get("hospital_id")
-            if hospital_id is not None and not self._hospital_known(hospital_id):
-                raise ApiProblem("hospital_unknown")
-            require_access(client, scopes=route.scopes, hospital_id=hospital_id)
-            self._rate.take(client.id)
-        if "%00" in request.rel_url.raw_path:  # no id has it, and PostgreSQL cannot compare with it
-            raise ApiProblem("not_found")
-        idempotency_key = route.read_idempotency_key(request.headers.get("Idempotency-Key"))
-        path = convert_path(values, route.path_types) if route.path_types else values
-        query = None if route.query is None else decode_query(request.rel_url.raw_query_string, route.query)
-        data = b""
-        body: Any = None
-        if route.request is not None:
-            data = await self._read(request)
-            body = data if route.decoder is None else decode_body(data, route.decoder)
-        call: Call[Any, Any] = Call(
-            route=route,
-            request=request,
-            request_id=request[_REQUEST_ID],
-            client=client,
-            path=path,
-            query=query,
-            body=body,
-            data=data,
-            idempotency_key=idempotency_key,
-        )
-        return self._response(await route.handler(call))
-
-    async def _read(self, request: web.Request) -> bytes:
-        if request.content_type not in self._route.accepts or (request.charset or "utf-8").lower() not in (
-            "utf-8",
-            "utf8",
-        ):
-            raise ApiProblem("unsupported_media_type", f"expected {' or '.join(self._route.accepts)} in UTF-8")
-        if (request.content_length or 0) > self._max_body_bytes:
-            raise self._too_large()
-        try:
-            if request.content.is_eof():
-                data = await request.read()
-            else:
-                async with asyncio.timeout(self._body_timeout_s):
-                    data = await request.read()
-        except TimeoutError:
-            raise ApiProblem("request_timeout") from None
-        except web.HTTPRequestEntityTooLarge:
-            raise self._too_large() from None
-        except web.RequestPayloadError:
-            raise ApiProblem("malformed_json", "the body is not packed as its Content-Encoding says") from None
-        if len(data) > self._max_body_bytes:
-            raise self._too_large()
-        return data
-
-    def _too_large(self) -> ApiProblem:
-        return ApiProblem("too_large", extra={"max_bytes": self._max_body_bytes})
-
-    def _response(self, result: Any) -> web.StreamResponse:
-        if isinstance(result, web.StreamResponse):
-            return result
-        status, headers = self._route.status, self._content_headers
-        if isinstance(result, Reply):
-            status = result.status or status
-            if result.headers:
-                headers = CIMultiDict(self._content_headers)
-                headers.update(result.headers)
-            result = result.body
-        if result is None:
-            return web.Response(status=204 if status == 200 else status, headers=_without_type(headers))
-        body = result if isinstance(result, bytes) else _encode(result)
-        return web.Response(body=body, status=status, headers=headers)
+_NOWHERE: Found[Endpoint] = Found(None, {})
 
 
-def _without_type(headers: CIMultiDict[str]) -> CIMultiDict[str]:
-    return CIMultiDict((name, value) for name, value in headers.items() if name != "Content-Type")
+def _missing(found: Found[Endpoint]) -> ApiProblem:
+    if not found.allow:
+        return ApiProblem("not_found")
+    return ApiProblem("method_not_allowed", headers={"Allow": ", ".join(found.allow)})
 
 
-def _request_id(request: web.Request) -> str:
+def _request_id(request: web.BaseRequest) -> str:
     """The caller's X-Request-Id where it is a plain one, else a new UUIDv7."""
-    given = request.headers.get("X-Request-Id")
+    given = request.headers.get(_REQUEST_ID)
     if given is not None and _CALLERS_REQUEST_ID.fullmatch(given):
         return given
     return str(uuid_utils.uuid7())
 
 
-def _route_of(request: web.Request) -> str:
+def _route_of(found: Found[Endpoint]) -> str:
     """The route's template; never the path, which a caller can choose freely."""
-    resource = request.match_info.route.resource
-    return "unmatched" if resource is None else resource.canonical
-
-
-def _problem_of_http(error: web.HTTPException) -> ApiProblem:
-    """aiohttp's own refusals in our words."""
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        return ApiProblem("method_not_allowed", headers={"Allow": ", ".join(sorted(error.allowed_methods))})
-    if error.status == 413:
-        return ApiProblem("too_large")
-    if error.status == 404:
-        return ApiProblem("not_found")
-    if error.status < 500:
-        return ApiProblem("invalid_field", f"HTTP {error.status}: {error.reason}")
-    return ApiProblem("internal_error")
+    return "unmatched" if found.endpoint is None else found.endpoint.route.path

@@ -52,7 +52,7 @@ class KeyStore(Protocol):
     async def lookup(self, digest: str) -> ApiClient | None: ...
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, frozen=True):
     client: ApiClient | None
     expires_at_s: float
 
@@ -73,7 +73,13 @@ class Authenticator:
         self._clock = clock
         self._known: OrderedDict[bytes, _Entry] = OrderedDict()
         self._refused: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[ApiClient | None]] = {}
+        self._asking: dict[bytes, asyncio.Task[_Entry]] = {}
+        self._by_header: dict[str, _Entry] = {}  # known clients only: whoever guesses fills another cache
+
+    def recall(self, authorization: str | None) -> ApiClient | None:
+        """The client of a header that was good a moment ago, without a digest; None: ask `authenticate`."""
+        entry = self._by_header.get(authorization or "")
+        return None if entry is None or entry.expires_at_s <= self._clock() else entry.client
 
     async def authenticate(self, authorization: str | None) -> ApiClient:
         """The client, or ApiProblem unauthenticated. What the store raises comes through."""
@@ -86,19 +92,21 @@ class Authenticator:
         digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
         entry = self._known.get(digest) or self._refused.get(digest)
         if entry is None or entry.expires_at_s <= self._clock():
-            client = await self._ask(digest)
-        else:
-            client = entry.client
-        if client is None:
+            entry = await self._ask(digest)
+        if entry.client is None:
             raise ApiProblem("unauthenticated", "this key is not known", headers=_CHALLENGE_INVALID)
-        return client
+        if len(self._by_header) >= self._size:
+            self._by_header.clear()
+        self._by_header[authorization] = entry
+        return entry.client
 
     def forget(self) -> None:
         """Ask the store again for every key: call it when keys change in this process."""
+        self._by_header.clear()
         self._known.clear()
         self._refused.clear()
 
-    async def _ask(self, digest: bytes) -> ApiClient | None:
+    async def _ask(self, digest: bytes) -> _Entry:
         task = self._asking.get(digest)
         if task is None:
             task = asyncio.create_task(self._look_up(digest))
@@ -106,15 +114,15 @@ class Authenticator:
             task.add_done_callback(lambda _done: self._asking.pop(digest, None))
         return await asyncio.shield(task)
 
-    async def _look_up(self, digest: bytes) -> ApiClient | None:
+    async def _look_up(self, digest: bytes) -> _Entry:
         client = await self._keys.lookup(digest.hex())
         self._known.pop(digest, None)
         self._refused.pop(digest, None)
         cache = self._known if client is not None else self._refused
-        cache[digest] = _Entry(client, self._clock() + self._ttl_s)
+        entry = cache[digest] = _Entry(client, self._clock() + self._ttl_s)
         if len(cache) > self._size:
             cache.popitem(last=False)
-        return client
+        return entry
 
 
 def require_access(client: ApiClient, *, scopes: frozenset[str], hospital_id: str | None) -> None:

@@ -10,7 +10,7 @@ from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.present import booking_view
 from booking.api.routing import Call, Reply, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
-from booking.inventory import HoldRequest, hold_slot, lock_verb
+from booking.inventory.requests import HoldRequest
 from booking.money import payments_of, refunds_of
 from booking.moves import topic
 from booking.records import Booking
@@ -18,6 +18,7 @@ from booking.store.bell import wait_for_ring
 from booking.store.engine import Tx
 from mappings.canonical import Payment
 
+_REPLAYED = {"Idempotent-Replayed": "true"}
 POLL_S = 1.0  # how long a change made by another process may stay unseen by a waiting request
 
 
@@ -28,25 +29,20 @@ class BookingHandlers:
         self._context = context
 
     async def hold(self, call: Call[None, NewBooking]) -> Reply:
-        hospital, body = self._context.hospital(call), call.body
-        offered = self._context.live.capabilities(hospital.id)[lock_verb(hospital)] == "native"
-
-        async def work(tx: Tx) -> BookingView:
-            booking = await hold_slot(
-                tx,
-                hospital,
-                HoldRequest(
-                    client_id=call.caller.id,
-                    user_ref=body.user_ref,
-                    slot_id=body.slot_id,
-                    patient_id=body.patient_id,
-                    fee_fen=body.fee_fen,
-                ),
-                offered=offered,
-            )
-            return booking_view(booking, tx.now_ms, hospital.zone)
-
-        return await self._context.once(call, 201, work)
+        body = call.body
+        answer = await self._context.holds.hold(
+            self._context.hospital(call),
+            HoldRequest(
+                client_id=call.caller.id,
+                user_ref=body.user_ref,
+                slot_id=body.slot_id,
+                patient_id=body.patient_id,
+                key=call.idempotency_key or "",
+                digest=call.fingerprint(),
+                fee_fen=body.fee_fen,
+            ),
+        )
+        return Reply(answer.body, status=answer.status, headers=_REPLAYED if answer.replayed else {})
 
     async def list(self, call: Call[BookingQuery, None]) -> BookingList:
         query, zone = call.query, self._context.hospital(call).zone
@@ -125,8 +121,8 @@ def booking_routes(context: Context) -> list[Route]:
     handlers, scopes = BookingHandlers(context), ("booking",)
     of = "/v1/hospitals/{hospital_id}/bookings"
     hold_errors = (
-        "slot_sold_out", "slot_not_released", "schedule_stopped", "slot_in_past", "duplicate_booking", "price_changed",
-        "fee_unknown",
+        "slot_sold_out", "slot_not_released", "hospital_closed", "schedule_stopped", "slot_in_past", "duplicate_booking",
+        "price_changed", "fee_unknown",
         "slot_unknown", "patient_unknown", "patient_rejected", "hospital_paused", "hospital_observe_only",
         "not_offered_by_hospital",
     )  # fmt: skip

@@ -1,16 +1,18 @@
-"""Hospitals, departments, practitioners, slots."""
+"""Hospitals, departments, practitioners, slots: ready-made where nothing has changed."""
 
 from __future__ import annotations
 
-import datetime as dt
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+import msgspec
 
 from booking import catalog
 from booking.api.context import Context
-from booking.api.cursors import decode_cursor, encode_cursor
-from booking.api.present import slot_view
-from booking.api.problems import ApiProblem, FieldError
-from booking.api.routing import Call, Route
+from booking.api.listing import Listing
+from booking.api.routing import Call, Ready, Route
+from booking.api.slot_lists import SlotPage, slot_renderer
 from booking.api.views import (
     CampusView,
     DepartmentList,
@@ -23,8 +25,12 @@ from booking.api.views import (
     SlotList,
     SlotQuery,
 )
+from booking.feed import ChangeFeed
+from booking.snapshots import Answers, Days, Made
+from booking.snapshots.reading import DayKey
+from booking.store.engine import Store, Tx
 
-MAX_DAYS = 92
+_encode = msgspec.json.Encoder().encode
 
 
 class CatalogHandlers:
@@ -32,10 +38,18 @@ class CatalogHandlers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._feed = context.feed or ChangeFeed(context.store, context.hospitals)
+        self._days = Days(
+            context.store,
+            self._feed,
+            render=lambda hospital_id: slot_renderer(context.hospitals[hospital_id]),
+            max_bytes=context.snapshot_bytes // 2,
+        )
+        self._answers: Answers[Listing] = Answers(self._days, self._feed, max_bytes=context.snapshot_bytes // 2)
 
-    async def hospitals(self, call: Call[None, None]) -> HospitalList:
+    async def hospitals(self, call: Call[None, None]) -> Ready:
         live = self._context.live
-        return HospitalList(
+        mine = HospitalList(
             items=[
                 HospitalView(
                     id=h.id,
@@ -52,52 +66,75 @@ class CatalogHandlers:
             ]
         )
 
-    async def departments(self, call: Call[None, None]) -> DepartmentList:
-        async with self._context.store.read(call.hospital_id) as tx:
-            rows = await catalog.list_departments(tx)
-        return DepartmentList(
-            items=[
-                DepartmentView(id=r["id"], name=r["name"], parent_id=r["parent_id"], campus=r["campus"]) for r in rows
-            ]
-        )
+        return Listing(_encode(mine)).reply(call.request)
 
-    async def practitioners(self, call: Call[PractitionerQuery, None]) -> PractitionerList:
-        async with self._context.store.read(call.hospital_id) as tx:
-            rows = await catalog.list_practitioners(tx, call.query.department_id)
-        return PractitionerList(
-            items=[
-                PractitionerView(id=r["id"], name=r["name"], department_id=r["department_id"], title=r["title"])
-                for r in rows
-            ]
-        )
+    async def departments(self, call: Call[None, None]) -> Ready:
+        return await self._list(call, _read_departments)
 
-    async def slots(self, call: Call[SlotQuery, None]) -> SlotList:
-        query, hospital = call.query, self._context.hospital(call)
-        zone = hospital.zone
-        first = query.from_ or dt.datetime.now(zone).date()
-        last = query.to or first + dt.timedelta(days=hospital.horizon_days)
-        if last < first or (last - first).days > MAX_DAYS:
-            raise ApiProblem(
-                "invalid_field", errors=(FieldError(path="?to", expected=f"at most {MAX_DAYS} days after `from`"),)
-            )
-        after: Any = decode_cursor(query.cursor, int, str) if query.cursor is not None else None
-        async with self._context.store.read(call.hospital_id) as tx:
-            rows = await catalog.list_slots(
-                tx,
-                date_from=first,
-                date_to=last,
-                department_id=query.department_id,
-                practitioner_id=query.practitioner_id,
-                after=after,
-                limit=query.limit + 1,
-            )
-            now_ms = tx.now_ms
-        page = rows[: query.limit]
-        more = len(rows) > query.limit
-        return SlotList(
-            items=[slot_view(r, now_ms, zone) for r in page],
-            next=encode_cursor(page[-1]["starts_at_ms"], page[-1]["id"]) if more else None,
-        )
+    async def practitioners(self, call: Call[PractitionerQuery, None]) -> Ready:
+        department_id = call.query.department_id
+        return await self._list(call, lambda tx: _read_practitioners(tx, department_id))
+
+    async def _list(self, call: Call[Any, Any], read: Callable[[Tx], Awaitable[msgspec.Struct]]) -> Ready:
+        hospital_id, query = call.hospital_id, call.query
+        listing = self._answers.get(hospital_id, query)
+        if listing is None:
+            recipe = WholeList(self._context.store, self._days, hospital_id, read)
+            listing = await self._answers.make(hospital_id, query, recipe)
+        return listing.reply(call.request)
+
+    async def slots(self, call: Call[SlotQuery, None]) -> Ready:
+        hospital_id, query = call.hospital_id, call.query
+        listing = self._answers.get(hospital_id, query)
+        if listing is None:
+            page = SlotPage(self._context.store, self._days, self._feed, self._context.hospital(call), query)
+            listing = await self._answers.make(hospital_id, query, page)
+        return listing.reply(call.request)
+
+
+class WholeList:
+    """A list that changes with the sync alone; its changes are noted under no date and no department."""
+
+    def __init__(
+        self, store: Store, days: Days, hospital_id: str, read: Callable[[Tx], Awaitable[msgspec.Struct]]
+    ) -> None:
+        self._store = store
+        self._days = days
+        self._hospital_id = hospital_id
+        self._read = read
+
+    async def compose(self) -> Made[Listing]:
+        """As the feed knows it."""
+        key = DayKey(self._hospital_id, "", "")
+        ticks = {key: self._days.tick_of(key)}
+        known_s = time.monotonic()
+        return Made(await self._listing(), known_s=known_s, ticks=ticks)
+
+    async def read(self) -> Made[Listing]:
+        """As it is in the store."""
+        known_s = time.monotonic()
+        return Made(await self._listing(), known_s=known_s, through=True)
+
+    async def _listing(self) -> Listing:
+        async with self._store.read(self._hospital_id) as tx:
+            return Listing(_encode(await self._read(tx)))
+
+
+async def _read_departments(tx: Tx) -> DepartmentList:
+    rows = await catalog.list_departments(tx)
+    return DepartmentList(
+        items=[DepartmentView(id=r["id"], name=r["name"], parent_id=r["parent_id"], campus=r["campus"]) for r in rows]
+    )
+
+
+async def _read_practitioners(tx: Tx, department_id: str | None) -> PractitionerList:
+    rows = await catalog.list_practitioners(tx, department_id)
+    return PractitionerList(
+        items=[
+            PractitionerView(id=r["id"], name=r["name"], department_id=r["department_id"], title=r["title"])
+            for r in rows
+        ]
+    )
 
 
 def catalog_routes(context: Context) -> list[Route]:

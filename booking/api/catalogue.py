@@ -14,6 +14,8 @@ _BOOKING: tuple[Row, ...] = (
      "请改选其他号源；号源可能退回，可稍后重新查询。"),
     ("slot_not_released", 409, True, "rejected", "This slot is not released yet", "号源尚未放号",
      "Wait until `opens_at` of the slot, then send the request again.", "请等到该号源的 `opens_at` 时间后再次提交。"),
+    ("hospital_closed", 409, True, "rejected", "The hospital takes no bookings at this time of day", "当前时段暂停预约",
+     "Wait until `extra.opens_at`, then send the request again.", "请等到 `extra.opens_at` 时间后再次提交。"),
     ("schedule_stopped", 409, False, "rejected", "The clinic session is stopped", "该门诊已停诊",
      "Offer another session.", "请改选其他门诊。"),
     ("duplicate_booking", 409, False, "rejected", "The patient already has a booking here", "患者已有相同预约",
@@ -89,6 +91,9 @@ _UNKNOWN: tuple[Row, ...] = tuple(
 )  # fmt: skip
 
 _REQUEST: tuple[Row, ...] = (
+    ("malformed_http", 400, False, "client_error", "The request is not HTTP that we can read", "请求不符合 HTTP 协议",
+     "Correct the request's head as RFC 9112 defines it (a line has at most 8190 bytes); the connection is closed.",
+     "请按 RFC 9112 更正请求头（每行不超过 8190 字节）；连接已关闭。"),
     ("malformed_json", 400, False, "client_error", "The body is not JSON", "请求体不是合法的 JSON",
      "Send UTF-8 JSON as RFC 8259 defines it; `detail` gives the byte.",
      "请发送 UTF-8 编码的标准 JSON；`detail` 给出出错位置。"),

@@ -11,6 +11,8 @@ from booking import idempotency
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Reply
 from booking.errors import Refusal
+from booking.feed import ChangeFeed
+from booking.inventory.writer import Crowded, HoldWriter
 from booking.ports import LiveFailed, LiveHis
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable, Tx
@@ -25,7 +27,10 @@ class Context(msgspec.Struct, frozen=True):
     store: Store
     hospitals: Mapping[str, Hospital]
     live: LiveHis
+    holds: HoldWriter
     draining: Callable[[], bool] = lambda: False
+    feed: ChangeFeed | None = None  # none: lists are read through the store each time
+    snapshot_bytes: int = 64_000_000
 
     def hospital(self, call: Call[Any, Any]) -> Hospital:
         return self.hospitals[call.hospital_id]
@@ -58,4 +63,6 @@ def translate(error: Exception) -> ApiProblem | None:
             )
         case StoreUnavailable():
             return ApiProblem("store_unavailable", retry_after_s=2)
+        case Crowded():
+            return ApiProblem("overloaded", str(error), retry_after_s=1)
     return None

@@ -12,12 +12,11 @@ from html import escape
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from booking.api.catalogue import SECTIONS
 from booking.api.openapi import describe_api
 from booking.api.problems import ERRORS_PAGE, PROBLEMS
-from booking.api.routing import Call, Route
+from booking.api.routing import Call, Ready, Route, make_ready
 from booking.api.style import STYLE
 
 _PAGE_HEADERS = {
@@ -28,23 +27,23 @@ _PAGE_HEADERS = {
 
 
 def documentation_routes(routes: Sequence[Route], *, version: str) -> list[Route]:
-    """The public routes that document `routes`. Add them to the table that `build_app` gets."""
+    """The public routes that document `routes`. Add them to the table that `build_server` gets."""
     document = describe_api(routes, version=version)
     pages = {
-        "/openapi.json": (msgspec.json.encode(document), {"Content-Type": "application/json"}),
-        "/docs": (render_api_page(document).encode(), _PAGE_HEADERS),
-        ERRORS_PAGE: (render_errors_page().encode(), _PAGE_HEADERS),
+        "/openapi.json": make_ready(msgspec.json.encode(document), headers={"Content-Type": "application/json"}),
+        "/docs": make_ready(render_api_page(document).encode(), headers=_PAGE_HEADERS),
+        ERRORS_PAGE: make_ready(render_errors_page().encode(), headers=_PAGE_HEADERS),
     }
 
-    def serve(body: bytes, headers: dict[str, str]) -> Any:
-        async def page(_call: Call[None, None]) -> web.Response:
-            return web.Response(body=body, headers=headers)
+    def serve(ready: Ready) -> Any:
+        async def page(_call: Call[None, None]) -> Ready:
+            return ready
 
         return page
 
     return [
-        Route("GET", path, serve(body, headers), summary="Documentation", tag="documentation", scopes=None, name=path)
-        for path, (body, headers) in pages.items()
+        Route("GET", path, serve(ready), summary="Documentation", tag="documentation", scopes=None, name=path)
+        for path, ready in pages.items()
     ]
 
 

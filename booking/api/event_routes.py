@@ -25,10 +25,14 @@ class EventHandlers:
     async def feed(self, call: Call[EventQuery, None]) -> EventList:
         query = call.query
         async with self._context.store.read() as tx:
-            oldest = (await tx.conn.execute(select(func.min(events.c.seq)))).scalar_one()
+            oldest = (
+                await tx.conn.execute(select(func.min(events.c.seq)).where(events.c.seq.is_not(None)))
+            ).scalar_one()
             if query.after > 0 and oldest is not None and query.after < oldest - 1:
                 raise ApiProblem("cursor_expired", f"Events before {oldest} are no longer kept.")
-            newest = (await tx.conn.execute(select(func.max(events.c.seq)))).scalar_one()
+            newest = (
+                await tx.conn.execute(select(func.max(events.c.seq)).where(events.c.seq.is_not(None)))
+            ).scalar_one()
             if query.after > (newest or 0):
                 # A cursor of a database that was restored from a backup since: without a word nothing would ever come.
                 raise ApiProblem("cursor_expired", f"The newest event is {newest or 0}.", extra={"newest": newest or 0})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from booking import seats
 from booking.api.views import (
     AttachmentView,
     BillItemView,
@@ -21,7 +20,7 @@ from booking.api.views import (
 )
 from booking.billing import BillRow
 from booking.bookings import payable
-from booking.catalog import slot_status
+from booking.catalog import remaining_of, slot_status
 from booking.money import PaymentRow
 from booking.records import Booking, Person
 from booking.reporting import ReportRow
@@ -40,7 +39,7 @@ def _instant(ms: int, zone: dt.tzinfo) -> dt.datetime:
 
 def slot_view(row: dict[str, Any], now_ms: int, zone: dt.tzinfo) -> SlotView:
     status = slot_status(row, now_ms)
-    remaining = seats.Seats(row["his_left"], row["unreflected"]).remaining
+    remaining = remaining_of(row)
     return SlotView(
         id=row["id"],
         schedule_id=row["schedule_id"],

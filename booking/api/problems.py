@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
-from aiohttp import web
-from multidict import CIMultiDict
 
 from booking.api.catalogue import CATALOGUE
+from booking.api.wire import Ready, join_head, render_head
 
 PROBLEM_JSON = "application/problem+json"
 ERRORS_PAGE = "/docs/errors"
@@ -104,13 +103,16 @@ class ApiProblem(Exception):
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(code if detail is None else f"{code}: {detail}")
+        super().__init__(code, detail)
         self.problem = PROBLEMS[code]
         self.detail = detail
         self.errors = errors
         self.retry_after_s = retry_after_s
-        self.extra = dict(extra or {})
+        self.extra = dict(extra) if extra else {}
         self.headers = headers
+
+    def __str__(self) -> str:
+        return self.code if self.detail is None else f"{self.code}: {self.detail}"
 
     @property
     def code(self) -> str:
@@ -139,37 +141,58 @@ def describe_problem(problem: ApiProblem, *, request_id: str, accept_language: s
     )
 
 
-def answer_problem(problem: ApiProblem, *, request_id: str, accept_language: str = "") -> web.Response:
+def answer_problem(problem: ApiProblem, *, request_id: str, accept_language: str = "") -> Ready:
     """The answer for one occurrence, with `Retry-After` where a delay is known."""
-    chinese = prefers_chinese(accept_language)
-    headers = _HEADERS[chinese]
-    if problem.retry_after_s is not None or problem.headers:
-        headers = headers.copy()
-        headers.update(problem.headers or {})
-        if problem.retry_after_s is not None:
-            headers["Retry-After"] = str(problem.retry_after_s)
-    if problem.detail or problem.errors or problem.extra or problem.retry_after_s is not None:
+    status, chinese = problem.problem.status, prefers_chinese(accept_language)
+    if problem.retry_after_s is None and not problem.headers:
+        head = _head(status, chinese)
+    else:
+        head = render_head(status, {**_fields(chinese), **(problem.headers or {}), **_retry_after(problem)})
+    if problem.errors or problem.extra or problem.retry_after_s is not None:
         document = describe_problem(problem, request_id=request_id, accept_language=accept_language)
-        return web.Response(body=_encode(document), status=problem.problem.status, headers=headers)
-    before, after = _bare_body(problem.code, accept_language if chinese else "")
-    return web.Response(body=before + request_id.encode() + after, status=problem.problem.status, headers=headers)
+        return join_head(head, status, _encode(document))
+    plain = _pieces(problem.code, chinese)
+    if not problem.detail:
+        return join_head(head, status, b"%b%b%b" % (plain.to_instance, request_id.encode(), plain.end))
+    detail = b"%b%b%b" % (plain.to_detail, _encode(problem.detail), plain.from_detail)
+    return join_head(head, status, b"%b%b%b" % (detail, request_id.encode(), plain.end))
 
 
-_HEADERS: dict[bool, CIMultiDict[str]] = {
-    chinese: CIMultiDict(
-        {"Content-Type": PROBLEM_JSON, "Content-Language": "zh" if chinese else "en", "Cache-Control": "no-store"}
-    )
-    for chinese in (False, True)
-}
+def _fields(chinese: bool) -> dict[str, str]:
+    return {
+        "Content-Type": PROBLEM_JSON,
+        "Content-Language": "zh" if chinese else "en",
+        "Cache-Control": "no-store",
+    }
 
 
-@lru_cache(maxsize=512)
-def _bare_body(code: str, accept_language: str) -> tuple[bytes, bytes]:
-    """The body of a problem without details, around the request id: "sold out" is said thousands of times a second."""
-    hole = "\x7f"
-    document = describe_problem(ApiProblem(code), request_id=hole, accept_language=accept_language)
-    before, _, after = _encode(document).partition(hole.encode())
-    return before, after
+def _retry_after(problem: ApiProblem) -> dict[str, str]:
+    return {} if problem.retry_after_s is None else {"Retry-After": str(problem.retry_after_s)}
+
+
+@cache
+def _head(status: int, chinese: bool) -> bytes:
+    return render_head(status, _fields(chinese))
+
+
+class _Pieces(msgspec.Struct, frozen=True):
+    """A document without details, cut where the request id goes, and where `detail` and the request id go."""
+
+    to_instance: bytes
+    to_detail: bytes
+    from_detail: bytes
+    end: bytes
+
+
+@cache
+def _pieces(code: str, chinese: bool) -> _Pieces:
+    """The bytes around what differs: "sold out" is said thousands of times a second."""
+    language, hole = "zh" if chinese else "en", "\x7f"
+    bare = _encode(describe_problem(ApiProblem(code), request_id=hole, accept_language=language))
+    detailed = _encode(describe_problem(ApiProblem(code, hole), request_id=hole, accept_language=language))
+    to_instance, _, end = bare.partition(hole.encode())
+    to_detail, from_detail, _ = detailed.split(hole.encode())
+    return _Pieces(to_instance, to_detail.removesuffix(b'"'), from_detail.removeprefix(b'"'), end)
 
 
 @lru_cache(maxsize=256)

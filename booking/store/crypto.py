@@ -10,6 +10,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -19,6 +20,12 @@ _VERSION = 1
 
 class SealBroken(Exception):
     """A sealed value cannot be opened: its key is missing, or it was altered or moved."""
+
+
+class Seals(Protocol):
+    """Whatever encrypts for a column: a transaction, or a hospital's vault."""
+
+    def seal(self, plain: bytes, table: str, column: str) -> bytes: ...
 
 
 class Vault:
@@ -62,3 +69,19 @@ class Vault:
         """A keyed digest for equality searches, different per kind and hospital. 64 hex characters."""
         message = f"{kind}\0{hospital_id}\0{value}".encode()
         return hmac.new(self._digest_key, message, sha256).hexdigest()
+
+
+class HospitalVault:
+    """A vault for the columns of one hospital: the place of a value is its table, its column and the hospital."""
+
+    def __init__(self, vault: Vault, hospital_id: str) -> None:
+        self._vault = vault
+        self._hospital_id = hospital_id
+
+    def seal(self, plain: bytes, table: str, column: str) -> bytes:
+        """Encrypt for one column of one table of this hospital."""
+        return self._vault.seal(plain, f"{table}.{column}.{self._hospital_id}")
+
+    def unseal(self, sealed: bytes, table: str, column: str) -> bytes:
+        """Decrypt what `seal` made. Raises SealBroken."""
+        return self._vault.open(sealed, f"{table}.{column}.{self._hospital_id}")

@@ -6,11 +6,10 @@ without waiting for the busy timeout. PostgreSQL serialises the writes of one ho
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.schema import Table
 
 from booking.store.bell import Bell
-from booking.store.crypto import Vault
+from booking.store.crypto import HospitalVault, Vault
 from booking.store.tables import fragments
 from booking.store.turns import Turn
 
@@ -109,11 +108,11 @@ class Tx:
 
     def seal(self, plain: bytes, table: str, column: str) -> bytes:
         """Encrypt for one column of one table of this hospital."""
-        return self.vault.seal(plain, f"{table}.{column}.{self.hospital_id}")
+        return HospitalVault(self.vault, self.hospital_id).seal(plain, table, column)
 
     def unseal(self, sealed: bytes, table: str, column: str) -> bytes:
         """Decrypt what `seal` made. Raises SealBroken."""
-        return self.vault.open(sealed, f"{table}.{column}.{self.hospital_id}")
+        return HospitalVault(self.vault, self.hospital_id).unseal(sealed, table, column)
 
     def digest(self, kind: str, value: str) -> str:
         """The search digest of a value of this hospital."""
@@ -123,10 +122,14 @@ class Tx:
 class Store:
     """The one way to the database. `wall_ms` is the clock of a SQLite store, given so that tests can turn it."""
 
-    def __init__(self, url: str, vault: Vault, *, wall_ms: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, url: str, vault: Vault, *, wall_ms: Callable[[], int] | None = None, connections: int = 20
+    ) -> None:
         self.url = make_url(url)
         self.vault = vault
         self.bell = Bell()
+        self.announce: Callable[[Collection[str]], None] | None = None  # set by booking.store.relay
+        self._connections = connections  # to PostgreSQL, half of them for writing
         self._wall_ms = wall_ms or (lambda: time.time_ns() // 1_000_000)
         self._skew = wall_ms is not None
         self.dialect = self.url.get_backend_name()
@@ -152,7 +155,12 @@ class Store:
         connect = {"timeout": 5, "command_timeout": STATEMENT_TIMEOUT_MS / 1000 + 5, "server_settings": guards}
         writer, reader = (
             create_async_engine(
-                url, pool_size=10, max_overflow=0, pool_timeout=POOL_TIMEOUT_S, pool_pre_ping=True, connect_args=connect
+                url,
+                pool_size=self._connections // 2,
+                max_overflow=0,
+                pool_timeout=POOL_TIMEOUT_S,
+                pool_pre_ping=True,
+                connect_args=connect,
             )
             for _ in range(2)
         )
@@ -163,6 +171,19 @@ class Store:
         await self.writer.dispose()
         if self.reader is not self.writer:
             await self.reader.dispose()
+
+    def wall_ms(self) -> int:
+        """The clock of a SQLite store, before it is held above the last committed time."""
+        return self._wall_ms()
+
+    @property
+    def given_wall_ms(self) -> int | None:
+        """The time to use instead of PostgreSQL's own, where a clock was given; None otherwise."""
+        return self._wall_ms() if self._skew else None
+
+    def remember_clock(self, hospital_id: str, now_ms: int) -> None:
+        """Note the time of a write that was committed on another connection of this process."""
+        self._last_ms[hospital_id] = max(now_ms, self._last_ms.get(hospital_id, 0))
 
     async def now_ms(self, conn: AsyncConnection) -> int:
         """The store's own clock."""
@@ -196,8 +217,14 @@ class Store:
                 await self._note_touched(tx)
         finally:
             turn.release()
-        for topic in done:
+        self.ring(done)
+
+    def ring(self, topics: Collection[str]) -> None:
+        """What was committed is news: wake those who wait for it, here and in the processes that share the store."""
+        for topic in topics:
             self.bell.ring(topic)
+        if self.announce is not None and topics:
+            self.announce(topics)
 
     def turn(self, hospital_id: str) -> Turn:
         """Who may write next in this process: one at a time in a SQLite file, one per hospital on PostgreSQL."""
@@ -277,12 +304,17 @@ def _reason(error: BaseException) -> str:
     return f"{type(origin).__name__}: {str(origin).splitlines()[0][:200] if str(origin) else ''}"
 
 
+def sqlite_pragmas() -> tuple[str, ...]:
+    """What every connection to a SQLite store sets: a commit is on the disk before it is believed."""
+    return ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+
+
 def _tune_sqlite(engine: AsyncEngine, *, begin: str) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("busy_timeout=5000", *sqlite_pragmas()):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

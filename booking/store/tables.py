@@ -66,7 +66,9 @@ leases = Table(
     _str("his_status", default="up"),
 )
 
-nodes = Table("nodes", metadata, _key("id"), _str("address"), _ms("until_ms", null=False), _ms("started_ms", null=False))
+nodes = Table(
+    "nodes", metadata, _key("id"), _str("address"), _ms("until_ms", null=False), _ms("started_ms", null=False)
+)
 
 api_keys = Table(
     "api_keys",
@@ -166,6 +168,8 @@ slots = Table(
     _str("his_refs", default="{}"),
     CheckConstraint("ends_at_ms > starts_at_ms", name="span"),
     CheckConstraint("unreflected >= 0", name="unreflected"),
+    CheckConstraint("his_left >= 0", name="his_left"),
+    CheckConstraint("status in ('open', 'stopped')", name="status"),
     Index(None, "hospital_id", "date"),
     Index(None, "hospital_id", "schedule_id"),
 )
@@ -245,18 +249,45 @@ bookings = Table(
     Column("sealed_his_refs", LargeBinary, nullable=True),
     _ms("created_ms", null=False),
     _ms("updated_ms", null=False),
+    # What must never exist together (DESIGN section 4); `booking.lifecycle.must_not_be` has the same rules by the same names.
     CheckConstraint(
         "state in ('held','booked','checked_in','fulfilled','no_show','cancelling','cancelled','expired','rejected','stopped')",
         name="state",
     ),
     CheckConstraint("his_state in ('none','locked','registered','released','rejected')", name="his_state"),
     CheckConstraint("his_command in ('none','lock','register','unlock','cancel')", name="his_command"),
+    CheckConstraint("his_command_status in ('none','queued','sent','unknown')", name="his_command_status"),
+    CheckConstraint(
+        "payment_state in ('not_required','due','paid','paid_at_window','part_refunded','refund_due','refunded','void')",
+        name="payment_state",
+    ),
     CheckConstraint("(his_command = 'none') = (his_command_status = 'none')", name="command_status"),
+    CheckConstraint(
+        "case his_command when 'lock' then his_state = 'none' when 'register' then his_state = 'locked'"
+        " when 'unlock' then his_state = 'locked' when 'cancel' then his_state = 'registered' else true end",
+        name="command_needs",
+    ),
+    CheckConstraint(
+        "case his_command when 'lock' then state in ('held','cancelling','expired','stopped')"
+        " when 'register' then state in ('held','cancelling','stopped')"
+        " when 'none' then true else state in ('cancelling','cancelled','expired','rejected','stopped') end",
+        name="command_state",
+    ),
     CheckConstraint(
         "state not in ('booked','checked_in','fulfilled','no_show') or his_state = 'registered'", name="booked_is_registered"
     ),
+    CheckConstraint("state <> 'held' or his_state = 'locked' or his_command = 'lock'", name="held_waits_or_locked"),
+    CheckConstraint("state <> 'cancelling' or his_command <> 'none'", name="cancelling_waits"),
+    CheckConstraint("state <> 'rejected' or his_state <> 'none'", name="rejected_was_asked"),
     CheckConstraint("state not in ('expired','rejected') or payment_state <> 'due'", name="nothing_due_when_over"),
     CheckConstraint("state <> 'expired' or payment_state not in ('paid','paid_at_window')", name="no_expiry_with_money"),
+    CheckConstraint("his_state <> 'registered' or payment_state <> 'due'", name="registered_owes_nothing"),
+    CheckConstraint("payment_state <> 'not_required' or fee_fen = 0", name="fee_is_required"),
+    # What is derived must agree with what it is derived from: the partial indexes and the seats stand on it.
+    CheckConstraint("live = (state in ('held','booked','checked_in','cancelling'))", name="live"),
+    CheckConstraint("occupies = (his_state in ('locked','registered') or his_command <> 'none')", name="occupies"),
+    CheckConstraint("occupies or not charged", name="charged_occupies"),
+    CheckConstraint("expires_at_ms is null or state = 'held'", name="only_holds_expire"),
     CheckConstraint("fee_fen >= 0", name="fee"),
     Index("ux_bookings_order_no", "hospital_id", "order_no", unique=True),
     Index("ux_bookings_live", "hospital_id", "person_id", "schedule_id", unique=True, sqlite_where=_LIVE,
@@ -290,6 +321,8 @@ payments = Table(
     CheckConstraint("amount_fen > 0", name="amount"),
     CheckConstraint("settlement in ('none','pending','settled','rejected','unknown')", name="settlement"),
     CheckConstraint("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
+    CheckConstraint("kept or settlement in ('none','rejected')", name="only_kept_is_settled"),
+    CheckConstraint("unusable is null or not kept", name="unusable_is_not_kept"),
     Index("ux_payments_booking", "hospital_id", "booking_id", unique=True, sqlite_where=text("kept"),
           postgresql_where=text("kept")),
     Index("ux_payments_bill", "hospital_id", "bill_id", unique=True, sqlite_where=text("kept"), postgresql_where=text("kept")),
@@ -318,6 +351,7 @@ refunds = Table(
         "status in ('refund_due','refunding','refunded','refund_unknown','refund_failed')",
         name="status",
     ),
+    CheckConstraint("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
     Index("ux_refunds_payment", "hospital_id", "channel", "trade_no", unique=True),
     Index(None, "hospital_id", "booking_id"),
 )
@@ -417,6 +451,8 @@ idempotency_keys = Table(
     Index(None, "hospital_id", "created_ms"),
 )
 
+_NUMBERED = text("seq is not null")
+
 events = Table(
     "events",
     metadata,
@@ -427,9 +463,9 @@ events = Table(
     _str("type"),
     _str("payload"),
     _ms("created_ms", null=False),
-    Index("ux_events_seq", "seq", unique=True),
+    Index("ux_events_seq", "seq", unique=True, sqlite_where=_NUMBERED, postgresql_where=_NUMBERED),
+    Index("ix_events_client_id_seq", "client_id", "seq", sqlite_where=_NUMBERED, postgresql_where=_NUMBERED),
     Index("ix_events_unnumbered", "id", sqlite_where=text("seq is null"), postgresql_where=text("seq is null")),
-    Index(None, "client_id", "seq"),
 )
 
 webhooks = Table(

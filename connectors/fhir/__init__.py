@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from connectors.clock import HisClock
 from connectors.config import ConnectorOptions, HospitalContext
 from connectors.fhir.calls import compile_calls
 from connectors.fhir.client import FhirClient, Settings
@@ -56,6 +57,7 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
             max_pages=options.max_pages,
             connect_timeout_s=options.connect_timeout_s,
         ),
+        HisClock(hospital, name),
         lambda kind: count_decode_fallback(hospital.id, name, kind),
         lambda answered: up.set(1 if answered else 0),
     )

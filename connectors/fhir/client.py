@@ -11,6 +11,7 @@ Every HTTP status comes back as a `Reply`; what it means is for `connectors.fhir
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from connectors.clock import HisClock
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Json, decode_json, encode_json
 
@@ -86,14 +88,16 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class FhirClient:
     """Requests to one FHIR server.
 
-    `on_fallback` is told the decoder that read a mislabelled reply, `on_answer` whether the server answered at all.
+    `on_fallback` is told the decoder that read a mislabelled reply, `on_answer` whether the server answered at all; `clock` is
+    the server's.
     """
 
     def __init__(
-        self, settings: Settings, on_fallback: Callable[[str], None], on_answer: Callable[[bool], None]
+        self, settings: Settings, clock: HisClock, on_fallback: Callable[[str], None], on_answer: Callable[[bool], None]
     ) -> None:
         self._settings = settings
         self._base = URL(settings.base_url.rstrip("/") + "/")
+        self._clock = clock
         self._on_fallback = on_fallback
         self._on_answer = on_answer
         self._session: aiohttp.ClientSession | None = None
@@ -208,6 +212,7 @@ class FhirClient:
         if timeout_s <= 0:
             raise NotSent("no time is left for this request")
         progress = SimpleNamespace(connected=False)
+        began = time.time()
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(self._settings.connect_timeout_s, timeout_s))
         try:
             async with self._session.request(
@@ -220,6 +225,7 @@ class FhirClient:
                 trace_request_ctx=progress,
             ) as response:
                 self._on_answer(True)
+                self._clock.note_http(response.headers.get("Date"), response.headers.get("Age"), began=began)
                 data = await self._read_body(response)
                 if len(data) > _OFF_LOOP_BYTES:
                     return await asyncio.to_thread(self._reply, response, data, any_type=any_type)

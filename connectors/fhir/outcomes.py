@@ -18,6 +18,7 @@ from connectors.port import REJECT_CODES, HisError, HisRefused, HisReplyInvalid,
 _BUSY = frozenset({429, 503})
 # Issue codes with which a server says itself that it did nothing and may be asked again.
 _AGAIN = frozenset({"throttled", "transient"})
+_RETRYABLE = frozenset({"busy", "not_open_yet"})
 UNAUTHORISED = frozenset({401, 403})
 _BY_STATUS = {404: "not_found", 410: "not_found", 409: "refused", 412: "refused"}
 # FHIR R4 valueset-issue-type, as far as it says which of the port's codes is meant. A profile's table comes first.
@@ -110,7 +111,7 @@ def not_sent(error: NotSent) -> Rejected:
 
 
 def _rejected(code: str, text: str) -> Rejected:
-    return Rejected(code=code, text=text, retryable=code == "busy")
+    return Rejected(code=code, text=text, retryable=code in _RETRYABLE)
 
 
 def _text(status: int, issues: list[tuple[str, list[str]]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.charset import HL7CharsetError
@@ -88,7 +89,7 @@ class HL7v2Connector:
         self.settings, self._connection = resolve_settings(options, profile.connection)
         metrics.register_message_types({*self._maps.inbound, *self.settings.ignore})
         self.pool = self._make_pool()
-        self._exchange = Exchange(hospital, self.settings, self._connection, self.pool)
+        self._exchange = Exchange(hospital, self.settings, self._connection, self.pool, HisClock(hospital, name))
         self._server: MLLPServer | None = None
 
     @property

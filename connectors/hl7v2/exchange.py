@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from typing import Any
 
 import msgspec
 
+from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.charset import codec_of, encode_message
@@ -16,7 +18,9 @@ from connectors.hl7v2.options import Settings
 from connectors.hl7v2.writer import merge_header, write_message
 from connectors.port import REJECT_CODES
 from mappings.canonical import Record
+from mappings.context import Failure
 from mappings.engine import MapContext
+from mappings.times import read_hl7
 
 UNKNOWN = "unknown"
 """The word of a profile's code table for "this error does not say that nothing was done"."""
@@ -33,12 +37,18 @@ class Exchange:
     """Sends the requests of one connector."""
 
     def __init__(
-        self, hospital: HospitalContext, settings: Settings, connection: dict[str, Any], pool: LinePool | None
+        self,
+        hospital: HospitalContext,
+        settings: Settings,
+        connection: dict[str, Any],
+        pool: LinePool | None,
+        clock: HisClock,
     ) -> None:
         self.hospital = hospital
         self.settings = settings
         self.connection = connection
         self.pool = pool
+        self._clock = clock
 
     async def ask(
         self, verb: CompiledVerb, request: Record, timeout_s: float, extra: dict[str, Any] | None = None
@@ -56,11 +66,24 @@ class Exchange:
         # for nothing more; a HIS that sends one unasked (original mode) still owes us its AA.
         asked = tree[0].get("MSH-15") in ("AL", "SU") and tree[0].get("MSH-16") not in ("AL", "SU")
         skip_commit = not asked
-        return await self.pool.request(message, str(tree[0]["MSH-10"]), timeout_s, skip_commit=skip_commit)
+        began = time.time()
+        reply = await self.pool.request(message, str(tree[0]["MSH-10"]), timeout_s, skip_commit=skip_commit)
+        self._note_time(reply, began)
+        return reply
 
     def context(self, reply: er7.Message) -> MapContext:
         """The context in which a reply is mapped."""
         return map_context(self.hospital, self.settings, self.connection, message=reply)
+
+    def _note_time(self, reply: er7.Message, began: float) -> None:
+        """MSH-7 of a reply is when the HIS made it (v2.5.1 ch. 2.15.9.7); one that is coarser than seconds tells nothing."""
+        text = reply.value("MSH", 7)
+        try:
+            told = read_hl7(text, self.context(reply), "second") if text else None
+        except Failure:
+            return
+        if told is not None:
+            self._clock.note(told, began=began, resolution_s=0.001 if "." in text else 1.0)
 
     def _header(self, verb: CompiledVerb, ctx: MapContext) -> dict[str, Any]:
         settings = self.settings

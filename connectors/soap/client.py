@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ssl
+import time
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+
+from connectors.clock import HisClock
 
 # --- errors -------------------------------------------------------------------------------------------------------
 #
@@ -40,18 +43,20 @@ class HttpReply(msgspec.Struct, frozen=True):
 class SoapClient:
     """An HTTP session to one hospital: keep-alive, at most `max_connections` at a time, no redirects, no cookies.
 
-    `ca_file` names the authority of a hospital's own certificates; without it the system's are used. Must be made inside a
-    running event loop and closed.
+    `ca_file` names the authority of a hospital's own certificates; without it the system's are used. `clock` is the HIS's. Must
+    be made inside a running event loop and closed.
     """
 
     def __init__(
         self,
         *,
+        clock: HisClock,
         max_connections: int = 8,
         keepalive_s: float = 15.0,
         max_reply_bytes: int = 10_000_000,
         ca_file: str | None = None,
     ) -> None:
+        self._clock = clock
         self._max_reply_bytes = max_reply_bytes
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_connected)
@@ -70,11 +75,13 @@ class SoapClient:
         Raises NotSent, Lost (also for a reply larger than allowed).
         """
         sent = SimpleNamespace(connected=False)
+        began = time.time()
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 5.0))
         try:
             async with self.session.post(
                 url, data=body, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=sent
             ) as reply:
+                self._clock.note_http(reply.headers.get("Date"), reply.headers.get("Age"), began=began)
                 return HttpReply(reply.status, reply.content_type, reply.charset, await self._read(reply))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if sent.connected:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from lxml import etree
 
+from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.payments import settlement_of
 from connectors.persons import without_others
@@ -116,6 +117,7 @@ class SoapConnector:
         if self._client is not None:
             return
         self._client = SoapClient(
+            clock=HisClock(self._hospital, self.name),
             max_connections=self._options.max_connections,
             keepalive_s=self._options.keepalive_s,
             max_reply_bytes=self._options.max_message_bytes,

@@ -1,22 +1,114 @@
-"""`python -m loadtest.bench`: measures, prints, and exits 1 where a bar is missed."""
+"""`python -m loadtest.bench`: measures every row against its baseline, prints, and exits 1 where a bar is missed."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import sys
+import tempfile
+from pathlib import Path
+from typing import Any
 
-from loadtest.bench.idle import measure_idle, report
+from loadtest.bench.disk import fdatasync_ms
+from loadtest.bench.fill.layout import LEAST_SLOTS
+from loadtest.bench.idle import QUIET_S, measure_idle, report
+from loadtest.bench.load import default_generator
+from loadtest.bench.processes import divide_cores, on_cores
+from loadtest.bench.results import as_data, as_markdown, as_text, put_into_page
+from loadtest.bench.rounds import Terms
+from loadtest.bench.rows import HIS, Plan, Sizes, chosen, plans, staged
+from loadtest.bench.stats import Row
+
+RESULTS = Path(__file__).with_name("results.json")
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+SHORT_SIZES = Sizes(small=LEAST_SLOTS, large=3 * LEAST_SLOTS, crowd=3_000)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Measure the idle service.")
-    parser.add_argument("--rounds", type=int, default=5, help="fresh installations to measure (default 5)")
-    arguments = parser.parse_args()
-    text, data = report(asyncio.run(measure_idle(arguments.rounds)))
-    print(text)
-    rows = data["rows"]
-    return 0 if isinstance(rows, list) and all(r["met"] for r in rows) else 1
+    arguments = _parser().parse_args()
+    names = [name for name in arguments.rows.split(",") if name]
+    sizes = SHORT_SIZES if arguments.short else Sizes()
+    try:
+        wanted = plans(sizes) if not names else chosen(plans(sizes), [n for n in names if n != "idle"])
+    except ValueError as e:
+        print(e, file=sys.stderr)
+        return 2
+    terms = Terms(
+        rounds=1 if arguments.short else arguments.rounds,
+        seconds=0.3 if arguments.short else arguments.seconds,
+        generator=arguments.generator or ("own" if arguments.short else default_generator()),
+        cores=divide_cores(os.sched_getaffinity(0)),
+        short=arguments.short,
+    )
+    data = asyncio.run(_measure(terms, sizes, wanted, idle=not names or "idle" in names))
+    print(as_text(data, judged=not arguments.short))
+    _keep(data, arguments.json, whole=not names and not arguments.short)
+    rows: list[dict[str, Any]] = [*data["rows"], *data["idle"]]
+    if arguments.short:
+        return 1 if any(row.get("problems") for row in rows) else 0
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Measure against stated bars.")
+    parser.add_argument("--rows", default="", help="some rows only, by key or its beginning: get,post-sqlite,idle ...")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each side, in turn (default 5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of load in a round (default 5)")
+    parser.add_argument("--generator", choices=("wrk", "own"), help="default: wrk where it is installed")
+    parser.add_argument("--short", action="store_true", help="see that every row runs; judge nothing, keep nothing")
+    parser.add_argument("--json", type=Path, help="write the results there as well")
+    return parser
+
+
+async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], *, idle: bool) -> dict[str, Any]:
+    at_rest: list[dict[str, Any]] = []
+    if idle:
+        text, at_rest = report(await measure_idle(terms.rounds, quiet_s=0.5 if terms.short else QUIET_S))
+        print(text, flush=True)
+    on_cores(terms.cores.load)()  # this process talks to the program, too, and starts what loads it
+    with tempfile.TemporaryDirectory(prefix="hisbridge-bench-") as name:
+        folder = Path(name)
+        disk = fdatasync_ms(folder)
+        async with staged(terms, sizes, folder) as stage:
+            rows = [await _one(stage, plan) for plan in wanted]
+            version = None if stage.server is None else stage.server.version
+    cores = terms.cores
+    settings = {
+        "command": " ".join(["python -m loadtest.bench", *sys.argv[1:]]),
+        "rounds": terms.rounds,
+        "seconds": terms.seconds,
+        "generator": terms.generator,
+        "cores": "the server on one core; the load, the HIS and PostgreSQL on the others"
+        if cores.pinned
+        else "one core",
+        "fdatasync_p50_ms": round(disk[0], 3),
+        "fdatasync_p99_ms": round(disk[1], 3),
+        "his": HIS,
+    }
+    return as_data(rows, at_rest, settings, version)
+
+
+async def _one(stage: Any, plan: Plan) -> Row:
+    """A row; what goes wrong in it fails it, and the others go on."""
+    row = plan.row()
+    print(f"{plan.key} ...", file=sys.stderr, flush=True)
+    try:
+        await plan.measure(stage, row)
+    except Exception as e:
+        row.failure = f"{type(e).__name__}: {e}"
+    return row
+
+
+def _keep(data: dict[str, Any], file: Path | None, *, whole: bool) -> None:
+    """A whole run replaces the figures of the repository; anything goes to `file` if one is given."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    if file is not None:
+        file.write_text(text, encoding="utf-8")
+    if whole:
+        RESULTS.write_text(text, encoding="utf-8")
+        PAGE.write_text(put_into_page(PAGE.read_text(encoding="utf-8"), as_markdown(data)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from booking.money import refund_id
 from booking.moves import RuleBroken, load_booking, note_command, save_booking
 from booking.refunds import own_refund, report_refund
 from booking.settings import Hospital, Mode
-from booking.stops import apply_stop, stop_known_schedules
+from booking.stops import apply_stop, carry_known_stops
 from booking.store.engine import Store
 from booking.store.tables import payments
 from mappings.canonical import Registration, RegistrationStatus, ScheduleStopped, Session, StopScope
@@ -385,17 +385,6 @@ async def test_trade_number_is_a_conflict_when_it_paid_for_something_else(
     assert (await get(store, two)).payment_state == "paid"
 
 
-async def test_money_after_expiry_is_recorded_and_due_back(store: Store, hospital: Hospital, wall: Wall) -> None:
-    booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
-    wall.turn(900)
-    assert await expire(store, hospital) == 1
-    row = await pay(store, hospital, booking_id)
-    assert (row.kept, row.unusable) == (False, "booking_expired")
-    seen = await get(store, booking_id)
-    assert (seen.state, seen.payment_state) == ("expired", "refund_due")
-    assert await owed(store, booking_id) == [("refund_due", FEE_FEN, "booking_expired")]
-
-
 async def test_money_during_a_cancel_is_recorded_and_due_back(store: Store, hospital: Hospital) -> None:
     booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
     await cancel(store, hospital, booking_id)
@@ -561,8 +550,7 @@ async def test_no_booking_is_stopped_when_the_stop_does_not_say_which(
 
 async def test_stop_reaches_the_bookings_when_a_fetch_has_shown_it(store: Store, hospital: Hospital) -> None:
     booking_id = await booked(store, hospital, await put_slot(store), await put_patient(store))
-    async with store.write(HOSPITAL) as tx:
-        assert await stop_known_schedules(tx, hospital, [schedule_id_of(make_schedule())]) == 1
+    assert await carry_known_stops(store, hospital, schedule_ids=[schedule_id_of(make_schedule())]) == 1
     assert (await get(store, booking_id)).state == "stopped"
 
 

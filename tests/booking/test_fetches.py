@@ -11,12 +11,10 @@ from booking.catalog import (
     list_practitioners,
     list_slots,
     load_slot,
-    put_departments,
-    put_practitioners,
-    put_schedules,
     slot_key,
     slot_status,
 )
+from booking.fetches import put_departments, put_practitioners, put_schedules
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import schedules

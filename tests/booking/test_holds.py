@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import msgspec
 import pytest
 
 from booking import idempotency
 from booking.errors import Refusal
-from booking.inventory import HoldFacts, decide_hold
+from booking.inventory.decide import decide
+from booking.inventory.requests import (
+    Decision,
+    Facts,
+    Granted,
+    HoldRequest,
+    LiveFacts,
+    PatientFacts,
+    Refused,
+    ScheduleFacts,
+    SlotFacts,
+    Terms,
+)
 from booking.people import load_person, reject_person
-from booking.seats import Seats
 from booking.settings import Hospital, Mode
 from booking.store.engine import Store
 from mappings.canonical import ScheduleStatus
@@ -32,47 +44,95 @@ from tests.booking.world import (
     make_schedule,
     put_patient,
     put_slot,
+    request,
 )
 from tests.stores import BEGIN_MS, Wall
 
 # --- the decision, as a table ------------------------------------------------------------------------------------------
 
-GOOD = HoldFacts(now_ms=1_000, mode="live", starts_at_ms=2_000, fee_fen=1500, seats=Seats(3, 1))
-REFUSED: list[tuple[str, dict[str, object]]] = [
-    ("hospital_observe_only", {"mode": "observe"}),
-    ("hospital_paused", {"mode": "paused"}),
-    ("not_offered_by_hospital", {"offered": False}),
-    ("slot_unknown", {"slot_known": False}),
-    ("patient_unknown", {"patient_known": False}),
-    ("patient_rejected", {"patient_rejected": "patient_mismatch"}),
-    ("schedule_stopped", {"stopped": True}),
-    ("slot_in_past", {"starts_at_ms": 1_000}),
-    ("slot_not_released", {"opens_at_ms": 1_001}),
-    ("duplicate_booking", {"live_booking_id": "b1"}),
-    ("price_changed", {"shown_fee_fen": 1400}),
-    ("slot_sold_out", {"seats": Seats(3, 3)}),
+ASKED = request("sl1", "p1", fee_fen=1500, key="k1")
+OPEN = Terms(mode="live", offered=True)
+
+
+def facts_of(**changes: Any) -> Facts:
+    """A batch's facts in which nothing speaks against `ASKED`; `changes` are fields of the slot, its schedule or its patient."""
+    schedule = {"id": "sc1", "date": "2031-03-04", "department_id": "D1", "opens_at_ms": None, "stopped": False}
+    schedule |= {"fee_fen": 1500, "quota": None, "taken": 0}
+    schedule |= {name.removeprefix("schedule_"): v for name, v in changes.items() if name.startswith("schedule_")}
+    slot = {"id": "sl1", "starts_at_ms": 2_000, "stopped": False, "his_left": 3, "unreflected": 1}
+    slot |= {name: value for name, value in changes.items() if name in slot}
+    patient = PatientFacts("ps1", changes.get("his_state", "linked"), changes.get("reject_code"))
+    live = {("ps1", "sc1"): LiveFacts("b1", changes["live_client"])} if "live_client" in changes else {}
+    return Facts(
+        now_ms=1_000,
+        seq=7,
+        slots={} if changes.get("no_slot") else {"sl1": SlotFacts(schedule=ScheduleFacts(**schedule), **slot)},
+        patients={} if changes.get("no_patient") else {(CLIENT, "p1"): patient},
+        keys={},
+        live=live,
+    )
+
+
+def decide_one(facts: Facts, asked: HoldRequest = ASKED, terms: Terms = OPEN) -> Decision:
+    return decide([asked], ["b9"], facts, terms)[0]
+
+
+REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    # code, changes of the facts, of the terms, of the request
+    ("hospital_observe_only", {}, {"mode": "observe"}, {}),
+    ("not_offered_by_hospital", {}, {"offered": False}, {}),
+    ("slot_unknown", {"no_slot": True}, {}, {}),
+    ("patient_unknown", {"no_patient": True}, {}, {}),
+    ("patient_rejected", {"his_state": "rejected", "reject_code": "patient_mismatch"}, {}, {}),
+    ("schedule_stopped", {"stopped": True}, {}, {}),
+    ("slot_in_past", {"starts_at_ms": 1_000}, {}, {}),
+    ("slot_not_released", {"schedule_opens_at_ms": 1_001}, {}, {}),
+    ("hospital_closed", {}, {"closed_until_ms": 5_000}, {}),
+    ("duplicate_booking", {"live_client": CLIENT}, {}, {}),
+    ("price_changed", {}, {}, {"fee_fen": 1400}),
+    ("slot_sold_out", {"his_left": 1}, {}, {}),
+]
+ONLY_ONE = [
+    ("hospital_paused", {}, {"mode": "paused"}, {}),
+    ("schedule_stopped", {"schedule_stopped": True}, {}, {}),
+    ("fee_unknown", {"schedule_fee_fen": None}, {}, {}),
+    ("slot_sold_out", {"his_left": 1, "unreflected": 5}, {}, {}),
+    ("slot_sold_out", {"schedule_quota": 4, "schedule_taken": 4}, {}, {}),
 ]
 
 
 def test_hold_is_granted_when_nothing_speaks_against_it() -> None:
-    assert decide_hold(GOOD) == Seats(3, 2)
-    at_the_bell = msgspec.structs.replace(GOOD, opens_at_ms=1_000, shown_fee_fen=1500, seats=Seats(1, 0))
-    assert decide_hold(at_the_bell) == Seats(1, 1)
+    facts = facts_of()
+    granted = decide_one(facts)
+    assert isinstance(granted, Granted)
+    assert (granted.fee_fen, granted.patient.person_id) == (1500, "ps1")
+    assert (facts.slots["sl1"].his_left, facts.slots["sl1"].unreflected, facts.slots["sl1"].schedule.taken) == (3, 2, 1)
 
 
-@pytest.mark.parametrize(("code", "changes"), REFUSED, ids=[r[0] for r in REFUSED])
-def test_hold_is_refused_when_one_rule_says_no(code: str, changes: dict[str, object]) -> None:
-    assert decide_hold(msgspec.structs.replace(GOOD, **changes)) == code
+def test_hold_is_granted_when_it_comes_at_the_very_opening_for_the_last_seat() -> None:
+    assert isinstance(decide_one(facts_of(schedule_opens_at_ms=1_000, his_left=2, schedule_quota=1)), Granted)
+
+
+@pytest.mark.parametrize(("code", "facts", "terms", "asked"), REFUSED + ONLY_ONE)
+def test_hold_is_refused_when_one_rule_says_no(
+    code: str, facts: dict[str, Any], terms: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    changed = msgspec.structs.replace
+    decision = decide_one(facts_of(**facts), changed(ASKED, **asked), changed(OPEN, **terms))
+    assert isinstance(decision, Refused)
+    assert decision.code == code
 
 
 @pytest.mark.parametrize("first", range(len(REFUSED)))
 def test_earlier_rule_speaks_when_several_say_no(first: int) -> None:
     """Who may not book at all is not told that seats are left; each of the table's rules hides those after it."""
-    code, changes = REFUSED[first]
-    together: dict[str, object] = {}
-    for _, more in reversed(REFUSED[first:]):
-        together |= more
-    assert decide_hold(msgspec.structs.replace(GOOD, **{**together, **changes})) == code
+    together: list[dict[str, Any]] = [{}, {}, {}]
+    for _, *changes in reversed(REFUSED[first:]):
+        together = [{**known, **more} for known, more in zip(together, changes, strict=True)]
+    changed = msgspec.structs.replace
+    decision = decide_one(facts_of(**together[0]), changed(ASKED, **together[2]), changed(OPEN, **together[1]))
+    assert isinstance(decision, Refused)
+    assert decision.code == REFUSED[first][0]
 
 
 # --- on the store ------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from booking.bookings import CommandResult, find_by_visit, hear_registration, settle_command
-from booking.catalog import apply_slots, put_schedules, reopen
 from booking.errors import Refusal
+from booking.fetches import apply_slots, put_schedules, reopen
 from booking.moves import load_booking
 from booking.settings import Hospital, ReserveBy
 from booking.stops import apply_stop
@@ -28,7 +28,6 @@ from tests.booking.world import (
     locked,
     make_schedule,
     make_slot,
-    owed,
     pay,
     put_patient,
     put_slot,
@@ -174,15 +173,6 @@ async def test_hold_is_refused_when_the_hospital_has_not_said_the_fee(store: Sto
     with pytest.raises(Refusal, match="fee_unknown"):
         await hold(store, hospital, slot_id, await put_patient(store))
     assert await remaining(store, slot_id) == 5
-
-
-async def test_money_is_too_late_when_the_sweep_has_not_run_yet(store: Store, hospital: Hospital, wall: Wall) -> None:
-    booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
-    wall.turn(hospital.pay_window_s + 1)
-    paid = await pay(store, hospital, booking_id)
-    assert paid.unusable == "too_late"
-    assert [status for status, _, _ in await owed(store, booking_id)] == ["refund_due"]
-    assert (await get(store, booking_id)).his_command == "none"
 
 
 async def test_reads_see_the_clock_of_writes_when_the_wall_clock_is_put_back(store: Store, wall: Wall) -> None:

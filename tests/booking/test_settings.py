@@ -14,6 +14,7 @@ import connectors.fhir
 import connectors.hl7v2
 import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
+from booking.release import ReleaseRule
 from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password
 from booking.settings import (
     Campus,
@@ -113,6 +114,26 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             LEAST.replace('name = "第一医院"', 'name="x"\ntime_zone = "Mars/X"'),
             "hospital.h1.time_zone: expected an IANA",
         ),
+        (
+            LEAST.replace('name = "第一医院"', 'name="x"\nhis_concurrency_floor = 5'),
+            "hospital.h1.his_concurrency_floor: expected at most his_concurrency (4)",
+        ),
+        (
+            LEAST + '[hospital.h1.release]\ntime = "7:00"\n',
+            "hospital.h1.release.time: expected a time of day, HH:MM",
+        ),
+        (
+            LEAST + '[hospital.h1.release]\nclosed = ["22:00-06:30", "22:00"]\n',
+            "hospital.h1.release.closed: expected spans of the day, HH:MM-HH:MM",
+        ),
+        (
+            LEAST + '[hospital.h1.release]\ntime = "07:00"\ndays_ahead = 8\n',
+            "hospital.h1.release.days_ahead: expected at most horizon_days (7)",
+        ),
+        (
+            LEAST + '[hospital.h1.release]\nclosed = ["06:00-18:00", "18:00-06:00"]\n',
+            "hospital.h1.release.closed: expected a time of day at which holds are taken",
+        ),
         (LEAST.replace('name = "第一医院"', 'name="x"\nid = "y"'), "the id is the table's name, [hospital.h1]"),
         (LEAST.replace("h1", "H_1"), "a hospital's id has 1 to 40 of a-z, 0-9 and -"),
         (LEAST.replace('protocol = "soap"\n', ""), "hospital.h1.connector.his.protocol: this setting is required"),
@@ -189,6 +210,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         StoreSettings: raw["store"],
         Secrets: raw["secrets"],
         Hospital: {**hospital, "id": None},
+        ReleaseRule: hospital["release"],
         Campus: hospital["campuses"][0],
         Settings: {**raw, "where": None},
         connectors.soap.Options: {**hospital["connector"]["his"]},
@@ -205,10 +227,14 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (Service, raw["service"]),
         (StoreSettings, raw["store"]),
         (Hospital, raw["hospital"]["first-hospital"]),
+        (ReleaseRule, raw["hospital"]["first-hospital"]["release"]),
     ]
+    without = (
+        "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "release", "time", "closed",
+    )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):
-            if field.name in ("id", "campuses", "connector", "route", "password_file", "his_lock_s"):
+            if field.name in without:
                 continue  # required, structured, or without a default
             if field.default is not msgspec.NODEFAULT:
                 assert table[field.name] == field.default, field.name

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, select, text
+from sqlalchemy import CheckConstraint, Connection, MetaData, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from booking.errors import Refusal
+from booking.lifecycle import (
+    LIVE_STATES,
+    Axes,
+    Command,
+    CommandStatus,
+    HisState,
+    State,
+    must_not_be,
+    occupies,
+)
 from booking.settings import Hospital
 from booking.store.crypto import SealBroken, Vault
 from booking.store.engine import SchemaMismatch, Store, StoreUnavailable
 from booking.store.migrate import SCRIPTS, migrate
-from booking.store.tables import bookings, metadata, payments, schedules, slots, store_clock
+from booking.store.tables import bookings, metadata, payments, refunds, schedules, slots, store_clock
 from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
 from scheduler_sync.messages.store import VERSION_TABLE
 from scheduler_sync.messages.tables import metadata as message_metadata
+from tests.booking.test_lifecycle import GRAPH
 from tests.booking.world import (
     CLIENT,
     HOSPITAL,
@@ -125,45 +137,158 @@ async def test_one_migration_wins_when_two_start_together(engine: str, empty_url
 
 # --- constraints ------------------------------------------------------------------------------------------------------
 
+# A row is first brought to (held, locked, register: queued, paid); then these values break one rule, which must be the named one.
+_NO_COMMAND = {"his_command": "none", "his_command_status": "none"}
+_OVER = {"live": False, "expires_at_ms": None, "payment_state": "void"}
+_GONE = {**_OVER, **_NO_COMMAND, "occupies": False, "charged": False}
+_VISIT = {**_NO_COMMAND, "expires_at_ms": None}
+
 FORBIDDEN = [
-    ("booked without registered", bookings, {"state": "booked", "payment_state": "paid"}),
-    ("checked in without registered", bookings, {"state": "checked_in", "his_state": "locked"}),
-    ("expired and still due", bookings, {"state": "expired", "payment_state": "due"}),
-    ("rejected and still due", bookings, {"state": "rejected", "payment_state": "due"}),
-    ("expired with money", bookings, {"state": "expired", "payment_state": "paid"}),
-    ("expired, paid at the window", bookings, {"state": "expired", "payment_state": "paid_at_window"}),
-    ("command without status", bookings, {"his_command_status": "none"}),
-    ("status without command", bookings, {"his_command": "none"}),
-    ("unknown state", bookings, {"state": "lost"}),
-    ("unknown HIS state", bookings, {"his_state": "perhaps"}),
-    ("unknown command", bookings, {"his_command": "pray"}),
-    ("negative fee", bookings, {"fee_fen": -1}),
-    ("negative charge", slots, {"unreflected": -1}),
-    ("slot that ends before it starts", slots, {"ends_at_ms": 0}),
-    ("negative schedule fee", schedules, {"fee_fen": -1}),
-    ("schedule of no status", schedules, {"status": "closed"}),
-    ("payment of nothing", payments, {"amount_fen": 0}),
-    ("payment for two things", payments, {"bill_id": "bl_1"}),
-    ("payment for nothing", payments, {"booking_id": None}),
-    ("settlement of no kind", payments, {"settlement": "maybe"}),
-]
+    ("booked without registered", bookings, "booked_is_registered", {**_VISIT, "state": "booked"}),
+    ("checked in without registered", bookings, "booked_is_registered", {**_VISIT, "state": "checked_in"}),
+    ("fulfilled without registered", bookings, "booked_is_registered", {**_VISIT, "state": "fulfilled", "live": False}),
+    ("no show without registered", bookings, "booked_is_registered", {**_VISIT, "state": "no_show", "live": False}),
+    ("expired and still due", bookings, "nothing_due_when_over",
+     {**_OVER, **_NO_COMMAND, "state": "expired", "payment_state": "due"}),
+    ("rejected and still due", bookings, "nothing_due_when_over",
+     {**_OVER, **_NO_COMMAND, "state": "rejected", "payment_state": "due"}),
+    ("expired with money", bookings, "no_expiry_with_money",
+     {**_OVER, **_NO_COMMAND, "state": "expired", "payment_state": "paid"}),
+    ("expired, paid at the window", bookings, "no_expiry_with_money",
+     {**_OVER, **_NO_COMMAND, "state": "expired", "payment_state": "paid_at_window"}),
+    ("registered and still due", bookings, "registered_owes_nothing",
+     {**_VISIT, "state": "booked", "his_state": "registered", "payment_state": "due"}),
+    ("a fee that is not required", bookings, "fee_is_required", {"payment_state": "not_required"}),
+    ("command without status", bookings, "command_status", {"his_command_status": "none"}),
+    ("status without command", bookings, "command_status", {"his_command": "none"}),
+    ("lock of what is locked", bookings, "command_needs", {"his_command": "lock"}),
+    ("registration of what is not locked", bookings, "command_needs",
+     {"state": "cancelling", "expires_at_ms": None, "his_state": "none"}),
+    ("unlock of what is registered", bookings, "command_needs",
+     {"state": "cancelling", "expires_at_ms": None, "his_state": "registered", "his_command": "unlock"}),
+    ("cancel of what is only locked", bookings, "command_needs",
+     {"state": "cancelling", "expires_at_ms": None, "his_command": "cancel"}),
+    ("registration of what has expired", bookings, "command_state", {**_OVER, "state": "expired"}),
+    ("lock for what is cancelled", bookings, "command_state",
+     {**_OVER, "state": "cancelled", "his_state": "none", "his_command": "lock"}),
+    ("unlock of what is held", bookings, "command_state", {"his_command": "unlock"}),
+    ("cancel of what is booked", bookings, "command_state",
+     {"state": "booked", "expires_at_ms": None, "his_state": "registered", "his_command": "cancel"}),
+    ("held, and nobody locks it", bookings, "held_waits_or_locked",
+     {**_NO_COMMAND, "his_state": "none", "occupies": False, "charged": False}),
+    ("held, and released at the HIS", bookings, "held_waits_or_locked",
+     {**_NO_COMMAND, "his_state": "released", "occupies": False, "charged": False}),
+    ("cancelling, and nobody cancels it", bookings, "cancelling_waits",
+     {**_NO_COMMAND, "state": "cancelling", "expires_at_ms": None}),
+    ("rejected by nobody", bookings, "rejected_was_asked", {**_GONE, "state": "rejected", "his_state": "none"}),
+    ("held and not live", bookings, "live", {"live": False}),
+    ("over and live", bookings, "live", {**_GONE, "state": "cancelled", "his_state": "released", "live": True}),
+    ("locked and no seat taken", bookings, "occupies", {"occupies": False, "charged": False}),
+    ("released and a seat taken", bookings, "occupies",
+     {**_GONE, "state": "cancelled", "his_state": "released", "occupies": True}),
+    ("charged without a seat", bookings, "charged_occupies",
+     {**_GONE, "state": "cancelled", "his_state": "released", "charged": True}),
+    ("booked, and it expires", bookings, "only_holds_expire",
+     {**_NO_COMMAND, "state": "booked", "his_state": "registered", "expires_at_ms": 1}),
+    ("unknown state", bookings, "state", {**_OVER, **_NO_COMMAND, "state": "lost"}),
+    ("unknown HIS state", bookings, "his_state", {**_GONE, "state": "cancelled", "his_state": "perhaps"}),
+    ("unknown command", bookings, "his_command", {**_OVER, "state": "cancelled", "his_command": "pray"}),
+    ("unknown status of a command", bookings, "his_command_status", {"his_command_status": "maybe"}),
+    ("unknown state of payment", bookings, "payment_state", {"payment_state": "lent"}),
+    ("negative fee", bookings, "fee", {"fee_fen": -1}),
+    ("negative charge", slots, "unreflected", {"unreflected": -1}),
+    ("negative figure of the HIS", slots, "his_left", {"his_left": -1}),
+    ("slot that ends before it starts", slots, "span", {"ends_at_ms": 0}),
+    ("slot of no status", slots, "status", {"status": "closed"}),
+    ("negative schedule fee", schedules, "fee", {"fee_fen": -1}),
+    ("fewer than no seats taken", schedules, "taken", {"taken": -1}),
+    ("schedule of no status", schedules, "status", {"status": "closed"}),
+    ("payment of nothing", payments, "amount", {"amount_fen": 0}),
+    ("payment for two things", payments, "one_purpose", {"bill_id": "bl_1"}),
+    ("payment for nothing", payments, "one_purpose", {"booking_id": None}),
+    ("settlement of no kind", payments, "settlement", {"settlement": "maybe"}),
+    ("settlement of money that was not kept", payments, "only_kept_is_settled", {"kept": False, "settlement": "settled"}),
+    ("kept and unusable", payments, "unusable_is_not_kept", {"unusable": "wrong_amount", "kept": True}),
+    ("refund of two things", refunds, "one_purpose", {"bill_id": "bl_1"}),
+    ("refund of nothing", refunds, "one_purpose", {"booking_id": None}),
+    ("refund of no status", refunds, "status", {"status": "promised"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("table", "values"), [f[1:] for f in FORBIDDEN], ids=[f[0] for f in FORBIDDEN])
+@pytest.mark.parametrize(("table", "rule", "values"), [f[1:] for f in FORBIDDEN], ids=[f[0] for f in FORBIDDEN])
 async def test_row_is_refused_when_it_must_not_be(
-    store: Store, hospital: Hospital, table: Any, values: dict[str, Any]
+    store: Store, hospital: Hospital, table: Any, rule: str, values: dict[str, Any]
 ) -> None:
     booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
     await pay(store, hospital, booking_id)
-    # Lifted first, so that only the rule in question can refuse the row.
-    free = {"state": "held", "his_state": "locked", "his_command": "register", "his_command_status": "queued"}
+    if table is refunds:
+        await pay(store, hospital, booking_id)  # a second payment goes back
     async with store.write(HOSPITAL) as tx:
         if table is bookings:
-            assert await tx.run(table.update().values(**free)) == 1
+            at = Axes(State.HELD, HisState.LOCKED, Command.REGISTER, CommandStatus.QUEUED)
+            assert await tx.run(table.update().values(**_place(at, "paid"))) == 1
         assert await tx.run(table.update().values(hospital_id=HOSPITAL)) == 1
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match=rf"\bck_{table.name}_{rule}\b"):
         async with store.write(HOSPITAL) as tx:
             await tx.run(table.update().values(**values))
+
+
+async def test_every_rule_of_the_store_has_a_row_that_breaks_it() -> None:
+    ours = {
+        str(c.name) for t in (bookings, slots, schedules, payments, refunds) for c in t.constraints
+        if isinstance(c, CheckConstraint)
+    }  # fmt: skip
+    broken = {f"ck_{table.name}_{rule}" for _, table, rule, _ in FORBIDDEN}
+    assert ours - broken == {"ck_refunds_amount"}  # copied from its payment, which has a row
+
+
+def _place(at: Axes, payment_state: str) -> dict[str, Any]:
+    """The columns of a booking that stands there."""
+    return {
+        "state": at.state,
+        "his_state": at.his_state,
+        "his_command": at.command,
+        "his_command_status": at.status,
+        "payment_state": payment_state,
+        "live": at.state in LIVE_STATES,
+        "occupies": occupies(at),
+        "charged": occupies(at),
+        "expires_at_ms": 1 if at.state == State.HELD else None,
+    }
+
+
+async def test_every_place_that_a_booking_can_come_to_is_allowed_by_the_store(store: Store, hospital: Hospital) -> None:
+    await locked(store, hospital, await put_slot(store), await put_patient(store))
+    assert len(GRAPH) > 50
+    async with store.write(HOSPITAL) as tx:
+        for at in GRAPH:
+            for payment_state in ("due", "void", "paid", "paid_at_window", "refund_due"):
+                if must_not_be(at, payment_state) == []:
+                    await tx.run(bookings.update().values(**_place(at, payment_state)))
+        for at in GRAPH:
+            assert any(must_not_be(at, p) == [] for p in ("due", "void")), at
+
+
+async def test_store_and_rules_forbid_the_same_when_every_combination_is_tried(
+    store: Store, hospital: Hospital
+) -> None:
+    """4,000 combinations of axes and money: the CHECKs and `must_not_be` are two copies of one truth."""
+    await locked(store, hospital, await put_slot(store), await put_patient(store))
+    differ = []
+    async with store.write(HOSPITAL) as tx:
+        for state, his_state, command, status in product(State, HisState, Command, CommandStatus):
+            at = Axes(state, his_state, command, status)
+            for payment_state in ("due", "paid", "paid_at_window", "void"):
+                forbidden = must_not_be(at, payment_state) != []
+                try:
+                    async with tx.conn.begin_nested():
+                        await tx.run(bookings.update().values(**_place(at, payment_state)))
+                    refused = False
+                except IntegrityError:
+                    refused = True
+                if refused != forbidden:
+                    differ.append((at, payment_state, refused))
+    assert differ == []
 
 
 async def test_second_live_booking_is_refused_by_the_store_when_the_rules_were_bypassed(
@@ -175,11 +300,12 @@ async def test_second_live_booking_is_refused_by_the_store_when_the_rules_were_b
         row = await tx.first(select(bookings).where(bookings.c.id == first.id))
     assert row is not None
     row |= {"id": "another", "order_no": "00000000000000000001"}
+    over = {**_place(Axes(State.CANCELLED, HisState.NONE, Command.NONE), "void")}
     with pytest.raises(IntegrityError):
         async with store.write(HOSPITAL) as tx:
             await tx.insert(bookings, row)
     async with store.write(HOSPITAL) as tx:  # one that is over may stand beside it
-        await tx.insert(bookings, row | {"live": False, "state": "cancelled"})
+        await tx.insert(bookings, row | over)
 
 
 async def test_payment_stays_unique_when_its_booking_is_long_over(store: Store, hospital: Hospital, wall: Wall) -> None:

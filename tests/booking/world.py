@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 from sqlalchemy import select, update
 
+from booking.api.holding import renderer
 from booking.bookings import CommandResult, cancel_booking, note_sent, pay_booking, settle_command
-from booking.catalog import apply_slots, put_schedules, schedule_key, slot_key
+from booking.catalog import schedule_key, slot_key
 from booking.commands import OPEN
-from booking.inventory import HoldRequest, hold_slot
+from booking.fetches import apply_slots, put_schedules
+from booking.inventory.requests import HoldRequest, Terms
+from booking.inventory.writer import HoldWriter
 from booking.money import PaymentRow
 from booking.moves import load_booking
 from booking.people import add_patient
@@ -35,6 +40,7 @@ ZHANG = Patient(
 LI = Patient(name="李娜", id_type="id_card", id_number="110101198507150029", phone="13900002222")
 WANG = Patient(name="王芳", id_type="id_card", id_number="110101197001010040", phone="13700003333")
 _trades = itertools.count(1)
+_keys = itertools.count(1)
 
 
 def make_hospital(**changes: Any) -> Hospital:
@@ -129,13 +135,43 @@ async def put_patient(
     return patient_id
 
 
+def request(
+    slot_id: str, patient_id: str, *, client: str = CLIENT, fee_fen: int | None = None, key: str = "", digest: str = "d"
+) -> HoldRequest:
+    """A request for a seat, under a key of its own unless one is given."""
+    return HoldRequest(
+        client_id=client,
+        user_ref="u1",
+        slot_id=slot_id,
+        patient_id=patient_id,
+        key=key or f"key-{next(_keys)}",
+        digest=digest,
+        fee_fen=fee_fen,
+    )
+
+
+@asynccontextmanager
+async def hold_writer(store: Store, **options: Any) -> AsyncIterator[HoldWriter]:
+    """A running writer of holds for hospitals that offer everything."""
+
+    def terms(hospital: Hospital, now_ms: int) -> Terms:
+        return Terms(mode=hospital.mode.value, offered=True)
+
+    writer = HoldWriter(store, **{"terms": terms, "render": renderer, **options})
+    await writer.start()
+    try:
+        yield writer
+    finally:
+        await writer.close()
+
+
 async def hold(
     store: Store, hospital: Hospital, slot_id: str, patient_id: str, *, client: str = CLIENT, fee_fen: int | None = None
 ) -> Booking:
     """Hold a seat. Raises Refusal."""
-    request = HoldRequest(client_id=client, user_ref="u1", slot_id=slot_id, patient_id=patient_id, fee_fen=fee_fen)
-    async with store.write(HOSPITAL) as tx:
-        return await hold_slot(tx, hospital, request)
+    async with hold_writer(store) as writer:
+        answer = await writer.hold(hospital, request(slot_id, patient_id, client=client, fee_fen=fee_fen))
+    return await get(store, msgspec.json.decode(answer.body)["id"])
 
 
 async def get(store: Store, booking_id: str) -> Booking:

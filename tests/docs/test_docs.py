@@ -22,6 +22,7 @@ import typer.main
 import yaml
 
 from booking.lifecycle import TABLE
+from booking.release import ReleaseRule
 from booking.settings import Hospital, Secrets, Service, Settings, StoreSettings, load_settings
 from booking.webhooks import sign
 from cli import app
@@ -140,6 +141,7 @@ TABLES = {
     "`[store]`": StoreSettings,
     "`[secrets]`": Secrets,
     "`[hospital.<id>]`": Hospital,
+    "`[hospital.<id>.release]`": ReleaseRule,
 }
 
 

@@ -1,4 +1,4 @@
-"""The bulkhead and its breaker: who gets a place, who is told that there is none, and that no place is ever lost."""
+"""The bulkhead: who gets a place, who is told that there is none, and that no place is ever lost."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import asyncio
 
 import pytest
 
-from scheduler_sync.bulkhead import Breaker, Bulkhead, NoPlace
+from scheduler_sync.breaker import Breaker
+from scheduler_sync.bulkhead import FAIR_EVERY, Bulkhead, NoPlace, Reason
+from scheduler_sync.limiter import GradientLimiter
+
+WORST = 9  # the rank of reads
+
+
+def make_bulkhead(
+    places: int, *, floor: int = 1, queue: int = 10, deadline_s: float = 30, breaker: Breaker | None = None
+) -> Bulkhead:
+    limiter = GradientLimiter(floor=min(floor, places), ceiling=places)
+    return Bulkhead(limiter=limiter, queue=queue, deadline_s=deadline_s, breaker=breaker)
 
 
 class Room:
     """Callers of one bulkhead: `enter` starts one, `leave` lets it go; `order` is who got in."""
 
     def __init__(self, *, places: int = 1, queue: int = 10, deadline_s: float = 30) -> None:
-        self.bulkhead = Bulkhead(places=places, queue=queue, deadline_s=deadline_s)
+        self.bulkhead = make_bulkhead(places, queue=queue, deadline_s=deadline_s)
         self.order: list[str] = []
         self.inside: set[str] = set()
         self.most = 0
@@ -31,12 +42,13 @@ class Room:
         await self._rest()
 
     async def _call(self, name: str, rank: int) -> None:
-        async with self.bulkhead.place(rank):
+        async with self.bulkhead.place(rank) as visit:
             self.order.append(name)
             self.inside.add(name)
             self.most = max(self.most, len(self.inside))
             try:
                 await self._gates[name].wait()
+                visit.record("lock_slot", answered=True)
             finally:
                 self.inside.discard(name)
 
@@ -56,12 +68,12 @@ async def test_no_more_than_its_places_are_used_when_many_come() -> None:
     for n in range(6):
         await room.enter(str(n))
     assert room.inside == {"0", "1"}
-    assert room.bulkhead.free == 0
+    assert room.bulkhead.room(WORST) == 0
     for n in range(6):
         await room.leave(str(n))
     assert room.most == 2
     assert sorted(room.order) == [str(n) for n in range(6)]
-    assert room.bulkhead.free == 2
+    assert room.bulkhead.room(WORST) == 2
     await room.close()
 
 
@@ -95,7 +107,7 @@ async def test_caller_is_turned_away_when_its_deadline_passes() -> None:
         async with room.bulkhead.place(0):
             pytest.fail("there was no place")
     await room.leave("inside")
-    assert room.bulkhead.free == 1
+    assert room.bulkhead.room(WORST) == 1
     await room.enter("next")
     assert room.inside == {"next"}
     await room.close()
@@ -110,7 +122,7 @@ async def test_no_place_leaks_when_a_waiting_caller_is_cancelled() -> None:
     await room.leave("inside")
     assert room.inside == {"behind"}
     await room.leave("behind")
-    assert room.bulkhead.free == 1
+    assert room.bulkhead.room(WORST) == 1
     await room.close()
 
 
@@ -125,7 +137,7 @@ async def test_no_place_leaks_when_a_caller_is_cancelled_in_the_moment_it_is_ser
     await room._rest()
     assert room.inside == {"behind"}
     await room.leave("behind")
-    assert room.bulkhead.free == 1
+    assert room.bulkhead.room(WORST) == 1
     await room.close()
 
 
@@ -137,72 +149,140 @@ async def test_no_place_leaks_when_a_call_fails_or_is_cancelled_inside() -> None
     await room.enter("inside")
     room.tasks["inside"].cancel()
     await room._rest()
-    assert room.bulkhead.free == 1
+    assert room.bulkhead.room(WORST) == 1
 
 
-# --- breaker -----------------------------------------------------------------------------------------------------------
+# --- more than a full queue --------------------------------------------------------------------------------------------
 
 
-def test_breaker_stays_closed_when_failures_are_not_in_a_row() -> None:
-    breaker = Breaker(trip_after=3)
-    for n in range(10):
-        breaker.record(answered=n % 3 == 2, now=n)
-    assert breaker.admits(10)
-    assert breaker.status == "degraded"
+async def test_last_of_the_worst_rank_gives_way_when_the_queue_is_full_and_a_better_one_comes() -> None:
+    room = Room(queue=3)
+    await room.enter("inside")
+    for name, rank in (("read 1", 9), ("lock", 3), ("read 2", 9)):
+        await room.enter(name, rank)
+    await room.enter("paid", 0)
+    with pytest.raises(NoPlace) as turned_away:
+        await room.tasks["read 2"]
+    assert turned_away.value.reason is Reason.DISPLACED
+    with pytest.raises(NoPlace) as refused:  # one of the same rank does not push another out
+        async with room.bulkhead.place(9):
+            pytest.fail("there was no place")
+    assert refused.value.reason is Reason.QUEUE_FULL
+    assert room.bulkhead.queued == 3
+    while len(room.order) < 4:
+        await room.leave(room.order[-1])
+    assert room.order == ["inside", "paid", "lock", "read 1"]
+    await room.close()
 
 
-def test_breaker_opens_when_enough_calls_in_a_row_found_no_his() -> None:
-    breaker = Breaker(trip_after=3, open_s=2)
+async def test_one_who_waits_long_is_served_when_better_ranks_keep_coming() -> None:
+    room = Room(queue=100)
+    await room.enter("paid 0", 0)
+    await room.enter("read", 9)
+    await room.enter("lock", 3)
+    for n in range(1, 40):
+        await room.enter(f"paid {n}", 0)
+    while len(room.order) < 42:
+        await room.leave(room.order[-1])
+    # Seven of the crowd, then whoever has waited longest; and again.
+    assert room.order.index("read") == FAIR_EVERY
+    assert room.order.index("lock") == 2 * FAIR_EVERY
+    rest = [name for name in room.order if name.startswith("paid")]
+    assert rest == [f"paid {n}" for n in range(40)]
+    await room.close()
+
+
+async def test_room_counts_only_equal_and_better_ranks_when_commands_are_claimed() -> None:
+    room = Room(places=3)
     for n in range(3):
-        assert breaker.admits(n)
-        breaker.record(answered=False, now=n)
-    assert breaker.status == "down"
-    assert not breaker.admits(2)
-    assert not breaker.admits(3.999)
+        await room.enter(f"read {n}", 9)
+    await room.enter("waiting", 9)
+    assert room.bulkhead.room(9) == 0
+    assert room.bulkhead.room(3) == 3  # portals' reads do not keep commands from being claimed
+    await room.enter("lock", 3)
+    assert (room.bulkhead.room(3), room.bulkhead.room(0)) == (2, 3)
+    await room.leave("read 0")
+    assert "lock" in room.inside
+    assert (room.bulkhead.room(3), room.bulkhead.room(0)) == (2, 3)
+    await room.close()
 
 
-def tripped() -> Breaker:
-    breaker = Breaker(trip_after=1, open_s=2, longest_s=10)
-    breaker.record(answered=False, now=0)
+# --- a limit that moves ------------------------------------------------------------------------------------------------
+
+
+async def lose_one(bulkhead: Bulkhead) -> None:
+    """A call without a reply, which halves the limit."""
+    async with bulkhead.place(0) as visit:
+        visit.record("lock_slot", answered=False)
+
+
+async def test_fewer_are_let_in_when_the_limit_has_shrunk() -> None:
+    room = Room(places=4)
+    await lose_one(room.bulkhead)
+    assert room.bulkhead.limiter.limit == 2
+    for n in range(4):
+        await room.enter(str(n))
+    assert room.inside == {"0", "1"}
+    await room.close()
+    assert room.most == 2
+
+
+async def test_nobody_is_thrown_out_when_the_limit_shrinks_below_those_inside() -> None:
+    room = Room(places=4)
+    for n in range(3):
+        await room.enter(str(n))
+    await lose_one(room.bulkhead)
+    await room.enter("3")
+    assert room.inside == {"0", "1", "2"}
+    await room.leave("0")
+    assert room.inside == {"1", "2"}  # two are as many as there may be now
+    await room.leave("1")
+    assert room.inside == {"2", "3"}
+    await room.close()
+
+
+async def test_several_are_let_in_when_the_limit_grows() -> None:
+    room = Room(places=4)
+    await lose_one(room.bulkhead)
+    for n in range(6):
+        await room.enter(str(n))
+    room.bulkhead.limiter = GradientLimiter(floor=1, ceiling=4)
+    await room.leave("0")
+    assert room.inside == {"1", "2", "3", "4"}
+    await room.close()
+
+
+class Hesitant(GradientLimiter):
+    """In a look that ends by the clock alone."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(floor=1, ceiling=2)
+        self.looks_until = until
+
+
+async def test_waiting_caller_is_served_when_a_look_ends_while_a_call_hangs() -> None:
+    room = Room()
+    room.bulkhead.limiter = Hesitant(asyncio.get_running_loop().time() + 0.02)
+    await room.enter("hangs")
+    await room.enter("waiting")
+    assert room.inside == {"hangs"}
+    async with asyncio.timeout(10):
+        while "waiting" not in room.inside:  # noqa: ASYNC110 - the limiter's clock is the loop's
+            await asyncio.sleep(0.005)
+    await room.close()
+
+
+# --- the breaker at the door -------------------------------------------------------------------------------------------
+
+
+def tripped(*, open_s: float, now: float = 0) -> Breaker:
+    breaker = Breaker(trip_after=1, open_s=open_s)
+    breaker.record(answered=False, now=now)
     return breaker
 
 
-def test_one_call_may_try_when_the_breaker_is_half_open() -> None:
-    breaker = tripped()
-    assert breaker.admits(2)
-    assert not breaker.admits(2)
-    assert not breaker.admits(100)
-    breaker.record(answered=True, now=3)
-    assert breaker.status == "up"
-    assert breaker.admits(3)
-    assert breaker.admits(3)
-
-
-def test_pause_doubles_up_to_its_longest_when_probes_fail() -> None:
-    breaker, now, pauses = tripped(), 0.0, []
-    for expected in (2, 4, 8, 10, 10):
-        assert not breaker.admits(now + expected - 0.001)
-        now += expected
-        assert breaker.admits(now)
-        breaker.record(answered=False, now=now)
-        pauses.append(expected)
-    breaker.record(answered=True, now=now)
-    breaker.record(answered=False, now=now)
-    assert not breaker.admits(now + 1.999)  # the pause begins anew
-    assert breaker.admits(now + 2)
-
-
-def test_next_call_may_try_when_a_probe_was_cancelled() -> None:
-    breaker = tripped()
-    assert breaker.admits(2)
-    breaker.forget()
-    assert breaker.status == "down"
-    assert breaker.admits(2)
-
-
 async def probe_that_fails_with(error: type[BaseException]) -> Bulkhead:
-    bulkhead = Bulkhead(places=1, queue=1, deadline_s=1, breaker=Breaker(trip_after=1, open_s=0))
-    bulkhead.breaker.record(answered=False, now=0)
+    bulkhead = make_bulkhead(1, breaker=tripped(open_s=0))
 
     async def probe() -> None:
         async with bulkhead.place(0):
@@ -215,15 +295,29 @@ async def probe_that_fails_with(error: type[BaseException]) -> Bulkhead:
 @pytest.mark.parametrize("error", [asyncio.CancelledError, RuntimeError])
 async def test_breaker_is_not_stuck_when_a_probe_ends_without_a_word_of_the_his(error: type[BaseException]) -> None:
     bulkhead = await probe_that_fails_with(error)
-    async with bulkhead.place(0) as breaker:
-        breaker.record(answered=True, now=0)
-    assert breaker.status == "up"
+    async with bulkhead.place(0) as visit:
+        visit.record("ping", answered=True)
+    assert bulkhead.breaker.status == "up"
 
 
 async def test_nothing_is_sent_and_the_place_is_free_when_the_breaker_is_open() -> None:
-    bulkhead = Bulkhead(places=1, queue=1, deadline_s=1, breaker=Breaker(trip_after=1, open_s=3600))
-    bulkhead.breaker.record(answered=False, now=asyncio.get_running_loop().time())
-    with pytest.raises(NoPlace, match="open"):
+    bulkhead = make_bulkhead(1, breaker=tripped(open_s=3600, now=asyncio.get_running_loop().time()))
+    with pytest.raises(NoPlace, match="open") as refused:
         async with bulkhead.place(0):
             pytest.fail("the breaker is open")
-    assert bulkhead.free == 1
+    assert refused.value.reason is Reason.BREAKER_OPEN
+    assert bulkhead.room(WORST) == 1
+
+
+async def test_one_call_at_a_time_may_try_when_the_breaker_is_half_open() -> None:
+    room = Room(places=3)
+    room.bulkhead.breaker = tripped(open_s=0)
+    await room.enter("probe")
+    with pytest.raises(NoPlace, match="open"):
+        async with room.bulkhead.place(0):
+            pytest.fail("one is enough")
+    await room.leave("probe")
+    await room.enter("next")
+    await room.enter("another")
+    assert room.inside == {"next", "another"}
+    await room.close()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from booking.api.application import ApiOptions, build_app
+from booking.api.application import ApiOptions, build_server
 from booking.api.auth import SCOPES, Authenticator
 from booking.api.context import Context, translate
 from booking.api.routes import api_routes
@@ -85,7 +85,7 @@ async def site(store: Store, hospital: Hospital) -> AsyncIterator[Site]:
     async with store.write(HOSPITAL) as tx:
         _, person = await own_patient(tx, "portal", patient_id)
         await link_person(tx, person, msgspec.structs.replace(ZHANG, mrn="M1"))
-    app = build_app(
+    server = build_server(
         api_routes(context),
         authenticator=Authenticator(StoredKeys(store)),
         hospital_known={HOSPITAL}.__contains__,
@@ -93,7 +93,7 @@ async def site(store: Store, hospital: Hospital) -> AsyncIterator[Site]:
         health=Health(),
         options=ApiOptions(),
     )
-    runner = web.AppRunner(app)
+    runner = web.ServerRunner(server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gzip
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -14,15 +15,20 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from booking.api.application import ApiOptions, build_app
+from booking.api.application import ApiOptions, build_server
 from booking.api.auth import ApiClient, Authenticator, digest_api_key
 from booking.api.documentation import documentation_routes
+from booking.api.negotiation import accepts_gzip, etag_matches
 from booking.api.problems import ApiProblem
-from booking.api.routing import Call, Reply, Route
+from booking.api.routing import Call, Ready, Reply, Route, make_ready
 from monitoring.health import Health
 
 KEY = "demo-portal-key"
 BOOKINGS = "/v1/hospitals/hl7-demo/bookings"
+NEWS = "/v1/hospitals/hl7-demo/news"
+SNAPSHOT = "/v1/hospitals/hl7-demo/snapshot"
+SNAPSHOT_BODY = msgspec.json.encode({"items": [{"id": f"slot-{n}", "status": "open"} for n in range(200_000)]})
+SNAPSHOT_ETAG = '"s1"'
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -96,6 +102,16 @@ class Portal:
         self.routes = routes
         self.held = asyncio.Event()
         self.release = asyncio.Event()
+        self.ended: list[str] = []  # what handlers came to their end with, or were cancelled in
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, for tests that speak to the socket themselves."""
+        url = self.session._base_url
+        assert url is not None
+        assert url.host is not None
+        assert url.port is not None
+        return url.host, url.port
 
     async def post(self, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
         """POST a booking with an Idempotency-Key; `body` is sent as it is when it is bytes."""
@@ -125,7 +141,31 @@ async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]
             case "slow":
                 portal.held.set()
                 await portal.release.wait()
+                portal.ended.append("held")
         return BookingView(id="b1", hospital_id=call.hospital_id, fingerprint=call.fingerprint())
+
+    async def news(_call: Call[None, None]) -> Any:
+        portal.held.set()
+        try:
+            await portal.release.wait()
+        except asyncio.CancelledError:
+            portal.ended.append("cancelled")
+            raise
+        return None
+
+    fields = {"ETag": SNAPSHOT_ETAG, "Vary": "Accept-Encoding"}
+    plain = make_ready(SNAPSHOT_BODY, headers={**fields, "Content-Type": "application/json"})
+    packed = make_ready(
+        gzip.compress(SNAPSHOT_BODY, 1),
+        headers={**fields, "Content-Type": "application/json", "Content-Encoding": "gzip"},
+    )
+    unchanged = make_ready(status=304, headers=fields)
+
+    async def snapshot(call: Call[None, None]) -> Ready:
+        headers = call.request.headers
+        if etag_matches(headers.get("If-None-Match"), SNAPSHOT_ETAG):
+            return unchanged
+        return packed if accepts_gzip(headers.get("Accept-Encoding")) else plain
 
     async def list_bookings(call: Call[BookingQuery, None]) -> Any:
         to = call.query.to or call.query.from_
@@ -155,11 +195,13 @@ async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]
             request=bytes, accepts=("text/csv",), path_types={"date": dt.date}, response=BookingView, scopes=("booking",),
             max_body_bytes=2_000,
         ),
+        Route("GET", NEWS.replace("hl7-demo", "{hospital_id}"), news, summary="Wait", tag="money", scopes=(), waits=True),
+        Route("GET", SNAPSHOT.replace("hl7-demo", "{hospital_id}"), snapshot, summary="Much", tag="money", scopes=()),
         Route("DELETE", "/v1/hospitals/{hospital_id}/x", forget, summary="Forget", tag="money", scopes=("booking",)),
     ]  # fmt: skip
     keys = Keys()
     health = Health()
-    app = build_app(
+    server = build_server(
         [*routes, *documentation_routes(routes, version="0.1.0")],
         authenticator=Authenticator(keys),
         hospital_known={"hl7-demo", "fhir-demo", "soap-demo"}.__contains__,
@@ -167,7 +209,7 @@ async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]
         health=health,
         options=options or ApiOptions(max_body_bytes=1_000),
     )
-    runner = web.AppRunner(app)
+    runner = web.ServerRunner(server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

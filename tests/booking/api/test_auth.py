@@ -54,6 +54,37 @@ async def test_key_stops_working_when_revoked_and_the_time_is_over() -> None:
         await authenticator.authenticate(f"Bearer {KEY}")
 
 
+async def test_key_is_asked_for_again_when_forgotten() -> None:
+    keys = Keys()
+    authenticator = Authenticator(keys)
+    await authenticator.authenticate(f"Bearer {KEY}")
+    assert authenticator.recall(f"Bearer {KEY}") is not None
+    authenticator.forget()
+    assert authenticator.recall(f"Bearer {KEY}") is None
+    keys.clients.clear()
+    with pytest.raises(ApiProblem, match="unauthenticated"):
+        await authenticator.authenticate(f"Bearer {KEY}")
+
+
+async def test_nothing_is_recalled_when_the_key_is_unknown_or_its_time_is_over() -> None:
+    now_s = [0.0]
+    authenticator = Authenticator(Keys(), ttl_s=10.0, clock=lambda: now_s[0])
+    with pytest.raises(ApiProblem):
+        await authenticator.authenticate("Bearer guess")
+    assert authenticator.recall("Bearer guess") is None
+    assert authenticator.recall(None) is None
+    await authenticator.authenticate(f"Bearer {KEY}")
+    now_s[0] = 10.0
+    assert authenticator.recall(f"Bearer {KEY}") is None
+
+
+async def test_headers_that_are_remembered_stay_bounded_when_one_key_is_spelt_in_many_ways() -> None:
+    authenticator = Authenticator(Keys(), size=10)
+    for blanks in range(1, 100):
+        await authenticator.authenticate(f"Bearer{' ' * blanks}{KEY}")
+    assert len(authenticator._by_header) <= 10
+
+
 async def test_known_keys_stay_cached_when_somebody_guesses() -> None:
     keys = Keys()
     authenticator = Authenticator(keys, size=10)

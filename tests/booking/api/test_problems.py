@@ -6,9 +6,10 @@ import io
 import json
 import re
 
+import msgspec
 import pytest
 
-from booking.api.problems import PROBLEMS, ApiProblem, prefers_chinese
+from booking.api.problems import PROBLEMS, ApiProblem, answer_problem, describe_problem, prefers_chinese
 from monitoring.logs import configure_logging
 from tests.booking.api.portal import Portal
 
@@ -90,6 +91,28 @@ def test_table_is_complete_when_read() -> None:
         assert not re.search(r"[\u4e00-\u9fff]", problem.title_en + problem.do_en), problem.code
         if problem.status in (429, 503):
             assert problem.retryable, problem.code
+
+
+@pytest.mark.parametrize("accept_language", ["", "zh-CN", "en"])
+@pytest.mark.parametrize("detail", [None, "", "plain", 'quotes " and \\ and \n and \x7f', "号源已约满"])
+def test_ready_made_document_equals_the_encoded_one_when_only_its_holes_are_filled(
+    accept_language: str, detail: str | None
+) -> None:
+    for code in PROBLEMS:
+        problem = ApiProblem(code, detail)
+        said = describe_problem(problem, request_id="r-1", accept_language=accept_language)
+        if not detail:
+            said = msgspec.structs.replace(said, detail=None)
+        answer = answer_problem(problem, request_id="r-1", accept_language=accept_language)
+        assert answer.body == msgspec.json.encode(said)
+        assert answer.status == said.status
+
+
+def test_delay_and_headers_are_in_the_head_when_given() -> None:
+    problem = ApiProblem("overloaded", retry_after_s=7, headers={"X-More": "1"})
+    lines = answer_problem(problem, request_id="r-1").head.decode().split("\r\n")
+    assert lines[0] == "HTTP/1.1 503 Service Unavailable"
+    assert {"Retry-After: 7", "X-More: 1", "Content-Language: en", "Cache-Control: no-store"} <= set(lines)
 
 
 def test_unknown_code_is_a_bug_when_raised() -> None:

@@ -78,15 +78,48 @@ def upgrade() -> None:
             "(his_command = 'none') = (his_command_status = 'none')", name=op.f("ck_bookings_command_status")
         ),
         sa.CheckConstraint(
+            "case his_command when 'lock' then his_state = 'none' when 'register' then his_state = 'locked' when 'unlock' then his_state = 'locked' when 'cancel' then his_state = 'registered' else true end",
+            name=op.f("ck_bookings_command_needs"),
+        ),
+        sa.CheckConstraint(
+            "case his_command when 'lock' then state in ('held','cancelling','expired','stopped') when 'register' then state in ('held','cancelling','stopped') when 'none' then true else state in ('cancelling','cancelled','expired','rejected','stopped') end",
+            name=op.f("ck_bookings_command_state"),
+        ),
+        sa.CheckConstraint("expires_at_ms is null or state = 'held'", name=op.f("ck_bookings_only_holds_expire")),
+        sa.CheckConstraint(
             "his_command in ('none','lock','register','unlock','cancel')", name=op.f("ck_bookings_his_command")
+        ),
+        sa.CheckConstraint(
+            "his_command_status in ('none','queued','sent','unknown')", name=op.f("ck_bookings_his_command_status")
+        ),
+        sa.CheckConstraint(
+            "his_state <> 'registered' or payment_state <> 'due'", name=op.f("ck_bookings_registered_owes_nothing")
         ),
         sa.CheckConstraint(
             "his_state in ('none','locked','registered','released','rejected')", name=op.f("ck_bookings_his_state")
         ),
         sa.CheckConstraint(
+            "live = (state in ('held','booked','checked_in','cancelling'))", name=op.f("ck_bookings_live")
+        ),
+        sa.CheckConstraint(
+            "occupies = (his_state in ('locked','registered') or his_command <> 'none')",
+            name=op.f("ck_bookings_occupies"),
+        ),
+        sa.CheckConstraint("payment_state <> 'not_required' or fee_fen = 0", name=op.f("ck_bookings_fee_is_required")),
+        sa.CheckConstraint(
+            "payment_state in ('not_required','due','paid','paid_at_window','part_refunded','refund_due','refunded','void')",
+            name=op.f("ck_bookings_payment_state"),
+        ),
+        sa.CheckConstraint("state <> 'cancelling' or his_command <> 'none'", name=op.f("ck_bookings_cancelling_waits")),
+        sa.CheckConstraint(
             "state <> 'expired' or payment_state not in ('paid','paid_at_window')",
             name=op.f("ck_bookings_no_expiry_with_money"),
         ),
+        sa.CheckConstraint(
+            "state <> 'held' or his_state = 'locked' or his_command = 'lock'",
+            name=op.f("ck_bookings_held_waits_or_locked"),
+        ),
+        sa.CheckConstraint("state <> 'rejected' or his_state <> 'none'", name=op.f("ck_bookings_rejected_was_asked")),
         sa.CheckConstraint(
             "state in ('held','booked','checked_in','fulfilled','no_show','cancelling','cancelled','expired','rejected','stopped')",
             name=op.f("ck_bookings_state"),
@@ -100,6 +133,7 @@ def upgrade() -> None:
             name=op.f("ck_bookings_nothing_due_when_over"),
         ),
         sa.CheckConstraint("fee_fen >= 0", name=op.f("ck_bookings_fee")),
+        sa.CheckConstraint("occupies or not charged", name=op.f("ck_bookings_charged_occupies")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
     op.create_index(
@@ -168,7 +202,14 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index(op.f("ix_events_client_id_seq"), "events", ["client_id", "seq"], unique=False)
+    op.create_index(
+        "ix_events_client_id_seq",
+        "events",
+        ["client_id", "seq"],
+        unique=False,
+        sqlite_where=sa.text("seq is not null"),
+        postgresql_where=sa.text("seq is not null"),
+    )
     op.create_index(
         "ix_events_unnumbered",
         "events",
@@ -177,7 +218,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("seq is null"),
         postgresql_where=sa.text("seq is null"),
     )
-    op.create_index("ux_events_seq", "events", ["seq"], unique=True)
+    op.create_index(
+        "ux_events_seq",
+        "events",
+        ["seq"],
+        unique=True,
+        sqlite_where=sa.text("seq is not null"),
+        postgresql_where=sa.text("seq is not null"),
+    )
     op.create_table(
         "fragments",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
@@ -300,11 +348,13 @@ def upgrade() -> None:
         sa.Column("settlement", sa.Text(), nullable=False),
         sa.Column("unusable", sa.Text(), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("kept or settlement in ('none','rejected')", name=op.f("ck_payments_only_kept_is_settled")),
         sa.CheckConstraint(
             "settlement in ('none','pending','settled','rejected','unknown')", name=op.f("ck_payments_settlement")
         ),
         sa.CheckConstraint("(booking_id is null) <> (bill_id is null)", name=op.f("ck_payments_one_purpose")),
         sa.CheckConstraint("amount_fen > 0", name=op.f("ck_payments_amount")),
+        sa.CheckConstraint("unusable is null or not kept", name=op.f("ck_payments_unusable_is_not_kept")),
         sa.PrimaryKeyConstraint("hospital_id", "channel", "trade_no"),
     )
     op.create_index(op.f("ix_payments_hospital_id_bill_id"), "payments", ["hospital_id", "bill_id"], unique=False)
@@ -384,6 +434,7 @@ def upgrade() -> None:
             "status in ('refund_due','refunding','refunded','refund_unknown','refund_failed')",
             name=op.f("ck_refunds_status"),
         ),
+        sa.CheckConstraint("(booking_id is null) <> (bill_id is null)", name=op.f("ck_refunds_one_purpose")),
         sa.CheckConstraint("amount_fen > 0", name=op.f("ck_refunds_amount")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
@@ -481,7 +532,9 @@ def upgrade() -> None:
         sa.Column("fetch_ended_ms", sa.BigInteger(), nullable=False),
         sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
+        sa.CheckConstraint("status in ('open', 'stopped')", name=op.f("ck_slots_status")),
         sa.CheckConstraint("ends_at_ms > starts_at_ms", name=op.f("ck_slots_span")),
+        sa.CheckConstraint("his_left >= 0", name=op.f("ck_slots_his_left")),
         sa.CheckConstraint("unreflected >= 0", name=op.f("ck_slots_unreflected")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )

@@ -1,0 +1,146 @@
+"""What one route does with a request before its handler sees it, and how what the handler returns becomes an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import istr
+
+from booking.api.auth import Authenticator, require_access
+from booking.api.codec import convert_path, decode_body, decode_query
+from booking.api.limits import ClientRate
+from booking.api.problems import ApiProblem
+from booking.api.routing import Call, Reply, Route
+from booking.api.wire import Ready, join_head, make_ready, render_head
+
+_IDEMPOTENCY_KEY = istr("Idempotency-Key")
+_UTF8 = ("utf-8", "utf8")
+_MAX_CONTENT_TYPES = 64  # spellings of one content type that are remembered
+_encode = msgspec.json.Encoder().encode
+
+
+class ClientGone(Exception):
+    """The caller hung up before its request was whole: there is nobody to answer."""
+
+
+class Endpoint:
+    """One route with its checks. `answer` takes a request from its key to its answer."""
+
+    def __init__(
+        self,
+        route: Route,
+        *,
+        authenticator: Authenticator,
+        hospital_known: Callable[[str], bool],
+        rate: ClientRate,
+        max_body_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        self.route = route
+        self._authenticator = authenticator
+        self._hospital_known = hospital_known
+        self._rate = rate
+        self._max_body_bytes = route.max_body_bytes or max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._head = render_head(route.status, {"Content-Type": route.produces})
+        self._content_types: dict[str | None, bool] = {}
+
+    async def answer(self, call: Call[Any, Any], query: str) -> Ready | web.StreamResponse:
+        """Check, decode, handle. Raises ApiProblem, ClientGone, and what the handler raises."""
+        route, request = self.route, call.request
+        headers = request.headers
+        if route.scopes is not None:
+            await self._admit(call, headers.get(hdrs.AUTHORIZATION))
+        call.idempotency_key = route.read_idempotency_key(headers.get(_IDEMPOTENCY_KEY)) if route.idempotent else None
+        if route.path_types:
+            call.path = convert_path(call.path, route.path_types)
+        call.query = None if route.query is None else decode_query(query, route.query)
+        if route.request is None:
+            call.body = None
+        else:
+            call.data = await self._read(request)
+            call.body = call.data if route.decoder is None else decode_body(call.data, route.decoder)
+        return self._ready(await route.handler(call))
+
+    async def _admit(self, call: Call[Any, Any], authorization: str | None) -> None:
+        """The key, the hospital, the scope, the rate."""
+        client = self._authenticator.recall(authorization) or await self._authenticator.authenticate(authorization)
+        call.client = client
+        hospital_id = call.path.get("hospital_id")
+        if hospital_id is not None and not self._hospital_known(hospital_id):
+            raise ApiProblem("hospital_unknown")
+        require_access(client, scopes=self.route.scopes or frozenset(), hospital_id=hospital_id)
+        self._rate.take(client.id)
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        """The whole body, unpacked. Raises ApiProblem, ClientGone."""
+        if not self._accepts(request):
+            raise ApiProblem("unsupported_media_type", f"expected {' or '.join(self.route.accepts)} in UTF-8")
+        if request.content.is_eof():
+            data = self._take(request)
+        else:
+            if (request.content_length or 0) > self._max_body_bytes:
+                raise self._too_large()
+            data = await self._wait(request)
+        if len(data) > self._max_body_bytes:
+            raise self._too_large()
+        return data
+
+    def _accepts(self, request: web.BaseRequest) -> bool:
+        given = request.headers.get(hdrs.CONTENT_TYPE)
+        known = self._content_types.get(given)
+        if known is None:
+            known = request.content_type in self.route.accepts and (request.charset or "utf-8").lower() in _UTF8
+            if len(self._content_types) < _MAX_CONTENT_TYPES:
+                self._content_types[given] = known
+        return known
+
+    def _take(self, request: web.BaseRequest) -> bytes:
+        """A body that came with its head."""
+        try:
+            return request.content.read_nowait()
+        except web.RequestPayloadError:
+            raise _badly_packed() from None
+
+    async def _wait(self, request: web.BaseRequest) -> bytes:
+        """A body that is still under way; asked for where the caller waits to be asked."""
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        data = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while chunk := await request.content.readany():
+                    data += chunk
+                    if len(data) > self._max_body_bytes:
+                        raise self._too_large()
+        except (OSError, web.RequestPayloadError) as error:  # a time-out is an OSError too
+            if request.transport is None:
+                raise ClientGone from None
+            if isinstance(error, TimeoutError):
+                raise ApiProblem("request_timeout") from None
+            raise _badly_packed() from None
+        return bytes(data)
+
+    def _too_large(self) -> ApiProblem:
+        return ApiProblem("too_large", extra={"max_bytes": self._max_body_bytes})
+
+    def _ready(self, result: Any) -> Ready | web.StreamResponse:
+        if isinstance(result, (Ready, web.StreamResponse)):
+            return result
+        status, headers = self.route.status, None
+        if isinstance(result, Reply):
+            status, headers, result = result.status or status, result.headers, result.body
+        if result is None:
+            return make_ready(status=204 if status == 200 else status, headers=headers or {})
+        body = result if isinstance(result, bytes) else _encode(result)
+        if headers or status != self.route.status:
+            return make_ready(body, status=status, headers={"Content-Type": self.route.produces, **(headers or {})})
+        return join_head(self._head, status, body)
+
+
+def _badly_packed() -> ApiProblem:
+    return ApiProblem("malformed_json", "the body is not packed as its Content-Encoding says")

@@ -1,0 +1,47 @@
+"""What the API adds to the writer of holds: what a hospital allows now, and the body of a success."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+
+from booking.api.present import booking_view
+from booking.inventory.requests import Terms
+from booking.inventory.rows import Render
+from booking.inventory.writer import TermsOf
+from booking.openings import lock_verb
+from booking.ports import LiveHis
+from booking.records import Booking
+from booking.release import closed_until
+from booking.settings import Hospital
+
+_encode = msgspec.json.Encoder().encode
+
+
+def terms_by(live: LiveHis) -> TermsOf:
+    """A hospital's terms, its capabilities asked of `live`."""
+
+    def terms(hospital: Hospital, now_ms: int) -> Terms:
+        offered = live.capabilities(hospital.id)[lock_verb(hospital)] == "native"
+        return Terms(mode=hospital.mode.value, offered=offered, closed_until_ms=_closed_until_ms(hospital, now_ms))
+
+    return terms
+
+
+def _closed_until_ms(hospital: Hospital, now_ms: int) -> int | None:
+    if not hospital.release.closed:
+        return None
+    zone = hospital.zone
+    until = closed_until(hospital.release, dt.datetime.fromtimestamp(now_ms / 1000, zone), zone)
+    return None if until is None else round(until.timestamp() * 1000)
+
+
+def renderer(hospital: Hospital) -> Render:
+    """The body of the answer to a new booking of this hospital."""
+    zone = hospital.zone
+
+    def render(booking: Booking, now_ms: int) -> bytes:
+        return _encode(booking_view(booking, now_ms, zone))
+
+    return render

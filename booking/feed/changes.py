@@ -1,0 +1,238 @@
+"""The change feed of a process (DESIGN section 4): which days of which departments were written, which keys were accepted.
+
+A poll misses no commit: writes of a hospital are numbered under its lock, which is held until the commit can be seen, so that
+whoever sees write 7 sees 1 to 6 as well. What was read before a lost connection is read again after it: the store that
+answers then may be a standby that has forgotten the last writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+
+from booking.feed.allowance import Allowance
+from booking.feed.clock import StoreClock
+from booking.feed.poller import FRAGMENTS, KEYS, STORE_AWAY, Clocks, Place, Poller
+from booking.store.engine import Store, changes_topic
+from monitoring.logs import get_logger
+from monitoring.metrics import feed_age_seconds
+
+log = get_logger(__name__)
+
+FRESH_MS = 200
+"""Knowledge that is older is not answered from."""
+
+NEVER_S = float("-inf")
+POLL_S = 0.1
+POLL_TIMEOUT_S = 5.0
+RETRY_AT_MOST_S = 1.0
+# Polls that our own writes ask for: at once while there are few, and in a crowd so often that they cost a percent of a core.
+RUNG_PER_S, RUNG_BURST = 20.0, 20
+KEYS_OF_MS = 24 * 3600 * 1000
+# A standby that took over may be behind the clock that we knew.
+KEYS_AGAIN_MS = 60_000
+
+OnFragment = Callable[[str, str, str, int], None]
+"""Hospital, date (ISO), department, number of the write. Date and department are "" for the hospital's lists themselves."""
+
+OnKey = Callable[[str, str, str], None]
+"""Hospital, client, Idempotency-Key."""
+
+
+class ChangeFeed:
+    """One for each process. `listen`, then `start`; until the first poll has ended its knowledge is infinitely old.
+
+    Listeners are called in the loop's thread, may be told the same thing twice, and must be quick.
+    """
+
+    def __init__(
+        self, store: Store, hospital_ids: Iterable[str], *, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._hospital_ids = tuple(hospital_ids)
+        self._monotonic_s = monotonic_s
+        self._poller = Poller(store)
+        self._clock = StoreClock(store, monotonic_s)
+        self._on_fragment: list[OnFragment] = []
+        self._on_key: list[OnKey] = []
+        self._on_polled: list[Callable[[], None]] = []
+        self._seen: dict[str, int] = {}
+        self._keys_from_ms: dict[str, int] = {}
+        self._behind: dict[str, float] = {}
+        self._allowance = Allowance(RUNG_PER_S, RUNG_BURST, monotonic_s())
+        self._rung = asyncio.Event()
+        self._rings: dict[str, asyncio.Future[None]] = {}
+        self._waiting: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._away = False
+        self.sure_s = NEVER_S
+        """What was committed before this instant of the monotonic clock is known."""
+
+    def listen(
+        self,
+        *,
+        on_fragment: OnFragment | None = None,
+        on_key: OnKey | None = None,
+        on_polled: Callable[[], None] | None = None,
+    ) -> None:
+        """Be told of changes, and of the end of every poll that succeeded. Keys are only read where somebody listens."""
+        if on_fragment is not None:
+            self._on_fragment.append(on_fragment)
+        if on_key is not None:
+            self._on_key.append(on_key)
+        if on_polled is not None:
+            self._on_polled.append(on_polled)
+
+    async def start(self) -> None:
+        """Begin to poll. Does not wait for the first poll to end, which reads all there is."""
+        for hospital_id in self._hospital_ids:
+            self._await_ring(hospital_id)
+        feed_age_seconds.set_function(lambda: self.age_ms() / 1000)
+        self._task = asyncio.create_task(self._run(), name="change feed")
+
+    async def close(self) -> None:
+        """Stop, and give the connection back."""
+        for ring in self._rings.values():
+            ring.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._poller.drop()
+
+    def age_ms(self) -> float:
+        """How old our knowledge may be: the time since the last poll that succeeded began; infinite before the first."""
+        return (self._monotonic_s() - self.sure_s) * 1000
+
+    def seen(self, hospital_id: str) -> int:
+        """The last write of this hospital whose changes we know."""
+        return self._seen.get(hospital_id, 0)
+
+    def store_now_ms(self, hospital_id: str = "") -> int:
+        """The store's clock as well as we know it, never ahead of it."""
+        return self._clock.now_ms(hospital_id)
+
+    def is_behind(self, hospital_id: str) -> bool:
+        """Whether this process has just written at the hospital, and the poll that shows it is about to end."""
+        return hospital_id in self._behind
+
+    async def catch_up(self, timeout_s: float) -> None:
+        """Wait until a poll that begins from now on has ended, well or not; returns at once where none will come."""
+        if self._task is None or self._away:
+            return
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._waiting], timeout=timeout_s)
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def _await_ring(self, hospital_id: str) -> None:
+        future = self._store.bell.listen(changes_topic(hospital_id))
+        future.add_done_callback(partial(self._on_ring, hospital_id))
+        self._rings[hospital_id] = future
+
+    def _on_ring(self, hospital_id: str, future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            return
+        self._await_ring(hospital_id)
+        now_s = self._monotonic_s()
+        if self._allowance.wait_s(now_s) == 0:
+            self._behind[hospital_id] = now_s
+        self._rung.set()
+
+    async def _run(self) -> None:
+        retry_s = POLL_S
+        while True:
+            started_s = self._monotonic_s()
+            waiting, self._waiting = self._waiting, None
+            self._rung.clear()
+            try:
+                async with asyncio.timeout(None if self.sure_s == NEVER_S else POLL_TIMEOUT_S):
+                    await self._poll(started_s)
+            except STORE_AWAY as error:
+                self._note_away(error)
+                await self._drop()
+                retry_s = min(2 * retry_s, RETRY_AT_MOST_S)
+            else:
+                retry_s = POLL_S
+            finally:
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
+            await self._pause(started_s, retry_s)
+
+    async def _poll(self, started_s: float) -> None:
+        if not self._poller.connected:
+            await self._poller.connect()
+            self._begin_again()
+        clocks = await self._poller.clocks()
+        self._clock.note(clocks.store_ms, clocks.last_ms)
+        moved = [h for h in self._hospital_ids if clocks.writes.get(h, 0) > self._seen.get(h, 0)]
+        if moved:
+            await self._read_fragments(moved)
+            if self._on_key:
+                await self._read_keys(moved, clocks)
+            for hospital_id in moved:
+                self._seen[hospital_id] = clocks.writes[hospital_id]
+        self._settle(started_s)
+
+    def _settle(self, started_s: float) -> None:
+        """The poll that began then has succeeded."""
+        self.sure_s = started_s
+        if self._away:
+            self._away = False
+            log.info("feed_recovered")
+        self._behind = {h: at_s for h, at_s in self._behind.items() if at_s > started_s}
+        for polled in self._on_polled:
+            polled()
+
+    async def _read_fragments(self, hospital_ids: list[str]) -> None:
+        places = {h: Place(self._seen.get(h, 0) + 1) for h in hospital_ids}
+        async for page in self._poller.pages(FRAGMENTS, places):
+            for hospital_id, date, department_id, changed in page:
+                for told in self._on_fragment:
+                    told(hospital_id, date, department_id, changed)
+
+    async def _read_keys(self, hospital_ids: list[str], clocks: Clocks) -> None:
+        """Keys carry the time of their write, which several writes may share: the last one is read again."""
+        oldest_ms = self._clock.now_ms("") - KEYS_OF_MS
+        places = {h: Place(self._keys_from_ms.get(h, oldest_ms)) for h in hospital_ids}
+        async for page in self._poller.pages(KEYS, places):
+            for hospital_id, client_id, key, _ in page:
+                for told in self._on_key:
+                    told(hospital_id, client_id, key)
+        for hospital_id in hospital_ids:
+            self._keys_from_ms[hospital_id] = clocks.last_ms[hospital_id]
+
+    def _begin_again(self) -> None:
+        self._seen.clear()
+        for hospital_id in self._keys_from_ms:
+            self._keys_from_ms[hospital_id] -= KEYS_AGAIN_MS
+
+    def _note_away(self, error: BaseException) -> None:
+        if not self._away:
+            self._away = True
+            log.warning("feed_interrupted", reason=type(error).__name__)
+
+    async def _drop(self) -> None:
+        with suppress(*STORE_AWAY):
+            await self._poller.drop()
+
+    async def _pause(self, started_s: float, most_s: float) -> None:
+        """Until the next poll is due, or earlier when our own writes ring and it is allowed."""
+        due_s = started_s + most_s
+        left_s = due_s - self._monotonic_s()
+        if left_s <= 0:
+            await asyncio.sleep(0)
+            return
+        if self._away:
+            await asyncio.sleep(left_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                await self._rung.wait()
+                await asyncio.sleep(min(self._allowance.wait_s(self._monotonic_s()), left_s))
+                self._allowance.take(self._monotonic_s())

@@ -1,0 +1,182 @@
+"""A batch on PostgreSQL: four round trips on a raw asyncpg connection (begin and lock, gather, write, commit)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from booking.inventory import statements as sql
+from booking.inventory.gathered import Merged, read_facts
+from booking.inventory.outcomes import CommitUnknown, Violation, Work
+from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts
+from booking.inventory.rows import WRITTEN, Batch
+from booking.inventory.sqlite import LONGEST_CHAIN
+from booking.store.engine import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Store, StoreUnavailable
+
+CONNECTIONS = 2
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 15.0
+# Statements are prepared once, perhaps while the tables are still empty. A plan is made for each batch, when their size is
+# known, and only from nested loops over indexes: that costs a batch less than a millisecond, a wrong plan costs seconds.
+SESSION = {
+    "application_name": "hisbridge holds",
+    "lock_timeout": str(LOCK_TIMEOUT_MS),
+    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+    "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+    "plan_cache_mode": "force_custom_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+_AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class PostgresBatches:
+    """The batches of a PostgreSQL store, on a few connections of their own: more would make a hot slot slower."""
+
+    parallel = CONNECTIONS
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._idle: list[asyncpg.Connection] = []
+
+    async def start(self) -> None:
+        """Nothing to do: the first batches connect."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        while self._idle:
+            await self._idle.pop().close(timeout=CONNECT_TIMEOUT_S)
+
+    async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
+        async with self._connection() as connection:
+            try:
+                await self._begin(connection, hospital_id)
+                batch = work(await self._gather(connection, hospital_id, requests))
+                if batch.granted:
+                    await self._write(connection, hospital_id, batch)
+            except asyncpg.IntegrityConstraintViolationError as e:
+                await connection.execute("rollback")
+                raise Violation(e.constraint_name or type(e).__name__) from e
+            except (*_AWAY, asyncpg.PostgresError) as e:
+                raise StoreUnavailable(_reason(e)) from e
+            if not batch.granted:
+                await connection.execute("rollback")
+                return batch
+            try:
+                await connection.execute("commit")
+            except _AWAY as e:
+                raise CommitUnknown(_reason(e)) from e
+            except asyncpg.PostgresError as e:
+                # The server's own word on a commit: it was rolled back. Unless it says that it is going away.
+                if str(e.sqlstate or "")[:2] in ("08", "57", "58"):
+                    raise CommitUnknown(_reason(e)) from e
+                raise StoreUnavailable(_reason(e)) from e
+            return batch
+
+    async def recall(self, hospital_id: str, requests: Sequence[HoldRequest]) -> list[KeyFacts | None]:
+        async with self._connection() as connection:
+            try:
+                await self._begin(connection, hospital_id)
+                rows = [
+                    await connection.fetchrow(sql.RECALL.format("$1", "$2", "$3"), hospital_id, r.client_id, r.key)
+                    for r in requests
+                ]
+                await connection.execute("rollback")
+            except (*_AWAY, asyncpg.PostgresError) as e:
+                raise StoreUnavailable(_reason(e)) from e
+        return [None if row is None else KeyFacts(*row) for row in rows]
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection that is kept only if it was left outside a transaction."""
+        connection = self._idle.pop() if self._idle else await self._connect()
+        try:
+            yield connection
+        finally:
+            if connection.is_closed() or connection.is_in_transaction():
+                connection.terminate()
+            else:
+                self._idle.append(connection)
+
+    async def _connect(self) -> Any:
+        url = self._store.url
+        try:
+            return await asyncpg.connect(
+                host=url.query.get("host", url.host),
+                port=url.port,
+                user=url.username,
+                password=url.password,
+                database=url.database,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=COMMAND_TIMEOUT_S,
+                server_settings=SESSION,
+            )
+        except (*_AWAY, asyncpg.PostgresError) as e:
+            raise StoreUnavailable(_reason(e)) from e
+
+    async def _begin(self, connection: Any, hospital_id: str) -> None:
+        quoted = hospital_id.replace("'", "''")
+        lock = sql.POSTGRES_LOCK.replace("$1", f"'{quoted}'")
+        await connection.execute(f"begin; {lock}")  # without parameters both go in one message
+
+    async def _gather(self, connection: Any, hospital_id: str, requests: Sequence[HoldRequest]) -> Facts:
+        tick = await connection.fetchrow(sql.POSTGRES_TICK, hospital_id, self._store.given_wall_ms)
+        rows = await connection.fetch(
+            sql.POSTGRES_GATHER,
+            hospital_id,
+            list(range(len(requests))),
+            [r.client_id for r in requests],
+            [r.key for r in requests],
+            [r.slot_id for r in requests],
+            [r.patient_id for r in requests],
+        )
+        facts, merged = read_facts(rows, requests, *tick)
+        for one in merged:
+            await self._follow(connection, hospital_id, facts, one)
+        return facts
+
+    async def _follow(self, connection: Any, hospital_id: str, facts: Facts, merged: Merged) -> None:
+        request, person_id, schedule_id = merged
+        for _ in range(LONGEST_CHAIN):
+            row = await connection.fetchrow(sql.PERSON.format("$1", "$2"), hospital_id, person_id)
+            if row is None:
+                return
+            if row[2] is None:
+                facts.patients[request.client_id, request.patient_id] = PatientFacts(person_id, row[0], row[1])
+                break
+            person_id = row[2]
+        if schedule_id is None:
+            return
+        live = await connection.fetchrow(sql.LIVE.format("$1", "$2", "$3"), hospital_id, person_id, schedule_id)
+        if live is not None:
+            facts.live[person_id, schedule_id] = LiveFacts(*live)
+
+    async def _write(self, connection: Any, hospital_id: str, batch: Batch) -> None:
+        for line, rank in batch.hurried:
+            await connection.execute(sql.HURRY.format("$1", "$2", "$3"), hospital_id, line, rank)
+        columns: list[Sequence[Any]] = []
+        for insert, rows in zip(WRITTEN, batch.rows, strict=True):
+            columns += zip(*rows, strict=True) if rows else [()] * len(insert.columns)
+        fragments = list(batch.fragments)
+        await connection.fetch(
+            sql.POSTGRES_WRITE,
+            hospital_id,
+            [slot.id for slot in batch.slots],
+            [slot.unreflected for slot in batch.slots],
+            list(batch.schedules),
+            list(batch.schedules.values()),
+            [date for date, _ in fragments],
+            [department_id for _, department_id in fragments],
+            batch.facts.seq,
+            *columns,
+        )
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else ''}"

@@ -1,0 +1,127 @@
+"""What a portal asks for, what the store knows about it, and what it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a portal asks for. `fee_fen` is the price that the patient was shown, if the portal wants it checked.
+
+    `key` is the Idempotency-Key of this API client, `digest` stands for the request that it is bound to.
+    """
+
+    client_id: str
+    user_ref: str
+    slot_id: str
+    patient_id: str
+    key: str
+    digest: str
+    fee_fen: int | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The success of a hold: the status and body of the response. `replayed`: it was given before, for the same key."""
+
+    status: int
+    body: bytes
+    replayed: bool = False
+
+
+class ScheduleFacts(msgspec.Struct):
+    """A schedule as read under the hospital's lock. `taken` changes as a batch is decided."""
+
+    id: str
+    date: str
+    department_id: str
+    opens_at_ms: int | None
+    stopped: bool
+    fee_fen: int | None
+    quota: int | None
+    taken: int
+
+
+class SlotFacts(msgspec.Struct):
+    """A slot as read under the hospital's lock. `unreflected` and `sold` change as a batch is decided."""
+
+    id: str
+    schedule: ScheduleFacts
+    starts_at_ms: int
+    stopped: bool
+    his_left: int
+    unreflected: int
+    sold: int = 0  # seats that this batch has taken
+
+
+class PatientFacts(msgspec.Struct, frozen=True):
+    """A patient of the asking client, and the person behind, merges followed."""
+
+    person_id: str
+    his_state: str
+    reject_code: str | None = None
+
+
+class KeyFacts(msgspec.Struct, frozen=True):
+    """What an Idempotency-Key was bound to."""
+
+    digest: str
+    status: int
+    sealed_body: bytes
+
+
+class LiveFacts(msgspec.Struct, frozen=True):
+    """The live booking that a person has on a schedule."""
+
+    booking_id: str
+    client_id: str
+
+
+class Facts(msgspec.Struct):
+    """Everything that a batch's decisions look at, read under the hospital's lock; earlier items of the batch change it.
+
+    `patients` is keyed by (client, patient id), `keys` by (client, key), `live` by (person, schedule).
+    """
+
+    now_ms: int
+    seq: int
+    slots: dict[str, SlotFacts]
+    patients: dict[tuple[str, str], PatientFacts]
+    keys: dict[tuple[str, str], KeyFacts]
+    live: dict[tuple[str, str], LiveFacts]
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hospital allows now. `offered`: it can hold seats at all. `closed_until_ms`: it takes no holds until then."""
+
+    mode: str
+    offered: bool
+    closed_until_ms: int | None = None
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """A seat was taken: `index` is the item's place in its batch."""
+
+    index: int
+    slot: SlotFacts
+    patient: PatientFacts
+    fee_fen: int
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """The key's first success again: one that is stored, or the earlier item `of` of the same batch."""
+
+    stored: KeyFacts | None = None
+    of: int | None = None
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A code of the API, its English detail, and facts that a portal can act on."""
+
+    code: str
+    detail: str
+    extra: dict[str, Any] = {}
+
+
+Decision = Granted | Replayed | Refused

@@ -1,0 +1,140 @@
+"""The SQL of a batch, for both engines. Tests explain these very texts on filled tables (`tests/booking/test_query_plans.py`).
+
+What a planner makes of them must not depend on how full the tables were when they were prepared: all joins are nested loops
+over primary keys and one partial unique index. SQLite joins in the given order; PostgreSQL is made to, and plans anew each time.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Table
+
+from booking.inventory.rows import WRITTEN
+
+_COLUMNS = """
+select i.n,
+       k.body_digest, k.status, k.sealed_body, k.created_ms,
+       p.person_id, ps.his_state, ps.reject_code, ps.merged_into,
+       s.schedule_id, s.date, sc.department_id, s.starts_at_ms, sc.opens_at_ms,
+       s.status, sc.status, sc.fee_fen, s.his_left, s.unreflected, sc.quota, sc.taken,
+       b.id, b.client_id
+from """
+# What is joined to the input `i` (n, client_id, key, slot_id, patient_id), one after the other: table, alias, condition.
+# `|| ''` keeps a column out of the choice of an index: there is no limit to a client's patients or a schedule's bookings.
+_JOINS = (
+    ("idempotency_keys", "k", "k.client_id = i.client_id and k.key = i.key"),
+    ("patients", "p", "p.id = i.patient_id and p.client_id || '' = i.client_id"),
+    ("persons", "ps", "ps.id = p.person_id"),
+    ("slots", "s", "s.id = i.slot_id"),
+    ("schedules", "sc", "sc.id = s.schedule_id"),
+    ("bookings", "b", "b.person_id = p.person_id and b.schedule_id || '' = s.schedule_id and b.live"),
+)
+
+_SQLITE_INPUT = """(
+    select json_extract(value, '$[0]') as n, json_extract(value, '$[1]') as client_id, json_extract(value, '$[2]') as key,
+           json_extract(value, '$[3]') as slot_id, json_extract(value, '$[4]') as patient_id
+    from json_each(:items)
+) i"""
+_POSTGRES_INPUT = (
+    "unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[]) as i(n, client_id, key, slot_id, patient_id)"
+)
+
+
+def _sqlite_gather() -> str:
+    joins = [f"left join {t} {alias} on {alias}.hospital_id = :hospital_id and {on}" for t, alias, on in _JOINS]
+    return "\n".join((_COLUMNS + _SQLITE_INPUT, *joins))
+
+
+def _postgres_gather() -> str:
+    """Each table is asked once per row of the input: `limit 1` keeps the planner from joining in any other order."""
+    joins = [
+        f"left join lateral (select * from {t} {alias} where {alias}.hospital_id = $1 and {on} limit 1) {alias} on true"  # noqa: S608
+        for t, alias, on in _JOINS
+    ]
+    return "\n".join((_COLUMNS + _POSTGRES_INPUT, *joins))
+
+
+SQLITE_GATHER = _sqlite_gather()
+POSTGRES_GATHER = _postgres_gather()
+
+# A person who was merged into another, and the live bookings of the one who is left.
+PERSON = "select his_state, reject_code, merged_into from persons where hospital_id = {0} and id = {1}"
+LIVE = "select id, client_id from bookings where hospital_id = {0} and person_id = {1} and schedule_id = {2} and live"
+RECALL = "select body_digest, status, sealed_body from idempotency_keys where hospital_id = {0} and client_id = {1} and key = {2}"
+HURRY = "update outbox set rank = {2} where hospital_id = {0} and line = {1} and status in ('queued', 'unknown') and rank > {2}"
+
+TICK = """
+insert into store_clock (hospital_id, last_ms, writes) values ({h}, {now}, 1)
+on conflict (hospital_id) do update set writes = store_clock.writes + 1,
+    last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms else store_clock.last_ms end
+returning last_ms, writes
+"""
+
+# --- SQLite ---------------------------------------------------------------------------------------------------------
+
+# A key that is over its 24 hours is bound anew; one that is not was read under the same lock, and decided about.
+_BIND_ANEW = (
+    " on conflict (hospital_id, client_id, key) do update set body_digest = excluded.body_digest,"
+    " status = excluded.status, sealed_body = excluded.sealed_body, created_ms = excluded.created_ms"
+)
+_ON_CONFLICT = {"idempotency_keys": _BIND_ANEW}
+
+SQLITE_TICK = TICK.format(h="?", now="?")
+SQLITE_INSERTS = [
+    f"insert into {table.name} ({', '.join(c.name for c in table.columns)})"  # noqa: S608 - names from our own tables
+    f" values ({', '.join('?' * len(table.columns))}){_ON_CONFLICT.get(table.name, '')}"
+    for table in WRITTEN
+]
+SQLITE_SLOT = "update slots set unreflected = ? where hospital_id = ? and id = ?"
+SQLITE_SCHEDULE = "update schedules set taken = ? where hospital_id = ? and id = ?"
+SQLITE_FRAGMENT = (
+    "insert into fragments (hospital_id, date, department_id, changed) values (?, ?, ?, ?)"
+    " on conflict (hospital_id, date, department_id) do update set changed = excluded.changed"
+)
+SQLITE_LAST_EVENT = "select coalesce(max(seq), 0) from events where seq is not null"
+
+# --- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+POSTGRES_LOCK = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
+POSTGRES_TICK = TICK.format(h="$1", now="coalesce($2::bigint, (extract(epoch from clock_timestamp()) * 1000)::bigint)")
+
+
+def _array_type(table: Table, name: str) -> str:
+    kind = table.c[name].type
+    match kind:
+        case BigInteger():
+            return "bigint[]"
+        case Integer():
+            return "int[]"
+        case Boolean():
+            return "boolean[]"
+        case LargeBinary():
+            return "bytea[]"
+    return "text[]"
+
+
+def _postgres_write() -> str:
+    """All that a batch writes, in one statement: every table's rows as one array for each column.
+
+    $1 the hospital; $2 slots and $3 their charges; $4 schedules and $5 their seats taken; $6 dates and $7 departments of
+    fragments, $8 the number of this write; then the columns of `WRITTEN`.
+    """
+    parts = [
+        "slot as (update slots t set unreflected = i.unreflected from unnest($2::text[], $3::int[]) as i(id, unreflected)"
+        " where t.hospital_id = $1 and t.id = i.id)",
+        "schedule as (update schedules t set taken = i.taken from unnest($4::text[], $5::int[]) as i(id, taken)"
+        " where t.hospital_id = $1 and t.id = i.id)",
+        "fragment as (insert into fragments (hospital_id, date, department_id, changed)"
+        " select $1, i.date, i.department_id, $8::bigint from unnest($6::text[], $7::text[]) as i(date, department_id)"
+        " on conflict (hospital_id, date, department_id) do update set changed = excluded.changed)",
+    ]
+    number = 9
+    for table in WRITTEN:
+        names = [c.name for c in table.columns]
+        arrays = ", ".join(f"${n}::{_array_type(table, name)}" for n, name in enumerate(names, start=number))
+        number += len(names)
+        rows = f"insert into {table.name} ({', '.join(names)}) select * from unnest({arrays})"  # noqa: S608
+        parts.append(f"new_{table.name} as ({rows}{_ON_CONFLICT.get(table.name, '')})")
+    return "with " + ",\n".join(parts) + "\nselect 1"
+
+
+POSTGRES_WRITE = _postgres_write()

@@ -1,0 +1,306 @@
+"""The writer of holds: bounded queues with deadlines, drained in turn into batches, and nobody answered before it is certain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import msgspec
+
+from booking.commands import wake_topic
+from booking.errors import Refusal
+from booking.inventory.decide import decide
+from booking.inventory.memory import Memory
+from booking.inventory.outcomes import Batches, CommitUnknown, Violation
+from booking.inventory.postgres import PostgresBatches
+from booking.inventory.requests import Answer, Facts, HoldRequest, KeyFacts, Refused, Terms
+from booking.inventory.rows import Batch, Render, build
+from booking.inventory.sqlite import SqliteBatches
+from booking.news import NUMBERED, SEQUENCER
+from booking.settings import Hospital
+from booking.store.crypto import HospitalVault
+from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreUnavailable, changes_topic
+from booking.store.ids import new_id
+from monitoring import metrics
+from monitoring.logs import get_logger
+
+log = get_logger("holds")
+
+MOST_IN_BATCH = 256
+# How long those wait whose commit's answer was lost, while the store comes back. Then they are told to ask again.
+SETTLE_S = 10.0
+SETTLE_PAUSE_S = 0.1
+LATE_EVERY_S = 0.1
+
+_LATE = "the turn of this request did not come in time"
+
+TermsOf = Callable[[Hospital, int], Terms]
+"""What a hospital allows at an instant of the store's clock, in milliseconds."""
+
+
+class Crowded(Exception):
+    """The hospital's queue is full, or the request's turn did not come in time. Nothing was decided."""
+
+
+class _Item(msgspec.Struct):
+    request: HoldRequest
+    deadline_s: float
+    answer: asyncio.Future[Answer | Refused]
+
+
+class HoldWriter:
+    """Holds of all hospitals, in one process. `render` makes the body of a success.
+
+    `queue` bounds how many holds of one hospital may wait, `deadline_s` for how long.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        terms: TermsOf,
+        render: Callable[[Hospital], Render],
+        memory: Memory | None = None,
+        queue: int = 5_000,
+        deadline_s: float = 5.0,
+        batches: Batches | None = None,
+    ) -> None:
+        self._store = store
+        self._terms = terms
+        self._render = render
+        self._memory = memory
+        self._queue = queue
+        self._deadline_s = deadline_s
+        self._batches = batches or (SqliteBatches(store) if store.dialect == "sqlite" else PostgresBatches(store))
+        self._waiting: dict[str, deque[_Item]] = {}
+        self._hospitals: dict[str, Hospital] = {}
+        self._ready: deque[str] = deque()
+        self._scheduled: set[str] = set()  # in `_ready`, or with a batch under way: one at a time for each hospital
+        self._work = asyncio.Semaphore(0)
+        self._unsettled: set[tuple[str, str, str]] = set()
+        self._runners: list[asyncio.Task[None]] = []
+        self._watch: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Begin to drain the queues."""
+        await self._batches.start()
+        self._runners = [asyncio.create_task(self._run(), name=f"holds {n}") for n in range(self._batches.parallel)]
+        self._watch = asyncio.create_task(self._turn_away_late(), name="holds: deadlines")
+
+    async def close(self) -> None:
+        """Decide what waits, then stop."""
+        self._closing = True
+        for _ in self._runners:
+            self._work.release()
+        if self._runners:
+            await asyncio.wait(self._runners)
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._batches.close()
+
+    def waiting(self, hospital_id: str) -> int:
+        """How many holds of a hospital wait for their batch."""
+        return len(self._waiting.get(hospital_id, ()))
+
+    async def hold(self, hospital: Hospital, request: HoldRequest) -> Answer:
+        """Take a seat, or give the key's first success again.
+
+        Raises Refusal, Crowded, StoreUnavailable (nothing was decided, or it is not known what: ask again with the same key).
+        The decision does not depend on whether the caller still waits for it.
+        """
+        if (hospital.id, request.client_id, request.key) in self._unsettled:
+            raise Refusal("request_in_progress", "A request with this Idempotency-Key is still being settled.")
+        if self._memory is not None and hospital.mode == "live":
+            refused = self._memory.refuse(hospital.id, request)
+            if refused is not None:
+                metrics.holds.labels(hospital.id, "refused_from_memory").inc()
+                raise _refusal(refused)
+        # A caller that is cancelled cancels this future and nothing else: its item stays in the queue and is decided.
+        outcome = await self._enqueue(hospital, request)
+        if isinstance(outcome, Answer):
+            return outcome
+        # Refusals travel as data: an exception kept in a future of its own traceback is a cycle for the collector to find.
+        raise _refusal(outcome)
+
+    def _enqueue(self, hospital: Hospital, request: HoldRequest) -> asyncio.Future[Answer | Refused]:
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting.setdefault(hospital.id, deque())
+        if self._closing or len(waiting) >= self._queue:
+            metrics.holds.labels(hospital.id, "shed").inc()
+            raise Crowded("the queue of this hospital is full")
+        answer: asyncio.Future[Answer | Refused] = loop.create_future()
+        if hospital.id not in self._scheduled:
+            self._scheduled.add(hospital.id)
+            self._ready.append(hospital.id)
+            self._work.release()
+        self._hospitals[hospital.id] = hospital
+        waiting.append(_Item(request, loop.time() + self._deadline_s, answer))
+        return answer
+
+    # --- draining -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.acquire()
+            if not self._ready:
+                if self._closing:
+                    return
+                continue
+            hospital_id = self._ready.popleft()
+            items = self._take(self._waiting[hospital_id])
+            try:
+                if items:
+                    await self._serve(self._hospitals[hospital_id], items)
+            except Exception as error:  # a fault of ours must not end the work for everybody
+                log.error("batch_failed", hospital=hospital_id, exc_info=error)
+                _fail(items, error)
+            if self._waiting[hospital_id]:
+                self._ready.append(hospital_id)  # behind all others who wait
+                self._work.release()
+            else:
+                self._scheduled.discard(hospital_id)
+
+    def _take(self, waiting: deque[_Item]) -> list[_Item]:
+        now_s = asyncio.get_running_loop().time()
+        items: list[_Item] = []
+        while waiting and len(items) < MOST_IN_BATCH:
+            item = waiting.popleft()
+            if item.deadline_s <= now_s:
+                _fail([item], Crowded(_LATE))
+            else:
+                items.append(item)
+        return items
+
+    async def _turn_away_late(self) -> None:
+        """Whoever's deadline passes in the queue is told so then, not when the batch before it is through."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LATE_EVERY_S)
+            for waiting in self._waiting.values():
+                while waiting and waiting[0].deadline_s <= loop.time():
+                    _fail([waiting.popleft()], Crowded(_LATE))
+
+    async def _serve(self, hospital: Hospital, items: Sequence[_Item], *, again: bool = True) -> None:
+        """One batch. What a constraint refuses is halved until the culprit is alone; it gets one more try with new ids."""
+        try:
+            batch = await self._transact(hospital, items)
+        except StoreUnavailable as error:
+            _fail(items, error)
+        except Violation as error:
+            log.error("batch_refused_by_constraint", hospital=hospital.id, items=len(items), constraint=str(error))
+            if len(items) > 1:
+                half = len(items) // 2
+                await self._serve(hospital, items[:half])
+                await self._serve(hospital, items[half:])
+            elif again:
+                await self._serve(hospital, items, again=False)
+            else:
+                _fail(items, error)
+        except CommitUnknown as error:
+            log.error("commit_unknown", hospital=hospital.id, items=len(items), reason=str(error))
+            await self._settle(hospital, items)
+        else:
+            self._tell(hospital, items, batch)
+
+    async def _transact(self, hospital: Hospital, items: Sequence[_Item]) -> Batch:
+        requests = [item.request for item in items]
+        booking_ids = [new_id() for _ in items]
+        render = self._render(hospital)
+        vault = HospitalVault(self._store.vault, hospital.id)
+
+        def work(facts: Facts) -> Batch:
+            decisions = decide(requests, booking_ids, facts, self._terms(hospital, facts.now_ms))
+            return build(hospital, requests, booking_ids, decisions, facts, vault, render)
+
+        turn = self._store.turn(hospital.id)
+        try:
+            await turn.acquire(first=True, timeout_s=WRITER_TIMEOUT_S)
+        except TimeoutError:
+            raise StoreUnavailable("no turn to write in time") from None
+        try:
+            return await self._batches.transact(hospital.id, requests, work)
+        finally:
+            turn.release()
+
+    def _tell(self, hospital: Hospital, items: Sequence[_Item], batch: Batch) -> None:
+        """The commit is certain: remember, wake, answer."""
+        if self._memory is not None:
+            self._memory.note_batch(hospital.id, batch)
+        replayed = 0
+        for item, answer in zip(items, batch.answers, strict=True):
+            if isinstance(answer, Answer):
+                replayed += answer.replayed
+                if self._memory is not None:
+                    self._memory.note_key(hospital.id, item.request.client_id, item.request.key)
+            if not item.answer.done():
+                item.answer.set_result(answer)
+        if batch.granted:
+            self._store.ring((wake_topic(hospital.id), changes_topic(hospital.id), self._news_topic))
+            metrics.bookings.labels(hospital=hospital.id, state="held").inc(batch.granted)
+            metrics.hold_batch_size.observe(len(items))
+        metrics.holds.labels(hospital.id, "granted").inc(batch.granted)
+        metrics.holds.labels(hospital.id, "replayed").inc(replayed)
+        metrics.holds.labels(hospital.id, "refused").inc(len(items) - batch.granted - replayed)
+
+    @property
+    def _news_topic(self) -> str:
+        return NUMBERED if self._store.dialect == "sqlite" else SEQUENCER
+
+    # --- when the commit's answer was lost ------------------------------------------------------------------------
+
+    async def _settle(self, hospital: Hospital, items: Sequence[_Item]) -> None:
+        """Ask the keys what happened, before anybody is answered. A batch is stored as a whole or not at all."""
+        bound = {(hospital.id, item.request.client_id, item.request.key) for item in items}
+        self._unsettled |= bound
+        try:
+            known = await self._recall(hospital, items)
+        finally:
+            self._unsettled -= bound
+        if known is None:
+            _fail(items, StoreUnavailable("it is not known whether the store took this; ask again with the same key"))
+            return
+        vault = HospitalVault(self._store.vault, hospital.id)
+        undecided = []
+        for item, stored in zip(items, known, strict=True):
+            if stored is None or stored.digest != item.request.digest:
+                undecided.append(item)  # not granted: then nothing was written for it, and it may be decided now
+            elif not item.answer.done():
+                body = vault.unseal(stored.sealed_body, "idempotency_keys", "body")
+                item.answer.set_result(Answer(stored.status, body))
+        if undecided:
+            await self._serve(hospital, undecided)
+
+    async def _recall(self, hospital: Hospital, items: Sequence[_Item]) -> list[KeyFacts | None] | None:
+        ends_s = asyncio.get_running_loop().time() + SETTLE_S
+        while True:
+            try:
+                return await self._batches.recall(hospital.id, [item.request for item in items])
+            except StoreUnavailable as error:
+                if asyncio.get_running_loop().time() >= ends_s:
+                    log.error("commit_not_settled", hospital=hospital.id, items=len(items), reason=str(error))
+                    return None
+                await asyncio.sleep(SETTLE_PAUSE_S)
+
+
+def _refusal(refused: Refused) -> Refusal:
+    return Refusal(refused.code, refused.detail, **refused.extra)
+
+
+def _fail(items: Sequence[_Item], error: Exception) -> None:
+    for item in items:
+        if not item.answer.done():
+            item.answer.set_exception(error)
+            item.answer.exception()  # a caller that has gone leaves nobody to be told
+
+
+def count_waiting(writer: HoldWriter, hospitals: Iterable[str]) -> None:
+    """Let every scrape ask how many holds wait."""
+    for hospital_id in hospitals:
+        metrics.holds_waiting.labels(hospital_id).set_function(partial(_waiting, writer, hospital_id))
+
+
+def _waiting(writer: HoldWriter, hospital_id: str) -> float:
+    return float(writer.waiting(hospital_id))

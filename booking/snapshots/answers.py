@@ -1,0 +1,153 @@
+"""Composed answers, and whether they still hold: while nothing in them has changed, by a write or by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from booking.feed import FRESH_MS, ChangeFeed
+from booking.snapshots.day import FOREVER_MS
+from booking.snapshots.days import Days
+from booking.snapshots.reading import DayKey
+from booking.snapshots.shelf import Shelf, Sized
+from monitoring.metrics import snapshot_reads
+
+# A poll comes every 100 ms. If the last one is older, this process was busy or the store was slow: the next one is better
+# than a crowd that reads through the store because of it.
+CATCH_UP_S = 0.25
+_MADE_BYTES = 1_000
+
+V = TypeVar("V", bound=Sized)
+
+
+class Made(Generic[V]):
+    """An answer and what it was made of.
+
+    `ticks`: of each day in it, the tick of the reading. `departments`: of each date, all that were looked at, where all were
+    asked for. It holds from `from_ms` until just before `until_ms`. `known_s`: it shows what was committed before that.
+    `through`: it was read through the store, and nobody will tell when it changes.
+    """
+
+    __slots__ = ("departments", "from_ms", "known_s", "nbytes", "settled_at", "through", "ticks", "until_ms", "value")
+
+    def __init__(
+        self,
+        value: V,
+        *,
+        known_s: float,
+        ticks: Mapping[DayKey, int] | None = None,
+        departments: Mapping[str, tuple[str, ...]] | None = None,
+        from_ms: int = 0,
+        until_ms: int = FOREVER_MS,
+        through: bool = False,
+    ) -> None:
+        self.value = value
+        self.known_s = known_s
+        self.ticks = ticks or {}
+        self.departments = departments or {}
+        self.from_ms = from_ms
+        self.until_ms = until_ms
+        self.through = through
+        self.settled_at = -1  # the hospital's tick at which all of it was found current
+        self.nbytes = value.nbytes + _MADE_BYTES + 200 * len(self.ticks)
+
+
+class Recipe(Protocol[V]):
+    """How an answer is made."""
+
+    def compose(self) -> Awaitable[Made[V]]:
+        """From ready-made days. Raises StoreUnavailable."""
+        ...
+
+    def read(self) -> Awaitable[Made[V]]:
+        """Through the store. Raises StoreUnavailable."""
+        ...
+
+
+class Answers(Generic[V]):
+    """Answers by hospital and query. `get` costs a reader next to nothing; where it has nothing, `make` does the work once."""
+
+    def __init__(
+        self, days: Days, feed: ChangeFeed, *, max_bytes: int, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._days = days
+        self._feed = feed
+        self._monotonic_s = monotonic_s
+        self._shelf: Shelf[tuple[str, Hashable], Made[V]] = Shelf("answers", max_bytes)
+        self._making: dict[tuple[str, Hashable], asyncio.Task[Made[V]]] = {}
+        self._hits = 0
+        self._count_hits, self._count_composed, self._count_read = (
+            snapshot_reads.labels(result).inc for result in ("hit", "composed", "store")
+        )
+        feed.listen(on_polled=self._flush_hits)
+
+    def get(self, hospital_id: str, query: Hashable) -> V | None:
+        """The answer, if it is there and holds."""
+        made = self._shelf.get((hospital_id, query))
+        if made is None or not self._holds(made, hospital_id):
+            return None
+        self._hits += 1
+        return made.value
+
+    async def make(self, hospital_id: str, query: Hashable, recipe: Recipe[V]) -> V:
+        """The answer where `get` had none; made once for all who ask meanwhile. Raises StoreUnavailable."""
+        feed = self._feed
+        if feed.is_behind(hospital_id) or feed.age_ms() >= FRESH_MS:
+            await feed.catch_up(CATCH_UP_S)
+            answer = self.get(hospital_id, query)
+            if answer is not None:
+                return answer
+        key = (hospital_id, query)
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = asyncio.create_task(self._make(key, recipe), name=f"answer of {hospital_id}")
+            making.add_done_callback(lambda _: self._making.pop(key))
+        await asyncio.wait([making])
+        return making.result().value
+
+    async def _make(self, key: tuple[str, Hashable], recipe: Recipe[V]) -> Made[V]:
+        if self._feed.age_ms() < FRESH_MS:
+            made = await recipe.compose()
+            self._count_composed()
+        else:
+            made = await recipe.read()
+            self._count_read()
+        self._shelf.put(key, made)
+        return made
+
+    def _holds(self, made: Made[V], hospital_id: str) -> bool:
+        feed = self._feed
+        if not made.from_ms <= feed.store_now_ms(hospital_id) < made.until_ms:
+            return False
+        if made.through or feed.age_ms() >= FRESH_MS:
+            return (self._monotonic_s() - made.known_s) * 1000 < FRESH_MS and feed.age_ms() >= FRESH_MS
+        if feed.is_behind(hospital_id):
+            return False
+        tick = self._days.tick(hospital_id)
+        if made.settled_at == tick:
+            return True
+        current = self._is_current(made, hospital_id)
+        if current:
+            made.settled_at = tick
+        return current is not None
+
+    def _is_current(self, made: Made[V], hospital_id: str) -> bool | None:
+        """None: something is to be read again. False: something has changed, and may be shown as it was a little longer."""
+        days, current = self._days, True
+        for date, departments in made.departments.items():
+            if days.departments(hospital_id, date) != departments:
+                return None
+        for key, tick in made.ticks.items():
+            if days.tick_of(key) != tick:
+                kept = days.kept(key)
+                if kept is None or kept.tick != tick:
+                    return None
+                current = False
+        return current
+
+    def _flush_hits(self) -> None:
+        """A counter costs a reader more than the answer does: it is brought up to date with every poll."""
+        hits, self._hits = self._hits, 0
+        self._count_hits(hits)

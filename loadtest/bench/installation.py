@@ -1,0 +1,198 @@
+"""An installation of the program to measure: its settings, its keys, its filled stores, and the processes that run it.
+
+Everything goes by the way of an operator: settings file, `hisbridge secrets | migrate | keys add`, and signals. The settings are
+the program's defaults but for the few lines below, each with its reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.bench.fill.layout import SLOTS_A_SCHEDULE, Layout, uuid7
+from loadtest.bench.fill.rows import Rows
+from loadtest.bench.fill.sealing import Sealer
+from loadtest.bench.fill.stores import Database, open_database
+from loadtest.bench.processes import Cores, ProcessFailed, end, first_line, last_words, output_of, start, until_quiet
+from loadtest.demo.stage import free_port
+
+READY_WITHIN_S = 60.0
+HIS_LATENCY_MS = 200.0
+HIS_CONCURRENCY = 4
+
+# drain_s: what is in flight at the end of a round has been answered; nobody waits for the HIS.
+# lock_wait_s: at 20 locks a second most of the crowd waits for minutes; expiring them is not what is measured.
+# sync_every_s: the simulated HIS lists no openings; asking it again shows nothing.
+SETTINGS = """\
+[service]
+listen = "127.0.0.1:{port}"
+admin_listen = "127.0.0.1:{admin_port}"
+drain_s = 1
+
+[store]
+url = "{url}"
+messages_url = "{messages_url}"
+
+[secrets]
+data_key_file = "data.key"
+digest_key_file = "digest.key"
+
+[hospital.bench]
+name = "基准医院"
+mode = "live"
+reserve_by = "lock"
+his_concurrency = {his_concurrency}
+lock_wait_s = 3600
+sync_every_s = 3600
+[hospital.bench.connector.main]
+protocol = "hl7v2"
+profile = "hl7v2_demo@1"
+host = "127.0.0.1"
+port = {his_port}
+listen_host = "127.0.0.1"
+listen_port = {mllp_port}
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    """The program while it runs. `pid` is the parent of whatever it starts."""
+
+    port: int
+    mllp_port: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A filled installation in a folder of its own; it runs only inside `running`."""
+
+    folder: Path
+    url: str
+    messages_url: str
+    layout: Layout
+    key: str
+    cores: Cores
+
+    @property
+    def database(self) -> Database:
+        return open_database(self.url)
+
+    @property
+    def messages(self) -> Database:
+        return open_database(self.messages_url)
+
+    @asynccontextmanager
+    async def running(self, *, quiet: bool = True) -> AsyncIterator[Running]:
+        """The simulated HIS and the program, ready and (`quiet`) done with starting; ended afterwards. Raises ProcessFailed."""
+        cores = self.cores
+        his = await start("-m", "loadtest.bench.his", "--latency-ms", f"{HIS_LATENCY_MS}", cores=cores.load)
+        program: asyncio.subprocess.Process | None = None
+        try:
+            his_port = json.loads(await first_line(his, "the simulated HIS"))["port"]
+            port, admin_port, mllp_port = free_port(), free_port(), free_port()
+            config = write_settings(self.folder, self.url, self.messages_url, port, admin_port, his_port, mllp_port)
+            log = self.folder / "service.log"
+            program = await start("-m", "service", "--config", str(config), cores=cores.server, log=log)
+            await _until_ready(admin_port, program, log)
+            if quiet:
+                await until_quiet(program.pid)
+            yield Running(port, mllp_port, program.pid)
+        finally:
+            if program is not None:
+                await end(program)
+            await end(his)
+
+    async def count_bookings(self) -> int:
+        """How many bookings are stored."""
+        return int((await self.database.rows("SELECT count(*) FROM bookings"))[0][0])
+
+    async def unreflected(self) -> int:
+        """What the crowd's slots count as sold and not yet seen by the HIS."""
+        slots = [self.layout.slot_id(s) for s in self.layout.slots_of(self.layout.crowd_day)]
+        sql = f"SELECT sum(unreflected) FROM slots WHERE hospital_id = ? AND id IN ({', '.join('?' * len(slots))})"
+        return int((await self.database.rows(sql, self.layout.hospital_id, *slots))[0][0])
+
+    async def restore(self) -> None:
+        """Take back what the crowd and the HIS have done, so that the next round meets the same store.
+
+        The program must not run. What was filled is older than the layout's instant, ids begin with their time, and there
+        were no messages, nor registrations told by the HIS.
+        """
+        layout, hospital = self.layout, self.layout.hospital_id
+        since = uuid7(layout.now_ms, 0)[:13]
+        schedules = sorted({layout.schedule_id(s // SLOTS_A_SCHEDULE) for s in layout.slots_of(layout.crowd_day)})
+        of_crowd = f"hospital_id = ? AND {{}} IN ({', '.join('?' * len(schedules))})"
+        await self.database.change(
+            *(
+                (f"DELETE FROM {table} WHERE hospital_id = ? AND id >= ?", (hospital, since))
+                for table in ("outbox", "events", "bookings")
+            ),
+            ("DELETE FROM idempotency_keys WHERE hospital_id = ? AND created_ms > ?", (hospital, layout.now_ms)),
+            ("DELETE FROM registrations WHERE hospital_id = ?", (hospital,)),
+            (f"UPDATE slots SET unreflected = 0 WHERE {of_crowd.format('schedule_id')}", (hospital, *schedules)),
+            (f"UPDATE schedules SET taken = 0 WHERE {of_crowd.format('id')}", (hospital, *schedules)),
+        )
+        await self.messages.change(("DELETE FROM messages WHERE hospital_id = ?", (hospital,)))
+
+
+async def install(
+    folder: Path, url: str, messages_url: str, cores: Cores, *, slots: int, bookings: int, crowd: int
+) -> Installation:
+    """Make an installation in an empty folder and fill its store. Raises ProcessFailed, CannotFill."""
+    keys = folder / "data.key", folder / "digest.key"
+    config = write_settings(folder, url, messages_url, 1, 2, 3, 4)
+    await _operate("secrets", "--data-key", str(keys[0]), "--digest-key", str(keys[1]))
+    await _operate("migrate", "--config", str(config))
+    layout = Layout(slots=slots, bookings=bookings, crowd=crowd, now_ms=time.time_ns() // 1_000_000)
+    key = (await _operate("keys", "add", layout.client_id, "--config", str(config))).strip()
+    rows = Rows(layout, Sealer(*keys, layout.hospital_id))
+    await open_database(url).fill(rows.tables(), hospital_id=layout.hospital_id)
+    return Installation(folder, url, messages_url, layout, key, cores)
+
+
+def write_settings(
+    folder: Path, url: str, messages_url: str, port: int, admin_port: int, his_port: int, mllp_port: int
+) -> Path:
+    """The settings file of an installation."""
+    config = folder / "hisbridge.toml"
+    text = SETTINGS.format(
+        port=port,
+        admin_port=admin_port,
+        url=url,
+        messages_url=messages_url,
+        his_concurrency=HIS_CONCURRENCY,
+        his_port=his_port,
+        mllp_port=mllp_port,
+    )
+    config.write_text(text, encoding="utf-8")
+    return config
+
+
+async def _operate(*words: str) -> str:
+    return await output_of(sys.executable, "-m", "cli", *words, cores=frozenset(), within_s=120)
+
+
+async def _until_ready(admin_port: int, program: asyncio.subprocess.Process, log: Path) -> None:
+    ends = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < ends and program.returncode is None:
+        if await asyncio.to_thread(_is_ready, f"http://127.0.0.1:{admin_port}/readyz"):
+            return
+        await asyncio.sleep(0.05)
+    raise ProcessFailed(f"the program did not become ready: {last_words(log)}")
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  # our own loopback address
+            return int(response.status) == 200
+    except (OSError, urllib.error.URLError):
+        return False

@@ -1,0 +1,187 @@
+"""One round of one side: the product, its bare baseline, the engine alone, the textbook, messages that come in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.bench.crowd import Ask, sample_answer
+from loadtest.bench.installation import Installation
+from loadtest.bench.load import send
+from loadtest.bench.postgres import Server
+from loadtest.bench.processes import Cores, cpu_s, end, first_line, output_of, start
+from loadtest.bench.siu import announce
+from loadtest.bench.stats import Sample
+
+WARM_S = 0.5
+CONCURRENCY = 256  # callers of the engine and of the textbook: as many as fill a batch
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How to measure. `short`: only to see that it works."""
+
+    rounds: int
+    seconds: float
+    generator: str
+    cores: Cores
+    short: bool = False
+
+
+async def ask_product(
+    terms: Terms,
+    installation: Installation,
+    ask: Ask,
+    *,
+    connections: int,
+    keep: Path | None = None,
+    database: Server | None = None,
+) -> Sample:
+    """Start the program, ask, end it, and put the store back. With `keep` one answer is kept there for the baseline.
+
+    Every answer is checked, and against the store: as many 201 as new bookings, and as many seats gone.
+    """
+    try:
+        async with installation.running(quiet=not terms.short) as at:
+            if keep is not None:
+                _keep(keep, await sample_answer(ask, at.port))
+            before = await _stored(installation)
+            warm, warm_granted = await _ask(terms, ask, at.port, at.pid, connections, None, warm=True)
+            sample, granted = await _ask(terms, ask, at.port, at.pid, connections, database)
+            after = await _stored(installation)
+    finally:
+        await installation.restore()
+    granted += warm_granted
+    wrong = [
+        f"{granted} answers 201 and {now - then} {what}"
+        for what, then, now in zip(("new bookings", "seats gone"), before, after, strict=True)
+        if now - then != granted
+    ]
+    return dataclasses.replace(sample, problems=(*warm.problems, *sample.problems, *wrong))
+
+
+async def ask_bare(terms: Terms, ask: Ask, answer: Path, *, connections: int) -> Sample:
+    """The same requests to a handler that gives the kept answer."""
+    server = await start("-m", "loadtest.bench.baselines.bare", str(answer), cores=terms.cores.server)
+    try:
+        port = json.loads(await first_line(server, "the bare server"))["port"]
+        await _ask(terms, ask, port, server.pid, connections, None, warm=True)
+        return (await _ask(terms, ask, port, server.pid, connections, None))[0]
+    finally:
+        await end(server)
+
+
+def _keep(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+async def _stored(installation: Installation) -> tuple[int, int]:
+    return await installation.count_bookings(), await installation.unreflected()
+
+
+async def _ask(
+    terms: Terms, ask: Ask, port: int, pid: int, connections: int, database: Server | None, *, warm: bool = False
+) -> tuple[Sample, int]:
+    """A sample, and how many answers were 201. The project's own generator warms up: it ends as soon as it is done."""
+    before, stored_before = cpu_s(pid), 0.0 if database is None else cpu_s(database.pid)
+    answers = await send(
+        ask.warm if warm else ask.measured,
+        port,
+        connections=connections,
+        seconds=WARM_S if warm else terms.seconds,
+        cores=terms.cores.load,
+        generator="own" if warm else terms.generator,
+    )
+    used_s = cpu_s(pid) - before
+    sample = Sample(
+        rate=answers.rate,
+        count=answers.answered,
+        cpu_us=_each_us(used_s, answers.answered),
+        database_cpu_us=None if database is None else _each_us(cpu_s(database.pid) - stored_before, answers.answered),
+        p50_ms=answers.p50_ms,
+        p99_ms=answers.p99_ms,
+        problems=answers.problems(ask.wanted),
+    )
+    return sample, answers.statuses.get(201, 0)
+
+
+async def book_alone(terms: Terms, installation: Installation, database: Server) -> Sample:
+    """The engine without HTTP, at one hot slot. Every booking it counts is in the store."""
+    layout = installation.layout
+    slot = layout.slot_id(layout.slots_of(layout.crowd_day)[0])
+    before, used_s = await installation.count_bookings(), cpu_s(database.pid)
+    try:
+        found = await _figures(
+            "-m", "booking.inventory.alone", "--url", installation.url, "--hospital", layout.hospital_id,
+            "--slot", slot, "--client", layout.client_id, "--concurrency", f"{CONCURRENCY}",
+            "--seconds", f"{terms.seconds}", terms=terms,
+        )  # fmt: skip
+        database_s, stored = cpu_s(database.pid) - used_s, await installation.count_bookings() - before
+    finally:
+        await installation.restore()
+    granted = round(found["bookings"])
+    wrong = [] if stored == granted else [f"{granted} bookings were granted and {stored} are stored"]
+    if found["refused"]:
+        wrong.append(f"{found['refused']:g} bookings were refused")
+    return dataclasses.replace(
+        _alone(found, "bookings"), database_cpu_us=_each_us(database_s, granted), problems=tuple(wrong)
+    )
+
+
+async def book_textbook(terms: Terms, url: str, database: Server, *, way: str, pool: int, seconds: float) -> Sample:
+    """The textbook's transactions at one hot slot, at one size of its pool. It counts its rows itself."""
+    before = cpu_s(database.pid)
+    found = await _figures(
+        "-m", "loadtest.bench.baselines.textbook", "--url", url, "--way", way, "--pool", f"{pool}",
+        "--concurrency", f"{CONCURRENCY}", "--seconds", f"{seconds}", terms=terms,
+    )  # fmt: skip
+    used_us = _each_us(cpu_s(database.pid) - before, round(found["bookings"]))
+    return dataclasses.replace(_alone(found, "bookings"), database_cpu_us=used_us)
+
+
+async def hear_messages(terms: Terms, installation: Installation) -> Sample:
+    """SIU by SIU over one connection. Every one that was acknowledged is stored and applied."""
+    count = "SELECT count(*) FROM messages WHERE state = 'applied'"
+    try:
+        async with installation.running(quiet=not terms.short) as at:
+            await announce(at.mllp_port, seconds=WARM_S, run="W")
+            before, used_s = int((await installation.messages.rows(count))[0][0]), cpu_s(at.pid)
+            heard = await announce(at.mllp_port, seconds=terms.seconds, run="R")
+            used_s = cpu_s(at.pid) - used_s
+            applied = int((await installation.messages.rows(count))[0][0]) - before
+    finally:
+        await installation.restore()
+    wrong = [] if applied == heard.messages else [f"{heard.messages} acknowledged and {applied} applied"]
+    return Sample(
+        rate=heard.messages / heard.seconds,
+        count=heard.messages,
+        cpu_us=_each_us(used_s, heard.messages),
+        p50_ms=heard.p50_ms,
+        p99_ms=heard.p99_ms,
+        problems=(*heard.problems, *wrong),
+    )
+
+
+async def parse_messages(terms: Terms, message: Path) -> Sample:
+    """hl7apy alone on such a message."""
+    found = await _figures("-m", "loadtest.bench.baselines.parse_hl7apy", str(message), f"{terms.seconds}", terms=terms)
+    return _alone(found, "messages")
+
+
+async def _figures(*arguments: str, terms: Terms) -> dict[str, float]:
+    """The line of JSON that a process of the measured side prints at its end."""
+    said = await output_of(sys.executable, *arguments, cores=terms.cores.server, within_s=terms.seconds + 120)
+    found: dict[str, float] = json.loads(said.strip().splitlines()[-1])
+    return found
+
+
+def _alone(found: dict[str, float], what: str) -> Sample:
+    count = round(found[what])
+    return Sample(rate=count / found["seconds"], count=count, cpu_us=_each_us(found["cpu_s"], count))
+
+
+def _each_us(seconds: float, count: int) -> float | None:
+    return seconds * 1e6 / count if count else None

@@ -1,0 +1,242 @@
+"""The rows of the table (DESIGN section 11): what each is, what it is compared with, and its bar."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadtest.bench import postgres
+from loadtest.bench.crowd import Ask, ask_for_seats, ask_for_slots
+from loadtest.bench.installation import HIS_CONCURRENCY, HIS_LATENCY_MS, Installation, install
+from loadtest.bench.rounds import (
+    Terms,
+    ask_bare,
+    ask_product,
+    book_alone,
+    book_textbook,
+    hear_messages,
+    parse_messages,
+)
+from loadtest.bench.siu import appointment
+from loadtest.bench.stats import Row, Sample
+
+CONNECTIONS = 64
+POOLS = (1, 2, 4, 8, 16, 32)
+BARE = "a bare aiohttp handler"
+HIS = f"HIS: HL7 v2 simulator, {HIS_LATENCY_MS:g} ms, his_concurrency {HIS_CONCURRENCY}"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Slots, bookings and patients of the small and the large store."""
+
+    small: int = 1_000
+    large: int = 1_000_000
+    crowd: int = 60_000
+
+
+@dataclass
+class Stage:
+    """What rows share: the installations and the PostgreSQL, made when first asked for, gone with `folder` and `stack`."""
+
+    terms: Terms
+    sizes: Sizes
+    folder: Path
+    stack: AsyncExitStack
+    server: postgres.Server | None = None
+    installations: dict[tuple[str, int], Installation] = field(default_factory=dict)
+    pools: dict[str, int] = field(default_factory=dict)
+
+    async def database_server(self) -> postgres.Server:
+        """The database server, on the cores of the load. Raises PostgresMissing."""
+        if self.server is None:
+            self.server = await self.stack.enter_async_context(postgres.running(self.terms.cores.load))
+        return self.server
+
+    async def installation(self, engine: str, size: int) -> Installation:
+        """The installation of this engine and so many slots and bookings, filled."""
+        made = self.installations.get((engine, size))
+        if made is None:
+            folder = self.folder / f"{engine}-{size}"
+            make_folder(folder)
+            url, messages_url = f"sqlite:///{folder}/store.db", f"sqlite:///{folder}/messages.db"
+            if engine == "postgresql":
+                server = await self.database_server()
+                url = await server.create_database(f"store-{size}")
+                messages_url = await server.create_database(f"messages-{size}")
+            made = await install(
+                folder, url, messages_url, self.terms.cores, slots=size, bookings=size, crowd=self.sizes.crowd
+            )
+            self.installations[engine, size] = made
+        return made
+
+    async def database_of(self, installation: Installation) -> postgres.Server | None:
+        """The server whose CPU belongs beside an installation's."""
+        return await self.database_server() if installation.url.startswith("postgresql") else None
+
+
+def make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True)
+
+
+@asynccontextmanager
+async def staged(terms: Terms, sizes: Sizes, folder: Path) -> AsyncIterator[Stage]:
+    """A stage that is cleared at the end."""
+    async with AsyncExitStack() as stack:
+        yield Stage(terms, sizes, folder, stack)
+
+
+Measure = Callable[[Stage, Row], Awaitable[None]]
+"""Adds the rounds of both sides to a row."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A row before it is measured."""
+
+    key: str
+    what: str
+    unit: str
+    baseline_is: str
+    bar: float | None
+    measure: Measure
+
+    def row(self) -> Row:
+        return Row(self.key, self.what, self.unit, self.baseline_is, self.bar)
+
+
+async def _in_turn(
+    stage: Stage, row: Row, ours: Callable[[], Awaitable[Sample]], baseline: Callable[[], Awaitable[Sample]]
+) -> None:
+    for _ in range(stage.terms.rounds):
+        row.ours.append(await ours())
+        row.baseline.append(await baseline())
+
+
+def _against_bare(engine: str, connections: int, make: Callable[[Stage, Installation], Ask]) -> Measure:
+    async def measure(stage: Stage, row: Row) -> None:
+        installation = await stage.installation(engine, stage.sizes.small)
+        ask, answer = make(stage, installation), installation.folder / "answer.json"
+        database = await stage.database_of(installation)
+        await _in_turn(
+            stage,
+            row,
+            lambda: ask_product(
+                stage.terms, installation, ask, connections=connections, keep=answer, database=database
+            ),
+            lambda: ask_bare(stage.terms, ask, answer, connections=connections),
+        )
+
+    return measure
+
+
+def _against_small(engine: str, make: Callable[[Stage, Installation], Ask]) -> Measure:
+    async def measure(stage: Stage, row: Row) -> None:
+        sides = [await stage.installation(engine, size) for size in (stage.sizes.large, stage.sizes.small)]
+        asks = [make(stage, side) for side in sides]
+        database = await stage.database_of(sides[0])
+        large, small = (
+            lambda side=side, ask=ask: ask_product(stage.terms, side, ask, connections=CONNECTIONS, database=database)
+            for side, ask in zip(sides, asks, strict=True)
+        )
+        await _in_turn(stage, row, large, small)
+
+    return measure
+
+
+def _slots(days: int) -> Callable[[Stage, Installation], Ask]:
+    return lambda stage, installation: ask_for_slots(installation, installation.folder, days=days)
+
+
+def _seats(*, sold_out: bool = False) -> Callable[[Stage, Installation], Ask]:
+    def make(stage: Stage, installation: Installation) -> Ask:
+        return ask_for_seats(installation, installation.folder, seconds=stage.terms.seconds, sold_out=sold_out)
+
+    return make
+
+
+async def _engine(stage: Stage, row: Row) -> None:
+    """The engine against the textbook at its best pool size; the conditional UPDATE beside it."""
+    installation, server = await stage.installation("postgresql", stage.sizes.small), await stage.database_server()
+    url = await server.create_database("textbook")
+    terms = stage.terms
+    for way in ("for_update", "conditional"):
+        found = {
+            pool: (await book_textbook(terms, url, server, way=way, pool=pool, seconds=terms.seconds / 2.5)).rate
+            for pool in (POOLS[:2] if terms.short else POOLS)
+        }
+        stage.pools[way] = max(found, key=lambda pool: found[pool])
+        row.notes[f"{way} by pool size"] = ", ".join(f"{pool}: {rate:,.0f}/s" for pool, rate in found.items())
+
+    def textbook(way: str) -> Awaitable[Sample]:
+        return book_textbook(terms, url, server, way=way, pool=stage.pools[way], seconds=terms.seconds)
+
+    beside: list[float] = []
+
+    async def baseline() -> Sample:
+        beside.append((await textbook("conditional")).rate)
+        return await textbook("for_update")
+
+    await _in_turn(stage, row, lambda: book_alone(terms, installation, server), baseline)
+    row.baseline_is += f", pool of {stage.pools['for_update']}"
+    row.notes["conditional UPDATE, its best pool"] = f"{min(beside):,.0f} to {max(beside):,.0f}/s"
+
+
+async def _siu(stage: Stage, row: Row) -> None:
+    installation = await stage.installation("sqlite", stage.sizes.small)
+    message = installation.folder / "siu.hl7"
+    now = dt.datetime.now(dt.timezone(dt.timedelta(hours=8)))
+    message.write_bytes(appointment(1, now, "M").encode())
+    row.notes["message"] = f"SIU^S12 of {message.stat().st_size} bytes"
+    await _in_turn(
+        stage, row, lambda: hear_messages(stage.terms, installation), lambda: parse_messages(stage.terms, message)
+    )
+
+
+def plans(sizes: Sizes) -> list[Plan]:
+    """Every row, in the order of the table."""
+    small, large = f"{sizes.small:,}", f"{sizes.large:,}"
+    of_small = f"the same at {small} slots and {small} bookings"
+    at_large = f"at {large} slots and {large} bookings"
+    sqlite, pg = "SQLite, synchronous=FULL", "PostgreSQL, one worker"
+    posts = [
+        Plan(f"post-{key}-{count}", f"durable POST booking, {of}, {count} connections", "requests", BARE, bar,
+             _against_bare(engine, count, _seats()))
+        for key, engine, of, bar in (("sqlite", "sqlite", sqlite, 0.35), ("pg", "postgresql", pg, 0.30))
+        for count in (64, 256)
+    ]  # fmt: skip
+    scale = [
+        Plan(
+            f"scale-{verb}-{key}", f"{what} {at_large}, {of}", "requests", of_small, 0.90, _against_small(engine, make)
+        )
+        for key, engine, of in (("sqlite", "sqlite", "SQLite"), ("pg", "postgresql", "PostgreSQL"))
+        for verb, what, make in (
+            ("get", "GET slots (16 department-days in turn)", _slots(16)),
+            ("post", "POST booking", _seats()),
+        )
+    ]
+    return [
+        Plan("get", "GET slots (a day, 30 slots)", "requests", BARE, 0.75,
+             _against_bare("sqlite", CONNECTIONS, _slots(1))),
+        *posts,
+        Plan("sold-out", "POST booking, sold out (409)", "requests", BARE, 0.70,
+             _against_bare("sqlite", CONNECTIONS, _seats(sold_out=True))),
+        Plan("engine", "engine alone on PostgreSQL, one hot slot", "bookings",
+             "SELECT ... FOR UPDATE, one transaction each", 5.0, _engine),
+        Plan("siu", "inbound SIU: frame, read, map, store, ACK; one connection, stop and wait", "messages",
+             "hl7apy.parse_message alone", 20.0, _siu),
+        *scale,
+    ]  # fmt: skip
+
+
+def chosen(all_plans: list[Plan], names: list[str]) -> list[Plan]:
+    """The plans whose key is one of `names` or begins with one and a dash. Raises ValueError for a name of none."""
+    fits = {name: [p for p in all_plans if p.key == name or p.key.startswith(f"{name}-")] for name in names}
+    strange = [name for name, found in fits.items() if not found]
+    if strange:
+        raise ValueError(f"no such row: {', '.join(strange)}; known: idle, {', '.join(p.key for p in all_plans)}")
+    wanted = {p.key for found in fits.values() for p in found}
+    return [p for p in all_plans if p.key in wanted]

@@ -1,0 +1,192 @@
+"""What an API process knows of those who work the hospitals: the leases, read every second, and live reads asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+from sqlalchemy import select
+
+from booking.ports import LiveFailed
+from booking.store.bell import wait_for_ring
+from booking.store.crypto import SealBroken
+from booking.store.engine import Store, StoreUnavailable
+from booking.store.tables import leases, nodes
+from connectors.port import Verb
+from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from monitoring.logs import get_logger
+from scheduler_sync.ask import MAX_ANSWER_BYTES, PATH, Answer, Asking, StoreClock
+from scheduler_sync.gateway import READ_ATTEMPTS, HospitalLink
+from scheduler_sync.leases import LEASES
+
+log = get_logger("owners")
+
+POLL_S = 1.0  # beside the bell
+HANDOVER_MS = 15_000  # a lease that changes hands takes so long at most; until then the HIS counts as it last did
+CONNECT_S = 2.0
+MARGIN_S = 2.0
+
+
+class _Lease(msgspec.Struct, frozen=True):
+    owner: str
+    address: str
+    until_ms: int
+    his_status: str
+
+
+class LeaseBoard:
+    """The leases as the store has them, at most about a second old."""
+
+    def __init__(self, store: Store, clock: StoreClock) -> None:
+        self._store = store
+        self._clock = clock
+        self._leases: dict[str, _Lease] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to read; returns at once."""
+        self._task = asyncio.create_task(self._run(), name="lease board")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            rung = self._store.bell.listen(LEASES)
+            try:
+                await self.look()
+            except StoreUnavailable as e:
+                log.error("store_unavailable", sweep="lease_board", reason=str(e))
+            await wait_for_ring(rung, POLL_S)
+
+    async def look(self) -> None:
+        """Read the leases. Raises StoreUnavailable."""
+        query = select(leases, nodes.c.address).join(nodes, nodes.c.id == leases.c.owner, isouter=True)
+        async with self._store.read() as tx:
+            rows = await tx.all(query)
+            self._clock.note(tx.now_ms)
+        self._leases = {
+            row["hospital_id"]: _Lease(row["owner"], row["address"] or "", row["until_ms"], row["his_status"])
+            for row in rows
+        }
+
+    def owner(self, hospital_id: str) -> tuple[str, str] | None:
+        """Id and address of the node that works a hospital now."""
+        lease = self._leases.get(hospital_id)
+        if lease is None or not lease.address or lease.until_ms <= self._clock.now_ms():
+            return None
+        return lease.owner, lease.address
+
+    def his_status(self, hospital_id: str) -> str:
+        """As its owner last told; `down` where nobody works the hospital."""
+        lease = self._leases.get(hospital_id)
+        if lease is None or lease.until_ms + HANDOVER_MS <= self._clock.now_ms():
+            return "down"
+        return lease.his_status
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What a hospital's connectors can do, known from their settings alone, and how long a read of each verb may take."""
+
+    capabilities: dict[str, str]
+    longest_s: dict[Verb, float]
+
+
+def offer_of(link: HospitalLink) -> Offer:
+    """The offer of a hospital whose connectors are built, and need not be started."""
+    wait_s = link.hospital.his_queue_deadline_s
+    return Offer(link.capabilities(), {v: READ_ATTEMPTS * (link.traits(v).timeout_s + wait_s) for v in Verb})
+
+
+class AskedReads:
+    """`booking.ports.LiveHis` in an API process: the process that works the hospital is asked."""
+
+    def __init__(self, store: Store, board: LeaseBoard, clock: StoreClock, offers: Mapping[str, Offer]) -> None:
+        self._vault = store.vault
+        self._board = board
+        self._clock = clock
+        self._offers = offers
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def capabilities(self, hospital_id: str) -> dict[str, str]:
+        return self._offers[hospital_id].capabilities
+
+    def his_status(self, hospital_id: str) -> str:
+        return self._board.his_status(hospital_id)
+
+    async def bills(self, hospital_id: str, patient: Patient) -> list[Bill]:
+        found: list[Bill] = await self._ask(hospital_id, Verb.FETCH_BILLS, "bills", patient)
+        return found
+
+    async def reports(self, hospital_id: str, patient: Patient) -> list[Report]:
+        found: list[Report] = await self._ask(hospital_id, Verb.FETCH_REPORTS, "reports", patient)
+        return found
+
+    async def report(self, hospital_id: str, patient: Patient, report_id: str) -> Report | None:
+        found: Report | None = await self._ask(hospital_id, Verb.FETCH_REPORT, "report", patient, report_id)
+        return found
+
+    async def attachment(self, hospital_id: str, attachment: Attachment) -> Attachment:
+        found: Attachment = await self._ask(hospital_id, Verb.FETCH_ATTACHMENT, "attachment", attachment)
+        return found
+
+    async def statement(self, hospital_id: str, date: dt.date) -> list[StatementLine]:
+        found: list[StatementLine] = await self._ask(hospital_id, Verb.FETCH_STATEMENT, "statement", date)
+        return found
+
+    async def _ask(self, hospital_id: str, verb: Verb, name: str, *arguments: Any) -> Any:
+        offer = self._offers[hospital_id]
+        if offer.capabilities[verb.value] != "native":
+            raise LiveFailed("not_offered_by_hospital", f"{verb.value} is off at this hospital.")
+        tried: set[str] = set()
+        while (owner := self._board.owner(hospital_id)) is not None and owner[0] not in tried:
+            node_id, address = owner
+            tried.add(node_id)
+            asking = Asking(self._vault, self._clock, node_id, hospital_id, name, arguments)
+            try:
+                answer = asking.read(await self._post(address, asking.sealed, offer.longest_s[verb] + MARGIN_S))
+                if answer.failed is None:
+                    return asking.result(answer)
+            except (aiohttp.ClientError, TimeoutError, SealBroken, msgspec.DecodeError) as e:
+                log.warning("owner_did_not_answer", hospital=hospital_id, node=node_id, reason=type(e).__name__)
+                await self._look_again()
+                continue
+            raise _failed(answer)
+        raise LiveFailed("his_unavailable", "No process works this hospital's system at the moment.")
+
+    async def _look_again(self) -> None:
+        """Perhaps the hospital has changed hands: then the new owner is asked."""
+        try:
+            await self._board.look()
+        except StoreUnavailable as e:
+            log.error("store_unavailable", sweep="lease_board", reason=str(e))
+
+    async def _post(self, address: str, sealed: bytes, timeout_s: float) -> bytes:
+        if self._session is None:
+            raise RuntimeError("start() comes first")
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
+        async with self._session.post(f"http://{address}{PATH}", data=sealed, timeout=timeout) as response:
+            response.raise_for_status()
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise aiohttp.ClientPayloadError("the answer is too large")
+            return bytes(body)
+
+
+def _failed(answer: Answer) -> LiveFailed:
+    return LiveFailed(answer.failed or "his_unavailable", answer.detail)
