@@ -7,6 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo venv test check bench lock clean
@@ -28,8 +29,8 @@ check: $(DEV_STAMP) ## lint, formatting, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## memory at rest and time to start
-	@$(BIN)/python -m loadtest.bench
+bench: $(STAMP) ## every figure of docs/benchmarks.md against its baseline (BENCH_ARGS="--rows get,idle" for some)
+	@$(BIN)/python -m loadtest.bench $(BENCH_ARGS)
 
 lock: $(DEV_STAMP) ## write the lock files anew from pyproject.toml
 	$(BIN)/pip-compile $(LOCK_OPTIONS) --output-file=requirements.lock pyproject.toml

@@ -195,7 +195,8 @@ class Service:
 
     def _sync_alone(self) -> Iterator[Part]:
         self.health.register("messages", lambda: _store_check(self.messages))
-        clock, node_id = StoreClock(), new_id()
+        clock = StoreClock()
+        node_id, predecessor = self._node_ids()
         yield Relay(self.store)
         desk = Desk(self.store.vault, clock, node_id, LiveReads(self.links))
         listener = self._listener(
@@ -210,7 +211,9 @@ class Service:
             for h in self.settings.hospitals.values()
         }
         makers[GLOBAL] = lambda _: self._global()
-        keeper = LeaseKeeper(self.store, Node(node_id, shown(listener.address)), makers, clock=clock)
+        keeper = LeaseKeeper(
+            self.store, Node(node_id, shown(listener.address)), makers, predecessor=predecessor, clock=clock
+        )
         self.health.register("leases", keeper.check)
         yield keeper
 
@@ -218,8 +221,8 @@ class Service:
         """The booking API and what it needs, whoever answers its live reads."""
         service, hospitals = self.settings.service, self.settings.hospitals
         parts = ApiParts(self.store, hospitals, live, service, lambda: self.health.leaving)
+        routes = api_routes(parts.context)  # before the parts start: snapshots listen to the feed from its first poll
         yield parts
-        routes = api_routes(parts.context)
         server = build_server(
             [*routes, *documentation_routes(routes, version=program_version())],
             authenticator=Authenticator(StoredKeys(self.store), ttl_s=service.key_cache_s),
@@ -259,6 +262,14 @@ class Service:
             name, runner, listen.host, listen.port, setting=setting, backlog=self.settings.service.backlog
         )
         return self._listeners[name]
+
+    def _node_ids(self) -> tuple[str, str | None]:
+        """The id of this process among all that ever work hospitals, and that of the process that had these orders before."""
+        if self._orders is None:
+            return new_id(), None
+        instance = msgspec.json.decode(self._orders.text, type=dict[str, str])["instance"]
+        life = self._orders.life
+        return f"{instance}.{life}", f"{instance}.{life - 1}" if life else None
 
     def _runtime(self, hospital: Hospital, fence: Fence | None = None) -> HospitalRuntime:
         return HospitalRuntime(
@@ -341,7 +352,7 @@ class Crew:
     def __init__(self, config: Path) -> None:
         """Raises SettingsError, ProfileError."""
         self._config = config
-        self.settings, self._text = self._read()
+        self.settings, _ = self._read()
         self._next = self.settings
 
     def _read(self) -> tuple[Settings, str]:
@@ -359,7 +370,7 @@ class Crew:
         except (SettingsError, ProfileError) as e:
             raise PlanRefused(str(e)) from e
         self._must_stay()
-        ordered = msgspec.json.encode({"config": str(self._config), "text": text}).decode()
+        ordered = msgspec.json.encode({"config": str(self._config), "text": text, "instance": new_id()}).decode()
         orders = [Orders(role=Role.SYNC, worker=0, text=ordered)] if self._next.service.sync else []
         for number in range(workers_of(self._next)):
             orders.append(Orders(role=Role.API, worker=number + 1, listening=listening, text=ordered))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import bindparam, case, func, select, update
 
 from booking.commands import close_flying
 from booking.errors import Refusal
+from booking.gathering import gathered
 from booking.late_money import can_be_taken_up
 from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
 from booking.money import PaymentRow, find_payment, kept_payment, record_payment, set_settlement
-from booking.moves import apply, load_booking, note_command, save_booking
+from booking.moves import apply, load_booking, save_booking
 from booking.records import Booking, booking_from_row
 from booking.settings import Hospital
 from booking.store.budget import Budget
@@ -98,7 +101,9 @@ async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Pay
     row = await record_payment(tx, payment, client_id=booking.client_id, booking_id=booking.id, unusable=unusable)
     if unusable is not None:
         await save_booking(tx, booking)
-    elif booking.state == State.EXPIRED:
+        return row
+    booking.payment_state = "paid"
+    if booking.state == State.EXPIRED:
         booking.reason = None
         await apply(tx, hospital, booking, Event.LATE_MONEY_USABLE)
     else:
@@ -140,17 +145,17 @@ async def expire_due(tx: Tx, hospital: Hospital, *, budget: Budget | None = None
         .limit(MOST_IN_A_TURN)
     )
     expired = 0
-    for row in rows:
-        booking = booking_from_row(tx, row)
-        if booking.payment_state == "paid" or (Event.EXPIRED, booking.axes) not in TABLE:
-            # Money keeps a hold alive: its registration is under way or waits for the lock.
-            booking.expires_at_ms = None
-            await save_booking(tx, booking)
-        else:
-            await apply(tx, hospital, booking, Event.EXPIRED, reason=_why_expired(booking))
-            expired += 1
-        if budget is not None and budget.spent:
-            break
+    async with gathered(tx, rows) as due:
+        for booking in due.bookings.values():
+            if booking.payment_state == "paid" or (Event.EXPIRED, booking.axes) not in TABLE:
+                # Money keeps a hold alive: its registration is under way or waits for the lock.
+                booking.expires_at_ms = None
+                await save_booking(due, booking)
+            else:
+                await apply(due, hospital, booking, Event.EXPIRED, reason=_why_expired(booking))
+                expired += 1
+            if budget is not None and budget.spent:
+                break
     return expired
 
 
@@ -221,13 +226,51 @@ def _merge(known: Registration | None, told: Registration) -> Registration:
     return msgspec.structs.replace(known, **fields, his_refs={**known.his_refs, **told.his_refs})
 
 
-async def note_sent(tx: Tx, booking: Booking) -> None:
-    """A command of this booking is about to leave: from now on its outcome is open."""
-    if booking.his_command == Command.LOCK and booking.lock_sent_ms is None:
-        booking.lock_sent_ms = tx.now_ms
-    if booking.his_command in (Command.UNLOCK, Command.CANCEL) and booking.unlock_sent_ms is None:
-        booking.unlock_sent_ms = tx.now_ms  # the first attempt counts: it may be the one that freed the seat
-    await note_command(tx, booking, CommandStatus.SENT)
+_SENT = (
+    update(bookings)
+    .where(
+        bookings.c.hospital_id == bindparam("of_hospital"),
+        bookings.c.id.in_(bindparam("ids", expanding=True)),
+        bookings.c.his_command != Command.NONE.value,
+    )
+    .values(
+        his_command_status=CommandStatus.SENT.value,
+        updated_ms=bindparam("now_ms"),
+        lock_sent_ms=case(
+            (bookings.c.his_command == "lock", func.coalesce(bookings.c.lock_sent_ms, bindparam("now_ms"))),
+            else_=bookings.c.lock_sent_ms,
+        ),
+        # The first attempt counts: it may be the one that freed the seat.
+        unlock_sent_ms=case(
+            (
+                bookings.c.his_command.in_(("unlock", "cancel")),
+                func.coalesce(bookings.c.unlock_sent_ms, bindparam("now_ms")),
+            ),
+            else_=bookings.c.unlock_sent_ms,
+        ),
+    )
+)
+_LOOKED = (
+    update(bookings)
+    .where(
+        bookings.c.hospital_id == bindparam("of_hospital"),
+        bookings.c.id.in_(bindparam("ids", expanding=True)),
+        bookings.c.his_command != Command.NONE.value,
+    )
+    .values(his_command_status=CommandStatus.UNKNOWN.value, updated_ms=bindparam("now_ms"))
+)
+
+
+async def note_sent(tx: Tx, booking_ids: Sequence[str]) -> None:
+    """The commands of these bookings are about to leave: from now on their outcome is open. No new version, nobody is told."""
+    if booking_ids:
+        await tx.run(_SENT, {"of_hospital": tx.hospital_id, "ids": list(booking_ids), "now_ms": tx.now_ms})
+
+
+async def note_looked(tx: Tx, booking_ids: Sequence[str]) -> None:
+    """What has become of the commands of these bookings is being looked up."""
+    if booking_ids:
+        await tx.run(_LOOKED, {"of_hospital": tx.hospital_id, "ids": list(booking_ids), "now_ms": tx.now_ms})
 
 
 # --- news from the HIS ---------------------------------------------------------------------------------------------
@@ -242,15 +285,20 @@ _NEWS = {
 }
 
 
+_BY_ORDER_NO, _BY_HIS_ID = (
+    select(bookings).where(bookings.c.hospital_id == bindparam("of_hospital"), column == bindparam("key"))
+    for column in (bookings.c.order_no, bookings.c.his_id)
+)
+
+
 async def find_by_visit(tx: Tx, told: Registration) -> Booking | None:
     """Our booking behind a registration: by our order number, else by the HIS's own id of it."""
     if told.order_no is not None:
-        which = bookings.c.order_no == told.order_no
+        row = await tx.first(_BY_ORDER_NO, {"of_hospital": tx.hospital_id, "key": told.order_no})
     elif told.his_id is not None:
-        which = bookings.c.his_id == told.his_id
+        row = await tx.first(_BY_HIS_ID, {"of_hospital": tx.hospital_id, "key": told.his_id})
     else:
         return None
-    row = await tx.first(select(bookings).where(bookings.c.hospital_id == tx.hospital_id, which))
     return None if row is None else booking_from_row(tx, row)
 
 
@@ -344,14 +392,14 @@ async def stop_bookings(
         query = query.order_by(bookings.c.id).limit(MOST_IN_A_TURN)
     event = Event.STOPPED_AND_RELEASED if released else Event.STOPPED
     moved = 0
-    for row in await tx.all(query):
-        booking = booking_from_row(tx, row)
-        if (event, booking.axes) not in TABLE:
-            continue
-        await apply(tx, hospital, booking, event, reason=reason or "schedule_stopped")
-        moved += 1
-        if budget is not None and budget.spent:
-            break
+    async with gathered(tx, await tx.all(query)) as all_of_them:
+        for booking in all_of_them.bookings.values():
+            if (event, booking.axes) not in TABLE:
+                continue
+            await apply(all_of_them, hospital, booking, event, reason=reason or "schedule_stopped")
+            moved += 1
+            if budget is not None and budget.spent:
+                break
     return moved
 
 

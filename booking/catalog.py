@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from booking import seats
 from booking.store.engine import Tx
@@ -101,16 +101,23 @@ def remaining_of(row: dict[str, Any]) -> int:
     return own if row["quota"] is None else max(0, min(own, row["quota"] - row["taken"]))
 
 
-async def load_slot(tx: Tx, slot_id: str, zone: dt.tzinfo) -> tuple[Schedule, Slot]:
-    """The canonical schedule and slot behind one of our slot ids, for a command to the HIS."""
-    row = await tx.first(select(slots).where(slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id))
-    if row is None:
-        raise LookupError("a booking's slot is gone")
-    of = await tx.first(
-        select(schedules).where(schedules.c.hospital_id == tx.hospital_id, schedules.c.id == row["schedule_id"])
+_SLOT_OF = ("his_id", "starts_at_ms", "ends_at_ms", "his_left", "his_refs")
+_ORDERED = (
+    select(schedules, *(slots.c[name].label(f"slot_{name}") for name in _SLOT_OF))
+    .select_from(
+        slots.join(
+            schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
+        )
     )
+    .where(slots.c.hospital_id == bindparam("of_hospital"), slots.c.id == bindparam("of_slot"))
+)
+
+
+async def load_slot(tx: Tx, slot_id: str, zone: dt.tzinfo) -> tuple[Schedule, Slot]:
+    """The canonical schedule and slot behind one of our slot ids, for a command to the HIS. Raises LookupError."""
+    of = await tx.first(_ORDERED, {"of_hospital": tx.hospital_id, "of_slot": slot_id})
     if of is None:
-        raise LookupError("a slot's schedule is gone")
+        raise LookupError("a booking's slot or schedule is gone")
     date = dt.date.fromisoformat(of["date"])
     schedule = Schedule(
         id=of["his_id"],
@@ -127,13 +134,13 @@ async def load_slot(tx: Tx, slot_id: str, zone: dt.tzinfo) -> tuple[Schedule, Sl
         his_refs=msgspec.json.decode(of["his_refs"], type=HisRefs),
     )
     slot = Slot(
-        id=row["his_id"],
+        id=of["slot_his_id"],
         schedule_id=of["his_id"],
         date=date,
         session=Session(of["session"]),
-        starts_at=dt.datetime.fromtimestamp(row["starts_at_ms"] / 1000, zone),
-        ends_at=dt.datetime.fromtimestamp(row["ends_at_ms"] / 1000, zone),
-        seats_left=row["his_left"],
-        his_refs=msgspec.json.decode(row["his_refs"], type=HisRefs),
+        starts_at=dt.datetime.fromtimestamp(of["slot_starts_at_ms"] / 1000, zone),
+        ends_at=dt.datetime.fromtimestamp(of["slot_ends_at_ms"] / 1000, zone),
+        seats_left=of["slot_his_left"],
+        his_refs=msgspec.json.decode(of["slot_his_refs"], type=HisRefs),
     )
     return schedule, slot

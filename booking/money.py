@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from booking.lifecycle import HisState, State
 from booking.news import tell
@@ -52,6 +53,44 @@ async def payments_of(tx: Tx, *, booking_id: str | None = None, bill_id: str | N
         select(payments).where(payments.c.hospital_id == tx.hospital_id, which).order_by(payments.c.created_ms)
     )
     return [msgspec.convert(r, PaymentRow) for r in rows]
+
+
+Purse = tuple[list[PaymentRow], list[dict[str, Any]]]
+"""What was paid for a booking, oldest first, and what goes back of it."""
+
+
+async def purse_of(tx: Tx, booking_id: str) -> Purse:
+    """The purse of one booking, as `payment_sum` takes it."""
+    return (await purses_of(tx, [booking_id]))[booking_id]
+
+
+async def purses_of(tx: Tx, booking_ids: Sequence[str]) -> dict[str, Purse]:
+    """The purses of several bookings, in one look."""
+    purses: dict[str, Purse] = {booking_id: ([], []) for booking_id in booking_ids}
+    for row in await tx.all(_PURSES, {"of_hospital": tx.hospital_id, "ids": list(booking_ids)}):
+        paid, owed = purses[row["booking_id"]]
+        paid.append(msgspec.convert({name: row[name] for name in _PAYMENT}, PaymentRow))
+        if row["refund_status"] is not None:
+            owed.append({"channel": row["channel"], "trade_no": row["trade_no"], "status": row["refund_status"]})
+    return purses
+
+
+_PAYMENT = tuple(str(c.name) for c in payments.columns)  # SQLAlchemy's own str subclass is not a str to msgspec
+_PURSES = (
+    select(payments, refunds.c.status.label("refund_status"))
+    .select_from(
+        payments.outerjoin(
+            refunds,
+            (refunds.c.hospital_id == payments.c.hospital_id)
+            & (refunds.c.channel == payments.c.channel)
+            & (refunds.c.trade_no == payments.c.trade_no),
+        )
+    )
+    .where(
+        payments.c.hospital_id == bindparam("of_hospital"), payments.c.booking_id.in_(bindparam("ids", expanding=True))
+    )
+    .order_by(payments.c.created_ms)
+)
 
 
 async def kept_payment(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> PaymentRow | None:

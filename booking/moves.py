@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import msgspec
-from sqlalchemy import insert, select, update
-
 from booking import seats
 from booking.commands import RANKS, drop_queued, hurry, queue_command, wake_topic
+from booking.gathering import count_taken, load_seats, purse, save_seats, write_booking
+from booking.gathering import load_booking as load_booking
 from booking.lifecycle import (
     LIVE_STATES,
     Axes,
@@ -23,14 +22,12 @@ from booking.lifecycle import (
     must_not_be,
     occupies,
 )
-from booking.money import kept_payment, owe_refund, payment_sum, payments_of, refunds_of, set_settlement
-from booking.news import tell_booking
+from booking.money import PaymentRow, owe_refund, payment_sum, set_settlement
 from booking.openings import lock_verb
-from booking.records import Booking, booking_from_row, booking_to_row
+from booking.records import Booking
 from booking.settings import Hospital, ReserveBy
 from booking.store.engine import Tx
 from booking.store.ids import new_order_no
-from booking.store.tables import bookings, schedules, slots
 from monitoring import metrics
 
 # A payment this close to the end of the HIS's own lock would be registered too late.
@@ -53,81 +50,12 @@ def fetch_topic(hospital_id: str) -> str:
     return f"fetch:{hospital_id}"
 
 
-async def load_booking(tx: Tx, booking_id: str) -> Booking | None:
-    """A booking of this hospital."""
-    row = await tx.first(select(bookings).where(bookings.c.hospital_id == tx.hospital_id, bookings.c.id == booking_id))
-    return None if row is None else booking_from_row(tx, row)
-
-
-class SlotSeats(msgspec.Struct, frozen=True):
-    """The figures of a slot, the end of the fetch that they come from, and where readers keep the slot."""
-
-    figures: seats.Seats
-    fetch_ended_ms: int
-    date: str
-    department_id: str | None
-
-
-_SLOT_SEATS = select(
-    slots.c.his_left, slots.c.unreflected, slots.c.fetch_ended_ms, slots.c.date, schedules.c.department_id
-).select_from(
-    slots.outerjoin(
-        schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
-    )
-)
-
-
-async def load_seats(tx: Tx, slot_id: str) -> SlotSeats:
-    """The figures of a slot. Raises LookupError."""
-    row = await tx.first(_SLOT_SEATS.where(slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id))
-    if row is None:
-        raise LookupError("a booking's slot is gone")
-    figures = seats.Seats(row["his_left"], row["unreflected"])
-    return SlotSeats(figures, row["fetch_ended_ms"], row["date"], row["department_id"])
-
-
-async def save_seats(tx: Tx, slot_id: str, was: SlotSeats, figures: seats.Seats) -> None:
-    """Write the figures of a slot, and tell readers if they differ."""
-    if figures == was.figures:
-        return
-    await tx.run(
-        update(slots)
-        .where(slots.c.hospital_id == tx.hospital_id, slots.c.id == slot_id)
-        .values(his_left=max(0, figures.his_left), unreflected=max(0, figures.unreflected))
-    )
-    if was.department_id is not None:
-        tx.touch(was.date, was.department_id)
-
-
-async def _count_taken(tx: Tx, schedule_id: str, change: int) -> None:
-    """Our bookings that occupy a seat of a schedule: its second counter beside the slots' own.
-
-    A change of it comes with a change of a slot's figures, so that readers are told by that one.
-    """
-    await tx.run(
-        update(schedules)
-        .where(schedules.c.hospital_id == tx.hospital_id, schedules.c.id == schedule_id)
-        .values(taken=schedules.c.taken + change)
-    )
-
-
-async def insert_booking(tx: Tx, booking: Booking) -> None:
-    """Store a new booking, tell its client, wake the outbox."""
-    await tx.conn.execute(insert(bookings).values(booking_to_row(tx, booking)))
-    if booking.occupies:
-        await _count_taken(tx, booking.schedule_id, 1)
-    await tell_booking(tx, booking)
-    tx.ring(wake_topic(tx.hospital_id))
-
-
 async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
     """Write a booking back under a new version, derive what is derived, tell and wake. Raises RuleBroken.
 
     `tell` False is for what only we care about, such as how far a command has got: no new version, nobody is woken.
     """
-    booking.payment_state = payment_sum(
-        booking, await payments_of(tx, booking_id=booking.id), await refunds_of(tx, booking_id=booking.id)
-    )
+    booking.payment_state = payment_sum(booking, *await purse(tx, booking))
     broken = must_not_be(booking.axes, booking.payment_state)
     if broken:
         raise RuleBroken(f"booking {booking.id}: {', '.join(broken)}")
@@ -136,17 +64,12 @@ async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
     booking.live = booking.state in LIVE_STATES
     occupied, booking.occupies = booking.occupies, occupies(booking.axes)
     if occupied != booking.occupies:
-        await _count_taken(tx, booking.schedule_id, booking.occupies - occupied)
+        await count_taken(tx, booking.schedule_id, booking.occupies - occupied)
     if tell:
         booking.version += 1
     booking.updated_ms = tx.now_ms
-    await tx.run(
-        update(bookings)
-        .where(bookings.c.hospital_id == tx.hospital_id, bookings.c.id == booking.id)
-        .values(booking_to_row(tx, booking))
-    )
+    await write_booking(tx, booking, tell=tell)
     if tell:
-        await tell_booking(tx, booking)
         tx.ring(topic(booking.id))
 
 
@@ -204,7 +127,7 @@ async def _start_pay_window(tx: Tx, hospital: Hospital, booking: Booking) -> Non
 
 
 async def _register_if_paid(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    if booking.fee_fen == 0 or await kept_payment(tx, booking_id=booking.id) is not None:
+    if booking.fee_fen == 0 or booking.payment_state == "paid":
         await _queue_register(tx, hospital, booking)
 
 
@@ -292,14 +215,19 @@ async def _seat_released(tx: Tx, hospital: Hospital, booking: Booking) -> None:
         tx.ring(fetch_topic(tx.hospital_id))
 
 
+async def _kept(tx: Tx, booking: Booking) -> PaymentRow | None:
+    paid, _ = await purse(tx, booking)
+    return next((p for p in paid if p.kept), None)
+
+
 async def _refund_if_paid(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    payment = await kept_payment(tx, booking_id=booking.id)
+    payment = await _kept(tx, booking)
     if payment is not None:
         await owe_refund(tx, payment, client_id=booking.client_id, reason=booking.reason or booking.state)
 
 
 async def _settle(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    payment = await kept_payment(tx, booking_id=booking.id)
+    payment = await _kept(tx, booking)
     if payment is not None:
         await set_settlement(tx, payment, "settled")
 

@@ -94,7 +94,7 @@ class Pace:
             self.limit = max(self.LEAST, min(self.MOST, 2 * self.limit, fitting))
 
 
-async def number_events(store: Store, *, limit: int = Pace.LEAST, pace: Pace | None = None) -> int:
+async def number_events(store: Store, *, limit: int = 100, pace: Pace | None = None) -> int:
     """Give numbers to committed events, in order of their ids; returns how many. Writes nothing when there is nothing new.
 
     On SQLite a batch of holds numbers its own events as it writes them; what is numbered here goes on from the highest.

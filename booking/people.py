@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import msgspec
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, bindparam, select, update
 
 from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
@@ -375,11 +375,12 @@ async def means(tx: Tx, person: Person, mrn: str | None) -> bool:
     return mrn is None or tx.digest("mrn", mrn) in await mrn_digests(tx, person)
 
 
+_OWNER = select(person_mrns.c.person_id).where(
+    person_mrns.c.hospital_id == bindparam("of_hospital"), person_mrns.c.mrn_digest == bindparam("of_digest")
+)
+
+
 async def owner_ids(tx: Tx, mrn_digest: str) -> str | None:
     """The person behind an MRN's digest."""
-    row = await tx.first(
-        select(person_mrns.c.person_id).where(
-            person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.mrn_digest == mrn_digest
-        )
-    )
+    row = await tx.first(_OWNER, {"of_hospital": tx.hospital_id, "of_digest": mrn_digest})
     return None if row is None else str(row["person_id"])

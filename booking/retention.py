@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from sqlalchemy import ColumnElement, Table, select
+from sqlalchemy import ColumnElement, Table, select, tuple_
 
-from booking.store.engine import Store
-from booking.store.tables import bookings, outbox, schedules, slots
+from booking.store.engine import Store, Tx
+from booking.store.tables import bookings, fragments, outbox, schedules, slots
 
 CHUNK = 200
 KEEP_COMMANDS_DAYS = 30
@@ -39,7 +39,9 @@ def _first_id(ms: int) -> str:
 async def forget_slots(
     store: Store, hospital_id: str, *, before: dt.date, since: dt.date | None = None, limit: int = CHUNK
 ) -> int:
-    """Delete slots of days before this one, then schedules that have none left; what was ever booked stays.
+    """Delete slots of days before this one, then schedules that have none left, then what readers keep of such days.
+
+    What was ever booked stays.
 
     `since` leaves out earlier days that were done before: what is left of them stays for good. Returns how many rows went.
     """
@@ -61,18 +63,62 @@ async def forget_slots(
     if since is not None:
         slot.append(slots.c.date >= since.isoformat())
         schedule.append(schedules.c.date >= since.isoformat())
-    return await _forget(store, hospital_id, slots, slot, limit) or await _forget(
-        store, hospital_id, schedules, schedule, limit
+    fragment = [
+        fragments.c.hospital_id == hospital_id,
+        fragments.c.date < before.isoformat(),
+        fragments.c.date > "",  # departments and practitioners belong to no day
+        ~select(schedules.c.id)
+        .where(
+            schedules.c.hospital_id == hospital_id,
+            schedules.c.date == fragments.c.date,
+            schedules.c.department_id == fragments.c.department_id,
+        )
+        .exists(),
+    ]
+    return (
+        await _forget(store, hospital_id, slots, slot, limit, tell=_days_of_slots)
+        or await _forget(store, hospital_id, schedules, schedule, limit)
+        or await _forget(store, hospital_id, fragments, fragment, limit)
     )
 
 
+Tell = Callable[[Tx, Sequence[tuple[str, ...]]], Awaitable[None]]
+
+
+async def _days_of_slots(tx: Tx, keys: Sequence[tuple[str, ...]]) -> None:
+    """Readers may still show them."""
+    days = await tx.all(
+        select(schedules.c.date, schedules.c.department_id)
+        .distinct()
+        .select_from(
+            slots.join(
+                schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
+            )
+        )
+        .where(slots.c.hospital_id == tx.hospital_id, slots.c.id.in_([key[0] for key in keys]))
+    )
+    for day in days:
+        tx.touch(day["date"], day["department_id"])
+
+
 async def _forget(
-    store: Store, hospital_id: str, table: Table, which: Sequence[ColumnElement[bool]], limit: int
+    store: Store,
+    hospital_id: str,
+    table: Table,
+    which: Sequence[ColumnElement[bool]],
+    limit: int,
+    *,
+    tell: Tell | None = None,
 ) -> int:
     """Find some rows without the lock, and delete under it those that still fit."""
+    names = [c for c in table.primary_key.columns if c.name != "hospital_id"]
     async with store.read(hospital_id) as tx:
-        ids = [r["id"] for r in await tx.all(select(table.c.id).where(*which).limit(limit))]
-    if not ids:
+        rows = await tx.all(select(*names).where(*which).limit(limit))
+    keys = [tuple(row.values()) for row in rows]
+    if not keys:
         return 0
     async with store.write(hospital_id) as tx:
-        return await tx.run(table.delete().where(*which, table.c.id.in_(ids)))
+        if tell is not None:
+            await tell(tx, keys)
+        these = names[0].in_([key[0] for key in keys]) if len(names) == 1 else tuple_(*names).in_(keys)
+        return await tx.run(table.delete().where(*which, these))

@@ -108,7 +108,7 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     url: Text = "sqlite:///hisbridge.db"
     messages_url: Text = "sqlite:///hisbridge-messages.db"
     password_file: Text | None = None
-    connections: Annotated[int, Meta(ge=2, le=1_000)] = 8
+    connections: Annotated[int, Meta(ge=2, le=1_000)] = 6
     # Not below 7: a message that comes again within a week is known by the one that is kept.
     keep_messages_days: Annotated[int, Meta(ge=7, le=36_500)] = 180
 

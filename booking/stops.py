@@ -137,7 +137,7 @@ async def _in_turns(store: Store, hospital: Hospital, some: Callable[[Tx, Budget
     """Repeat until a turn has had time to spare and found nothing more."""
     total = 0
     while True:
-        async with store.write(hospital.id) as tx:
+        async with store.write(hospital.id, here=True) as tx:
             budget = Budget()
             moved = await some(tx, budget)
         total += moved

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from booking.bookings import find_by_visit, hear_registration
 from booking.news import tell_owners
@@ -47,6 +47,11 @@ def _ms(instant: dt.datetime | None) -> int | None:
     return None if instant is None else round(instant.timestamp() * 1000)
 
 
+_KNOWN = select(registrations).where(
+    registrations.c.hospital_id == bindparam("of_hospital"), registrations.c.id == bindparam("of_id")
+)
+
+
 async def hear_visit(tx: Tx, hospital: Hospital, told: Registration, *, occurred_at: dt.datetime | None) -> None:
     """Store the HIS's word on a registration and move our booking, if it is one of ours.
 
@@ -56,9 +61,7 @@ async def hear_visit(tx: Tx, hospital: Hospital, told: Registration, *, occurred
     if key is None:
         return
     row_id = derived_id("rg_", tx.hospital_id, key)
-    known_row = await tx.first(
-        select(registrations).where(registrations.c.hospital_id == tx.hospital_id, registrations.c.id == row_id)
-    )
+    known_row = await tx.first(_KNOWN, {"of_hospital": tx.hospital_id, "of_id": row_id})
     known = None if known_row is None else _row(tx, known_row)
     occurred_ms = _ms(occurred_at)
     if known is not None and known.occurred_ms is not None:

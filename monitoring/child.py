@@ -17,10 +17,14 @@ MAX_ORDERS_BYTES = 4_000_000
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child is to be. `listening` maps names to descriptors that it inherits; `text` is for the program's own use."""
+    """What a child is to be. `listening` maps names to descriptors that it inherits; `text` is for the program's own use.
+
+    `life` counts the processes that had these very orders before, all of which have certainly ended.
+    """
 
     role: str
     worker: int
+    life: int = 0
     listening: dict[str, int] = {}
     text: str = ""
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from monitoring.acceptor import Acceptor
 from monitoring.health import Health
 from monitoring.logs import get_logger
 
@@ -46,30 +47,38 @@ class Listener:
         self._setting = setting
         self._backlog = backlog
         self._health = health
-        self._inherited = inherited
+        self._inherited = [socket.socket(fileno=number) for number in inherited]
+        self._acceptors: list[Acceptor] = []
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, once it does."""
-        host, port = self._runner.addresses[0][:2]
+        places = [listening.getsockname() for listening in self._inherited] or self._runner.addresses
+        host, port = places[0][:2]
         return host, port
 
     async def start(self) -> None:
         """Listen. Raises CannotListen."""
         await self._runner.setup()
-        sites: list[web.BaseSite] = [
-            web.SockSite(self._runner, socket.socket(fileno=number), backlog=self._backlog)
-            for number in self._inherited
-        ] or [web.TCPSite(self._runner, *self._place, backlog=self._backlog)]
+        server = self._runner.server
+        if self._inherited and server is not None:
+            self._acceptors = [Acceptor(listening, server) for listening in self._inherited]
+            for acceptor in self._acceptors:
+                acceptor.start()
+        else:
+            await self._listen()
+        log.info("listening", listener=self._name, on=shown(self.address))
+
+    async def _listen(self) -> None:
         try:
-            for site in sites:
-                await site.start()
+            await web.TCPSite(self._runner, *self._place, backlog=self._backlog).start()
         except OSError as e:
             raise CannotListen(_reason(self._place, e, self._setting)) from e
-        log.info("listening", listener=self._name, on=shown(self.address))
 
     async def close(self) -> None:
         """No new connections; requests in flight are answered."""
+        for acceptor in self._acceptors:
+            await acceptor.close()
         for site in list(self._runner.sites):
             await site.stop()
         if self._health is not None:

@@ -134,12 +134,13 @@ class Child:
         """Give the orders, hear the report, wait for the end."""
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("a child was started without pipes")
+        orders = msgspec.structs.replace(self.spec.orders, life=self.restarts)
         try:
             line = b""
             try:
                 async with asyncio.timeout(START_S):
                     with contextlib.suppress(ConnectionError):  # it ended before it had read them
-                        process.stdin.write(msgspec.json.encode(self.spec.orders) + b"\n")
+                        process.stdin.write(msgspec.json.encode(orders) + b"\n")
                         await process.stdin.drain()
                     line = await process.stdout.readline()
             except TimeoutError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -12,7 +12,7 @@ from booking.lifecycle import Command
 from booking.money import kept_payment
 from booking.moves import load_booking
 from booking.people import documents_differ, link_person, load_person, reject_person
-from booking.settings import Hospital
+from booking.settings import Hospital, ReserveBy
 from booking.store.engine import Store, Tx
 from connectors.port import (
     Accepted,
@@ -25,9 +25,9 @@ from connectors.port import (
     Rejected,
     Unknown,
     Verb,
+    VerbTraits,
 )
 from mappings.canonical import Patient, Registration, RegistrationStatus, Settlement
-from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.orders import bill_payment_of, order_of
 
 
@@ -72,16 +72,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return Verdict(kind="dead", reason=reason)
 
 
+class His(Protocol):
+    """What a command needs of `scheduler_sync.gateway.HospitalLink`."""
+
+    def traits(self, verb: Verb) -> VerbTraits: ...
+
+    async def write(self, verb: Verb, argument: Any) -> Outcome: ...
+
+    async def read(self, verb: Verb, *arguments: Any, **how: Any) -> Any: ...
+
+
 class LineCommand(Protocol):
     """One kind of line. `send` and `look` talk to the HIS outside of any transaction; `settle` runs in one."""
 
-    async def send(
-        self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str
-    ) -> Verdict: ...
+    async def send(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict: ...
 
-    async def look(
-        self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str
-    ) -> Verdict: ...
+    async def look(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict: ...
 
     async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None: ...
 
@@ -115,17 +121,20 @@ def judge(verb: Verb, outcome: Outcome) -> Verdict:
 class BookingCommand:
     """lock_slot, book, register, unlock_slot, cancel_registration."""
 
-    async def send(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+    async def send(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict:
         async with store.read(hospital.id) as tx:
             _, order, person = await order_of(tx, hospital, subject_id)
-        if verb in (Verb.LOCK_SLOT, Verb.BOOK) and person.his_state == "rejected":
+        ours = hospital.reserve_by == ReserveBy.QUOTA
+        if (ours or verb in (Verb.LOCK_SLOT, Verb.BOOK)) and verb not in _RELEASES and person.his_state == "rejected":
             return Verdict.rejected("patient_rejected")
         if verb == Verb.REGISTER and link.traits(verb).capability == Capability.OFF:
+            if ours:  # a HIS that knows nothing of the seat yet is told by its one message that books
+                return judge(Verb.BOOK, await link.write(Verb.BOOK, order))
             # An unpaid booking that the HIS counts as registered needs no second message (INTEROP, register).
             return Verdict.accepted()
         return judge(verb, await link.write(verb, order))
 
-    async def look(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+    async def look(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict:
         async with store.read(hospital.id) as tx:
             booking, order, _ = await order_of(tx, hospital, subject_id)
         traits, back = link.traits(verb), link.traits(Verb.FETCH_REGISTRATION)
@@ -139,7 +148,8 @@ class BookingCommand:
             found = None
         except HisError as e:
             return Verdict.unknown(str(e))
-        return self._judge_found(verb, found)
+        by_booking = hospital.reserve_by == ReserveBy.QUOTA and link.traits(verb).capability == Capability.OFF
+        return self._judge_found(verb, found, by_booking=by_booking)
 
     @staticmethod
     def _cannot_look(hospital: Hospital, sent_ms: int | None, now_ms: int, verb: Verb) -> Verdict:
@@ -151,7 +161,7 @@ class BookingCommand:
         return Verdict.dead("the outcome is unknown and this hospital offers no way to ask")
 
     @staticmethod
-    def _judge_found(verb: Verb, found: Registration | None) -> Verdict:
+    def _judge_found(verb: Verb, found: Registration | None, *, by_booking: bool = False) -> Verdict:
         releases = verb in _RELEASES
         if found is None:
             return Verdict.absent(means_done=releases)
@@ -163,7 +173,7 @@ class BookingCommand:
             return Verdict.accepted(gone_already=True) if gone else Verdict.absent()
         if gone:
             return Verdict.rejected("released_by_his")
-        if verb == Verb.REGISTER and status == RegistrationStatus.LOCKED:
+        if verb == Verb.REGISTER and status == RegistrationStatus.LOCKED and not by_booking:
             return Verdict.absent()
         return Verdict.accepted(Accepted(his_refs=found.his_refs, record=found))
 
@@ -190,7 +200,7 @@ class BookingCommand:
 class PersonCommand:
     """create_patient: always looks first, creates only whom the HIS does not know."""
 
-    async def send(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+    async def send(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict:
         async with store.read(hospital.id) as tx:
             person = await load_person(tx, subject_id)
         if person is None:
@@ -209,7 +219,7 @@ class PersonCommand:
             return Verdict.rejected("patient_unknown")
         return judge(verb, outcome)
 
-    async def look(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+    async def look(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict:
         async with store.read(hospital.id) as tx:
             person = await load_person(tx, subject_id)
         if person is None:
@@ -221,7 +231,7 @@ class PersonCommand:
         return Verdict.unknown(found.code or "no answer") if found.kind == "again" else found
 
     @staticmethod
-    async def _find(link: HospitalLink, wanted: Patient) -> Verdict | None:
+    async def _find(link: His, wanted: Patient) -> Verdict | None:
         """What the HIS knows of this person; None when it knows nobody."""
         try:
             found: list[Patient] = list(await link.read(Verb.FIND_PATIENT, wanted))
@@ -260,12 +270,12 @@ class PersonCommand:
 class BillCommand:
     """settle_bill."""
 
-    async def send(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+    async def send(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict:
         async with store.read(hospital.id) as tx:
             _, payment = await bill_payment_of(tx, hospital, subject_id)
         return judge(verb, await link.write(verb, payment))
 
-    async def look(self, store: Store, hospital: Hospital, link: HospitalLink, verb: Verb, subject_id: str) -> Verdict:
+    async def look(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict:
         async with store.read(hospital.id) as tx:
             _, payment = await bill_payment_of(tx, hospital, subject_id)
         can_look = link.traits(Verb.FETCH_SETTLEMENT).capability == Capability.NATIVE

@@ -27,6 +27,7 @@ from connectors.port import (
 )
 from monitoring import metrics
 from monitoring.logs import get_logger
+from scheduler_sync.breaker import BreakerState
 from scheduler_sync.bulkhead import Bulkhead, NoPlace, Visit
 from scheduler_sync.limiter import GradientLimiter
 
@@ -46,7 +47,7 @@ class HospitalLink:
         self._bulkheads = {
             name: Bulkhead(
                 limiter=GradientLimiter(
-                    floor=min(hospital.his_concurrency_floor, hospital.his_concurrency),
+                    floor=hospital.his_concurrency_floor,
                     ceiling=hospital.his_concurrency,
                 ),
                 queue=hospital.his_queue,
@@ -88,9 +89,13 @@ class HospitalLink:
     def free_places(self, verb: Verb) -> int:
         """How many calls of this verb would have a place before any of a worse rank: as many commands may be claimed now.
 
-        Reads of portals may hold these places at the moment; the next that are given back go to the commands.
+        Reads of portals may hold these places at the moment; the next that are given back go to the commands. Commands that
+        are claimed and have not asked for their place yet are not known here: whoever claims subtracts them.
         """
-        return self._bulkheads[self._name(verb)].room(_rank(verb))
+        bulkhead = self._bulkheads[self._name(verb)]
+        if bulkhead.breaker.state(asyncio.get_running_loop().time()) == BreakerState.OPEN:
+            return 0
+        return bulkhead.room(_rank(verb))
 
     async def write(self, verb: Verb, argument: Any) -> Outcome:
         """One attempt at a write. What never left our machine is Rejected("not_sent"), retryable."""

@@ -1,7 +1,8 @@
 """The inbox: what a HIS sends us is stored before it is acknowledged, applied at once, and set aside when it cannot be.
 
-Store, apply and mark are three commits in two databases. What a crash or a store that was away left stored but not marked is
-applied before any newer message: a second time it changes nothing, and out of its order it would.
+Storing and applying are commits in two databases; that a message was applied is noted in the commit that stores the next one.
+So at most the newest is ever applied and not noted. What a crash or a store that was away left so is applied before any newer
+message: a second time it changes nothing, and out of its order it would.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from booking.moves import RuleBroken, fetch_topic
 from booking.people import hear_patient, merge_persons
 from booking.reporting import put_report
 from booking.settings import Hospital
-from booking.stops import apply_stop
+from booking.stops import apply_stop, carry_left_stops, carry_stop
+from booking.store.budget import Budget
 from booking.store.engine import Store, StoreUnavailable, Tx
 from booking.visits import hear_visit
 from connectors.port import Applied, Inbound, InboundAnswer, Refused
@@ -35,27 +37,38 @@ from mappings.canonical import (
 )
 from monitoring import metrics
 from monitoring.logs import get_logger
-from scheduler_sync.messages.store import (
-    count_quarantined,
-    find_duplicate,
-    mark_message,
-    read_events,
-    store_message,
-    unapplied,
-)
+from scheduler_sync.messages.journal import take_message
+from scheduler_sync.messages.store import count_quarantined, mark_message, read_events, unapplied
 
 log = get_logger("inbox")
+
+MARK_AFTER_S = 0.05
 
 
 class Inbox:
     """The inbox of one hospital; `handle` is what connectors are given."""
 
-    def __init__(self, store: Store, messages: Store, hospital: Hospital) -> None:
+    def __init__(
+        self, store: Store, messages: Store, hospital: Hospital, *, mark_after_s: float = MARK_AFTER_S
+    ) -> None:
         self._store = store
         self._messages = messages
         self._hospital = hospital
+        self._mark_after_s = mark_after_s
         self._order = asyncio.Lock()  # events of one hospital are applied in the order in which they were stored
         self._left = True  # something may be stored and not applied: known to be false only after a look
+        self._applied: str | None = None  # the newest message, where it was applied and is not marked so yet
+        self._marking: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Note what is not noted yet. After it nothing may be handled."""
+        if self._marking is not None:
+            self._marking.cancel()
+            await asyncio.gather(self._marking, return_exceptions=True)
+        try:
+            await self.note()
+        except StoreUnavailable as e:  # it is applied again at the next start, which changes nothing
+            log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
 
     async def handle(self, inbound: Inbound) -> InboundAnswer:
         """Store, apply, answer. Refused only when nothing was stored; retryable when the peer should send it again."""
@@ -75,32 +88,70 @@ class Inbox:
             return Refused(code="cannot_be_stored", text="the message cannot be stored", retryable=False)
 
     async def _handle(self, inbound: Inbound) -> InboundAnswer:
-        async with self._messages.write(self._hospital.id) as tx:
-            known = await find_duplicate(tx, inbound)
-            if known is not None:
-                return Applied(duplicate=True, quarantined=known.state == "quarantined")
-            message_id = await store_message(tx, inbound)
-            self._left = True
+        marks = [] if self._applied is None else [(self._applied, "applied", None)]
+        taken = await take_message(self._messages, self._hospital.id, inbound, marks)
+        self._applied = None
+        if taken.known_as is not None:
+            return Applied(duplicate=True, quarantined=taken.known_as == "quarantined")
+        self._left = True
         reason = inbound.problem or await self._apply(inbound.events)
-        await self._mark(message_id, reason)
-        self._left = False
-        if reason is not None:
+        if reason is None:
+            await self._note_later(taken.id)
+        else:
+            await self._mark(taken.id, reason)
             log.warning(
                 "message_set_aside",
                 hospital=self._hospital.id,
                 connector=inbound.connector,
                 message_type=inbound.message_type,
                 control_id=inbound.control_id,
-                message_id=message_id,
+                message_id=taken.id,
                 reason=reason,
             )
+        self._left = False
         return Applied(quarantined=reason is not None)
 
-    async def heal(self) -> int:
-        """Apply what a crash has left stored but not applied; returns how many. What cannot be applied is set aside."""
+    async def _note_later(self, message_id: str) -> None:
+        """That it was applied is noted with the next message, or soon when none comes: one commit less for each of a stream."""
+        self._applied = message_id
+        if self._mark_after_s <= 0:
+            await self._note()
+        elif self._marking is None or self._marking.done():
+            self._marking = asyncio.create_task(self._note_soon(), name=f"inbox {self._hospital.id}")
+
+    async def _note_soon(self) -> None:
+        waiting: str | None = None
+        while self._applied is not None:
+            # As long as messages follow each other, each notes the one before it.
+            if waiting == self._applied:
+                try:
+                    await self.note()
+                except StoreUnavailable as e:
+                    log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
+            waiting = self._applied
+            await asyncio.sleep(self._mark_after_s)
+
+    async def note(self) -> None:
+        """Note now that the newest message was applied. Raises StoreUnavailable."""
         async with self._order:
+            await self._note()
+
+    async def _note(self) -> None:
+        if self._applied is not None:
+            await self._mark(self._applied, None)
+            self._applied = None
+
+    async def heal(self) -> int:
+        """Apply what a crash has left stored but not applied; returns how many. What cannot be applied is set aside.
+
+        Stops that it left half carried out are carried out.
+        """
+        async with self._order:
+            await self._note()
             self._left = True
-            return await self._heal()
+            healed = await self._heal()
+        await carry_left_stops(self._store, self._hospital)
+        return healed
 
     async def _heal(self) -> int:
         healed = 0
@@ -131,11 +182,17 @@ class Inbox:
         metrics.dead_letters.labels(hospital=self._hospital.id, box="inbox").set(waiting)
 
     async def _apply(self, events: Sequence[AnyEvent]) -> str | None:
-        """Apply all events of one message in one transaction; returns why they cannot be, None when they were."""
+        """Apply all events of one message; returns why they cannot be, None when they were.
+
+        In one transaction, and the bookings of a stop in as many more as it takes.
+        """
         try:
-            async with self._store.write(self._hospital.id) as tx:
+            async with self._store.write(self._hospital.id, here=not _is_heavy(events)) as tx:
                 for event in events:
-                    await apply_event(tx, self._hospital, event)
+                    await apply_event(tx, self._hospital, event, budget=Budget())
+            for event in events:
+                if isinstance(event, ScheduleStopped):
+                    await carry_stop(self._store, self._hospital, event)
         except (SetAside, IllegalMove, RuleBroken) as e:
             return str(e)
         except StoreUnavailable:
@@ -147,13 +204,18 @@ class Inbox:
         return None
 
 
-async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent) -> None:
-    """Apply one event. Applying it again changes nothing."""
+def _is_heavy(events: Sequence[AnyEvent]) -> bool:
+    """Whether applying takes long statements: a report may be megabytes, a merge moves all that a person has."""
+    return any(isinstance(event, ReportIssued | PatientMerged) for event in events)
+
+
+async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Budget | None = None) -> None:
+    """Apply one event. Applying it again changes nothing. `budget` is for a stop, see `booking.stops.apply_stop`."""
     match event:
         case RegistrationChanged(registration=registration):
             await hear_visit(tx, hospital, registration, occurred_at=event.occurred_at)
         case ScheduleStopped():
-            await apply_stop(tx, hospital, event)
+            await apply_stop(tx, hospital, event, budget=budget)
             tx.ring(fetch_topic(tx.hospital_id))
         case ScheduleChanged(schedule_id=schedule_id):
             await reopen(tx, schedule_id)

@@ -67,12 +67,15 @@ class LeaseKeeper:
         node: Node,
         tenants: Mapping[str, Callable[[Fence], Tenant]],
         *,
+        predecessor: str | None = None,
         clock: StoreClock | None = None,
         now_s: Callable[[], float] = steady_s,
     ) -> None:
+        """`predecessor` is the id of a node that has certainly ended: what it held need not run out."""
         self._store = store
         self._node = node
         self._tenants = tenants
+        self._predecessor = predecessor
         self._clock = clock or StoreClock()
         self._now_s = now_s
         self._held: dict[str, _Tenancy] = {}
@@ -111,7 +114,7 @@ class LeaseKeeper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            await leave(self._store, self._node)
+            await leave(self._store, self._node.id)
         except StoreUnavailable as e:
             log.warning("lease_not_left", reason=str(e))
 
@@ -131,6 +134,9 @@ class LeaseKeeper:
             await self._wait(pause_s, rung)
 
     async def _beat(self) -> Share:
+        if self._predecessor is not None:
+            await leave(self._store, self._predecessor)
+            self._predecessor = None
         began_s = self._now_s()
         statuses = {name: t.tenant.status for name, t in self._held.items() if name != GLOBAL}
         avoid = set(self._tenants) if self._closing else self._resting()

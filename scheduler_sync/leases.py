@@ -105,10 +105,14 @@ async def give_back(store: Store, node: Node, names: Collection[str]) -> None:
         tx.ring(LEASES)
 
 
-async def leave(store: Store, node: Node) -> None:
-    """This process takes no part any more: it is not counted when shares are made. Raises StoreUnavailable."""
+async def leave(store: Store, node_id: str) -> None:
+    """This process takes no part any more, by its own word or because it has certainly ended: what it held is free.
+
+    Raises StoreUnavailable.
+    """
     async with store.write(LEASES) as tx:
-        await tx.run(delete(nodes).where(nodes.c.id == node.id))
+        await tx.run(delete(nodes).where(nodes.c.id == node_id))
+        await tx.run(update(leases).where(leases.c.owner == node_id).values(owner="", until_ms=tx.now_ms))
         tx.ring(LEASES)
 
 

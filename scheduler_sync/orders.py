@@ -35,7 +35,8 @@ async def order_of(tx: Tx, hospital: Hospital, booking_id: str) -> tuple[Booking
     if person is None:
         raise LookupError("a booking's person is gone")
     schedule, slot = await load_slot(tx, booking.slot_id, hospital.zone)
-    payment = await kept_payment(tx, booking_id=booking.id)
+    paid = booking.payment_state not in ("due", "not_required", "void", "paid_at_window")
+    payment = await kept_payment(tx, booking_id=booking.id) if paid else None
     order = Order(
         order_no=booking.order_no,
         schedule=schedule,

@@ -161,6 +161,7 @@ class HospitalRuntime:
         await self._group.cancel()
         for connector in self.link.connectors.values():
             await connector.close()
+        await self._inbox.close()
         metrics.forget_hospital(self.hospital.id)
 
 

@@ -77,8 +77,11 @@ async def expire_holds(store: Store, hospital: Hospital) -> int:
         async with store.read(hospital.id) as tx:
             if not await any_due(tx):
                 return total
-        async with store.write(hospital.id) as tx:
-            total += await expire_due(tx, hospital, budget=Budget())
+        async with store.write(hospital.id, here=True) as tx:
+            expired = await expire_due(tx, hospital, budget=Budget())
+        total += expired
+        if expired == 0:  # only what cannot expire: the next sweep looks again
+            return total
 
 
 class Forgetting:

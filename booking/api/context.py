@@ -15,7 +15,7 @@ from booking.feed import ChangeFeed
 from booking.inventory.writer import Crowded, HoldWriter
 from booking.ports import LiveFailed, LiveHis
 from booking.settings import Hospital
-from booking.store.engine import Store, StoreUnavailable, Tx
+from booking.store.engine import Store, StoreBusy, StoreUnavailable, Tx
 
 V = TypeVar("V")
 _encode = msgspec.json.Encoder().encode
@@ -61,8 +61,8 @@ def translate(error: Exception) -> ApiProblem | None:
             return ApiProblem(
                 error.code, error.detail or None, retry_after_s=5 if error.code == "his_unavailable" else None
             )
+        case StoreBusy() | Crowded():
+            return ApiProblem("overloaded", str(error), retry_after_s=1)
         case StoreUnavailable():
             return ApiProblem("store_unavailable", retry_after_s=2)
-        case Crowded():
-            return ApiProblem("overloaded", str(error), retry_after_s=1)
     return None

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 from booking.feed.allowance import Allowance
-from booking.feed.clock import StoreClock
+from booking.feed.clock import FeedClock
 from booking.feed.poller import FRAGMENTS, KEYS, STORE_AWAY, Clocks, Place, Poller
 from booking.store.engine import Store, changes_topic
 from monitoring.logs import get_logger
@@ -55,7 +55,7 @@ class ChangeFeed:
         self._hospital_ids = tuple(hospital_ids)
         self._monotonic_s = monotonic_s
         self._poller = Poller(store)
-        self._clock = StoreClock(store, monotonic_s)
+        self._clock = FeedClock(store, monotonic_s)
         self._on_fragment: list[OnFragment] = []
         self._on_key: list[OnKey] = []
         self._on_polled: list[Callable[[], None]] = []
@@ -68,6 +68,8 @@ class ChangeFeed:
         self._waiting: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False
+        self._listened = 0
+        self._told_to = 0
         self.sure_s = NEVER_S
         """What was committed before this instant of the monotonic clock is known."""
 
@@ -78,7 +80,12 @@ class ChangeFeed:
         on_key: OnKey | None = None,
         on_polled: Callable[[], None] | None = None,
     ) -> None:
-        """Be told of changes, and of the end of every poll that succeeded. Keys are only read where somebody listens."""
+        """Be told of changes, and of the end of every poll that succeeded. Keys are only read where somebody listens.
+
+        Whoever comes after the start makes the feed read everything again: until then it knows nothing.
+        """
+        self._listened += 1
+        self.sure_s = NEVER_S
         if on_fragment is not None:
             self._on_fragment.append(on_fragment)
         if on_key is not None:
@@ -102,7 +109,7 @@ class ChangeFeed:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await self._poller.drop()
+        await self._drop()
 
     def age_ms(self) -> float:
         """How old our knowledge may be: the time since the last poll that succeeded began; infinite before the first."""
@@ -119,6 +126,10 @@ class ChangeFeed:
     def is_behind(self, hospital_id: str) -> bool:
         """Whether this process has just written at the hospital, and the poll that shows it is about to end."""
         return hospital_id in self._behind
+
+    def is_fresh(self, hospital_id: str) -> bool:
+        """Whether what we know of the hospital may be answered from: it is young enough, and not behind."""
+        return self._monotonic_s() - self.sure_s < FRESH_MS / 1000 and hospital_id not in self._behind
 
     async def catch_up(self, timeout_s: float) -> None:
         """Wait until a poll that begins from now on has ended, well or not; returns at once where none will come."""
@@ -153,7 +164,7 @@ class ChangeFeed:
             try:
                 async with asyncio.timeout(None if self.sure_s == NEVER_S else POLL_TIMEOUT_S):
                     await self._poll(started_s)
-            except STORE_AWAY as error:
+            except Exception as error:  # a feed that ended would leave its readers with the slow way for ever
                 self._note_away(error)
                 await self._drop()
                 retry_s = min(2 * retry_s, RETRY_AT_MOST_S)
@@ -165,9 +176,13 @@ class ChangeFeed:
             await self._pause(started_s, retry_s)
 
     async def _poll(self, started_s: float) -> None:
+        listened = self._listened
         if not self._poller.connected:
             await self._poller.connect()
             self._begin_again()
+        if listened != self._told_to:
+            self._seen.clear()
+            self._keys_from_ms.clear()
         clocks = await self._poller.clocks()
         self._clock.note(clocks.store_ms, clocks.last_ms)
         moved = [h for h in self._hospital_ids if clocks.writes.get(h, 0) > self._seen.get(h, 0)]
@@ -177,7 +192,9 @@ class ChangeFeed:
                 await self._read_keys(moved, clocks)
             for hospital_id in moved:
                 self._seen[hospital_id] = clocks.writes[hospital_id]
-        self._settle(started_s)
+        if listened == self._listened:  # else somebody came meanwhile, and was told but a part
+            self._told_to = listened
+            self._settle(started_s)
 
     def _settle(self, started_s: float) -> None:
         """The poll that began then has succeeded."""
@@ -212,13 +229,17 @@ class ChangeFeed:
         for hospital_id in self._keys_from_ms:
             self._keys_from_ms[hospital_id] -= KEYS_AGAIN_MS
 
-    def _note_away(self, error: BaseException) -> None:
-        if not self._away:
-            self._away = True
+    def _note_away(self, error: Exception) -> None:
+        if self._away:
+            return
+        self._away = True
+        if isinstance(error, STORE_AWAY):
             log.warning("feed_interrupted", reason=type(error).__name__)
+        else:
+            log.error("feed_failed", exc_info=error)
 
     async def _drop(self) -> None:
-        with suppress(*STORE_AWAY):
+        with suppress(Exception):  # what is given up may be broken in any way
             await self._poller.drop()
 
     async def _pause(self, started_s: float, most_s: float) -> None:

@@ -18,8 +18,11 @@ from booking.store.engine import Store
 
 PAGE = 1000
 
-STORE_AWAY = (OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError)
-"""What reading raises while the store cannot be reached; a time-out is an OSError."""
+STORE_AWAY = (
+    OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, SQLAlchemyError,
+)  # fmt: skip
+"""What reading raises while the store cannot be reached. A time-out is an OSError; asyncpg calls it internal when the server
+ends a connection in the very moment in which a query is sent."""
 
 _CLOCKS = {
     "sqlite": "select null, hospital_id, last_ms, writes from store_clock",

@@ -32,7 +32,8 @@ SESSION = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-_AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError)
+# The client calls it an internal error when the server cuts the connection while it sends.
+_AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 class PostgresBatches:

@@ -21,7 +21,7 @@ from booking.inventory.sqlite import SqliteBatches
 from booking.news import NUMBERED, SEQUENCER
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
-from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreUnavailable, changes_topic
+from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable, changes_topic
 from booking.store.ids import new_id
 from monitoring import metrics
 from monitoring.logs import get_logger
@@ -219,7 +219,7 @@ class HoldWriter:
         try:
             await turn.acquire(first=True, timeout_s=WRITER_TIMEOUT_S)
         except TimeoutError:
-            raise StoreUnavailable("no turn to write in time") from None
+            raise StoreBusy("no turn to write in time") from None
         try:
             return await self._batches.transact(hospital.id, requests, work)
         finally:

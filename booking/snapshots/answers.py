@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from booking.feed import FRESH_MS, ChangeFeed
 from booking.snapshots.day import FOREVER_MS
-from booking.snapshots.days import Days
+from booking.snapshots.days import Days, Ticks
 from booking.snapshots.reading import DayKey
 from booking.snapshots.shelf import Shelf, Sized
 from monitoring.metrics import snapshot_reads
@@ -18,6 +19,8 @@ from monitoring.metrics import snapshot_reads
 # than a crowd that reads through the store because of it.
 CATCH_UP_S = 0.25
 _MADE_BYTES = 1_000
+
+_NOBODY = Ticks()
 
 V = TypeVar("V", bound=Sized)
 
@@ -30,7 +33,9 @@ class Made(Generic[V]):
     `through`: it was read through the store, and nobody will tell when it changes.
     """
 
-    __slots__ = ("departments", "from_ms", "known_s", "nbytes", "settled_at", "through", "ticks", "until_ms", "value")
+    __slots__ = (
+        "departments", "from_ms", "known_s", "nbytes", "of", "settled_at", "through", "ticks", "until_ms", "value",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Made(Generic[V]):
         self.from_ms = from_ms
         self.until_ms = until_ms
         self.through = through
+        self.of = _NOBODY
         self.settled_at = -1  # the hospital's tick at which all of it was found current
         self.nbytes = value.nbytes + _MADE_BYTES + 200 * len(self.ticks)
 
@@ -86,7 +92,10 @@ class Answers(Generic[V]):
     def get(self, hospital_id: str, query: Hashable) -> V | None:
         """The answer, if it is there and holds."""
         made = self._shelf.get((hospital_id, query))
-        if made is None or not self._holds(made, hospital_id):
+        if made is None or not made.from_ms <= self._feed.store_now_ms(hospital_id) < made.until_ms:
+            return None
+        certain = made.settled_at == made.of.tick and self._feed.is_fresh(hospital_id)
+        if not certain and not self._may_be_shown(made, hospital_id):
             return None
         self._hits += 1
         return made.value
@@ -94,7 +103,7 @@ class Answers(Generic[V]):
     async def make(self, hospital_id: str, query: Hashable, recipe: Recipe[V]) -> V:
         """The answer where `get` had none; made once for all who ask meanwhile. Raises StoreUnavailable."""
         feed = self._feed
-        if feed.is_behind(hospital_id) or feed.age_ms() >= FRESH_MS:
+        if not feed.is_fresh(hospital_id):
             await feed.catch_up(CATCH_UP_S)
             answer = self.get(hospital_id, query)
             if answer is not None:
@@ -103,7 +112,7 @@ class Answers(Generic[V]):
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, recipe), name=f"answer of {hospital_id}")
-            making.add_done_callback(lambda _: self._making.pop(key))
+            making.add_done_callback(partial(self._end, key))
         await asyncio.wait([making])
         return making.result().value
 
@@ -114,20 +123,22 @@ class Answers(Generic[V]):
         else:
             made = await recipe.read()
             self._count_read()
+        made.of = self._days.ticks(key[0])
         self._shelf.put(key, made)
         return made
 
-    def _holds(self, made: Made[V], hospital_id: str) -> bool:
-        feed = self._feed
-        if not made.from_ms <= feed.store_now_ms(hospital_id) < made.until_ms:
+    def _end(self, key: tuple[str, Hashable], making: asyncio.Task[Made[V]]) -> None:
+        del self._making[key]
+        if not making.cancelled():
+            making.exception()  # when everybody has gone, it is nobody's error
+
+    def _may_be_shown(self, made: Made[V], hospital_id: str) -> bool:
+        """Whether it holds as far as we know, or shows what was true a moment ago where we cannot know."""
+        if self._feed.age_ms() >= FRESH_MS:
+            return (self._monotonic_s() - made.known_s) * 1000 < FRESH_MS
+        if made.through or self._feed.is_behind(hospital_id):
             return False
-        if made.through or feed.age_ms() >= FRESH_MS:
-            return (self._monotonic_s() - made.known_s) * 1000 < FRESH_MS and feed.age_ms() >= FRESH_MS
-        if feed.is_behind(hospital_id):
-            return False
-        tick = self._days.tick(hospital_id)
-        if made.settled_at == tick:
-            return True
+        tick = made.of.tick
         current = self._is_current(made, hospital_id)
         if current:
             made.settled_at = tick

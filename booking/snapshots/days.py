@@ -23,8 +23,8 @@ DAYS_AT_ONCE = 16
 MOST_ALLOWANCES = 10_000
 
 
-class _Hospital:
-    """What the feed has told of one hospital: a tick for each department's day, a new one with every change."""
+class Ticks:
+    """What the feed has told of one hospital: `tick` is another with every change, `ticks` has the last of each day."""
 
     __slots__ = ("departments", "tick", "ticks")
 
@@ -53,7 +53,7 @@ class Days:
         self._feed = feed
         self._render = render
         self._monotonic_s = monotonic_s
-        self._hospitals: defaultdict[str, _Hospital] = defaultdict(_Hospital)
+        self._hospitals: defaultdict[str, Ticks] = defaultdict(Ticks)
         self._shelf: Shelf[DayKey, Day] = Shelf("days", max_bytes)
         self._builds: dict[DayKey, asyncio.Task[dict[DayKey, Day]]] = {}
         self._allowances: dict[DayKey, Allowance] = {}
@@ -70,9 +70,9 @@ class Days:
         if day is not None and day.changed_s is None:
             day.changed_s = max(self._feed.sure_s, day.read_s)
 
-    def tick(self, hospital_id: str) -> int:
-        """Another number with every change at the hospital."""
-        return self._hospitals[hospital_id].tick
+    def ticks(self, hospital_id: str) -> Ticks:
+        """The hospital's, to be looked at again and again."""
+        return self._hospitals[hospital_id]
 
     def tick_of(self, key: DayKey) -> int:
         """Another number with every change of that day."""

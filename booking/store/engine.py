@@ -10,10 +10,12 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, make_url
@@ -24,10 +26,11 @@ from sqlalchemy.schema import Table
 
 from booking.store.bell import Bell
 from booking.store.crypto import HospitalVault, Vault
+from booking.store.here import Here
 from booking.store.tables import fragments
 from booking.store.turns import Turn
 
-READERS = 4
+READERS = 5  # one of them is held by the change feed
 POOL_TIMEOUT_S = 5.0
 WRITER_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_MS = 5_000
@@ -41,6 +44,10 @@ def changes_topic(hospital_id: str) -> str:
 
 class StoreUnavailable(Exception):
     """The store cannot be reached, is full or read-only. Nothing was committed; the call is safe to repeat."""
+
+
+class StoreBusy(StoreUnavailable):
+    """So many wait to write that this one's turn did not come in time. Nothing was done."""
 
 
 class SchemaMismatch(Exception):
@@ -88,15 +95,7 @@ class Tx:
         """Insert rows, or update those that exist; columns named in `keep` keep their stored value."""
         if not rows:
             return
-        insert: Any = (sqlite if self.dialect == "sqlite" else postgresql).insert(table)
-        keys = [c.name for c in table.primary_key.columns]
-        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys and name not in keep}
-        statement = (
-            insert.on_conflict_do_update(index_elements=keys, set_=changed)
-            if changed
-            else insert.on_conflict_do_nothing(index_elements=keys)
-        )
-        await self.conn.execute(statement, rows)
+        await self.conn.execute(_upsert(self.dialect, table, tuple(rows[0]), keep), rows)
 
     def ring(self, topic: str) -> None:
         """Wake those who wait for `topic`, once the commit is certain."""
@@ -119,6 +118,25 @@ class Tx:
         return self.vault.digest(kind, self.hospital_id, value)
 
 
+@cache
+def _upsert(dialect: str, table: Table, columns: tuple[str, ...], keep: tuple[str, ...]) -> Any:
+    """Built once for each shape: building it costs more than executing it."""
+    insert: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    keys = [c.name for c in table.primary_key.columns]
+    changed = {name: insert.excluded[name] for name in columns if name not in keys and name not in keep}
+    if changed:
+        return insert.on_conflict_do_update(index_elements=keys, set_=changed)
+    return insert.on_conflict_do_nothing(index_elements=keys)
+
+
+_TICK = text(
+    "insert into store_clock (hospital_id, last_ms, writes) values (:h, :now, 1) on conflict (hospital_id) do update"
+    " set writes = store_clock.writes + 1,"
+    " last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms"
+    " else store_clock.last_ms end returning last_ms, writes"
+)
+
+
 class Store:
     """The one way to the database. `wall_ms` is the clock of a SQLite store, given so that tests can turn it."""
 
@@ -136,6 +154,7 @@ class Store:
         self._last_ms: dict[str, int] = {}
         self._turns: defaultdict[str, Turn] = defaultdict(Turn)
         self.writer, self.reader = self._engines()
+        self._here = Here(self.url, sqlite_pragmas()) if self.dialect == "sqlite" else None
 
     def _engines(self) -> tuple[AsyncEngine, AsyncEngine]:
         if self.dialect == "sqlite":
@@ -171,6 +190,8 @@ class Store:
         await self.writer.dispose()
         if self.reader is not self.writer:
             await self.reader.dispose()
+        if self._here is not None:
+            await self._here.close()
 
     def wall_ms(self) -> int:
         """The clock of a SQLite store, before it is held above the last committed time."""
@@ -194,10 +215,11 @@ class Store:
         )
 
     @asynccontextmanager
-    async def write(self, hospital_id: str) -> AsyncIterator[Tx]:
+    async def write(self, hospital_id: str, *, here: bool = False) -> AsyncIterator[Tx]:
         """A transaction that holds the hospital's lock from its first statement to its commit.
 
-        Topics rung through `tx.ring` sound once the commit is certain. Raises StoreUnavailable.
+        Topics rung through `tx.ring` sound once the commit is certain. `here` is for short statements: on SQLite they are
+        then executed on the event loop (see `booking.store.here`). Raises StoreUnavailable.
         """
         done: set[str] = set()
         # One waits here, not in the pool: a crowd at one hospital must not take the connections of all others.
@@ -205,9 +227,10 @@ class Store:
         try:
             await turn.acquire(timeout_s=WRITER_TIMEOUT_S)
         except TimeoutError:
-            raise StoreUnavailable("no turn to write in time") from None
+            raise StoreBusy("no turn to write in time") from None
         try:
-            async with self._transaction(self.writer, hospital_id, done) as tx:
+            begin = self._here.begin if here and self._here is not None else self.writer.begin
+            async with self._transaction(begin, hospital_id, done) as tx:
                 if self.dialect != "sqlite":
                     await tx.conn.execute(
                         text("select pg_advisory_xact_lock(hashtextextended(:h, 0))"), {"h": hospital_id}
@@ -245,16 +268,26 @@ class Store:
     @asynccontextmanager
     async def read(self, hospital_id: str = "") -> AsyncIterator[Tx]:
         """A transaction that sees one committed state. Raises StoreUnavailable."""
-        async with self._transaction(self.reader, hospital_id, set()) as tx:
+        async with self._transaction(self.reader.begin, hospital_id, set()) as tx:
             tx.now_ms = await self._read_clock(tx)
             yield tx
 
     @asynccontextmanager
-    async def _transaction(self, engine: AsyncEngine, hospital_id: str, done: set[str]) -> AsyncIterator[Tx]:
+    async def _transaction(
+        self, begin: Callable[[], AbstractAsyncContextManager[Any]], hospital_id: str, done: set[str]
+    ) -> AsyncIterator[Tx]:
         try:
-            async with engine.begin() as conn:
+            async with begin() as conn:
                 yield Tx(conn, hospital_id, 0, self.vault, self.dialect, done)
-        except (OperationalError, InterfaceError, PoolTimeout, OSError) as e:
+        except (
+            OperationalError,
+            sqlite3.OperationalError,
+            InterfaceError,
+            PoolTimeout,
+            OSError,
+            asyncpg.InternalClientError,
+        ) as e:
+            # asyncpg calls it an internal error when the server cuts a connection while it sends.
             raise StoreUnavailable(_reason(e)) from e
         except DBAPIError as e:
             if _is_away(e):
@@ -274,13 +307,7 @@ class Store:
     async def _tick(self, tx: Tx) -> None:
         """Read the clock inside the transaction, and never let it run backwards for a hospital."""
         now = await self.now_ms(tx.conn)
-        upsert = text(
-            "insert into store_clock (hospital_id, last_ms, writes) values (:h, :now, 1) on conflict (hospital_id) do update"
-            " set writes = store_clock.writes + 1,"
-            " last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms"
-            " else store_clock.last_ms end returning last_ms, writes"
-        )
-        row = (await tx.conn.execute(upsert, {"h": tx.hospital_id, "now": now})).one()
+        row = (await tx.conn.execute(_TICK, {"h": tx.hospital_id, "now": now})).one()
         tx.now_ms, tx.seq = int(row[0]), int(row[1])
         self._last_ms[tx.hospital_id] = tx.now_ms
 

@@ -115,7 +115,7 @@ class Relay:
     def _hear(self, connection: Any, sender: int, _channel: str, payload: str) -> None:
         if sender == connection.get_server_pid():
             return  # rung here before it was announced
-        for topic in payload.split("\\n"):
+        for topic in payload.split("\n"):
             self._store.bell.ring(topic)
 
 
@@ -126,9 +126,9 @@ def pack(topics: Iterable[str]) -> Iterator[str]:
     for topic in topics:
         size = len(topic.encode()) + 1
         if lines and used + size > PAYLOAD_BYTES:
-            yield "\\n".join(lines)
+            yield "\n".join(lines)
             lines, used = [], 0
         lines.append(topic)
         used += size
     if lines:
-        yield "\\n".join(lines)
+        yield "\n".join(lines)

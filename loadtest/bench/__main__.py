@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -42,7 +43,10 @@ def main() -> int:
         cores=divide_cores(os.sched_getaffinity(0)),
         short=arguments.short,
     )
-    data = asyncio.run(_measure(terms, sizes, wanted, idle=not names or "idle" in names))
+    try:
+        data = asyncio.run(_measure(terms, sizes, wanted, idle=not names or "idle" in names))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return 130
     print(as_text(data, judged=not arguments.short))
     _keep(data, arguments.json, whole=not names and not arguments.short)
     rows: list[dict[str, Any]] = [*data["rows"], *data["idle"]]
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], *, idle: bool) -> dict[str, Any]:
+    _end_on_sigterm()
     at_rest: list[dict[str, Any]] = []
     if idle:
         text, at_rest = report(await measure_idle(terms.rounds, quiet_s=0.5 if terms.short else QUIET_S))
@@ -88,6 +93,13 @@ async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], *, idle: bool
         "his": HIS,
     }
     return as_data(rows, at_rest, settings, version)
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM ends the run like Ctrl-C: its processes and folders are its own to end."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 async def _one(stage: Any, plan: Plan) -> Row:

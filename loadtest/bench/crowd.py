@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtest.bench.fill.layout import SCHEDULES_A_DAY, SLOTS_A_SCHEDULE
 from loadtest.bench.installation import Installation
@@ -14,7 +15,7 @@ from loadtest.bench.load import Requests, get_request, post_request, write_reque
 
 WARM_REQUESTS = 500
 MOST_A_SECOND = 25_000  # so many requests a second of a run are made ready
-NOT_REPEATED = frozenset({"content-length", "date", "connection", "transfer-encoding"})  # every server's own
+NOT_REPEATED = frozenset({"content-length", "date", "connection", "server"})  # every server's own
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,10 @@ async def answer_to(request: bytes, port: int) -> tuple[int, dict[str, str], byt
         await writer.wait_closed()
 
 
-async def sample_answer(ask: Ask, port: int) -> str:
-    """The product's answer to the sample, as `baselines.bare` takes it. Raises ValueError if it is not the one wanted."""
+async def sample_answer(ask: Ask, port: int) -> dict[str, Any]:
+    """The answer to the sample, as `baselines.bare` takes it. Raises ValueError if it is not the one wanted."""
     status, headers, body = await answer_to(ask.sample, port)
     if status != ask.wanted:
         raise ValueError(f"the sample was answered {status}, not {ask.wanted}: {body[:300].decode(errors='replace')}")
     kept = {name: value for name, value in headers.items() if name.lower() not in NOT_REPEATED}
-    answer = {"method": ask.method, "path": ask.route, "status": status, "headers": kept, "body": body.decode()}
-    return json.dumps(answer, ensure_ascii=False)
+    return {"method": ask.method, "path": ask.route, "status": status, "headers": kept, "body": body.decode()}

@@ -106,6 +106,12 @@ class Connection(asyncio.Protocol):
         if self._waiting:
             self._fail()
 
+    def give_up(self) -> None:
+        """The time for answers is over: what is under way stays unanswered, which is no error of the connection."""
+        self._waiting = False
+        if self._transport is not None:
+            self._transport.abort()
+
     def _fail(self) -> None:
         self._waiting = False
         self._tally.errors += 1
@@ -134,8 +140,8 @@ async def run(port: int, connections: int, drain_s: float, tape: Tape, *, second
             await finished.wait()
     except TimeoutError:
         pass  # what is still under way is counted as unanswered
-    for transport, _ in opened:
-        transport.abort()
+    for _, connection in opened:
+        connection.give_up()
     return tally
 
 

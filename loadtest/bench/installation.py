@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.fill.layout import SLOTS_A_SCHEDULE, Layout, uuid7
-from loadtest.bench.fill.rows import Rows
-from loadtest.bench.fill.sealing import Sealer
 from loadtest.bench.fill.stores import Database, open_database
 from loadtest.bench.processes import Cores, ProcessFailed, end, first_line, last_words, output_of, start, until_quiet
 from loadtest.demo.stage import free_port
 
 READY_WITHIN_S = 60.0
+FILL_WITHIN_S = 3600.0  # minutes on an idle machine, but nobody is helped by giving up on a busy one
 HIS_LATENCY_MS = 200.0
 HIS_CONCURRENCY = 4
 
@@ -60,6 +59,9 @@ port = {his_port}
 listen_host = "127.0.0.1"
 listen_port = {mllp_port}
 """
+
+
+_CHANGED = ("bookings", "outbox", "events", "idempotency_keys", "registrations", "slots", "schedules")
 
 
 @dataclass(frozen=True)
@@ -141,21 +143,27 @@ class Installation:
             (f"UPDATE slots SET unreflected = 0 WHERE {of_crowd.format('schedule_id')}", (hospital, *schedules)),
             (f"UPDATE schedules SET taken = 0 WHERE {of_crowd.format('id')}", (hospital, *schedules)),
         )
+        await self.database.tidy(*_CHANGED)
         await self.messages.change(("DELETE FROM messages WHERE hospital_id = ?", (hospital,)))
+        await self.messages.tidy("messages")
 
 
 async def install(
     folder: Path, url: str, messages_url: str, cores: Cores, *, slots: int, bookings: int, crowd: int
 ) -> Installation:
-    """Make an installation in an empty folder and fill its store. Raises ProcessFailed, CannotFill."""
+    """Make an installation in an empty folder and fill its store. Raises ProcessFailed."""
     keys = folder / "data.key", folder / "digest.key"
     config = write_settings(folder, url, messages_url, 1, 2, 3, 4)
     await _operate("secrets", "--data-key", str(keys[0]), "--digest-key", str(keys[1]))
     await _operate("migrate", "--config", str(config))
     layout = Layout(slots=slots, bookings=bookings, crowd=crowd, now_ms=time.time_ns() // 1_000_000)
     key = (await _operate("keys", "add", layout.client_id, "--config", str(config))).strip()
-    rows = Rows(layout, Sealer(*keys, layout.hospital_id))
-    await open_database(url).fill(rows.tables(), hospital_id=layout.hospital_id)
+    # A process of its own, so that a run can be ended while it fills.
+    await output_of(
+        sys.executable, "-m", "loadtest.bench.fill", "--url", url, "--data-key", str(keys[0]), "--digest-key", str(keys[1]),
+        "--slots", f"{slots}", "--bookings", f"{bookings}", "--crowd", f"{crowd}", "--now-ms", f"{layout.now_ms}",
+        "--hospital", layout.hospital_id, "--client", layout.client_id, cores=frozenset(), within_s=FILL_WITHIN_S,
+    )  # fmt: skip
     return Installation(folder, url, messages_url, layout, key, cores)
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtest.bench.crowd import Ask, sample_answer
 from loadtest.bench.installation import Installation
@@ -68,14 +69,21 @@ async def ask_bare(terms: Terms, ask: Ask, answer: Path, *, connections: int) ->
     server = await start("-m", "loadtest.bench.baselines.bare", str(answer), cores=terms.cores.server)
     try:
         port = json.loads(await first_line(server, "the bare server"))["port"]
+        if await sample_answer(ask, port) != _kept(answer):
+            raise ValueError("the baseline does not give the product's answer: there is nothing to compare")
         await _ask(terms, ask, port, server.pid, connections, None, warm=True)
         return (await _ask(terms, ask, port, server.pid, connections, None))[0]
     finally:
         await end(server)
 
 
-def _keep(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
+def _keep(file: Path, answer: dict[str, Any]) -> None:
+    file.write_text(json.dumps(answer, ensure_ascii=False), encoding="utf-8")
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return kept
 
 
 async def _stored(installation: Installation) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -60,13 +61,13 @@ class Stage:
         """The installation of this engine and so many slots and bookings, filled."""
         made = self.installations.get((engine, size))
         if made is None:
-            folder = self.folder / f"{engine}-{size}"
-            make_folder(folder)
+            # A name of its own each time: where one attempt has failed, the next row tries with nothing left of it.
+            folder = Path(tempfile.mkdtemp(prefix=f"{engine}-{size}-", dir=self.folder))
             url, messages_url = f"sqlite:///{folder}/store.db", f"sqlite:///{folder}/messages.db"
             if engine == "postgresql":
                 server = await self.database_server()
-                url = await server.create_database(f"store-{size}")
-                messages_url = await server.create_database(f"messages-{size}")
+                url = await server.create_database(f"{folder.name}-store")
+                messages_url = await server.create_database(f"{folder.name}-messages")
             made = await install(
                 folder, url, messages_url, self.terms.cores, slots=size, bookings=size, crowd=self.sizes.crowd
             )
@@ -76,10 +77,6 @@ class Stage:
     async def database_of(self, installation: Installation) -> postgres.Server | None:
         """The server whose CPU belongs beside an installation's."""
         return await self.database_server() if installation.url.startswith("postgresql") else None
-
-
-def make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True)
 
 
 @asynccontextmanager

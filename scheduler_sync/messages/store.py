@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import func, select, update
 
+from booking.store.crypto import Vault
 from booking.store.engine import Store, Tx
 from booking.store.ids import new_id
 from connectors.port import Inbound
@@ -48,28 +49,34 @@ async def find_duplicate(tx: Tx, inbound: Inbound) -> StoredMessage | None:
     return None if row is None else msgspec.convert(row, StoredMessage)
 
 
+Mark = tuple[str, str, str | None]
+"""A message's id, its new state, and the reason."""
+
+
 async def store_message(tx: Tx, inbound: Inbound) -> str:
     """Store a message as received, or set aside at once where it could not be mapped; returns its id."""
-    message_id = new_id()
-    await tx.insert(
-        messages,
-        {
-            "hospital_id": tx.hospital_id,
-            "id": message_id,
-            "connector": inbound.connector,
-            "peer": _plain(inbound.peer),
-            "message_type": _plain(inbound.message_type),
-            "control_id": _plain(inbound.control_id),
-            "dedup_key": tx.digest("message", inbound.dedup_key),
-            "state": "received" if inbound.problem is None else "quarantined",
-            "reason": None if inbound.problem is None else _plain(inbound.problem),
-            "sealed_raw": tx.seal(inbound.raw, "messages", "raw"),
-            "sealed_events": tx.seal(msgspec.json.encode(inbound.events), "messages", "events"),
-            "received_ms": tx.now_ms,
-            "updated_ms": tx.now_ms,
-        },
-    )
-    return message_id
+    row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
+    await tx.insert(messages, row)
+    return str(row["id"])
+
+
+def message_row(vault: Vault, hospital_id: str, inbound: Inbound, now_ms: int) -> dict[str, Any]:
+    """A message under a fresh id, its body and events sealed."""
+    return {
+        "hospital_id": hospital_id,
+        "id": new_id(),
+        "connector": inbound.connector,
+        "peer": _plain(inbound.peer),
+        "message_type": _plain(inbound.message_type),
+        "control_id": _plain(inbound.control_id),
+        "dedup_key": vault.digest("message", hospital_id, inbound.dedup_key),
+        "state": "received" if inbound.problem is None else "quarantined",
+        "reason": None if inbound.problem is None else _plain(inbound.problem),
+        "sealed_raw": vault.seal(inbound.raw, f"messages.raw.{hospital_id}"),
+        "sealed_events": vault.seal(msgspec.json.encode(inbound.events), f"messages.events.{hospital_id}"),
+        "received_ms": now_ms,
+        "updated_ms": now_ms,
+    }
 
 
 async def mark_message(tx: Tx, message_id: str, state: str, reason: str | None = None) -> None:

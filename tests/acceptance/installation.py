@@ -49,6 +49,7 @@ OTHER_KEY = "another-portal-key"
 NO_SCOPE_KEY = "slots-only-key"
 ONE_HOSPITAL_KEY = "soap-only-key"
 PATIENCE_S = 30.0
+START_PATIENCE_S = 120.0  # several processes that start on a busy machine
 POLL_S = 0.05
 
 # Quick, so that tests are: a call is given up after 1.5 s, a hospital's silence is believed after 2 s.
@@ -257,9 +258,20 @@ class Installation:
         return self.portals.setdefault(key, Portal(self.session, key))
 
     async def metrics(self) -> str:
-        """The text of /metrics."""
+        """The text of /metrics; where a parent has children, theirs after its own."""
+        targets = [self.admin_url, *(f"http://{address}" for address in (await self.children()).values())]
+        return "".join([await self._scrape(target) for target in targets])
+
+    async def children(self) -> dict[tuple[str, str], str]:
+        """The addresses of the parent's children by role and worker, as Prometheus finds them; {} of a single process."""
         assert self.session is not None
-        async with self.session.get(f"{self.admin_url}/metrics") as response:
+        async with self.session.get(f"{self.admin_url}/sd") as response:
+            listed = await response.json() if response.status == 200 else []
+        return {(one["labels"]["role"], one["labels"]["worker"]): one["targets"][0] for one in listed}
+
+    async def _scrape(self, target: str) -> str:
+        assert self.session is not None
+        async with self.session.get(f"{target}/metrics") as response:
             assert response.status == 200
             return await response.text()
 
@@ -513,7 +525,7 @@ class ServiceProcess:
                 found.append(json.loads(line))
         return found
 
-    async def event(self, name: str) -> dict[str, Any]:
+    async def event(self, name: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """The first event of this name, once it is logged. Fails when the process ends before."""
 
         async def look() -> dict[str, Any] | None:
@@ -521,7 +533,7 @@ class ServiceProcess:
             assert found is not None or self.process.returncode is None, self.log.read_text(errors="replace")
             return found
 
-        found = await until(look, lambda e: e is not None, what=f"the log's {name}")
+        found = await until(look, lambda e: e is not None, what=f"the log's {name}", within_s=within_s)
         assert found is not None
         return found
 
@@ -550,7 +562,7 @@ async def run_process(site: Installation) -> AsyncIterator[ServiceProcess]:
         )
     process = ServiceProcess(started, log)
     try:
-        await process.event("ready")
+        await process.event("ready", within_s=START_PATIENCE_S)
         listening = {e["listener"]: e["on"] for e in process.events() if e.get("event") == "listening"}
         addresses = {name: (host, int(port)) for name, (host, _, port) in _split(listening).items()}
         async with _connected(site, addresses["api"], addresses["admin"]):

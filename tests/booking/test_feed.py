@@ -125,6 +125,29 @@ async def test_nothing_is_missed_when_there_is_more_than_a_page(store: Store, mo
         assert len(told.keys) == len(set(told.keys)) == 13
 
 
+async def test_everything_is_told_to_one_who_listens_late(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also to one who comes in the middle of a poll: it must not look as if it knew all."""
+    await touch(store, ("d", "D1"))
+    await accept(store, "k1")
+    late: list[Told] = []
+    fragments = ChangeFeed._read_fragments
+
+    async def come_meanwhile(self: ChangeFeed, hospital_ids: list[str]) -> None:
+        await fragments(self, hospital_ids)
+        if len(late) == 1:
+            late.append(Told(self))
+            assert self.age_ms() == float("inf")
+
+    async with feeding(store) as (feed, first):
+        assert first.fragments == [(HOSPITAL, "d", "D1", 1)]
+        monkeypatch.setattr(ChangeFeed, "_read_fragments", come_meanwhile)
+        late.append(Told(feed))
+        assert feed.age_ms() == float("inf")
+        await until(lambda: feed.age_ms() < 1_000)
+        assert [(HOSPITAL, "d", "D1", 1) in told.fragments for told in late] == [True, True]
+        assert [(HOSPITAL, "portal", "k1") in told.keys for told in late] == [True, True]
+
+
 async def test_own_write_is_told_without_waiting_for_the_next_poll(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +204,23 @@ async def until(reached: Callable[[], bool]) -> None:
     """Wait for what must come; the test's own time limit ends it."""
     while not reached():  # noqa: ASYNC110 - what is waited for sets no event
         await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), asyncpg.InternalClientError("another operation")])
+async def test_feed_goes_on_when_a_listener_or_the_driver_fails(store: Store, error: Exception) -> None:
+    """What a listener was told when it failed is told again."""
+    async with feeding(store) as (feed, told):
+        failures = [error]
+
+        def fail_once(*_: Any) -> None:
+            if failures:
+                raise failures.pop()
+
+        feed.listen(on_fragment=fail_once)
+        seq = await touch(store, ("d", "D1"))
+        await until(lambda: feed.seen(HOSPITAL) == seq and feed.age_ms() < 1_000)
+        assert failures == []
+        assert (HOSPITAL, "d", "D1", seq) in told.fragments
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)

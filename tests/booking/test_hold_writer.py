@@ -368,7 +368,7 @@ async def test_metrics_tell_what_became_of_holds(store: Store, hospital: Hospita
     from monitoring import metrics
 
     def value(outcome: str) -> float:
-        return metrics.holds.labels(HOSPITAL, outcome)._value.get()
+        return float(metrics.holds.labels(HOSPITAL, outcome)._value.get())
 
     before = {o: value(o) for o in ("granted", "replayed", "refused", "shed")}
     slot_id, ids = await put_slot(store, 2), await put_patients(store, 4)

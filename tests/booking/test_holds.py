@@ -56,10 +56,16 @@ OPEN = Terms(mode="live", offered=True)
 
 def facts_of(**changes: Any) -> Facts:
     """A batch's facts in which nothing speaks against `ASKED`; `changes` are fields of the slot, its schedule or its patient."""
-    schedule = {"id": "sc1", "date": "2031-03-04", "department_id": "D1", "opens_at_ms": None, "stopped": False}
+    schedule: dict[str, Any] = {
+        "id": "sc1",
+        "date": "2031-03-04",
+        "department_id": "D1",
+        "opens_at_ms": None,
+        "stopped": False,
+    }
     schedule |= {"fee_fen": 1500, "quota": None, "taken": 0}
     schedule |= {name.removeprefix("schedule_"): v for name, v in changes.items() if name.startswith("schedule_")}
-    slot = {"id": "sl1", "starts_at_ms": 2_000, "stopped": False, "his_left": 3, "unreflected": 1}
+    slot: dict[str, Any] = {"id": "sl1", "starts_at_ms": 2_000, "stopped": False, "his_left": 3, "unreflected": 1}
     slot |= {name: value for name, value in changes.items() if name in slot}
     patient = PatientFacts("ps1", changes.get("his_state", "linked"), changes.get("reject_code"))
     live = {("ps1", "sc1"): LiveFacts("b1", changes["live_client"])} if "live_client" in changes else {}
@@ -92,7 +98,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("price_changed", {}, {}, {"fee_fen": 1400}),
     ("slot_sold_out", {"his_left": 1}, {}, {}),
 ]
-ONLY_ONE = [
+ONLY_ONE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("hospital_paused", {}, {"mode": "paused"}, {}),
     ("schedule_stopped", {"schedule_stopped": True}, {}, {}),
     ("fee_unknown", {"schedule_fee_fen": None}, {}, {}),

@@ -28,6 +28,8 @@ from booking.settings import (
     StoreSettings,
     load_settings,
     parse_listen,
+    read_settings_text,
+    settings_of_text,
 )
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hisbridge.example.toml"
@@ -230,7 +232,8 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (ReleaseRule, raw["hospital"]["first-hospital"]["release"]),
     ]
     without = (
-        "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "release", "time", "closed",
+        "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
+        "closed",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):
@@ -283,3 +286,33 @@ def test_store_password_is_the_line_of_its_file_when_set(tmp_path: Path) -> None
     assert read_store_password(settings, environ={}) == "s3cret"
     assert read_store_password(settings, environ={"HISBRIDGE_STORE_PASSWORD": "other"}) == "other"
     assert read_store_password(Settings(), environ={}) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "expected"),
+    [
+        ("workers = 2", "service.workers", "one writer"),
+        ("sync = false", "service.sync", "one writer"),
+        ("workers = 0", "service.workers", "expected"),
+        ('internal_listen = "0.0.0.0:9000"', "service.internal_listen", "address of this machine"),
+        ('internal_listen = ":9000"', "service.internal_listen", "address of this machine"),
+        ('internal_listen = "here"', "service.internal_listen", "host:port"),
+    ],
+)
+def test_processes_are_refused_when_the_engine_or_the_address_cannot_carry_them(
+    tmp_path: Path, lines: str, key: str, expected: str
+) -> None:
+    [problem] = problems_of(tmp_path, f"[service]\n{lines}\n{LEAST}")
+    assert f"{key}:" in problem
+    assert expected in problem
+
+
+def test_workers_may_be_many_when_the_store_is_postgresql(tmp_path: Path) -> None:
+    store = '[store]\nurl = "postgresql://u@h/d"\nmessages_url = "postgresql://u@h/m"\n'
+    settings = load_settings(write(tmp_path, f"[service]\nworkers = 8\nsync = false\n{store}{LEAST}"))
+    assert (settings.service.workers, settings.service.sync) == (8, False)
+
+
+def test_settings_are_the_same_when_they_come_as_text(tmp_path: Path) -> None:
+    file = write(tmp_path, LEAST)
+    assert settings_of_text(read_settings_text(file), file) == load_settings(file)

@@ -188,7 +188,7 @@ async def send(store: Store, booking_id: str) -> None:
         booking = await load_booking(tx, booking_id)
         assert booking is not None
         await _mark(tx, booking, "sent")
-        await note_sent(tx, booking)
+        await note_sent(tx, [booking.id])
 
 
 async def answer(

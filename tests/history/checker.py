@@ -96,7 +96,8 @@ def _slot_actions(history: History, holds: Sequence[Operation], slot: str, stale
                 begin_ms = op.asked_ms - stale_ms
                 found.append(Action(begin_ms, op.answered_ms, ("sold_out", 0), reads=True, label=_label(op)))
         elif op.delta and op.outcome != Outcome.FAIL:
-            found.append(_action(op, ("change", op.delta)))
+            takes_a_seat = op.resumed and op.delta < 0
+            found.append(_action(op, ("hold", op.delta + 1) if takes_a_seat else ("change", op.delta)))
     return found
 
 
@@ -114,10 +115,10 @@ def _places(history: History, holds: Sequence[Operation]) -> dict[tuple[str, str
         if op.kind == Kind.HOLD and op.code == "duplicate_booking":
             place = (op.patient, op.schedule)
             places[place].append(Action(op.asked_ms, op.answered_ms, ("duplicate", ""), reads=True, label=_label(op)))
-        elif op.ended and op.outcome != Outcome.FAIL:
+        elif (op.ended or op.resumed) and op.outcome != Outcome.FAIL:
             where_it_was = (op.patient, op.schedule) if op.patient else where.get(op.booking)
             if where_it_was is not None:
-                places[where_it_was].append(_action(op, ("end", op.booking)))
+                places[where_it_was].append(_action(op, ("end" if op.ended else "hold", op.booking)))
     return places
 
 

@@ -30,14 +30,14 @@ def place_step(bookings: frozenset[str], what: tuple[str, str]) -> frozenset[str
 
 
 _VISIT = {
-    "pay": {"held": "paid"},
+    "pay": {"held": "paid", "expired": "paid"},
     "unusable": {state: state for state in ("paid", "cancelled", "expired", "over")},
     "expire": {"held": "expired"},
     "cancel": {"held": "cancelled", "paid": "cancelled", "cancelled": "cancelled"},
     "not_cancellable": {"expired": "expired", "over": "over"},
     "over": {"held": "over", "paid": "over", "cancelled": "cancelled", "expired": "expired"},
 }
-"""By what happens: from which state of a booking to which. Money keeps a hold alive; what is over stays over."""
+"""By what happens: from which state of a booking to which. Money keeps a hold alive, and may take up one that has expired."""
 
 
 def visit_step(state: str, what: Any) -> str | None:

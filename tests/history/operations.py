@@ -35,7 +35,8 @@ class Operation:
     """One operation of one client.
 
     `key` and `digest` are a hold's idempotency key and request, `body` what it was answered. `delta` is by how many seats the
-    slot's figures moved with this operation, beside the seat that a hold takes. `ended`: the booking is over with it.
+    slot's figures moved with this operation, beside the seat that a hold takes. `ended`: the booking is over with it;
+    `resumed`: late money has taken it up again, with a new seat if it costs one.
     """
 
     kind: Kind
@@ -52,6 +53,7 @@ class Operation:
     code: str = ""
     delta: int = 0
     ended: bool = False
+    resumed: bool = False
 
     @property
     def until_ms(self) -> float:

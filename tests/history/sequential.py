@@ -116,7 +116,7 @@ def _end(truth: Truth, booking: str, kind: Kind, state: str) -> None:
     truth.states[booking] = state
     del truth.live[patient, schedule]
     truth.left[slot] += 1
-    fields = {"booking": booking, "slot": slot, "patient": patient, "schedule": schedule}
+    fields: dict[str, Any] = {"booking": booking, "slot": slot, "patient": patient, "schedule": schedule}
     truth.write(kind, truth.answer(), delta=1, ended=True, **fields)
 
 

@@ -71,6 +71,16 @@ PASS: dict[str, tuple[int, list[Operation]]] = {
         1,
         [hold("a", 0, 1), op(Kind.PAY, 2, 9, booking="b-a"), op(Kind.PAY, 2, 9, booking="b-a", code="second_payment")],
     ),
+    "late money takes an expired hold up again": (
+        1,
+        [
+            hold("a", 0, 1),
+            op(Kind.EXPIRE, 2, 3, booking="b-a", delta=1, ended=True),
+            op(Kind.PAY, 6, 7, booking="b-a"),
+            op(Kind.CHANGE, 6, 7, booking="b-a", delta=-1, resumed=True),
+            sold_out("b", 8, 9),
+        ],
+    ),
     "duplicate refused": (9, [hold("a", 0, 9), hold("a", 5, 8, FAIL, key="a2", code="duplicate_booking")]),
     "same patient again after the end": (
         9,
@@ -116,7 +126,27 @@ MUST_FAIL: dict[str, tuple[int, list[Operation], str]] = {
     "one booking for two": (9, [hold("a", 0, 1), hold("b", 0, 1, booking="b-a")], "given to 2 keys"),
     "money kept twice": (9, [op(Kind.PAY, 0, 1, booking="b"), op(Kind.PAY, 0, 1, booking="b")], "booking b"),
     "expired with money": (9, [op(Kind.PAY, 0, 1, booking="b"), op(Kind.EXPIRE, 2, 3, booking="b")], "booking b"),
-    "money kept after the end": (9, [op(Kind.EXPIRE, 0, 1, booking="b"), op(Kind.PAY, 2, 3, booking="b")], "booking b"),
+    "money kept after the end": (9, [op(Kind.CANCEL, 0, 1, booking="b"), op(Kind.PAY, 2, 3, booking="b")], "booking b"),
+    "late money takes a seat that is not there": (
+        1,
+        [
+            hold("a", 0, 1),
+            op(Kind.EXPIRE, 2, 3, booking="b-a", delta=1, ended=True),
+            hold("b", 4, 5),
+            op(Kind.CHANGE, 6, 7, booking="b-a", delta=-1, resumed=True),
+        ],
+        "slot s",
+    ),
+    "late money takes up a hold whose patient has another": (
+        9,
+        [
+            hold("a", 0, 1),
+            op(Kind.EXPIRE, 2, 3, booking="b-a", delta=1, ended=True),
+            hold("a", 4, 5, key="a2", booking="b2"),
+            op(Kind.CHANGE, 6, 7, booking="b-a", delta=-1, resumed=True),
+        ],
+        "patient a",
+    ),
     "cancelled after it expired": (
         9,
         [op(Kind.EXPIRE, 0, 1, booking="b"), op(Kind.CANCEL, 2, 3, booking="b")],

@@ -64,7 +64,7 @@ class Replay:
                     await cancel_booking(tx, self._hospital, await self._load(tx, step.who), "patient")
             case What.LOCK_SENT | What.UNLOCK_SENT:
                 async with self._store.write(HOSPITAL) as tx:
-                    await note_sent(tx, await self._mark(tx, step.who, "sent"))
+                    await note_sent(tx, [(await self._mark(tx, step.who, "sent")).id])
             case What.GIVEN_UP:
                 async with self._store.write(HOSPITAL) as tx:
                     await note_command(tx, await self._mark(tx, step.who, "unknown"), CommandStatus.UNKNOWN)

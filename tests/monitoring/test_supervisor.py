@@ -6,10 +6,9 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,7 +38,7 @@ async def main(orders):
     stubborn = "stubborn" in orders.text
     loop.add_signal_handler(signal.SIGTERM, (lambda: None) if stubborn else done.set)
     watch_parent(done.set)
-    report_ready(orders.text.partition(" ")[2] or "127.0.0.1:1")
+    report_ready(orders.text.partition(" ")[2] or f"127.0.0.1:{{orders.life + 1}}")
     if "brief" in orders.text:
         return
     await done.wait()
@@ -127,6 +126,7 @@ async def test_child_is_started_again_when_it_is_killed(supervisor: Supervisor, 
     os.kill(first, signal.SIGKILL)
     await until(lambda: child.pid not in (None, first) and child.admin is not None, "a new process")
     assert supervisor.restarts() == {("api", 1): 1}
+    assert child.admin == "127.0.0.1:2"  # it knows that it is the second with these orders
 
 
 async def test_pauses_double_when_a_child_ends_again_and_again(supervisor: Supervisor, spec: Spec) -> None:
@@ -219,16 +219,17 @@ async def test_restarts_are_kept_when_children_are_replaced(supervisor: Supervis
 
 
 async def test_child_ends_when_its_parent_is_killed(script: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(script)], stdout=subprocess.PIPE)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, str(script), stdout=asyncio.subprocess.PIPE
+    )
     try:
         assert parent.stdout is not None
-        pid = int(await asyncio.to_thread(parent.stdout.readline))
+        pid = int(await parent.stdout.readline())
         assert is_alive(pid)
-        parent.kill()
-        await until(lambda: not is_alive(pid), "the end of the child")
     finally:
         parent.kill()
-        parent.communicate()
+        await parent.wait()
+    await until(lambda: not is_alive(pid), "the end of the child")
 
 
 # --- what the parent shows -----------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def a_bill(currency: str = "CNY", mrn: str | None = "M1") -> BillIssued:
 
 @pytest.fixture
 def inbox(store: Store, messages: Store, hospital: Hospital) -> Inbox:
-    return Inbox(store, messages, hospital)
+    """One that notes at once what it has applied, so that tests can look."""
+    return Inbox(store, messages, hospital, mark_after_s=0)
 
 
 async def states(messages: Store) -> list[tuple[str, str | None]]:
@@ -139,7 +140,7 @@ async def test_message_is_set_aside_and_still_taken_when_it_cannot_be_applied(
 
 
 async def test_same_bill_is_taken_when_the_hospital_has_its_currency(store: Store, messages: Store) -> None:
-    inbox = Inbox(store, messages, make_hospital(currency="USD"))
+    inbox = Inbox(store, messages, make_hospital(currency="USD"), mark_after_s=0)
     assert await inbox.handle(message(patient(), a_bill("USD"))) == Applied()
     async with store.read(HOSPITAL) as tx:
         person = await person_by_mrn(tx, "M1")
@@ -195,7 +196,7 @@ async def test_message_is_applied_once_when_the_booking_store_was_away_at_first(
     assert isinstance(answer, Refused)
     assert answer.retryable
     assert await states(messages) == [("received", None)]
-    again = Inbox(store, messages, hospital)
+    again = Inbox(store, messages, hospital, mark_after_s=0)
     assert await again.handle(message(patient())) == Applied(duplicate=True)
     assert await states(messages) == [("applied", None)]
     assert await name_of(store, "M1") == "张伟"
@@ -241,7 +242,7 @@ async def test_second_application_changes_nothing_when_the_crash_came_before_the
     )  # fmt: skip
     await inbox.handle(inbound)
     first = await get(store, booking_id)
-    assert first.state == "checked_in"
+    assert first.state == "stopped"
     async with store.read(HOSPITAL) as tx:
         before = [await tx.all(select(t)) for t in (persons, bills)]
     async with messages.write(HOSPITAL) as tx:

@@ -37,7 +37,8 @@ def patient(name: str, mrn: str = "M1") -> PatientChanged:
 
 @pytest.fixture
 def inbox(store: Store, messages: Store, hospital: Hospital) -> Inbox:
-    return Inbox(store, messages, hospital)
+    """One that notes at once what it has applied, so that tests can look."""
+    return Inbox(store, messages, hospital, mark_after_s=0)
 
 
 async def states(messages: Store) -> list[tuple[str, str | None]]:
@@ -128,12 +129,12 @@ async def test_start_is_not_held_up_when_one_of_the_messages_left_cannot_be_read
 async def test_what_was_left_is_applied_first_when_a_newer_message_comes(
     store: Store, messages: Store, hospital: Hospital, engine: str, tmp_path: Path
 ) -> None:
-    inbox = Inbox(store, messages, hospital)
+    inbox = Inbox(store, messages, hospital, mark_after_s=0)
     await inbox.handle(message(patient("张一"), key="k1"))
     async with unreachable(engine, tmp_path) as gone:
         away = Inbox(gone, messages, hospital)
         assert isinstance(await away.handle(message(patient("张二"), key="k2")), Refused)
-    again = Inbox(store, messages, hospital)
+    again = Inbox(store, messages, hospital, mark_after_s=0)
     assert await again.handle(message(patient("张三"), key="k3")) == Applied()
     assert await name_of(store) == "张三"
     assert await states(messages) == [("applied", None)] * 3

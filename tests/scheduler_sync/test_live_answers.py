@@ -13,7 +13,8 @@ from aiohttp import web
 
 from booking.api.application import ApiOptions, build_server
 from booking.api.auth import SCOPES, Authenticator
-from booking.api.context import Context, translate
+from booking.api.context import translate
+from booking.api.parts import ApiParts
 from booking.api.routes import api_routes
 from booking.billing import put_bill
 from booking.keys import SCOPE, StoredKeys, add_key
@@ -77,7 +78,8 @@ def hospital() -> Hospital:
 @pytest.fixture
 async def site(store: Store, hospital: Hospital) -> AsyncIterator[Site]:
     ward = Ward()
-    context = Context(store, {HOSPITAL: hospital}, LiveReads({HOSPITAL: HospitalLink(hospital, {"peer": ward})}))
+    hospitals = {HOSPITAL: hospital}
+    parts = ApiParts(store, hospitals, LiveReads({HOSPITAL: HospitalLink(hospital, {"peer": ward})}), Service())
     async with store.write(SCOPE) as tx:
         for key, client in (("mine", "portal"), ("theirs", "another")):
             await add_key(tx, key, client_id=client, name=client, scopes=list(SCOPES), hospitals=None)
@@ -86,13 +88,14 @@ async def site(store: Store, hospital: Hospital) -> AsyncIterator[Site]:
         _, person = await own_patient(tx, "portal", patient_id)
         await link_person(tx, person, msgspec.structs.replace(ZHANG, mrn="M1"))
     server = build_server(
-        api_routes(context),
+        api_routes(parts.context),
         authenticator=Authenticator(StoredKeys(store)),
         hospital_known={HOSPITAL}.__contains__,
         translate=translate,
         health=Health(),
         options=ApiOptions(),
     )
+    await parts.start()
     runner = web.ServerRunner(server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -102,6 +105,7 @@ async def site(store: Store, hospital: Hospital) -> AsyncIterator[Site]:
             yield Site(session, store, ward, patient_id)
     finally:
         await runner.cleanup()
+        await parts.close()
 
 
 async def listed(site: Site) -> list[dict[str, Any]]:

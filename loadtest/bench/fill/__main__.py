@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=1_000_000)
     parser.add_argument("--bookings", type=int, default=1_000_000, help="one in twenty of them is live")
     parser.add_argument("--crowd", type=int, default=60_000, help="patients who are there to book")
+    parser.add_argument("--now-ms", type=int, help="the instant that everything is laid out around (default: now)")
     parser.add_argument("--hospital", default="bench")
     parser.add_argument("--client", default="bench-portal", help="the portal whose patients and bookings they are")
     chosen = parser.parse_args()
@@ -31,7 +32,7 @@ def main() -> int:
             slots=chosen.slots,
             bookings=chosen.bookings,
             crowd=chosen.crowd,
-            now_ms=time.time_ns() // 1_000_000,
+            now_ms=chosen.now_ms or time.time_ns() // 1_000_000,
             hospital_id=chosen.hospital,
             client_id=chosen.client,
         )

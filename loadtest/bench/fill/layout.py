@@ -6,10 +6,10 @@ Nothing here touches a database. Every id follows from its number, so that the l
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -26,16 +26,22 @@ _MASK = (1 << 64) - 1
 
 def uuid7(ms: int, number: int) -> str:
     """A UUIDv7 (RFC 9562, 5.7) of an instant whose random part follows from `number`: unique for a number and an instant."""
-    mixed = (number * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & _MASK
-    mixed ^= mixed >> 32
-    low = (mixed * 0xD6E8FEB86659FD93) & _MASK
+    mixed, low = _mixed(number)
     text = f"{ms:012x}7{mixed & 0xFFF:03x}{(low & 0x3FFFFFFFFFFFFFFF) | 0x8000000000000000:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def derived_id(prefix: str, *parts: object) -> str:
-    """`prefix` and 26 characters of a digest, shaped like the ids of slots and schedules."""
-    return prefix + hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:26]
+def derived_id(prefix: str, number: int) -> str:
+    """`prefix` and 26 characters without order, like the product's digests: another for every number."""
+    mixed, low = _mixed(number)
+    return f"{prefix}{low:016x}{mixed & 0xFFFFFFFFFF:010x}"
+
+
+def _mixed(number: int) -> tuple[int, int]:
+    """Two words without order; each alone is another for every number (multiplication by odd numbers, xor-shift)."""
+    mixed = (number * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & _MASK
+    mixed ^= mixed >> 32
+    return mixed, (mixed * 0xD6E8FEB86659FD93) & _MASK
 
 
 def at_ms(day: dt.date, hour: int, minute: int = 0) -> int:
@@ -43,8 +49,7 @@ def at_ms(day: dt.date, hour: int, minute: int = 0) -> int:
     return round(dt.datetime.combine(day, dt.time(hour, minute), ZONE).timestamp() * 1000)
 
 
-@dataclass(frozen=True)
-class Visit:
+class Visit(NamedTuple):
     """One booking that is in the store before anybody measures. `kind`: held, booked, fulfilled, no_show, expired."""
 
     number: int
@@ -151,10 +156,10 @@ class Layout:
     # --- slots and schedules -------------------------------------------------------------------------------------
 
     def slot_id(self, slot: int) -> str:
-        return derived_id("sl_", self.hospital_id, slot)
+        return derived_id("sl_", slot)
 
     def schedule_id(self, schedule: int) -> str:
-        return derived_id("sc_", self.hospital_id, schedule)
+        return derived_id("sc_", schedule)
 
     def slots_of(self, department_day: int) -> range:
         return range(department_day * SLOTS_A_DAY, min(self.slots, (department_day + 1) * SLOTS_A_DAY))
@@ -167,10 +172,18 @@ class Layout:
     # --- people --------------------------------------------------------------------------------------------------
 
     def person_id(self, person: int) -> str:
-        return uuid7(self.now_ms - 400 * DAY_MS + person, person)
+        return self._person_ids[person]
 
     def patient_id(self, person: int) -> str:
-        return uuid7(self.now_ms - 399 * DAY_MS + person, person)
+        return self._patient_ids[person]
+
+    @cached_property
+    def _person_ids(self) -> list[str]:
+        return [uuid7(self.now_ms - 400 * DAY_MS + n, n) for n in range(self.persons)]
+
+    @cached_property
+    def _patient_ids(self) -> list[str]:
+        return [uuid7(self.now_ms - 399 * DAY_MS + n, n) for n in range(self.persons)]
 
     # --- bookings ------------------------------------------------------------------------------------------------
 
@@ -185,9 +198,10 @@ class Layout:
         Every slot of the past has one if there are enough of them: slots that nobody booked are forgotten after a while.
         """
         past = range(self.slots - 1, (DAYS_AHEAD + 1) * self.departments * SLOTS_A_DAY - 1, -1)
+        persons = self.persons
         for number in range(self.bookings - self.live):
             slot = past[number % len(past)]
-            yield Visit(number, slot, number % self.persons, _ended(number), self.starts_ms(slot) - DAY_MS)
+            yield Visit(number, slot, number % persons, _ended(number), self.starts_ms(slot) - DAY_MS)
 
     def live_visits(self) -> Iterator[Visit]:
         """Bookings of the last 24 hours for the days ahead, one per person, none of them at the crowd's department-day."""

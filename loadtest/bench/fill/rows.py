@@ -215,7 +215,9 @@ class Rows:
                 "pay_by_ms": None,
                 "expires_at_ms": None,
             }
-            yield row | _STATES[visit.kind] | self._deadlines(visit)
+            row.update(_STATES[visit.kind])
+            row.update(self._deadlines(visit))
+            yield row
 
     def _deadlines(self, visit: Visit) -> Row:
         """A hold that is in the store stays there: nothing of it falls due while we measure."""
@@ -245,14 +247,15 @@ class Rows:
         """The commands of the last weeks, all done."""
         ranks = {"lock_slot": 3, "register": 0, "unlock_slot": 1}
         for visit in self._recent():
+            booking_id = visit.id
             for count, verb in enumerate(_COMMANDS[visit.kind]):
                 at = visit.created_ms + count * 500
                 yield {
                     "hospital_id": self._layout.hospital_id,
                     "id": uuid7(at, visit.number * 2 + count),
-                    "line": f"booking:{visit.id}",
+                    "line": f"booking:{booking_id}",
                     "verb": verb,
-                    "subject_id": visit.id,
+                    "subject_id": booking_id,
                     "rank": ranks[verb],
                     "status": "done",
                     "attempt": 1,

@@ -44,6 +44,10 @@ class Database(Protocol):
         """Execute statements in one transaction."""
         ...
 
+    async def tidy(self, *tables: str) -> None:
+        """Leave nothing of past changes in these tables that a later measurement would clear away."""
+        ...
+
 
 def open_database(url: str) -> Database:
     """The database behind a store URL: `sqlite:///file` or `postgresql://user@host:port/name`."""
@@ -135,6 +139,13 @@ class SqliteDatabase:
         finally:
             connection.close()
 
+    async def tidy(self, *tables: str) -> None:
+        connection = self._open()
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+
     def _open(self) -> sqlite3.Connection:
         if not self._file.is_file():
             raise CannotFill(f"{self._file}: there is no such store; `hisbridge migrate` makes one")
@@ -201,6 +212,13 @@ class PostgresDatabase:
             async with connection.transaction():
                 for sql, arguments in statements:
                     await connection.execute(_numbered(sql), *arguments)
+        finally:
+            await connection.close()
+
+    async def tidy(self, *tables: str) -> None:
+        connection = await self._open()
+        try:
+            await connection.execute(f"VACUUM {', '.join(tables)}")
         finally:
             await connection.close()
 

@@ -75,44 +75,60 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
+            "(his_command = 'none' or his_command = 'lock' or his_command = 'register' or his_command = 'unlock' or his_command = 'cancel')",
+            name=op.f("ck_bookings_his_command"),
+        ),
+        sa.CheckConstraint(
             "(his_command = 'none') = (his_command_status = 'none')", name=op.f("ck_bookings_command_status")
+        ),
+        sa.CheckConstraint(
+            "(his_command_status = 'none' or his_command_status = 'queued' or his_command_status = 'sent' or his_command_status = 'unknown')",
+            name=op.f("ck_bookings_his_command_status"),
+        ),
+        sa.CheckConstraint(
+            "(his_state = 'none' or his_state = 'locked' or his_state = 'registered' or his_state = 'released' or his_state = 'rejected')",
+            name=op.f("ck_bookings_his_state"),
+        ),
+        sa.CheckConstraint(
+            "(payment_state = 'not_required' or payment_state = 'due' or payment_state = 'paid' or payment_state = 'paid_at_window' or payment_state = 'part_refunded' or payment_state = 'refund_due' or payment_state = 'refunded' or payment_state = 'void')",
+            name=op.f("ck_bookings_payment_state"),
+        ),
+        sa.CheckConstraint(
+            "(state <> 'booked' and state <> 'checked_in' and state <> 'fulfilled' and state <> 'no_show') or his_state = 'registered'",
+            name=op.f("ck_bookings_booked_is_registered"),
+        ),
+        sa.CheckConstraint(
+            "(state <> 'expired' and state <> 'rejected') or payment_state <> 'due'",
+            name=op.f("ck_bookings_nothing_due_when_over"),
+        ),
+        sa.CheckConstraint(
+            "(state = 'held' or state = 'booked' or state = 'checked_in' or state = 'fulfilled' or state = 'no_show' or state = 'cancelling' or state = 'cancelled' or state = 'expired' or state = 'rejected' or state = 'stopped')",
+            name=op.f("ck_bookings_state"),
+        ),
+        sa.CheckConstraint(
+            "case his_command when 'lock' then (state = 'held' or state = 'cancelling' or state = 'expired' or state = 'stopped') when 'register' then (state = 'held' or state = 'cancelling' or state = 'stopped') when 'none' then true else (state = 'cancelling' or state = 'cancelled' or state = 'expired' or state = 'rejected' or state = 'stopped') end",
+            name=op.f("ck_bookings_command_state"),
         ),
         sa.CheckConstraint(
             "case his_command when 'lock' then his_state = 'none' when 'register' then his_state = 'locked' when 'unlock' then his_state = 'locked' when 'cancel' then his_state = 'registered' else true end",
             name=op.f("ck_bookings_command_needs"),
         ),
-        sa.CheckConstraint(
-            "case his_command when 'lock' then state in ('held','cancelling','expired','stopped') when 'register' then state in ('held','cancelling','stopped') when 'none' then true else state in ('cancelling','cancelled','expired','rejected','stopped') end",
-            name=op.f("ck_bookings_command_state"),
-        ),
         sa.CheckConstraint("expires_at_ms is null or state = 'held'", name=op.f("ck_bookings_only_holds_expire")),
-        sa.CheckConstraint(
-            "his_command in ('none','lock','register','unlock','cancel')", name=op.f("ck_bookings_his_command")
-        ),
-        sa.CheckConstraint(
-            "his_command_status in ('none','queued','sent','unknown')", name=op.f("ck_bookings_his_command_status")
-        ),
         sa.CheckConstraint(
             "his_state <> 'registered' or payment_state <> 'due'", name=op.f("ck_bookings_registered_owes_nothing")
         ),
         sa.CheckConstraint(
-            "his_state in ('none','locked','registered','released','rejected')", name=op.f("ck_bookings_his_state")
+            "live = ((state = 'held' or state = 'booked' or state = 'checked_in' or state = 'cancelling'))",
+            name=op.f("ck_bookings_live"),
         ),
         sa.CheckConstraint(
-            "live = (state in ('held','booked','checked_in','cancelling'))", name=op.f("ck_bookings_live")
-        ),
-        sa.CheckConstraint(
-            "occupies = (his_state in ('locked','registered') or his_command <> 'none')",
+            "occupies = ((his_state = 'locked' or his_state = 'registered') or his_command <> 'none')",
             name=op.f("ck_bookings_occupies"),
         ),
         sa.CheckConstraint("payment_state <> 'not_required' or fee_fen = 0", name=op.f("ck_bookings_fee_is_required")),
-        sa.CheckConstraint(
-            "payment_state in ('not_required','due','paid','paid_at_window','part_refunded','refund_due','refunded','void')",
-            name=op.f("ck_bookings_payment_state"),
-        ),
         sa.CheckConstraint("state <> 'cancelling' or his_command <> 'none'", name=op.f("ck_bookings_cancelling_waits")),
         sa.CheckConstraint(
-            "state <> 'expired' or payment_state not in ('paid','paid_at_window')",
+            "state <> 'expired' or (payment_state <> 'paid' and payment_state <> 'paid_at_window')",
             name=op.f("ck_bookings_no_expiry_with_money"),
         ),
         sa.CheckConstraint(
@@ -120,18 +136,6 @@ def upgrade() -> None:
             name=op.f("ck_bookings_held_waits_or_locked"),
         ),
         sa.CheckConstraint("state <> 'rejected' or his_state <> 'none'", name=op.f("ck_bookings_rejected_was_asked")),
-        sa.CheckConstraint(
-            "state in ('held','booked','checked_in','fulfilled','no_show','cancelling','cancelled','expired','rejected','stopped')",
-            name=op.f("ck_bookings_state"),
-        ),
-        sa.CheckConstraint(
-            "state not in ('booked','checked_in','fulfilled','no_show') or his_state = 'registered'",
-            name=op.f("ck_bookings_booked_is_registered"),
-        ),
-        sa.CheckConstraint(
-            "state not in ('expired','rejected') or payment_state <> 'due'",
-            name=op.f("ck_bookings_nothing_due_when_over"),
-        ),
         sa.CheckConstraint("fee_fen >= 0", name=op.f("ck_bookings_fee")),
         sa.CheckConstraint("occupies or not charged", name=op.f("ck_bookings_charged_occupies")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
@@ -302,7 +306,8 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
-            "status in ('queued','sent','unknown','done','dead','dropped')", name=op.f("ck_outbox_status")
+            "(status = 'queued' or status = 'sent' or status = 'unknown' or status = 'done' or status = 'dead' or status = 'dropped')",
+            name=op.f("ck_outbox_status"),
         ),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
@@ -348,9 +353,12 @@ def upgrade() -> None:
         sa.Column("settlement", sa.Text(), nullable=False),
         sa.Column("unusable", sa.Text(), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("kept or settlement in ('none','rejected')", name=op.f("ck_payments_only_kept_is_settled")),
         sa.CheckConstraint(
-            "settlement in ('none','pending','settled','rejected','unknown')", name=op.f("ck_payments_settlement")
+            "(settlement = 'none' or settlement = 'pending' or settlement = 'settled' or settlement = 'rejected' or settlement = 'unknown')",
+            name=op.f("ck_payments_settlement"),
+        ),
+        sa.CheckConstraint(
+            "kept or (settlement = 'none' or settlement = 'rejected')", name=op.f("ck_payments_only_kept_is_settled")
         ),
         sa.CheckConstraint("(booking_id is null) <> (bill_id is null)", name=op.f("ck_payments_one_purpose")),
         sa.CheckConstraint("amount_fen > 0", name=op.f("ck_payments_amount")),
@@ -394,7 +402,10 @@ def upgrade() -> None:
         sa.Column("sealed_record", sa.LargeBinary(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("his_state in ('pending', 'linked', 'rejected')", name=op.f("ck_persons_his_state")),
+        sa.CheckConstraint(
+            "(his_state = 'pending' or his_state = 'linked' or his_state = 'rejected')",
+            name=op.f("ck_persons_his_state"),
+        ),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
     op.create_index(
@@ -431,7 +442,7 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
-            "status in ('refund_due','refunding','refunded','refund_unknown','refund_failed')",
+            "(status = 'refund_due' or status = 'refunding' or status = 'refunded' or status = 'refund_unknown' or status = 'refund_failed')",
             name=op.f("ck_refunds_status"),
         ),
         sa.CheckConstraint("(booking_id is null) <> (bill_id is null)", name=op.f("ck_refunds_one_purpose")),
@@ -494,7 +505,7 @@ def upgrade() -> None:
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
         sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("seen_ms", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("status in ('open', 'stopped')", name=op.f("ck_schedules_status")),
+        sa.CheckConstraint("(status = 'open' or status = 'stopped')", name=op.f("ck_schedules_status")),
         sa.CheckConstraint("fee_fen is null or fee_fen >= 0", name=op.f("ck_schedules_fee")),
         sa.CheckConstraint("taken >= 0", name=op.f("ck_schedules_taken")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
@@ -532,7 +543,7 @@ def upgrade() -> None:
         sa.Column("fetch_ended_ms", sa.BigInteger(), nullable=False),
         sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
-        sa.CheckConstraint("status in ('open', 'stopped')", name=op.f("ck_slots_status")),
+        sa.CheckConstraint("(status = 'open' or status = 'stopped')", name=op.f("ck_slots_status")),
         sa.CheckConstraint("ends_at_ms > starts_at_ms", name=op.f("ck_slots_span")),
         sa.CheckConstraint("his_left >= 0", name=op.f("ck_slots_his_left")),
         sa.CheckConstraint("unreflected >= 0", name=op.f("ck_slots_unreflected")),

@@ -1,0 +1,135 @@
+"""Everything that portals, people at the hospital and the clock do, so that each of production's statements runs."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import uuid
+from typing import Any
+
+import service
+from booking.retention import forget_commands
+from scheduler_sync.attention import dead_commands
+from scheduler_sync.messages.store import list_messages
+from scheduler_sync.sweeps import Forgetting
+from tests.acceptance.installation import HOSPITALS, Installation, made_up_person, money, until
+
+
+async def drive(site: Installation, running: service.Service) -> None:
+    """One round of everything at all hospitals."""
+    await asyncio.gather(*(_hospital(site, hospital_id) for hospital_id in HOSPITALS))
+    await _news(site)
+    await _people_and_clock(running)
+
+
+async def _hospital(site: Installation, hospital_id: str) -> None:
+    portal, of = site.portal(), f"/v1/hospitals/{hospital_id}"
+    person = made_up_person()
+    patient_id = await site.patient(hospital_id, person)
+    slot = (await site.open_slots(hospital_id))[0]
+    day = dt.datetime.fromisoformat(slot["starts_at"]).date().isoformat()
+    for query in (
+        {"department_id": slot["department_id"]},
+        {"from": day, "to": day, "limit": 5},
+        {"practitioner_id": slot["practitioner_id"] or ""},
+    ):
+        await portal.get(f"{of}/slots", **query)
+    await portal.get(f"{of}/departments")
+    await portal.get(f"{of}/practitioners", department_id=slot["department_id"])
+
+    body, key = {"user_ref": person["user_ref"], "slot_id": slot["id"], "patient_id": patient_id}, uuid.uuid4().hex
+    held = await portal.post(f"{of}/bookings", body, key=key)
+    assert (await portal.post(f"{of}/bookings", body, key=key))["id"] == held["id"]
+    assert (await portal.call("POST", f"{of}/bookings", body, key=key + "2")).code == "duplicate_booking"
+    held = await site.becomes(hospital_id, held, his_state="locked", payable=True)
+    paid = await site.pay(hospital_id, held)
+    await site.becomes(hospital_id, held, state="booked")
+    await _lists(site, hospital_id, patient_id, person["user_ref"])
+    await _bills_and_reports(site, hospital_id, patient_id)
+    await _books(site, hospital_id, paid)
+    await site.cancel(hospital_id, held)
+    over = await site.becomes(hospital_id, held, state="cancelled", payment_state="refund_due")
+    refund = f"{of}/refunds/{over['refunds'][0]['id']}"
+    await portal.get(refund)
+    await portal.post(f"{refund}/result", {"status": "refunded", "refund_trade_no": "R"})
+    await _stop(site, hospital_id)
+
+
+async def _lists(site: Installation, hospital_id: str, patient_id: str, user_ref: str) -> None:
+    portal, of = site.portal(), f"/v1/hospitals/{hospital_id}"
+    await portal.get(f"{of}/patients/{patient_id}")
+    await portal.get(f"{of}/patients/{patient_id}/registrations")
+    for query in (
+        {"patient_id": patient_id},
+        {"user_ref": user_ref},
+        {"patient_id": patient_id, "state": "booked"},
+        {"limit": 1},
+    ):
+        page = await portal.get(f"{of}/bookings", **query)
+        if page["next"]:
+            await portal.get(f"{of}/bookings", **query, cursor=page["next"])
+
+
+async def _bills_and_reports(site: Installation, hospital_id: str, patient_id: str) -> None:
+    portal, clinic = site.portal(), site.clinics[hospital_id]
+    of = f"/v1/hospitals/{hospital_id}/patients/{patient_id}"
+    mrn = (await clinic.state())["people"][-1]["mrn"]
+    await clinic.do("/bill", {"mrn": mrn, "items": [{"name": "血常规", "amount_fen": 2500}]})
+    await clinic.do("/report", {"mrn": mrn})
+
+    async def items(path: str) -> list[dict[str, Any]]:
+        return list((await portal.get(f"{of}/{path}"))["items"])
+
+    bill = (await until(lambda: items("bills"), lambda found: len(found) > 0, what="the bill"))[0]
+    await portal.post(f"{of}/bills/{bill['id']}/payments", money(bill["amount_fen"]))
+    await until(
+        lambda: portal.get(f"{of}/bills/{bill['id']}"), lambda b: b["settlement"] == "settled", what="the settlement"
+    )
+    report = (await until(lambda: items("reports"), lambda found: len(found) > 0, what="the report"))[0]
+    await portal.get(f"{of}/reports/{report['id']}")
+
+
+async def _books(site: Installation, hospital_id: str, paid: dict[str, Any]) -> None:
+    portal, of = site.portal(), f"/v1/hospitals/{hospital_id}"
+    payment = paid["payments"][0]
+    date = dt.datetime.fromisoformat(payment["paid_at"]).date().isoformat()
+    line = {"kind": "payment", **{name: payment[name] for name in ("channel", "trade_no", "amount_fen")}}
+    for _ in range(2):
+        assert (await portal.call("PUT", f"{of}/merchant-bills/{date}", {"lines": [line]})).status == 200
+    await portal.get(f"{of}/reconciliations/{date}")
+
+
+async def _stop(site: Installation, hospital_id: str) -> None:
+    """停诊 of a schedule with a booking."""
+    held = await site.locked(hospital_id)
+    clinic = site.clinics[hospital_id]
+    segment = (await clinic.visits(held["order_no"]))[0]["segment"]
+    await clinic.do("/stop", {"plan": segment.rpartition("||")[0]})
+    await site.becomes(hospital_id, held, state="stopped")
+
+
+async def _news(site: Installation) -> None:
+    portal = site.portal()
+    await portal.get("/v1/events", after=0, limit=5)
+    await portal.get("/v1/events", after=(await portal.get("/v1/events", after=0, limit=500))["next"])
+    hook = await portal.post("/v1/webhooks", {"url": "http://127.0.0.1:9/nobody"})
+    await portal.get("/v1/webhooks")
+    assert (await portal.call("DELETE", f"/v1/webhooks/{hook['id']}")).status in (200, 204)
+
+
+async def _people_and_clock(running: service.Service) -> None:
+    """What the command line asks for, and the sweep that forgets."""
+    settings = running.settings
+    for hospital in settings.hospitals.values():
+        await dead_commands(running.store, hospital.id)
+        await list_messages(running.messages, hospital.id)
+        await list_messages(running.messages, hospital.id, state="quarantined")
+        await forget_commands(running.store, hospital.id)
+    forgetting = Forgetting(
+        running.store,
+        running.messages,
+        list(settings.hospitals.values()),
+        asyncio.Event(),
+        keep_messages_days=settings.store.keep_messages_days,
+    )
+    await forgetting.forget_old()
