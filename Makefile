@@ -8,9 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+ROUNDS ?= 50
+SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo venv test check bench lock clean
+.PHONY: help demo venv test torture check bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +24,9 @@ venv: $(DEV_STAMP) ## the virtual environment with everything, tools included
 
 test: $(DEV_STAMP) ## all tests (PYTEST_ARGS="-k seats" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+torture: $(DEV_STAMP) ## crash rounds: kill -9 of each process under load (ROUNDS=50 with each, SEED=1 to play some again)
+	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -s tests/torture $(PYTEST_ARGS)
 
 check: $(DEV_STAMP) ## lint, formatting, types and layers
 	$(BIN)/ruff check .

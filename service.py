@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -39,7 +38,6 @@ from booking.secrets import read_keys, read_store_password
 from booking.settings import (
     Hospital,
     Listen,
-    ReserveBy,
     Settings,
     load_settings,
     parse_listen,
@@ -82,7 +80,6 @@ STOPS_THE_START = (
 """What a person can mend: each says how, in one line."""
 MOST_WORKERS = 8  # that `workers` is by itself: more processors than that are usually shared with others
 KILL_MARGIN_S = 10.0  # beside `drain_s`, for connections to HIS and store to be closed
-_ONE = text("select 1")
 _VERBS = {v.value for v in Verb}
 
 
@@ -161,7 +158,7 @@ class Service:
 
     def _parts(self) -> Iterator[Part]:
         """What this process is made of, in the order of its start. They end in the opposite order."""
-        self.health.register("store", lambda: _store_check(self.store))
+        self.health.register("store", self.store.check)
         role = None if self._orders is None else self._orders.role
         yield self._admin()
         match role:
@@ -182,7 +179,7 @@ class Service:
         return self._listener("metrics", runner, Listen(parse_listen(listen).host, 0), "service.admin_listen")
 
     def _everything(self) -> Iterator[Part]:
-        self.health.register("messages", lambda: _store_check(self.messages))
+        self.health.register("messages", self.messages.check)
         yield Side([*(_Worked(self._runtime(h)) for h in self.settings.hospitals.values()), _Worked(self._global())])
         yield from self._api(LiveReads(self.links))
 
@@ -194,7 +191,7 @@ class Service:
         yield from self._api(asked)
 
     def _sync_alone(self) -> Iterator[Part]:
-        self.health.register("messages", lambda: _store_check(self.messages))
+        self.health.register("messages", self.messages.check)
         clock = StoreClock()
         node_id, predecessor = self._node_ids()
         yield Relay(self.store)
@@ -429,10 +426,6 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
             built[name] = package.create(facts, name, options, profiles_dir=profiles_dir)
         except ValueError as e:
             raise SettingsError(f"{where}: {e}") from e
-    if hospital.reserve_by == ReserveBy.QUOTA:
-        raise SettingsError(
-            f"{settings.where.at('hospital', hospital.id, 'reserve_by')}: quota is not offered by this version; use lock or book"
-        )
     return built
 
 
@@ -463,12 +456,6 @@ async def open_store(settings: Settings, *, messages: bool = False) -> AsyncIter
         yield store
     finally:
         await store.close()
-
-
-async def _store_check(store: Store) -> str | None:
-    async with store.read() as tx:
-        await tx.all(_ONE)
-    return None
 
 
 def _with_password(url: str, password: str | None) -> str:

@@ -60,9 +60,6 @@ async def forget_slots(
         ~select(bookings.c.id).where(booked, bookings.c.schedule_id == schedules.c.id).exists(),
         ~select(slots.c.id).where(slots.c.hospital_id == hospital_id, slots.c.schedule_id == schedules.c.id).exists(),
     ]
-    if since is not None:
-        slot.append(slots.c.date >= since.isoformat())
-        schedule.append(schedules.c.date >= since.isoformat())
     fragment = [
         fragments.c.hospital_id == hospital_id,
         fragments.c.date < before.isoformat(),
@@ -75,6 +72,10 @@ async def forget_slots(
         )
         .exists(),
     ]
+    if since is not None:
+        slot.append(slots.c.date >= since.isoformat())
+        schedule.append(schedules.c.date >= since.isoformat())
+        fragment.append(fragments.c.date >= since.isoformat())
     return (
         await _forget(store, hospital_id, slots, slot, limit, tell=_days_of_slots)
         or await _forget(store, hospital_id, schedules, schedule, limit)

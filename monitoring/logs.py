@@ -11,6 +11,7 @@ plain data is shown as its type, never as its contents.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import decimal
 import logging
@@ -118,7 +119,8 @@ class _Sink:
 
     def msg(self, line: bytes) -> None:
         stream = self._stream if self._stream is not None else sys.stderr.buffer
-        with self._lock:
+        # A line that cannot be written, as on a full disk, must not end the work that it tells of.
+        with self._lock, contextlib.suppress(OSError):
             stream.write(line)
             stream.flush()
 

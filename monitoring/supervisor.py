@@ -179,6 +179,11 @@ def _kill(process: asyncio.subprocess.Process) -> None:
         process.kill()
 
 
+async def _stop(children: Sequence[Child]) -> None:
+    for role in reversed(list(dict.fromkeys(role for role, _ in (child.key for child in children)))):
+        await asyncio.gather(*(child.stop() for child in children if child.key[0] == role))
+
+
 class Supervisor:
     """All children of a parent. `replace` makes them what a new list says, without a moment in which one is missing."""
 
@@ -207,11 +212,11 @@ class Supervisor:
         for child in old:
             self._restarts_before[child.key] = self._restarts_before.get(child.key, 0) + child.restarts
         on_ready()
-        await asyncio.gather(*(child.stop() for child in old))
+        await _stop(old)
 
     async def stop(self) -> None:
-        """End all, side by side."""
-        await asyncio.gather(*(child.stop() for child in self.children))
+        """End all: role by role, the last named first, because it may need the others to the end."""
+        await _stop(self.children)
 
     def restarts(self) -> dict[tuple[str, int], int]:
         """How often each child was started again because it had ended, by role and worker."""

@@ -52,8 +52,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     arguments: bytes
 
 
+MOVED = "moved"  # instead of an API code: the hospital is not worked there any more
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """`result` encoded, or the code and detail of a LiveFailed."""
+    """`result` encoded, or the code and detail of a LiveFailed, or MOVED."""
 
     result: bytes = b""
     failed: str | None = None

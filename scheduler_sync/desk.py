@@ -11,6 +11,7 @@ from booking.store.crypto import Vault
 from monitoring.logs import get_logger
 from scheduler_sync.ask import (
     MAX_QUESTION_BYTES,
+    MOVED,
     PATH,
     Answer,
     Question,
@@ -50,7 +51,7 @@ class Desk:
 
     async def _answer(self, question: Question, arguments: tuple[Any, ...]) -> Answer:
         if not self._live.has(question.hospital_id):
-            return Answer(failed="his_unavailable", detail="The hospital is not worked here any more.")
+            return Answer(failed=MOVED)
         try:
             result = await getattr(self._live, question.name)(question.hospital_id, *arguments)
         except LiveFailed as e:

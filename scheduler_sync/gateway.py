@@ -86,6 +86,11 @@ class HospitalLink:
         states = {b.breaker.status for b in self._bulkheads.values()}
         return next(s for s in ("down", "degraded", "up") if s in states)
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that run now."""
+        return sum(bulkhead.in_flight for bulkhead in self._bulkheads.values())
+
     def free_places(self, verb: Verb) -> int:
         """How many calls of this verb would have a place before any of a worse rank: as many commands may be claimed now.
 

@@ -12,20 +12,21 @@ import msgspec
 from sqlalchemy import select
 
 from booking.ports import LiveFailed
-from booking.store.bell import wait_for_ring
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import leases, nodes
 from connectors.port import Verb
 from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
 from monitoring.logs import get_logger
-from scheduler_sync.ask import MAX_ANSWER_BYTES, PATH, Answer, Asking, StoreClock
+from scheduler_sync.ask import MAX_ANSWER_BYTES, MOVED, PATH, Asking, StoreClock
 from scheduler_sync.gateway import READ_ATTEMPTS, HospitalLink
 from scheduler_sync.leases import LEASES
 
 log = get_logger("owners")
 
-POLL_S = 1.0  # beside the bell
+POLL_S = 1.0  # beside the bell, and beside those who cannot wait for it
+PAUSE_S = 0.1  # between two looks, however many ask for one
+PATIENCE_S = 3.0  # a read waits so long for a hospital that changes hands
 HANDOVER_MS = 15_000  # a lease that changes hands takes so long at most; until then the HIS counts as it last did
 CONNECT_S = 2.0
 MARGIN_S = 2.0
@@ -45,6 +46,8 @@ class LeaseBoard:
         self._store = store
         self._clock = clock
         self._leases: dict[str, _Lease] = {}
+        self._wanted = asyncio.Event()
+        self._looked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -63,7 +66,25 @@ class LeaseBoard:
                 await self.look()
             except StoreUnavailable as e:
                 log.error("store_unavailable", sweep="lease_board", reason=str(e))
-            await wait_for_ring(rung, POLL_S)
+            self._looked.set()
+            self._looked = asyncio.Event()
+            await asyncio.sleep(PAUSE_S)
+            await self._wait(rung)
+
+    async def _wait(self, rung: asyncio.Future[None]) -> None:
+        wanted = asyncio.ensure_future(self._wanted.wait())
+        either: list[asyncio.Future[Any]] = [rung, wanted]
+        try:
+            await asyncio.wait(either, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._wanted.clear()
+            rung.cancel()
+            wanted.cancel()
+
+    async def next_look(self) -> None:
+        """Wait until the leases have been read anew; all who wait share one look."""
+        self._wanted.set()
+        await self._looked.wait()
 
     async def look(self) -> None:
         """Read the leases. Raises StoreUnavailable."""
@@ -107,11 +128,20 @@ def offer_of(link: HospitalLink) -> Offer:
 class AskedReads:
     """`booking.ports.LiveHis` in an API process: the process that works the hospital is asked."""
 
-    def __init__(self, store: Store, board: LeaseBoard, clock: StoreClock, offers: Mapping[str, Offer]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        board: LeaseBoard,
+        clock: StoreClock,
+        offers: Mapping[str, Offer],
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._vault = store.vault
         self._board = board
         self._clock = clock
         self._offers = offers
+        self._patience_s = patience_s
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -151,28 +181,41 @@ class AskedReads:
         offer = self._offers[hospital_id]
         if offer.capabilities[verb.value] != "native":
             raise LiveFailed("not_offered_by_hospital", f"{verb.value} is off at this hospital.")
-        tried: set[str] = set()
-        while (owner := self._board.owner(hospital_id)) is not None and owner[0] not in tried:
-            node_id, address = owner
-            tried.add(node_id)
-            asking = Asking(self._vault, self._clock, node_id, hospital_id, name, arguments)
-            try:
-                answer = asking.read(await self._post(address, asking.sealed, offer.longest_s[verb] + MARGIN_S))
-                if answer.failed is None:
-                    return asking.result(answer)
-            except (aiohttp.ClientError, TimeoutError, SealBroken, msgspec.DecodeError) as e:
-                log.warning("owner_did_not_answer", hospital=hospital_id, node=node_id, reason=type(e).__name__)
-                await self._look_again()
-                continue
-            raise _failed(answer)
-        raise LiveFailed("his_unavailable", "No process works this hospital's system at the moment.")
+        return await self._ask_owner(hospital_id, name, arguments, offer.longest_s[verb] + MARGIN_S)
 
-    async def _look_again(self) -> None:
-        """Perhaps the hospital has changed hands: then the new owner is asked."""
+    async def _ask_owner(self, hospital_id: str, name: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
+        """Ask whoever works the hospital, each once; where that is nobody, or another one by now, look again for a while."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._patience_s
+        tried: set[str] = set()
+        while True:
+            owner = self._board.owner(hospital_id)
+            if owner is not None and owner[0] not in tried:
+                tried.add(owner[0])
+                answered, result = await self._ask_node(*owner, hospital_id, name, arguments, timeout_s)
+                if answered:
+                    return result
+            try:
+                async with asyncio.timeout(ends - loop.time()):
+                    await self._board.next_look()
+            except TimeoutError:
+                raise LiveFailed("his_unavailable", "No process works this hospital's system at the moment.") from None
+
+    async def _ask_node(
+        self, node_id: str, address: str, hospital_id: str, name: str, arguments: tuple[Any, ...], timeout_s: float
+    ) -> tuple[bool, Any]:
+        """Whether it has answered, and what. Raises LiveFailed for the HIS's own failure."""
+        asking = Asking(self._vault, self._clock, node_id, hospital_id, name, arguments)
         try:
-            await self._board.look()
-        except StoreUnavailable as e:
-            log.error("store_unavailable", sweep="lease_board", reason=str(e))
+            answer = asking.read(await self._post(address, asking.sealed, timeout_s))
+            if answer.failed is None:
+                return True, asking.result(answer)
+        except (aiohttp.ClientError, TimeoutError, SealBroken, msgspec.DecodeError) as e:
+            log.warning("owner_did_not_answer", hospital=hospital_id, node=node_id, reason=type(e).__name__)
+            return False, None
+        if answer.failed == MOVED:
+            return False, None
+        raise LiveFailed(answer.failed, answer.detail)
 
     async def _post(self, address: str, sealed: bytes, timeout_s: float) -> bytes:
         if self._session is None:
@@ -186,7 +229,3 @@ class AskedReads:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise aiohttp.ClientPayloadError("the answer is too large")
             return bytes(body)
-
-
-def _failed(answer: Answer) -> LiveFailed:
-    return LiveFailed(answer.failed or "his_unavailable", answer.detail)

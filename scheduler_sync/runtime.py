@@ -35,6 +35,8 @@ from scheduler_sync.webhooks import WebhookSender
 
 log = get_logger("runtime")
 
+_LOOK_S = 0.02
+
 OnFailure = Callable[[str, BaseException], None]
 """Told the name of a task that ended though nobody had stopped it, and why."""
 
@@ -156,13 +158,21 @@ class HospitalRuntime:
         if self._pull is not None:
             self._pull.cancel()  # a fetch that is cut off changes nothing
         if drain:
-            await self._group.wait(self._drain_s)
+            await self._drain()
         await self._outbox.stop_waiting()
         await self._group.cancel()
         for connector in self.link.connectors.values():
             await connector.close()
         await self._inbox.close()
         metrics.forget_hospital(self.hospital.id)
+
+    async def _drain(self) -> None:
+        """Commands and the live reads of portals may finish, all of them together within `drain_s`."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._drain_s
+        await self._group.wait(self._drain_s)
+        while self.link.in_flight and loop.time() < ends:  # noqa: ASYNC110  # calls end in many places
+            await asyncio.sleep(_LOOK_S)
 
 
 class GlobalRuntime:

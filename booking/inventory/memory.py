@@ -65,7 +65,10 @@ class Memory:
         entry = self._entries.get((hospital_id, request.slot_id))
         if entry is None or self._feed.age_ms() > FRESH_MS or self._feed.seen(hospital_id) < entry.seq:
             return None
-        if entry.opens_at_ms is not None and self._feed.store_now_ms(hospital_id) >= entry.opens_at_ms - OPENING_SOON_MS:
+        if (
+            entry.opens_at_ms is not None
+            and self._feed.store_now_ms(hospital_id) >= entry.opens_at_ms - OPENING_SOON_MS
+        ):
             return None
         if self.may_be_accepted(hospital_id, request.client_id, request.key):
             return None

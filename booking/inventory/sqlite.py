@@ -17,7 +17,7 @@ import msgspec
 
 from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
-from booking.inventory.outcomes import CommitUnknown, Violation, Work
+from booking.inventory.outcomes import Violation, Work
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts
 from booking.inventory.rows import Batch, number_events
 from booking.store.engine import Store, StoreUnavailable, sqlite_pragmas
@@ -57,7 +57,7 @@ class SqliteBatches:
             self._roll_back(connection)
             raise Violation(str(e)) from e
         except sqlite3.Error as e:
-            self._roll_back(connection)
+            await self._drop()
             raise StoreUnavailable(_reason(e)) from e
         except BaseException:
             self._roll_back(connection)
@@ -68,8 +68,10 @@ class SqliteBatches:
         try:
             await self._beside(connection.commit)
         except sqlite3.Error as e:
-            self._roll_back(connection)
-            raise CommitUnknown(_reason(e)) from e
+            # Nobody sees a commit that failed here, and the next one is written in its place. Should we die before that, all of
+            # it may turn out to be stored: then a repeat with the same key finds it.
+            await self._drop()
+            raise StoreUnavailable(_reason(e)) from e
         self._store.remember_clock(hospital_id, batch.facts.now_ms)
         return batch
 
@@ -81,9 +83,9 @@ class SqliteBatches:
                 for r in requests
             ]
         except sqlite3.Error as e:
+            await self._drop()
             raise StoreUnavailable(_reason(e)) from e
-        finally:
-            self._roll_back(connection)
+        self._roll_back(connection)
         return [None if row is None else KeyFacts(*row) for row in rows]
 
     async def _begin(self) -> sqlite3.Connection:
@@ -98,6 +100,7 @@ class SqliteBatches:
                 # Another process writes, such as a command of the CLI: wait for it, but not on the loop.
                 await self._beside(self._begin_patiently, self._connection)
         except sqlite3.Error as e:
+            await self._drop()
             raise StoreUnavailable(_reason(e)) from e
         return self._connection
 
@@ -156,6 +159,12 @@ class SqliteBatches:
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.rollback()
+
+    async def _drop(self) -> None:
+        """Connect anew next time, which rolls back: one that was opened while the file was read-only stays so for ever."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._beside(connection.close)
 
     async def _beside(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)

@@ -35,6 +35,7 @@ SETTLE_PAUSE_S = 0.1
 LATE_EVERY_S = 0.1
 
 _LATE = "the turn of this request did not come in time"
+_NOT_KNOWN = "it is not known whether the store took this; ask again with the same key"
 
 TermsOf = Callable[[Hospital, int], Terms]
 """What a hospital allows at an instant of the store's clock, in milliseconds."""
@@ -183,25 +184,34 @@ class HoldWriter:
                 while waiting and waiting[0].deadline_s <= loop.time():
                     _fail([waiting.popleft()], Crowded(_LATE))
 
-    async def _serve(self, hospital: Hospital, items: Sequence[_Item], *, again: bool = True) -> None:
-        """One batch. What a constraint refuses is halved until the culprit is alone; it gets one more try with new ids."""
+    async def _serve(
+        self, hospital: Hospital, items: Sequence[_Item], *, again: bool = True, settles: bool = True
+    ) -> None:
+        """One batch. What a constraint refuses is halved until the culprit is alone; it gets one more try with new ids.
+
+        A lost commit is settled once: a store that keeps losing them is away.
+        """
         try:
             batch = await self._transact(hospital, items)
         except StoreUnavailable as error:
+            self._store.note_write(error)
             _fail(items, error)
         except Violation as error:
             log.error("batch_refused_by_constraint", hospital=hospital.id, items=len(items), constraint=str(error))
             if len(items) > 1:
                 half = len(items) // 2
-                await self._serve(hospital, items[:half])
-                await self._serve(hospital, items[half:])
+                await self._serve(hospital, items[:half], settles=settles)
+                await self._serve(hospital, items[half:], settles=settles)
             elif again:
-                await self._serve(hospital, items, again=False)
+                await self._serve(hospital, items, again=False, settles=settles)
             else:
                 _fail(items, error)
         except CommitUnknown as error:
             log.error("commit_unknown", hospital=hospital.id, items=len(items), reason=str(error))
-            await self._settle(hospital, items)
+            if settles:
+                await self._settle(hospital, items)
+            else:
+                _fail(items, StoreUnavailable(_NOT_KNOWN))
         else:
             self._tell(hospital, items, batch)
 
@@ -238,6 +248,7 @@ class HoldWriter:
             if not item.answer.done():
                 item.answer.set_result(answer)
         if batch.granted:
+            self._store.note_write(None)
             self._store.ring((wake_topic(hospital.id), changes_topic(hospital.id), self._news_topic))
             metrics.bookings.labels(hospital=hospital.id, state="held").inc(batch.granted)
             metrics.hold_batch_size.observe(len(items))
@@ -260,7 +271,7 @@ class HoldWriter:
         finally:
             self._unsettled -= bound
         if known is None:
-            _fail(items, StoreUnavailable("it is not known whether the store took this; ask again with the same key"))
+            _fail(items, StoreUnavailable(_NOT_KNOWN))
             return
         vault = HospitalVault(self._store.vault, hospital.id)
         undecided = []
@@ -271,7 +282,7 @@ class HoldWriter:
                 body = vault.unseal(stored.sealed_body, "idempotency_keys", "body")
                 item.answer.set_result(Answer(stored.status, body))
         if undecided:
-            await self._serve(hospital, undecided)
+            await self._serve(hospital, undecided, settles=False)
 
     async def _recall(self, hospital: Hospital, items: Sequence[_Item]) -> list[KeyFacts | None] | None:
         ends_s = asyncio.get_running_loop().time() + SETTLE_S

@@ -6,6 +6,7 @@ without waiting for the busy timeout. PostgreSQL serialises the writes of one ho
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections import defaultdict
@@ -18,7 +19,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -35,6 +36,8 @@ POOL_TIMEOUT_S = 5.0
 WRITER_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 30_000
+LATELY_S = 5.0
+CHECK = "#check"  # stands for the hospital in a write that only tries whether one can
 
 
 def changes_topic(hospital_id: str) -> str:
@@ -153,6 +156,9 @@ class Store:
         self.dialect = self.url.get_backend_name()
         self._last_ms: dict[str, int] = {}
         self._turns: defaultdict[str, Turn] = defaultdict(Turn)
+        self._failing = False  # whether the last write failed
+        self._failure = ""  # why a write failed last, and when
+        self._failed_s = -math.inf
         self.writer, self.reader = self._engines()
         self._here = Here(self.url, sqlite_pragmas()) if self.dialect == "sqlite" else None
 
@@ -238,9 +244,41 @@ class Store:
                 await self._tick(tx)
                 yield tx
                 await self._note_touched(tx)
+        except StoreUnavailable as e:
+            self.note_write(e)
+            raise
         finally:
             turn.release()
+        self.note_write(None)
         self.ring(done)
+
+    def note_write(self, error: StoreUnavailable | None) -> None:
+        """A write was committed (None), or failed so."""
+        if isinstance(error, StoreBusy):
+            return
+        self._failing = error is not None
+        if error is not None:
+            self._failure, self._failed_s = str(error), time.monotonic()
+
+    async def check(self) -> str | None:
+        """Why the store cannot be read, or written; None when all is well.
+
+        After a write that failed one is tried here: a process that is given no more work could not see the end of it. On a disk
+        that is nearly full a small write may pass where others do not: what failed lately is told as well.
+        """
+        try:
+            async with self.read() as tx:
+                await tx.all(text("select 1"))
+        except StoreUnavailable as e:
+            return f"cannot be read: {e}"
+        if self._failing:
+            try:
+                async with self.write(CHECK):
+                    pass
+            except StoreUnavailable as e:
+                return f"cannot be written: {e}"
+        lately = time.monotonic() - self._failed_s < LATELY_S
+        return f"cannot be written: {self._failure}" if lately else None
 
     def ring(self, topics: Collection[str]) -> None:
         """What was committed is news: wake those who wait for it, here and in the processes that share the store."""
@@ -316,13 +354,14 @@ def _is_away(error: DBAPIError) -> bool:
     """Whether an error is the server's state and not our statement's; asyncpg has no class of errors for that.
 
     SQLSTATE classes (PostgreSQL, appendix A): 08 connection, 40 rolled back, 53 out of resources (disk, connections),
-    57 shut down or starting, 58 system; 25006 is a read-only server, 25P03 and 55P03 are time-outs of a transaction or a
-    lock. Without a statement the connection itself was refused.
+    57 shut down or starting, 58 system, XX internal; 25006 is a read-only server, 42501 is also what it says of files on a
+    read-only disk, 25P03 and 55P03 are time-outs of a transaction or a lock. Without a statement the connection itself was
+    refused.
     """
     if error.connection_invalidated or error.statement is None or isinstance(error.orig, sqlite3.OperationalError):
         return True
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return state[:2] in ("08", "40", "53", "57", "58") or state in ("25006", "25P03", "55P03")
+    return state[:2] in ("08", "40", "53", "57", "58", "XX") or state in ("25006", "25P03", "42501", "55P03")
 
 
 def _reason(error: BaseException) -> str:
@@ -344,6 +383,13 @@ def _tune_sqlite(engine: AsyncEngine, *, begin: str) -> None:
         for pragma in ("busy_timeout=5000", *sqlite_pragmas()):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def on_error(context: ExceptionContext) -> None:
+        # A connection that was opened while the file was read-only stays so for ever.
+        error = context.original_exception
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+            context.is_disconnect = True
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, create_engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
@@ -70,10 +71,16 @@ class Here:
         if self._connection is None:
             self._connection = await self._beside(self._connect)
         connection = self._connection
-        await self._begin(_raw(connection))
         try:
+            await self._begin(_raw(connection))
             yield LoopConnection(connection)
             await self._beside(connection.commit)
+        except (sqlite3.OperationalError, OperationalError):
+            # Connect anew next time, which rolls back: one that was opened while the file was read-only stays so for ever.
+            self._connection = None
+            connection.invalidate()
+            connection.close()
+            raise
         except BaseException:
             connection.rollback()
             raise

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from loadtest.bench.processes import accepts
 from loadtest.demo.stage import CONFIG, Stage, StageFailed, free_port
 
 QUIET_S = 8.0  # several rounds of the demo's two-second sync
@@ -47,7 +48,7 @@ async def measure_idle(rounds: int, *, quiet_s: float = QUIET_S) -> list[tuple[f
                     encoding="utf-8",
                 )
                 await _secrets(Path(folder))
-                found.append(await _one_round(stage, config, admin_port, quiet_s))
+                found.append(await _one_round(stage, config, (port, admin_port), quiet_s))
         return found
     finally:
         await stage.close()
@@ -63,14 +64,14 @@ async def _secrets(folder: Path) -> None:
         raise StageFailed("the secrets could not be made")
 
 
-async def _one_round(stage: Stage, config: Path, admin_port: int, quiet_s: float) -> tuple[float, float]:
+async def _one_round(stage: Stage, config: Path, ports: tuple[int, int], quiet_s: float) -> tuple[float, float]:
     began = time.monotonic()
     service = await stage.service(config, config.with_name("service.log"))
     async with aiohttp.ClientSession() as session:
         while True:
             try:
-                async with session.get(f"http://127.0.0.1:{admin_port}/readyz") as response:
-                    if response.status == 200:
+                async with session.get(f"http://127.0.0.1:{ports[1]}/readyz") as response:
+                    if response.status == 200 and accepts(ports[0]):
                         break
             except aiohttp.ClientConnectionError:
                 pass

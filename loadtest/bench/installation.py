@@ -19,7 +19,17 @@ from pathlib import Path
 
 from loadtest.bench.fill.layout import SLOTS_A_SCHEDULE, Layout, uuid7
 from loadtest.bench.fill.stores import Database, open_database
-from loadtest.bench.processes import Cores, ProcessFailed, end, first_line, last_words, output_of, start, until_quiet
+from loadtest.bench.processes import (
+    Cores,
+    ProcessFailed,
+    accepts,
+    end,
+    first_line,
+    last_words,
+    output_of,
+    start,
+    until_quiet,
+)
 from loadtest.demo.stage import free_port
 
 READY_WITHIN_S = 60.0
@@ -104,7 +114,7 @@ class Installation:
             config = write_settings(self.folder, self.url, self.messages_url, port, admin_port, his_port, mllp_port)
             log = self.folder / "service.log"
             program = await start("-m", "service", "--config", str(config), cores=cores.server, log=log)
-            await _until_ready(admin_port, program, log)
+            await _until_ready(admin_port, (port, mllp_port), program, log)
             if quiet:
                 await until_quiet(program.pid)
             yield Running(port, mllp_port, program.pid)
@@ -189,10 +199,12 @@ async def _operate(*words: str) -> str:
     return await output_of(sys.executable, "-m", "cli", *words, cores=frozenset(), within_s=120)
 
 
-async def _until_ready(admin_port: int, program: asyncio.subprocess.Process, log: Path) -> None:
+async def _until_ready(admin_port: int, ports: tuple[int, ...], program: asyncio.subprocess.Process, log: Path) -> None:
+    """Wait until the program says that it is ready, and every listener that is asked in a round is there."""
     ends = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < ends and program.returncode is None:
-        if await asyncio.to_thread(_is_ready, f"http://127.0.0.1:{admin_port}/readyz"):
+        ready = await asyncio.to_thread(_is_ready, f"http://127.0.0.1:{admin_port}/readyz")
+        if ready and all(map(accepts, ports)):
             return
         await asyncio.sleep(0.05)
     raise ProcessFailed(f"the program did not become ready: {last_words(log)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Collection
@@ -117,6 +118,15 @@ async def end(process: asyncio.subprocess.Process, *, within_s: float = 20.0) ->
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody on this machine takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def last_words(log: Path) -> str:

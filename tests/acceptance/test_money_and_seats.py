@@ -97,7 +97,7 @@ async def test_report_conflicts_when_its_trade_number_paid_for_something_else(si
 
 
 @every_hospital
-async def test_seat_is_free_and_late_money_goes_back_when_a_hold_was_not_paid_in_time(
+async def test_seat_is_free_and_late_money_buys_it_when_a_hold_was_not_paid_in_time(
     hasty: Installation, hospital_id: str
 ) -> None:
     clinic = hasty.clinics[hospital_id]
@@ -112,9 +112,12 @@ async def test_seat_is_free_and_late_money_goes_back_when_a_hold_was_not_paid_in
     )
     assert len(slots) == 32
     late = await hasty.pay(hospital_id, held)
-    assert (late["state"], late["payment_state"]) == ("expired", "refund_due")
-    assert due(late) == [("booking_expired", held["fee_fen"])]
+    assert (late["state"], late["payment_state"], due(late)) == ("held", "paid", [])
+    # The hospital has released the old key; it locks and registers the new one.
+    booked = await hasty.becomes(hospital_id, held, state="booked")
+    assert booked["order_no"] == late["order_no"] != held["order_no"]
     assert [visit["state"] for visit in await clinic.visits(held["order_no"])] == ["released"]
+    assert [visit["state"] for visit in await clinic.visits(booked["order_no"])] == ["registered"]
 
 
 async def test_refund_follows_the_portals_word_when_it_reports_back(site: Installation) -> None:

@@ -40,7 +40,7 @@ from tests.acceptance.processes import (
 from tests.acceptance.test_walk import walk_everywhere
 from tests.postgres import PostgresServer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)  # whole installations, several times over on a busy machine
 
 
 def request_bytes(path: str) -> bytes:
@@ -204,20 +204,24 @@ def alter(site: Installation, old: str, new: str) -> None:
     site.config.write_text(text.replace(old, new), encoding="utf-8")
 
 
-async def ask_on(portal: Portal, done: asyncio.Event, seen: list[int]) -> None:
-    """Requests on a kept connection without a pause. A POST is never sent twice by the client itself."""
-    key, person = uuid.uuid4().hex, made_up_person()
+async def ask_on(portal: Portal, patient_id: str, done: asyncio.Event, seen: list[int]) -> None:
+    """Requests on a kept connection, 20 a second and more where the machine can. A POST is never sent twice by the client."""
+    key, person, of = uuid.uuid4().hex, made_up_person(), "/v1/hospitals/soap-demo"
     while not done.is_set():
-        again = await portal.call("POST", "/v1/hospitals/hl7-demo/patients", person, key=key)
-        listed = await portal.call("GET", "/v1/hospitals/hl7-demo/slots")
+        again = await portal.call("POST", f"{of}/patients", person, key=key)
+        listed = await portal.call("GET", f"{of}/slots")
         seen += [again.status, listed.status]
+        await asyncio.sleep(0.1)
+    bills = await portal.call("GET", f"{of}/patients/{patient_id}/bills")  # asked of the new sync process
+    seen.append(bills.status)
 
 
 async def test_no_request_fails_when_the_processes_are_replaced(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     async with laid_out(tmp_path, postgres_server) as site, run_process(site) as process:
-        await site.open_slots("hl7-demo")
+        await site.open_slots("soap-demo")
+        patient_id = await site.patient("soap-demo")
         before = children_of(process.process.pid)
         done, seen = asyncio.Event(), list[int]()
 
@@ -226,7 +230,7 @@ async def test_no_request_fails_when_the_processes_are_replaced(
 
         async with contextlib.AsyncExitStack() as stack:
             sessions = [await stack.enter_async_context(aiohttp.ClientSession(site.base_url)) for _ in range(4)]
-            asking = [asyncio.create_task(ask_on(Portal(session), done, seen)) for session in sessions]
+            asking = [asyncio.create_task(ask_on(Portal(session), patient_id, done, seen)) for session in sessions]
             alter(site, "workers = 2", "workers = 3")
             process.process.send_signal(signal.SIGHUP)
             await process.event("reloaded", within_s=START_PATIENCE_S)
@@ -281,7 +285,7 @@ async def test_requests_in_flight_are_answered_when_the_parent_is_terminated(
         await until(lambda: clinic.calls("fetch_bills"), lambda n: n > before, what="the slow question at the HIS")
         pids = children_of(process.process.pid)
         process.terminate()
-        assert (await bills).status in (200, 503)
+        assert (await bills).status == 200  # the sync process ends after those that ask it
         assert await process.exit_code() == 0
         assert not any(is_running(pid) for pid in pids.values())
         events = process.events()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -57,7 +58,7 @@ async def told_by(store: Store, work: Callable[[], Awaitable[object]]) -> set[tu
     return changed
 
 
-async def put(store: Store, **changes: object) -> None:
+async def put(store: Store, **changes: Any) -> None:
     async with store.write(HOSPITAL) as tx:
         await put_schedules(tx, [make_schedule(**changes)])
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from booking.news import forget_events, number_events, tell
+from booking.news import Pace, forget_events, number_events, tell
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import events, webhooks
@@ -60,6 +60,36 @@ async def test_order_has_no_gap_and_no_inversion_when_many_write_and_two_number(
     words = [str(payload["word"]) for _, _, payload in told]
     for name in "abcd":
         assert [w for w in words if w[0] == name] == [f"{name}{n}" for n in range(6)]
+
+
+async def test_numbers_go_on_from_a_hold_that_numbered_its_own_event(store: Store, hospital: Hospital) -> None:
+    """On SQLite the batch of holds numbers its events as it writes them; the others are numbered afterwards."""
+    await say(store, "before")
+    await number_events(store)
+    await hold(store, hospital, await put_slot(store), await put_patient(store))
+    await say(store, "after")
+    while await number_events(store):
+        pass
+    told = await feed(store)
+    assert [seq for seq, _, _ in told] == list(range(1, len(told) + 1))
+    assert [kind for _, kind, _ in told] == ["test.said", "booking.changed", "test.said"]
+
+
+def test_round_of_numbering_follows_what_fits_into_its_time() -> None:
+    pace = Pace()
+    assert pace.limit == 200
+    pace.note(200, 0.003)  # four times as many would fit: twice as many at once are enough
+    assert pace.limit == 400
+    pace.note(399, 1.0)  # not a full one: it tells nothing
+    assert pace.limit == 400
+    pace.note(400, 0.024)
+    assert pace.limit == 200
+    for _ in range(10):
+        pace.note(pace.limit, 0.0001)
+    assert pace.limit == Pace.MOST
+    for _ in range(10):
+        pace.note(pace.limit, 10.0)
+    assert pace.limit == Pace.LEAST
 
 
 async def test_reader_never_misses_an_event_when_a_write_commits_late(store: Store) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from booking.fetches import put_departments
 from booking.idempotency import forget_keys, remember
 from booking.news import forget_events, number_all, number_events, tell
 from booking.reconciliation import Entry, forget_merchant_bills, merchant_entries, put_merchant_bill
 from booking.retention import forget_commands, forget_slots
 from booking.settings import Hospital
-from booking.store.engine import Store
-from booking.store.tables import events, idempotency_keys, merchant_lines, outbox, schedules, slots
+from booking.store.engine import Store, changes_topic
+from booking.store.tables import events, fragments, idempotency_keys, merchant_lines, outbox, schedules, slots
+from mappings.canonical import Department
 from tests.booking.world import CLIENT, DAY, HOSPITAL, booked, make_schedule, put_patient, put_slot
 from tests.stores import Wall
 
@@ -77,6 +79,26 @@ async def test_past_slots_go_and_what_was_booked_stays_when_their_day_is_long_ov
     async with store.read(HOSPITAL) as tx:
         assert [r["id"] for r in await tx.all(select(slots.c.id))] == [kept]
         assert [r["his_id"] for r in await tx.all(select(schedules.c.his_id))] == ["S1"]
+
+
+async def test_readers_forget_a_day_when_nothing_is_left_of_it(store: Store, hospital: Hospital) -> None:
+    kept = await put_slot(store)
+    await booked(store, hospital, kept, await put_patient(store))
+    await put_slot(store, schedule=make_schedule("S2", department_id="D2"))
+    async with store.write(HOSPITAL) as tx:
+        await put_departments(tx, [Department(id="D1", name="内科")])
+        before_seq = tx.seq
+    after = DAY + dt.timedelta(days=1)
+    told = store.bell.listen(changes_topic(HOSPITAL))
+    assert await forget_slots(store, HOSPITAL, before=after) == 1
+    assert told.done()  # who shows the day must look again
+    async with store.read(HOSPITAL) as tx:
+        changed = {r["department_id"]: r["changed"] for r in await tx.all(select(fragments))}
+    assert changed["D2"] > before_seq > changed["D1"]
+    await drain(lambda: forget_slots(store, HOSPITAL, before=after))
+    async with store.read(HOSPITAL) as tx:
+        left = {(r["date"], r["department_id"]) for r in await tx.all(select(fragments))}
+    assert left == {("", ""), (DAY.isoformat(), "D1")}
 
 
 async def test_old_keys_all_go_when_there_are_more_than_one_round(store: Store, wall: Wall) -> None:

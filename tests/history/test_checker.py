@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.history.checker import STALE_MS, check
@@ -179,8 +179,10 @@ def test_history_is_the_same_when_it_was_saved(tmp_path: Path) -> None:
 
 
 SEEDS = st.integers(0, 2**32)
+WITHOUT_HASTE = settings(deadline=None, max_examples=60)
 
 
+@WITHOUT_HASTE
 @given(seed=SEEDS, spread_ms=st.sampled_from([0.0, 20.0, 150.0]))
 def test_history_passes_when_it_was_one_thing_after_the_other(seed: int, spread_ms: float) -> None:
     truth = run(random.Random(seed), slots=3, length=80, spread_ms=spread_ms)
@@ -195,6 +197,7 @@ def sharp(seed: int) -> Truth:
     return truth
 
 
+@WITHOUT_HASTE
 @given(seed=SEEDS)
 def test_history_fails_when_a_seat_is_given_twice(seed: int) -> None:
     truth = sharp(seed)
@@ -205,6 +208,7 @@ def test_history_fails_when_a_seat_is_given_twice(seed: int) -> None:
     assert [fault.partition(":")[0] for fault in check(truth.history)] == [f"slot {slot}"]
 
 
+@WITHOUT_HASTE
 @given(seed=SEEDS)
 def test_history_fails_when_a_patient_holds_twice_on_one_schedule(seed: int) -> None:
     truth = sharp(seed)
@@ -216,6 +220,7 @@ def test_history_fails_when_a_patient_holds_twice_on_one_schedule(seed: int) -> 
     assert [fault.partition(":")[0] for fault in check(truth.history)] == [f"patient {patient} on {schedule}"]
 
 
+@WITHOUT_HASTE
 @given(seed=SEEDS)
 def test_history_fails_when_a_key_makes_two_bookings(seed: int) -> None:
     truth = sharp(seed)
@@ -227,6 +232,7 @@ def test_history_fails_when_a_key_makes_two_bookings(seed: int) -> None:
     assert any("has made 2 bookings" in fault for fault in check(truth.history))
 
 
+@WITHOUT_HASTE
 @given(seed=SEEDS, answered_after_ms=st.floats(0, 50))
 def test_history_fails_when_a_refusal_is_older_than_memory_may_be(seed: int, answered_after_ms: float) -> None:
     """A seat was free all the time: a refusal is true for another 200 ms, and not for 500."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.history.linear import Action, explain
@@ -45,6 +45,7 @@ def actions(draw: st.DrawFn) -> list[Action]:
     return found
 
 
+@settings(deadline=None)  # a machine that others use as well
 @given(found=actions(), left=st.integers(0, 2))
 def test_search_agrees_with_trying_every_order(found: list[Action], left: int) -> None:
     assert (explain(found, left, slot_step) is None) == explained_by_any_order(found, left)

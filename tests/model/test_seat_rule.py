@@ -44,7 +44,7 @@ SAFE = {
     "a quota of two": (QuotaRule(), World(2, 3, 1, refuses=True, loses=True)),
 }
 LARGE = {
-    "the HIS to ourselves, four bookings": (Rule(), World(2, 4, 1)),
+    "the HIS to ourselves, four bookings": (Rule(), World(2, 4, 2)),
     "the HIS to ourselves, three fetches": (Rule(), World(1, 3, 3)),
     "the window sells one of two": (Rule(), World(2, 3, 2, sales=1)),
     "messages are lost, two fetches": (Rule(), World(1, 3, 2, loses=True)),

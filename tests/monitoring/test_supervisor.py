@@ -207,6 +207,22 @@ async def test_old_children_stay_when_a_new_one_does_not_come_up(supervisor: Sup
     assert all(child.admin for child in supervisor.children)
 
 
+async def test_children_end_role_by_role_the_last_named_first(supervisor: Supervisor, script: Path) -> None:
+    def child(role: str, worker: int) -> ChildSpec:
+        orders = Orders(role=role, worker=worker, text="steady")
+        return ChildSpec(command=(sys.executable, str(script)), orders=orders, kill_after_s=PATIENCE_S)
+
+    await supervisor.replace([child("sync", 0), child("api", 1), child("api", 2)])
+    sync, *workers = (pid_of(c) for c in supervisor.children)
+    os.kill(workers[0], signal.SIGSTOP)  # it does not end until it goes on
+    stopping = asyncio.create_task(supervisor.stop())
+    await until(lambda: not is_alive(workers[1]), "the end of the other worker")
+    assert is_alive(sync)
+    os.kill(workers[0], signal.SIGCONT)
+    await stopping
+    assert not is_alive(sync)
+
+
 async def test_restarts_are_kept_when_children_are_replaced(supervisor: Supervisor, spec: Spec) -> None:
     await supervisor.replace([spec()])
     os.kill(pid_of(supervisor.children[0]), signal.SIGKILL)

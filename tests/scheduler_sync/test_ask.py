@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -24,7 +25,7 @@ from scheduler_sync import ask
 from scheduler_sync.ask import FRESH_S, PATH, Answer, Asking, QuestionRefused, Questions, StoreClock
 from scheduler_sync.desk import Desk
 from scheduler_sync.gateway import HospitalLink
-from scheduler_sync.leases import LEASES, Node, beat
+from scheduler_sync.leases import LEASES, Node, beat, leave
 from scheduler_sync.live import LiveReads
 from scheduler_sync.owners import AskedReads, LeaseBoard, offer_of
 from tests.booking.world import HOSPITAL, ZHANG
@@ -99,12 +100,14 @@ async def api_process(store: Store, link: HospitalLink) -> AsyncIterator[tuple[A
     clock = StoreClock()
     board = LeaseBoard(store, clock)
     await board.look()
-    reads = AskedReads(store, board, clock, {HOSPITAL: offer_of(link)})
+    await board.start()
+    reads = AskedReads(store, board, clock, {HOSPITAL: offer_of(link)}, patience_s=0.3)
     await reads.start()
     try:
         yield reads, board
     finally:
         await reads.close()
+        await board.close()
 
 
 @pytest.fixture
@@ -178,23 +181,57 @@ async def test_his_is_unavailable_when_nobody_works_the_hospital(store: Store, l
         assert reads.his_status(HOSPITAL) == "down"
 
 
-async def test_the_new_owner_is_asked_when_the_first_has_gone_since_the_last_look(
-    store: Store, link: HospitalLink
-) -> None:
-    async with sync_process(store, "a", link) as first:
-        await first.take()
-        api = api_process(store, link)
-        reads, board = await api.__aenter__()
-    async with sync_process(store, "b", link) as second:
+async def test_the_new_owner_is_asked_when_the_first_has_gone(store: Store, link: HospitalLink) -> None:
+    async with AsyncExitStack() as stack:
+        async with sync_process(store, "a", link) as first:
+            await first.take()
+            reads, board = await stack.enter_async_context(api_process(store, link))
+        second = await stack.enter_async_context(sync_process(store, "b", link))
         async with store.write(LEASES) as tx:
             await tx.run(update(leases).values(until_ms=tx.now_ms))
+        assert board.owner(HOSPITAL) == (first.node.id, first.node.address)  # nobody has told the board yet
         await second.take()
-        assert board.owner(HOSPITAL) == (first.node.id, first.node.address)
         assert await reads.reports(HOSPITAL, ZHANG) == [REPORT]
-        second.links.clear()
-        with pytest.raises(LiveFailed, match="not worked here"):
-            await reads.reports(HOSPITAL, ZHANG)
-    await api.__aexit__(None, None, None)
+
+
+async def test_read_waits_for_the_next_owner_when_its_hospital_changes_hands(
+    store: Store, link: HospitalLink, clinic: Clinic
+) -> None:
+    async with sync_process(store, "a", link) as first, sync_process(store, "b", link) as second:
+        await first.take()
+        clock = StoreClock()
+        board = LeaseBoard(store, clock)
+        await board.look()
+        await board.start()
+        reads = AskedReads(store, board, clock, {HOSPITAL: offer_of(link)}, patience_s=60)
+        await reads.start()
+        await leave(store, first.node.id)
+        first.links.clear()  # drained
+        asked = asyncio.create_task(reads.reports(HOSPITAL, ZHANG))
+        await board.next_look()
+        assert board.owner(HOSPITAL) is None
+        assert not asked.done()
+        await second.take()
+        assert await asked == [REPORT]
+        await reads.close()
+        await board.close()
+
+
+async def test_one_look_at_the_leases_serves_all_who_wait(
+    store: Store, link: HospitalLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with api_process(store, link) as (reads, board):
+        looks = [0]
+        look = board.look
+
+        async def counted() -> None:
+            looks[0] += 1
+            await look()
+
+        monkeypatch.setattr(board, "look", counted)
+        failed = await asyncio.gather(*(reads.bills(HOSPITAL, ZHANG) for _ in range(50)), return_exceptions=True)
+        assert {type(f) for f in failed} == {LiveFailed}
+        assert looks[0] <= 20  # 0.3 s of patience with 0.1 s between two looks, and not fifty times that
 
 
 # --- the envelope --------------------------------------------------------------------------------------------------

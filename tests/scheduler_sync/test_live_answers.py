@@ -19,7 +19,7 @@ from booking.api.routes import api_routes
 from booking.billing import put_bill
 from booking.keys import SCOPE, StoredKeys, add_key
 from booking.people import hear_patient, link_person, merge_persons, own_patient
-from booking.settings import Hospital, Mode
+from booking.settings import Hospital, Mode, Service
 from booking.store.engine import Store
 from mappings.canonical import Bill, Observation, Patient, Report, ReportKind, ReportStatus
 from monitoring.health import Health

@@ -1,0 +1,150 @@
+"""Writes whose statements run on the event loop (SQLite): the same promises as any other write."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from booking.store.engine import Store, StoreUnavailable, Tx, changes_topic
+from booking.store.here import raw_of
+from booking.store.tables import fragments, store_clock
+from tests.booking.world import HOSPITAL
+from tests.stores import BEGIN_MS, UrlOf, Wall, opened, unreachable
+
+A_CLOCK: dict[str, object] = {"hospital_id": "h2", "last_ms": 1}
+
+
+async def clocks(store: Store) -> list[str]:
+    async with store.read() as tx:
+        return sorted(r["hospital_id"] for r in await tx.all(select(store_clock)))
+
+
+async def test_write_is_kept_and_told_when_it_runs_here(store: Store) -> None:
+    told, topic = store.bell.listen(changes_topic(HOSPITAL)), store.bell.listen("topic")
+    async with store.write(HOSPITAL, here=True) as tx:
+        assert (raw_of(tx.conn) is not None) == (store.dialect == "sqlite")
+        assert (tx.now_ms, tx.seq) == (BEGIN_MS, 1)
+        await tx.insert(store_clock, A_CLOCK)
+        tx.touch("2031-03-04", "D1")
+        tx.ring("topic")
+        assert not topic.done()
+    assert told.done()
+    assert topic.done()
+    assert await clocks(store) == [HOSPITAL, "h2"]
+    async with store.read(HOSPITAL) as tx:
+        assert [r["changed"] for r in await tx.all(select(fragments))] == [1]
+
+
+async def test_nothing_is_kept_and_nobody_woken_when_it_fails_here(store: Store) -> None:
+    topic = store.bell.listen("topic")
+
+    async def fail() -> None:
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, A_CLOCK)
+            tx.ring("topic")
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert await clocks(store) == []
+    assert not topic.done()
+
+
+async def test_constraint_is_told_as_such_and_the_next_write_works_when_it_is_broken_here(store: Store) -> None:
+    async def twice() -> None:
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, A_CLOCK)
+            await tx.insert(store_clock, A_CLOCK)
+
+    with pytest.raises(IntegrityError):
+        await twice()
+    async with store.write(HOSPITAL, here=True) as tx:
+        await tx.insert(store_clock, A_CLOCK)
+    assert await clocks(store) == [HOSPITAL, "h2"]
+
+
+async def test_nested_work_is_undone_alone_when_it_fails_here(store: Store) -> None:
+    async with store.write(HOSPITAL, here=True) as tx:
+        await tx.insert(store_clock, A_CLOCK)
+        with pytest.raises(IntegrityError):
+            await _insert_nested(tx, {"hospital_id": "h3", "last_ms": 1}, A_CLOCK)
+    assert await clocks(store) == [HOSPITAL, "h2"]
+
+
+async def _insert_nested(tx: Tx, *rows: dict[str, object]) -> None:
+    async with tx.conn.begin_nested():
+        for row in rows:
+            await tx.insert(store_clock, row)
+
+
+async def test_writes_here_and_there_take_turns(store: Store) -> None:
+    async def one(here: bool) -> int:
+        async with store.write(HOSPITAL, here=here) as tx:
+            await asyncio.sleep(0)
+            return tx.seq
+
+    numbers = await asyncio.gather(*(one(here=n % 2 == 0) for n in range(20)))
+    assert sorted(numbers) == list(range(1, 21))
+
+
+async def test_clock_stands_on_the_committed_time_when_the_wall_is_turned_back(store: Store, wall: Wall) -> None:
+    async with store.write(HOSPITAL, here=True):
+        pass
+    wall.turn(-60)
+    for here in (True, False):
+        async with store.write(HOSPITAL, here=here) as tx:
+            assert tx.now_ms == BEGIN_MS
+    async with store.read(HOSPITAL) as tx:
+        assert tx.now_ms == BEGIN_MS
+
+
+async def test_caller_that_gives_up_leaves_nothing_behind(store: Store) -> None:
+    async def wait_inside() -> None:
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, A_CLOCK)
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(wait_inside())
+    while not store.turn(HOSPITAL)._busy:  # noqa: ASYNC110 - no one rings when a turn is taken
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with asyncio.timeout(5):
+        async with store.write(HOSPITAL, here=True):
+            pass
+    assert await clocks(store) == [HOSPITAL]
+
+
+async def test_store_is_unavailable_when_it_cannot_be_opened(engine: str, tmp_path: Path) -> None:
+    async with unreachable(engine, tmp_path) as gone:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                async with gone.write(HOSPITAL, here=True):
+                    pass
+
+
+async def test_another_process_is_waited_for_when_it_is_writing(database: UrlOf, engine: str, wall: Wall) -> None:
+    if engine != "sqlite":  # there, the hospital's advisory lock is what is waited for, here as elsewhere
+        return
+    url = database("store")
+    async with opened(url, wall=wall) as store:
+        other = sqlite3.connect(str(store.url.database), isolation_level=None)
+        other.execute("begin immediate")
+
+        async def write() -> None:
+            async with store.write(HOSPITAL, here=True):
+                pass
+
+        task = asyncio.create_task(write())
+        for _ in range(20):
+            await asyncio.sleep(0)  # the loop goes on while it waits
+        assert not task.done()
+        other.execute("rollback")
+        other.close()
+        await asyncio.wait_for(task, 10)
+        assert await clocks(store) == [HOSPITAL]
