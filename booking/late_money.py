@@ -6,8 +6,8 @@ import msgspec
 from sqlalchemy import select
 
 from booking import catalog
-from booking.lifecycle import TABLE, Event, HisState, State
-from booking.moves import LOCK_MARGIN_MS
+from booking.lifecycle import TABLE, Event, State
+from booking.moves import is_lock_over
 from booking.records import Booking
 from booking.settings import Hospital, Mode
 from booking.store.engine import Tx
@@ -71,20 +71,8 @@ async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
             begun=row["starts_at_ms"] <= tx.now_ms,
             price_changed=row["fee_fen"] != booking.fee_fen,
             booked_again=other is not None,
-            lock_over=_is_lock_over(hospital, booking, tx.now_ms),
+            lock_over=is_lock_over(hospital, booking, tx.now_ms),
             seat_needed=not booking.occupies,
             remaining=catalog.remaining_of(row),
         )
     )
-
-
-def _is_lock_over(hospital: Hospital, booking: Booking, now_ms: int) -> bool:
-    """Whether the HIS has freed, or is about to free, by itself what it had locked for us."""
-    if booking.his_state != HisState.LOCKED:
-        return False
-    told = booking.registration.lock_expires_at if booking.registration is not None else None
-    if told is not None and now_ms >= int(told.timestamp() * 1000) - LOCK_MARGIN_MS:
-        return True
-    if not hospital.his_lock_s or booking.lock_sent_ms is None:
-        return False
-    return now_ms >= booking.lock_sent_ms + int(hospital.his_lock_s * 1000) - LOCK_MARGIN_MS

@@ -98,6 +98,18 @@ async def _take(tx: Tx, hospital: Hospital, booking: Booking, step: Move) -> Non
         await _EFFECTS[effect](tx, hospital, booking)
 
 
+def is_lock_over(hospital: Hospital, booking: Booking, now_ms: int) -> bool:
+    """Whether the HIS has freed, or is about to free, by itself what it had locked for us."""
+    if booking.his_state != HisState.LOCKED:
+        return False
+    told = booking.registration.lock_expires_at if booking.registration is not None else None
+    if told is not None and now_ms >= int(told.timestamp() * 1000) - LOCK_MARGIN_MS:
+        return True
+    if not hospital.his_lock_s or booking.lock_sent_ms is None:
+        return False
+    return now_ms >= booking.lock_sent_ms + int(hospital.his_lock_s * 1000) - LOCK_MARGIN_MS
+
+
 async def note_command(tx: Tx, booking: Booking, status: CommandStatus) -> None:
     """Mirror the outbox row's status on the booking: queued, sent or unknown."""
     if booking.his_command == Command.NONE or booking.his_command_status == status:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import literal_column, select, update
 
 from booking.moves import load_booking, save_booking
 from booking.settings import Hospital
@@ -17,7 +17,7 @@ async def dead_commands(store: Store, hospital_id: str) -> list[dict[str, str]]:
     async with store.read(hospital_id) as tx:
         rows = await tx.all(
             select(outbox.c.id, outbox.c.verb, outbox.c.line, outbox.c.reason)
-            .where(outbox.c.hospital_id == hospital_id, outbox.c.status == "dead")
+            .where(outbox.c.hospital_id == hospital_id, outbox.c.status == literal_column("'dead'"))
             .order_by(outbox.c.id)
         )
     return [{k: str(v or "") for k, v in row.items()} for row in rows]

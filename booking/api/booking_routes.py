@@ -89,7 +89,7 @@ class BookingHandlers:
 
     async def pay(self, call: Call[None, NewPayment]) -> BookingView:
         hospital, body = self._context.hospital(call), call.body
-        async with self._context.store.write(call.hospital_id) as tx:
+        async with self._context.store.write(call.hospital_id, here=True) as tx:
             booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
             await rules.pay_booking(
                 tx,
@@ -100,7 +100,7 @@ class BookingHandlers:
             return await self._view(tx, booking)
 
     async def cancel(self, call: Call[None, Cancel]) -> BookingView:
-        async with self._context.store.write(call.hospital_id) as tx:
+        async with self._context.store.write(call.hospital_id, here=True) as tx:
             booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
             await rules.cancel_booking(tx, self._context.hospital(call), booking, call.body.reason)
             return await self._view(tx, booking)

@@ -43,7 +43,7 @@ class Context(msgspec.Struct, frozen=True):
         `scope` stands for the hospital where a route has none.
         """
         key, digest = call.idempotency_key or "", call.fingerprint()
-        async with self.store.write(scope or call.hospital_id) as tx:
+        async with self.store.write(scope or call.hospital_id, here=True) as tx:
             known = await idempotency.recall(tx, call.caller.id, key, digest)
             if known is not None:
                 return Reply(known[1], status=known[0], headers={"Idempotent-Replayed": "true"})

@@ -153,7 +153,7 @@ class PostgresBatches:
             person_id = row[2]
         if schedule_id is None:
             return
-        live = await connection.fetchrow(sql.LIVE.format("$1", "$2", "$3"), hospital_id, person_id, schedule_id)
+        live = await connection.fetchrow(sql.LIVE.format("$1", "$2", "$3", "live"), hospital_id, person_id, schedule_id)
         if live is not None:
             facts.live[person_id, schedule_id] = LiveFacts(*live)
 

@@ -140,7 +140,9 @@ class SqliteBatches:
             person_id = row[2]
         if schedule_id is None:
             return
-        live = connection.execute(sql.LIVE.format("?", "?", "?"), (hospital_id, person_id, schedule_id)).fetchone()
+        live = connection.execute(
+            sql.LIVE.format("?", "?", "?", "live = 1"), (hospital_id, person_id, schedule_id)
+        ).fetchone()
         if live is not None:
             facts.live[person_id, schedule_id] = LiveFacts(*live)
 

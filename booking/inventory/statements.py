@@ -26,7 +26,7 @@ _JOINS = (
     ("persons", "ps", "ps.id = p.person_id"),
     ("slots", "s", "s.id = i.slot_id"),
     ("schedules", "sc", "sc.id = s.schedule_id"),
-    ("bookings", "b", "b.person_id = p.person_id and b.schedule_id || '' = s.schedule_id and b.live"),
+    ("bookings", "b", "b.person_id = p.person_id and b.schedule_id || '' = s.schedule_id and {live}"),
 )
 
 _SQLITE_INPUT = """(
@@ -40,14 +40,18 @@ _POSTGRES_INPUT = (
 
 
 def _sqlite_gather() -> str:
-    joins = [f"left join {t} {alias} on {alias}.hospital_id = :hospital_id and {on}" for t, alias, on in _JOINS]
+    joins = [
+        f"left join {t} {alias} on {alias}.hospital_id = :hospital_id and {on.format(live='b.live = 1')}"
+        for t, alias, on in _JOINS
+    ]
     return "\n".join((_COLUMNS + _SQLITE_INPUT, *joins))
 
 
 def _postgres_gather() -> str:
     """Each table is asked once per row of the input: `limit 1` keeps the planner from joining in any other order."""
     joins = [
-        f"left join lateral (select * from {t} {alias} where {alias}.hospital_id = $1 and {on} limit 1) {alias} on true"  # noqa: S608
+        f"left join lateral (select * from {t} {alias} where {alias}.hospital_id = $1"  # noqa: S608
+        f" and {on.format(live='b.live')} limit 1) {alias} on true"
         for t, alias, on in _JOINS
     ]
     return "\n".join((_COLUMNS + _POSTGRES_INPUT, *joins))
@@ -58,7 +62,7 @@ POSTGRES_GATHER = _postgres_gather()
 
 # A person who was merged into another, and the live bookings of the one who is left.
 PERSON = "select his_state, reject_code, merged_into from persons where hospital_id = {0} and id = {1}"
-LIVE = "select id, client_id from bookings where hospital_id = {0} and person_id = {1} and schedule_id = {2} and live"
+LIVE = "select id, client_id from bookings where hospital_id = {0} and person_id = {1} and schedule_id = {2} and {3}"
 RECALL = "select body_digest, status, sealed_body from idempotency_keys where hospital_id = {0} and client_id = {1} and key = {2}"
 HURRY = "update outbox set rank = {2} where hospital_id = {0} and line = {1} and status in ('queued', 'unknown') and rank > {2}"
 

@@ -176,6 +176,8 @@ class Store:
             "lock_timeout": f"{LOCK_TIMEOUT_MS}",
             "statement_timeout": f"{STATEMENT_TIMEOUT_MS}",
             "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT_MS}",
+            # A plan that is kept from the time when the tables were empty walks all rows of a hospital when they are full.
+            "plan_cache_mode": "force_custom_plan",
         }
         connect = {"timeout": 5, "command_timeout": STATEMENT_TIMEOUT_MS / 1000 + 5, "server_settings": guards}
         writer, reader = (

@@ -213,7 +213,14 @@ persons = Table(
           postgresql_where=text("merged_into is null")),
 )  # fmt: skip
 
-person_mrns = Table("person_mrns", metadata, _key("hospital_id"), _key("mrn_digest"), _str("person_id"))
+person_mrns = Table(
+    "person_mrns",
+    metadata,
+    _key("hospital_id"),
+    _key("mrn_digest"),
+    _str("person_id"),
+    Index(None, "hospital_id", "person_id"),
+)
 
 patients = Table(
     "patients",
@@ -231,6 +238,8 @@ patients = Table(
 # --- bookings ----------------------------------------------------------------------------------------------------
 
 _LIVE = text("live")
+# SQLAlchemy asks SQLite for `live = 1`, and SQLite takes a partial index only where the query says what the index says.
+_LIVE_SQLITE = text("live = 1")
 
 bookings = Table(
     "bookings",
@@ -309,16 +318,18 @@ bookings = Table(
     _check("expires_at_ms is null or state = 'held'", name="only_holds_expire"),
     _check("fee_fen >= 0", name="fee"),
     Index("ux_bookings_order_no", "hospital_id", "order_no", unique=True),
-    Index("ux_bookings_live", "hospital_id", "person_id", "schedule_id", unique=True, sqlite_where=_LIVE,
+    Index("ux_bookings_live", "hospital_id", "person_id", "schedule_id", unique=True, sqlite_where=_LIVE_SQLITE,
           postgresql_where=_LIVE),
-    Index("ix_bookings_occupies", "hospital_id", "slot_id", sqlite_where=text("occupies"), postgresql_where=text("occupies")),
+    Index("ix_bookings_occupies", "hospital_id", "slot_id", sqlite_where=text("occupies = 1"), postgresql_where=text("occupies")),
     Index("ix_bookings_due", "hospital_id", "expires_at_ms", sqlite_where=text("state = 'held'"),
           postgresql_where=text("state = 'held'")),
-    Index(None, "hospital_id", "patient_id"),
+    Index(None, "hospital_id", "patient_id", "id"),
+    Index(None, "hospital_id", "user_ref", "id"),
+    Index(None, "hospital_id", "client_id", "id"),
     Index(None, "hospital_id", "schedule_id"),
     Index("ix_bookings_his_id", "hospital_id", "his_id", sqlite_where=text("his_id is not null"),
           postgresql_where=text("his_id is not null")),
-    Index("ix_bookings_attention", "hospital_id", "id", sqlite_where=text("needs_attention"),
+    Index("ix_bookings_attention", "hospital_id", "needs_attention", "id", sqlite_where=text("needs_attention = 1"),
           postgresql_where=text("needs_attention")),
 )  # fmt: skip
 
@@ -342,11 +353,13 @@ payments = Table(
     _check("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
     _check("kept or settlement in ('none','rejected')", name="only_kept_is_settled"),
     _check("unusable is null or not kept", name="unusable_is_not_kept"),
-    Index("ux_payments_booking", "hospital_id", "booking_id", unique=True, sqlite_where=text("kept"),
+    Index("ux_payments_booking", "hospital_id", "booking_id", unique=True, sqlite_where=text("kept = 1"),
           postgresql_where=text("kept")),
-    Index("ux_payments_bill", "hospital_id", "bill_id", unique=True, sqlite_where=text("kept"), postgresql_where=text("kept")),
+    Index("ux_payments_bill", "hospital_id", "bill_id", unique=True, sqlite_where=text("kept = 1"),
+          postgresql_where=text("kept")),
     Index(None, "hospital_id", "booking_id"),
     Index(None, "hospital_id", "bill_id"),
+    Index(None, "hospital_id", "paid_at_ms"),
 )  # fmt: skip
 
 refunds = Table(
@@ -373,6 +386,8 @@ refunds = Table(
     _check("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
     Index("ux_refunds_payment", "hospital_id", "channel", "trade_no", unique=True),
     Index(None, "hospital_id", "booking_id"),
+    Index(None, "hospital_id", "bill_id"),
+    Index(None, "hospital_id", "updated_ms"),
 )
 
 bills = Table(
@@ -427,6 +442,8 @@ registrations = Table(
 
 # --- commands to the HIS, keys, news ------------------------------------------------------------------------------
 
+_DEAD = text("status = 'dead'")
+
 outbox = Table(
     "outbox",
     metadata,
@@ -453,6 +470,7 @@ outbox = Table(
           sqlite_where=text("status in ('queued','sent','unknown','dead')"),
           postgresql_where=text("status in ('queued','sent','unknown','dead')")),
     # In the order in which they are served, so that the first few are found without sorting a release's whole queue.
+    Index("ix_outbox_dead", "hospital_id", "status", "id", sqlite_where=_DEAD, postgresql_where=_DEAD),
     Index("ix_outbox_turn", "hospital_id", "rank", "id", sqlite_where=text("status in ('queued','sent','unknown')"),
           postgresql_where=text("status in ('queued','sent','unknown')")),
 )  # fmt: skip

@@ -34,5 +34,6 @@ messages = Table(
     Column("updated_ms", BigInteger, nullable=False),
     CheckConstraint("state in ('received','applied','quarantined')", name="state"),
     Index(None, "hospital_id", "dedup_key", "received_ms"),
+    Index(None, "hospital_id", "state", "id"),
     Index(None, "hospital_id", "state", "received_ms"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+import pytest
 from sqlalchemy import select
 
 from booking.catalog import (
@@ -33,6 +34,7 @@ from tests.booking.world import (
     get,
     hold,
     locked,
+    make_hospital,
     make_schedule,
     make_slot,
     put_patient,
@@ -40,6 +42,7 @@ from tests.booking.world import (
     remaining,
     schedule_id_of,
     send,
+    send_and_answer,
 )
 from tests.stores import BEGIN_MS, Wall
 
@@ -229,3 +232,23 @@ async def test_master_data_stays_when_a_fetch_does_not_name_it(store: Store) -> 
         ]  # fmt: skip
         assert [p["name"] for p in await list_practitioners(tx, "D1")] == ["王医生"]
         assert await list_practitioners(tx, "D2") == []
+
+
+@pytest.mark.parametrize(
+    ("after_s", "seats"), [(30, (1, 0)), (60, (0, 0))], ids=["within its time", "when it may be over"]
+)
+async def test_release_gives_a_seat_back_only_while_the_lock_cannot_have_lapsed(
+    store: Store, wall: Wall, after_s: float, seats: tuple[int, int]
+) -> None:
+    """A HIS that says a plain "yes" to the release of a lapsed lock may have sold that seat already: a fetch will tell."""
+    hospital = make_hospital(his_lock_s=60)
+    slot_id = await put_slot(store, 1)
+    booking_id = await locked(store, hospital, slot_id, await put_patient(store))
+    wall.turn(1)
+    async with store.write(HOSPITAL) as tx:
+        await fetch(tx, make_slot(0))
+    assert await figures(store, slot_id) == (0, 0)
+    wall.turn(after_s)
+    await cancel(store, hospital, booking_id)
+    await send_and_answer(store, hospital, booking_id)
+    assert await figures(store, slot_id) == seats

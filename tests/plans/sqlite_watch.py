@@ -35,11 +35,17 @@ class SqliteWatch:
             self._watch(connection, str(database))
             return connection
 
-        sqlite3.connect = watched  # type: ignore[assignment]
+        places: tuple[Any, ...] = (
+            sqlite3,
+            sqlite3.dbapi2,
+        )  # aiosqlite connects by the one, SQLAlchemy's own driver by the other
+        for place in places:
+            place.connect = watched
         try:
             yield
         finally:
-            sqlite3.connect = connect
+            for place in places:
+                place.connect = connect
 
     def _watch(self, connection: sqlite3.Connection, database: str) -> None:
         counted = [[0]]

@@ -143,9 +143,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_bookings_attention",
         "bookings",
-        ["hospital_id", "id"],
+        ["hospital_id", "needs_attention", "id"],
         unique=False,
-        sqlite_where=sa.text("needs_attention"),
+        sqlite_where=sa.text("needs_attention = 1"),
         postgresql_where=sa.text("needs_attention"),
     )
     op.create_index(
@@ -164,16 +164,24 @@ def upgrade() -> None:
         sqlite_where=sa.text("his_id is not null"),
         postgresql_where=sa.text("his_id is not null"),
     )
-    op.create_index(op.f("ix_bookings_hospital_id_patient_id"), "bookings", ["hospital_id", "patient_id"], unique=False)
+    op.create_index(
+        op.f("ix_bookings_hospital_id_client_id_id"), "bookings", ["hospital_id", "client_id", "id"], unique=False
+    )
+    op.create_index(
+        op.f("ix_bookings_hospital_id_patient_id_id"), "bookings", ["hospital_id", "patient_id", "id"], unique=False
+    )
     op.create_index(
         op.f("ix_bookings_hospital_id_schedule_id"), "bookings", ["hospital_id", "schedule_id"], unique=False
+    )
+    op.create_index(
+        op.f("ix_bookings_hospital_id_user_ref_id"), "bookings", ["hospital_id", "user_ref", "id"], unique=False
     )
     op.create_index(
         "ix_bookings_occupies",
         "bookings",
         ["hospital_id", "slot_id"],
         unique=False,
-        sqlite_where=sa.text("occupies"),
+        sqlite_where=sa.text("occupies = 1"),
         postgresql_where=sa.text("occupies"),
     )
     op.create_index(
@@ -181,7 +189,7 @@ def upgrade() -> None:
         "bookings",
         ["hospital_id", "person_id", "schedule_id"],
         unique=True,
-        sqlite_where=sa.text("live"),
+        sqlite_where=sa.text("live = 1"),
         postgresql_where=sa.text("live"),
     )
     op.create_index("ux_bookings_order_no", "bookings", ["hospital_id", "order_no"], unique=True)
@@ -312,6 +320,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
     op.create_index(
+        "ix_outbox_dead",
+        "outbox",
+        ["hospital_id", "status", "id"],
+        unique=False,
+        sqlite_where=sa.text("status = 'dead'"),
+        postgresql_where=sa.text("status = 'dead'"),
+    )
+    op.create_index(
         "ix_outbox_turn",
         "outbox",
         ["hospital_id", "rank", "id"],
@@ -367,12 +383,13 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_payments_hospital_id_bill_id"), "payments", ["hospital_id", "bill_id"], unique=False)
     op.create_index(op.f("ix_payments_hospital_id_booking_id"), "payments", ["hospital_id", "booking_id"], unique=False)
+    op.create_index(op.f("ix_payments_hospital_id_paid_at_ms"), "payments", ["hospital_id", "paid_at_ms"], unique=False)
     op.create_index(
         "ux_payments_bill",
         "payments",
         ["hospital_id", "bill_id"],
         unique=True,
-        sqlite_where=sa.text("kept"),
+        sqlite_where=sa.text("kept = 1"),
         postgresql_where=sa.text("kept"),
     )
     op.create_index(
@@ -380,7 +397,7 @@ def upgrade() -> None:
         "payments",
         ["hospital_id", "booking_id"],
         unique=True,
-        sqlite_where=sa.text("kept"),
+        sqlite_where=sa.text("kept = 1"),
         postgresql_where=sa.text("kept"),
     )
     op.create_table(
@@ -389,6 +406,9 @@ def upgrade() -> None:
         sa.Column("mrn_digest", sa.String(length=64), nullable=False),
         sa.Column("person_id", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("hospital_id", "mrn_digest"),
+    )
+    op.create_index(
+        op.f("ix_person_mrns_hospital_id_person_id"), "person_mrns", ["hospital_id", "person_id"], unique=False
     )
     op.create_table(
         "persons",
@@ -449,7 +469,9 @@ def upgrade() -> None:
         sa.CheckConstraint("amount_fen > 0", name=op.f("ck_refunds_amount")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
+    op.create_index(op.f("ix_refunds_hospital_id_bill_id"), "refunds", ["hospital_id", "bill_id"], unique=False)
     op.create_index(op.f("ix_refunds_hospital_id_booking_id"), "refunds", ["hospital_id", "booking_id"], unique=False)
+    op.create_index(op.f("ix_refunds_hospital_id_updated_ms"), "refunds", ["hospital_id", "updated_ms"], unique=False)
     op.create_index("ux_refunds_payment", "refunds", ["hospital_id", "channel", "trade_no"], unique=True)
     op.create_table(
         "registrations",

@@ -35,6 +35,7 @@ def upgrade() -> None:
         ["hospital_id", "dedup_key", "received_ms"],
         unique=False,
     )
+    op.create_index(op.f("ix_messages_hospital_id_state_id"), "messages", ["hospital_id", "state", "id"], unique=False)
     op.create_index(
         op.f("ix_messages_hospital_id_state_received_ms"),
         "messages",
