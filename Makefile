@@ -25,7 +25,8 @@ venv: $(DEV_STAMP) ## the virtual environment with everything, tools included
 test: $(DEV_STAMP) ## all tests (PYTEST_ARGS="-k seats" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-torture: $(DEV_STAMP) ## crash rounds: kill -9 of each process under load (ROUNDS=50 with each, SEED=1 to play some again)
+torture: $(DEV_STAMP) ## larger searches, then crash rounds: kill -9 of each process under load (ROUNDS=50 each, SEED=1 to play some again)
+	HISBRIDGE_TORTURE=1 $(BIN)/python -m pytest tests/model tests/history
 	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -s tests/torture $(PYTEST_ARGS)
 
 check: $(DEV_STAMP) ## lint, formatting, types and layers
