@@ -89,8 +89,10 @@ async def slots_of_one_schedule(site: Installation) -> list[str]:
         slots: list[dict[str, str]] = (await site.portal().get(f"/v1/hospitals/{HOSPITAL}/slots"))["items"]
         return slots
 
-    seen = await until(look, bool, what="slots are listed")
-    assert {slot["status"] for slot in seen} == {"not_released"}
+    def closed(seen: list[dict[str, str]]) -> bool:
+        return {slot["status"] for slot in seen} == {"not_released"}
+
+    seen = await until(look, closed, what="the first fetch has brought the rule to the slots")
     schedule_id = seen[0]["schedule_id"]
     return [slot["id"] for slot in seen if slot["schedule_id"] == schedule_id]
 
