@@ -9,7 +9,7 @@ from typing import Any
 
 from booking.bookings import any_due, expire_due
 from booking.idempotency import forget_keys
-from booking.news import SEQUENCER, forget_events, number_all
+from booking.news import forget_events
 from booking.reconciliation import forget_merchant_bills
 from booking.retention import (
     KEEP_CATALOGUE_DAYS,
@@ -129,37 +129,3 @@ class Forgetting:
     async def _until_none(self, forget: Callable[[], Awaitable[int]]) -> None:
         while not self._stopping.is_set() and await forget() > 0:
             await _pause(self._stopping, FORGET_PAUSE_S)
-
-
-def sweeps(
-    store: Store,
-    messages: Store,
-    hospitals: Sequence[Hospital],
-    stopping: asyncio.Event,
-    *,
-    keep_messages_days: int,
-) -> list[Awaitable[None]]:
-    """All clock-driven work of one process."""
-    forgetting = Forgetting(store, messages, hospitals, stopping, keep_messages_days=keep_messages_days)
-    work: list[Awaitable[None]] = [
-        repeat(
-            stopping,
-            NEWS_EVERY_S,
-            lambda: number_all(store),
-            name="number_events",
-            bell=store.bell,
-            topic=SEQUENCER,
-        ),
-        repeat(stopping, FORGET_EVERY_S, forgetting.forget_old, name="forget"),
-    ]
-    for h in hospitals:
-        work.append(
-            repeat(
-                stopping,
-                EXPIRE_EVERY_S,
-                lambda h=h: expire_holds(store, h),  # type: ignore[misc]
-                name="expire",
-                hospital_id=h.id,
-            )
-        )
-    return work
