@@ -112,6 +112,10 @@ class Side:
         await asyncio.gather(*(part.close() for part in self._parts))
 
 
+async def _still_starting() -> str | None:
+    return "still starting"
+
+
 class Service:
     """One process: everything, or the part of it that its parent has ordered. `run` serves until a signal."""
 
@@ -138,9 +142,11 @@ class Service:
         try:
             if self._orders is None:
                 await migrate_stores(self.settings)
+            self.health.register("start", _still_starting)  # the admin listener is there before the others are
             for part in self._parts():
                 self._started.append(part)
                 await part.start()
+            self.health.forget("start")
         except BaseException:
             await self.stop()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 # Everything that is not a batch of holds takes at most 20 ms (DESIGN section 4), so that one of it between so many batches
 # costs a crowd little, and a crowd of an hour starves neither expiries nor outcomes of commands.
@@ -34,7 +35,8 @@ class Turn:
             if future.done() and not future.cancelled():
                 self.release()  # the turn was given to us in the very moment we gave up
             else:
-                queue.remove(future)
+                with suppress(ValueError):  # somebody's release has already passed over it
+                    queue.remove(future)
             raise
 
     def release(self) -> None:

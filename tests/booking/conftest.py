@@ -17,7 +17,8 @@ from tests.stores import (
 )
 
 __all__ = [
-    "database", "engine", "messages", "postgres_originals", "postgres_pool", "spoilt", "sqlite_originals", "store", "wall",
+    "database", "engine", "hospital", "messages", "postgres_originals", "postgres_pool", "spoilt", "sqlite_originals",
+    "store", "wall",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from booking.inventory.writer import Crowded, HoldWriter
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import bookings, events, fragments, idempotency_keys, outbox, persons, schedules
+from booking.store.turns import Turn
 from mappings.canonical import Patient
 from tests.booking.world import (
     DAY,
@@ -362,6 +363,19 @@ async def test_hold_goes_first_when_others_wait_to_write_as_well(store: Store, h
     turn.release()
     await asyncio.gather(*waiting)
     assert served == ["hold"] * 4 + ["sync"] + ["hold"] * 2 + ["sync"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_turn_is_given_up_cleanly_when_it_is_passed_on_in_the_same_moment(first: bool) -> None:
+    turn = Turn()
+    await turn.acquire(timeout_s=1)
+    waits = asyncio.create_task(turn.acquire(first=first, timeout_s=60))
+    await asyncio.sleep(0)
+    waits.cancel()
+    turn.release()  # before the one who gives up has run again
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    await turn.acquire(timeout_s=1)
 
 
 async def test_metrics_tell_what_became_of_holds(store: Store, hospital: Hospital) -> None:

@@ -26,6 +26,9 @@ from tests.stores import Wall, opened
 ACCESS = {"Authorization": "Bearer key"}
 
 
+UNASKED = "the catalogue asks no HIS"
+
+
 class NoHis:
     """A HIS that nobody asks: the catalogue needs none."""
 
@@ -39,19 +42,19 @@ class NoHis:
         return self.status
 
     async def bills(self, hospital_id: str, patient: Patient) -> list[Bill]:
-        raise NotImplementedError
+        raise AssertionError(UNASKED)
 
     async def reports(self, hospital_id: str, patient: Patient) -> list[Report]:
-        raise NotImplementedError
+        raise AssertionError(UNASKED)
 
     async def report(self, hospital_id: str, patient: Patient, report_id: str) -> Report | None:
-        raise NotImplementedError
+        raise AssertionError(UNASKED)
 
     async def attachment(self, hospital_id: str, attachment: Attachment) -> Attachment:
-        raise NotImplementedError
+        raise AssertionError(UNASKED)
 
     async def statement(self, hospital_id: str, date: dt.date) -> list[StatementLine]:
-        raise NotImplementedError
+        raise AssertionError(UNASKED)
 
 
 class _AnyKey:
