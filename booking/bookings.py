@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, select, update
 
 from booking.commands import close_flying
 from booking.errors import Refusal
@@ -18,6 +18,7 @@ from booking.records import Booking, booking_from_row
 from booking.settings import Hospital
 from booking.store.budget import Budget
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed
 from booking.store.tables import bookings
 from mappings.canonical import HisRefs, Payment, Registration, RegistrationStatus
 
@@ -117,16 +118,20 @@ async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Pay
 # --- the clock -----------------------------------------------------------------------------------------------------
 
 
+_DUE = Fixed(
+    select(bookings.c.id)
+    .where(
+        bookings.c.hospital_id == bindparam("of_hospital"),
+        bookings.c.state == literal_column("'held'"),
+        bookings.c.expires_at_ms <= bindparam("now"),
+    )
+    .limit(1)
+)
+
+
 async def any_due(tx: Tx) -> bool:
     """Whether a hold has come to its end."""
-    found = await tx.first(
-        select(bookings.c.id)
-        .where(
-            bookings.c.hospital_id == tx.hospital_id, bookings.c.state == "held", bookings.c.expires_at_ms <= tx.now_ms
-        )
-        .limit(1)
-    )
-    return found is not None
+    return await tx.first(_DUE, {"of_hospital": tx.hospital_id, "now": tx.now_ms}) is not None
 
 
 def _why_expired(booking: Booking) -> str:
@@ -290,7 +295,7 @@ _NEWS = {
 
 
 _BY_ORDER_NO, _BY_HIS_ID = (
-    select(bookings).where(bookings.c.hospital_id == bindparam("of_hospital"), column == bindparam("key"))
+    Fixed(select(bookings).where(bookings.c.hospital_id == bindparam("of_hospital"), column == bindparam("key")))
     for column in (bookings.c.order_no, bookings.c.his_id)
 )
 

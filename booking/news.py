@@ -14,12 +14,14 @@ from sqlalchemy import BigInteger, bindparam, func, select, update
 
 from booking.records import Booking
 from booking.store.engine import Store, Tx
+from booking.store.fixed import Fixed
 from booking.store.ids import new_id
 from booking.store.tables import events, patients
 
 SEQUENCER = "#events"  # the store lock under which events are numbered, and the topic that rings when there are some
 BOOKING_CHANGED = "booking.changed"
 NUMBERED = "#numbered"  # rings when events have got their numbers
+FEW = 50  # events that are numbered in less time than a thread would be waited for
 KEEP_MS = 30 * 24 * 3600 * 1000
 
 
@@ -59,23 +61,26 @@ def booking_payload(booking: Booking) -> dict[str, Any]:
     }
 
 
+_HANDLES = Fixed(
+    select(patients.c.id, patients.c.client_id).where(
+        patients.c.hospital_id == bindparam("of_hospital"), patients.c.person_id == bindparam("of_person")
+    )
+)
+
+
 async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]) -> None:
     """Tell every client that has this person as a patient, with its own patient id."""
-    rows = await tx.all(
-        select(patients.c.id, patients.c.client_id).where(
-            patients.c.hospital_id == tx.hospital_id, patients.c.person_id == person_id
-        )
-    )
-    for row in rows:
+    for row in await tx.all(_HANDLES, {"of_hospital": tx.hospital_id, "of_person": person_id}):
         await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
 
 
-_LAST = select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.seq.is_not(None))
+_LAST = Fixed(select(func.coalesce(func.max(events.c.seq), 0).label("seq")).where(events.c.seq.is_not(None)))
+_WAITING = Fixed(select(events.c.id).where(events.c.seq.is_(None)).limit(bindparam("most")))
 _waiting = select(events.c.id).where(events.c.seq.is_(None)).order_by(events.c.id).limit(bindparam("most")).subquery()
 _numbered = select(
     _waiting.c.id, (bindparam("last", type_=BigInteger) + func.row_number().over(order_by=_waiting.c.id)).label("seq")
 ).subquery()
-_NUMBER = update(events).where(events.c.id == _numbered.c.id).values(seq=_numbered.c.seq)
+_NUMBER = Fixed(update(events).where(events.c.id == _numbered.c.id).values(seq=_numbered.c.seq))
 
 
 class Pace:
@@ -99,14 +104,15 @@ async def number_events(store: Store, *, limit: int = 100, pace: Pace | None = N
 
     On SQLite a batch of holds numbers its own events as it writes them; what is numbered here goes on from the highest.
     """
-    async with store.read() as tx:
-        if await tx.first(select(events.c.id).where(events.c.seq.is_(None)).limit(1)) is None:
-            return 0
+    async with store.read(here=True) as tx:
+        waiting = len(await tx.all(_WAITING, {"most": FEW + 1}))
+    if waiting == 0:
+        return 0
     most = limit if pace is None else pace.limit
-    async with store.write(SEQUENCER) as tx:
+    async with store.write(SEQUENCER, here=waiting <= FEW) as tx:
         began = time.perf_counter()
-        last = (await tx.conn.execute(_LAST)).scalar_one()
-        numbered = await tx.run(_NUMBER, {"last": last, "most": most})
+        (last,) = await tx.all(_LAST)
+        numbered = await tx.run(_NUMBER, {"last": last["seq"], "most": most})
         if numbered:
             tx.ring(NUMBERED)
     if pace is not None:
@@ -127,7 +133,7 @@ async def forget_events(store: Store, *, limit: int = 100) -> int:
     Numbers follow time closely enough: what is oldest by number is looked at, and the first look without an old one is the last.
     """
     async with store.write(SEQUENCER) as tx:
-        newest = (await tx.conn.execute(_LAST)).scalar_one()
+        newest = (await tx.all(_LAST))[0]["seq"]
         oldest = await tx.all(
             select(events.c.id, events.c.created_ms)
             .where(events.c.seq.is_not(None), events.c.seq < newest)

@@ -18,9 +18,12 @@ class Standing(msgspec.Struct, frozen=True):
     verb: str | None
 
 
+_LOCK_VERBS = {ReserveBy.LOCK: "lock_slot", ReserveBy.BOOK: "book", ReserveBy.QUOTA: "register"}
+
+
 def lock_verb(hospital: Hospital) -> str:
     """The verb by which this hospital gives us a seat; where the seats are ours, the one by which it is told."""
-    return {ReserveBy.LOCK: "lock_slot", ReserveBy.BOOK: "book", ReserveBy.QUOTA: "register"}[hospital.reserve_by]
+    return _LOCK_VERBS[hospital.reserve_by]
 
 
 def first_standing(hospital: Hospital, now_ms: int, fee_fen: int) -> Standing:

@@ -12,6 +12,7 @@ from booking.errors import Refusal
 from booking.identity import ID_CARD, read_id_card
 from booking.records import Person, person_from_row, person_to_row
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed
 from booking.store.ids import new_id
 from booking.store.tables import bookings, patients, person_mrns, persons
 from mappings.canonical import Patient
@@ -374,8 +375,10 @@ async def means(tx: Tx, person: Person, mrn: str | None) -> bool:
     return mrn is None or tx.digest("mrn", mrn) in await mrn_digests(tx, person)
 
 
-_OWNER = select(person_mrns.c.person_id).where(
-    person_mrns.c.hospital_id == bindparam("of_hospital"), person_mrns.c.mrn_digest == bindparam("of_digest")
+_OWNER = Fixed(
+    select(person_mrns.c.person_id).where(
+        person_mrns.c.hospital_id == bindparam("of_hospital"), person_mrns.c.mrn_digest == bindparam("of_digest")
+    )
 )
 
 

@@ -14,6 +14,7 @@ from booking.people import mrn_digests, owner_ids
 from booking.records import Person
 from booking.settings import Hospital
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
 from booking.store.tables import registrations
 from mappings.canonical import Registration
@@ -47,8 +48,10 @@ def _ms(instant: dt.datetime | None) -> int | None:
     return None if instant is None else round(instant.timestamp() * 1000)
 
 
-_KNOWN = select(registrations).where(
-    registrations.c.hospital_id == bindparam("of_hospital"), registrations.c.id == bindparam("of_id")
+_KNOWN = Fixed(
+    select(registrations).where(
+        registrations.c.hospital_id == bindparam("of_hospital"), registrations.c.id == bindparam("of_id")
+    )
 )
 
 

@@ -79,7 +79,7 @@ async def remove_webhook(tx: Tx, client_id: str, webhook_id: str) -> bool:
 
 async def due_deliveries(store: Store, *, busy: Collection[str] = (), limit: int = 20) -> list[Delivery]:
     """The next event of every webhook that is due and has one, longest due first, without the `busy` ones."""
-    async with store.read(SCOPE) as tx:
+    async with store.read(SCOPE, here=True) as tx:
         return await _next_events(tx, webhooks.c.due_ms <= tx.now_ms, webhooks.c.id.not_in(list(busy)), limit=limit)
 
 

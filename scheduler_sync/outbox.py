@@ -16,13 +16,13 @@ import msgspec
 from sqlalchemy import bindparam, func, select, text, update
 
 from booking.bookings import note_looked, note_sent
-from booking.commands import OPEN, wake_topic
+from booking.commands import OPEN, RANKS, wake_topic
 from booking.settings import Hospital
 from booking.store.bell import wait_for_ring
 from booking.store.budget import Budget
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, StoreUnavailable, Tx
-from booking.store.tables import bookings, outbox
+from booking.store.tables import COMMAND_TO_DO, OPEN_COMMAND, bookings, outbox
 from connectors.port import Outcome, Verb, VerbTraits
 from monitoring import metrics
 from monitoring.logs import get_logger
@@ -34,6 +34,7 @@ log = get_logger("outbox")
 
 LEASE_MARGIN_S = 15.0
 IDLE_S = 1.0
+PAUSE_S = 0.01  # what rings within it is one turn: a release rings for each batch of holds, and every look is a read
 STORE_AWAY_PAUSE_S = 0.2
 MOST_CLAIMED = MOST_SETTLED = 32  # in one transaction
 
@@ -42,6 +43,11 @@ _SERVED = (
     Verb.CREATE_PATIENT,
 )  # fmt: skip
 
+
+def _words_of(alias: str, condition: str) -> str:
+    return condition.replace("status", f"{alias}.status")
+
+
 # In the words of the partial indexes, as neither engine proves that a list of parameters implies them.
 _waited = outbox.alias("waited")
 _BLOCKED = (
@@ -49,7 +55,7 @@ _BLOCKED = (
     .where(
         _waited.c.hospital_id == outbox.c.hospital_id,
         _waited.c.line == outbox.c.waits_for,
-        text("waited.status in ('queued','sent','unknown','dead')"),
+        text(_words_of("waited", OPEN_COMMAND)),
     )
     .exists()
 )
@@ -57,9 +63,11 @@ _DUE = (
     select(outbox)
     .where(
         outbox.c.hospital_id == bindparam("of_hospital"),
-        text("outbox.status in ('queued','sent','unknown')"),
+        text(_words_of("outbox", COMMAND_TO_DO)),
         outbox.c.due_ms <= bindparam("now_ms"),
         outbox.c.lease_until_ms.is_(None) | (outbox.c.lease_until_ms <= bindparam("now_ms")),
+        # Else the whole queue of a verb that has no place would be walked past at every turn.
+        outbox.c.rank <= bindparam("worst_rank"),
         outbox.c.verb.in_(bindparam("verbs", expanding=True)),
         ~_BLOCKED,
     )
@@ -136,6 +144,7 @@ class OutboxWorker:
                 bell.cancel()
             else:
                 await wait_for_ring(bell, STORE_AWAY_PAUSE_S if self._outcomes else IDLE_S)
+                await asyncio.sleep(PAUSE_S)
         while self._running or self._outcomes:
             if self._running and not self._outcomes:
                 await asyncio.wait(set(self._running), return_when=asyncio.FIRST_COMPLETED)
@@ -156,7 +165,7 @@ class OutboxWorker:
         async with self._store.write(self._hospital.id) as tx:
             await tx.run(
                 update(outbox)
-                .where(outbox.c.hospital_id == self._hospital.id, text("status in ('queued','sent','unknown')"))
+                .where(outbox.c.hospital_id == self._hospital.id, text(COMMAND_TO_DO))
                 .where(outbox.c.status != "queued")
                 .values(lease_until_ms=tx.now_ms)
             )
@@ -249,11 +258,12 @@ class OutboxWorker:
             "of_hospital": self._hospital.id,
             "now_ms": tx.now_ms,
             "verbs": [verb.value for verb in room],
+            "worst_rank": max(RANKS[verb.value] for verb in room),  # a command's rank is its verb's, or better
             "most": most,
         }
 
     async def _is_any_due(self, room: dict[Verb, int]) -> bool:
-        async with self._store.read(self._hospital.id) as tx:
+        async with self._store.read(self._hospital.id, here=True) as tx:
             return bool(await tx.all(_DUE, self._due(tx, room, 1)))
 
     async def _claim(self, tx: Tx, room: dict[Verb, int]) -> list[Row]:
@@ -351,7 +361,7 @@ class OutboxWorker:
         async with self._store.read(self._hospital.id) as tx:
             rows = await tx.all(
                 select(outbox.c.status, func.count().label("n"), func.min(outbox.c.created_ms).label("oldest"))
-                .where(outbox.c.hospital_id == self._hospital.id, text("status in ('queued','sent','unknown','dead')"))
+                .where(outbox.c.hospital_id == self._hospital.id, text(OPEN_COMMAND))
                 .group_by(outbox.c.status)
             )
             counts = {r["status"]: r["n"] for r in rows}

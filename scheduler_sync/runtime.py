@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from booking.commands import wake_topic
 from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
-from booking.store.tables import outbox
+from booking.store.tables import COMMAND_TO_DO, outbox
 from connectors.port import Connector
 from monitoring import metrics
 from monitoring.listener import CannotListen
@@ -146,7 +146,8 @@ class HospitalRuntime:
                 return
             await tx.run(
                 update(outbox)
-                .where(outbox.c.hospital_id == tx.hospital_id, outbox.c.status.in_(("sent", "unknown")))
+                .where(outbox.c.hospital_id == tx.hospital_id, text(COMMAND_TO_DO))
+                .where(outbox.c.status.in_(("sent", "unknown")))
                 .values(lease_until_ms=tx.now_ms)
             )
 

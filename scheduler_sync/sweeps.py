@@ -74,7 +74,7 @@ async def expire_holds(store: Store, hospital: Hospital) -> int:
     """Expire what is due at one hospital, in small transactions."""
     total = 0
     while True:
-        async with store.read(hospital.id) as tx:
+        async with store.read(hospital.id, here=True) as tx:
             if not await any_due(tx):
                 return total
         async with store.write(hospital.id, here=True) as tx:

@@ -28,8 +28,9 @@ from booking.api.routing import Call, Route
 from booking.api.server import ApiServer, Connection, ConnectionLimits
 from booking.api.wire import Answer, Ready
 from monitoring.health import Health
-from monitoring.logs import get_logger
+from monitoring.logs import get_logger, log_request
 from monitoring.logs import request_id as current_request_id
+from monitoring.masking import mask_text
 from monitoring.metrics import http_request_seconds, http_requests, http_requests_in_flight, method_label
 
 log = get_logger(__name__)
@@ -212,22 +213,24 @@ class _Application:
     ) -> None:
         """Route template and ids only: neither path values other than the hospital nor the query are logged."""
         fields: dict[str, Any] = {
+            "logger": __name__,
             "method": method_label(call.request.method),
             "route": _route_of(found),
             "status": status,
             "took_ms": round(took_s * 1000, 2),
-            "request_id": call.request_id,
+            # A caller may have chosen it, and the hospital's id in a path that was refused.
+            "request_id": mask_text(call.request_id),
         }
         hospital_id = call.path.get("hospital_id")
         if hospital_id is not None and status != 404:
-            fields["hospital"] = hospital_id[:40]
+            fields["hospital"] = mask_text(hospital_id[:40])
         if call.client is not None:
             fields["client"] = call.client.id
         if code is not None:
             fields["code"] = code
         if gone:
             fields["gone"] = True  # done all the same: nobody read the answer
-        (log.warning if status >= 500 else log.info)("request", **fields)
+        log_request(fields, level="warning" if status >= 500 else "info")
 
 
 _NOWHERE: Found[Endpoint] = Found(None, {})

@@ -83,7 +83,7 @@ class BookingHandlers:
                 bell.cancel()
 
     async def _look(self, call: Call[WaitQuery, None], booking_id: str) -> tuple[int, BookingView]:
-        async with self._context.store.read(call.hospital_id) as tx:
+        async with self._context.store.read(call.hospital_id, here=True) as tx:
             booking = await rules.own_booking(tx, call.caller.id, booking_id)
             return booking.version, await self._view(tx, booking)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import lru_cache
 from typing import Any
 
 from booking.api.views import (
@@ -30,9 +31,10 @@ from monitoring.masking import mask_id_number, mask_name, mask_phone
 
 def instant(ms: int | None, zone: dt.tzinfo) -> dt.datetime | None:
     """Epoch milliseconds as an instant in a zone."""
-    return None if ms is None else dt.datetime.fromtimestamp(ms / 1000, zone)
+    return None if ms is None else _instant(ms, zone)
 
 
+@lru_cache(maxsize=1024)  # a batch of holds has three instants in all, and shows them for every booking
 def _instant(ms: int, zone: dt.tzinfo) -> dt.datetime:
     return dt.datetime.fromtimestamp(ms / 1000, zone)
 
@@ -116,7 +118,9 @@ def booking_view(
         his_command_status=booking.his_command_status,
         payment_state=booking.payment_state,
         fee_fen=booking.fee_fen,
-        payable=payable(booking, now_ms, any(p.kept for p in payments or ()) or booking.payment_state == "paid"),
+        payable=payable(
+            booking, now_ms, booking.payment_state == "paid" or (bool(payments) and any(p.kept for p in payments or ()))
+        ),
         slot_id=booking.slot_id,
         schedule_id=booking.schedule_id,
         patient_id=booking.patient_id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from hashlib import blake2b
 
 DAY_S = 24 * 3600.0
 _PROBES = 7
@@ -24,14 +23,19 @@ class Bloom:
         if self._clock() - self._since_s >= DAY_S:
             self._young, self._old = bytearray(self._bits // 8), self._young
             self._since_s = self._clock()
-        for place in self._places(text):
-            self._young[place >> 3] |= 1 << (place & 7)
+        bits, young = self._bits, self._young
+        place, step = _begin(text)
+        for _ in range(_PROBES):
+            place = (place + step) % bits
+            young[place >> 3] |= 1 << (place & 7)
 
     def __contains__(self, text: str) -> bool:
-        places = self._places(text)
+        place, step = _begin(text)
+        places = [(place + n * step) % self._bits for n in range(1, _PROBES + 1)]
         return any(all(bits[p >> 3] & (1 << (p & 7)) for p in places) for bits in (self._young, self._old))
 
-    def _places(self, text: str) -> list[int]:
-        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        first, step = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") | 1
-        return [(first + n * step) % self._bits for n in range(_PROBES)]
+
+def _begin(text: str) -> tuple[int, int]:
+    """Two halves of Python's own hash, which is keyed anew in every process: nobody can choose texts that collide."""
+    mixed = hash(text) & 0xFFFF_FFFF_FFFF_FFFF
+    return mixed & 0xFFFF_FFFF, mixed >> 32 | 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from operator import itemgetter
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import Table
 from booking.commands import RANKS, new_command
 from booking.inventory.requests import Answer, Decision, Facts, Granted, HoldRequest, Refused, SlotFacts
 from booking.news import BOOKING_CHANGED, booking_payload, new_event
-from booking.openings import first_standing
+from booking.openings import Standing, first_standing
 from booking.records import Booking, booking_to_row
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
@@ -68,11 +69,13 @@ def build(
 ) -> Batch:
     """The rows of a batch. Pure but for fresh ids and nonces."""
     batch = Batch(facts, [], tuple([] for _ in WRITTEN), [], [])
+    standing = cache(partial(first_standing, hospital, facts.now_ms))
     for request, booking_id, decision in zip(requests, booking_ids, decisions, strict=True):
         if isinstance(decision, Refused):
             batch.answers.append(decision)
         elif isinstance(decision, Granted):
-            batch.answers.append(_grant(batch, hospital, request, booking_id, decision, vault, render))
+            stands = standing(decision.fee_fen)
+            batch.answers.append(_grant(batch, hospital, request, booking_id, decision, stands, vault, render))
         elif decision.stored is not None:
             body = vault.unseal(decision.stored.sealed_body, "idempotency_keys", "body")
             batch.answers.append(Answer(decision.stored.status, body, replayed=True))
@@ -92,11 +95,12 @@ def _grant(
     request: HoldRequest,
     booking_id: str,
     granted: Granted,
+    standing: Standing,
     vault: HospitalVault,
     render: Render,
 ) -> Answer:
-    now_ms = batch.facts.now_ms
-    booking, verb = _new_booking(hospital, request, booking_id, granted, now_ms)
+    now_ms, verb = batch.facts.now_ms, standing.verb
+    booking = _new_booking(hospital, request, booking_id, granted, standing, now_ms)
     body = render(booking, now_ms)
     rows: list[dict[str, Any] | None] = [
         booking_to_row(vault, booking),
@@ -138,10 +142,10 @@ _FRESH_COMMAND: dict[str, Any] = {
 
 
 def _new_booking(
-    hospital: Hospital, request: HoldRequest, booking_id: str, granted: Granted, now_ms: int
-) -> tuple[Booking, str | None]:
-    standing = first_standing(hospital, now_ms, granted.fee_fen)
-    booking = Booking(
+    hospital: Hospital, request: HoldRequest, booking_id: str, granted: Granted, standing: Standing, now_ms: int
+) -> Booking:
+    axes = standing.axes
+    return Booking(
         hospital_id=hospital.id,
         id=booking_id,
         order_no=new_order_no(now_ms),
@@ -152,10 +156,10 @@ def _new_booking(
         slot_id=request.slot_id,
         schedule_id=granted.slot.schedule.id,
         version=1,
-        state=standing.axes.state,
-        his_state=standing.axes.his_state,
-        his_command=standing.axes.command,
-        his_command_status=standing.axes.status,
+        state=axes.state,
+        his_state=axes.his_state,
+        his_command=axes.command,
+        his_command_status=axes.status,
         payment_state="due" if granted.fee_fen else "not_required",
         fee_fen=granted.fee_fen,
         live=True,
@@ -167,7 +171,6 @@ def _new_booking(
         pay_by_ms=standing.pay_by_ms,
         expires_at_ms=standing.expires_at_ms,
     )
-    return booking, standing.verb
 
 
 def number_events(batch: Batch, last: int) -> None:

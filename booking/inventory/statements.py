@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Table
 
 from booking.inventory.rows import WRITTEN
+from booking.store.tables import OPEN_COMMAND
 
 _COLUMNS = """
 select i.n,
@@ -64,7 +65,10 @@ POSTGRES_GATHER = _postgres_gather()
 PERSON = "select his_state, reject_code, merged_into from persons where hospital_id = {0} and id = {1}"
 LIVE = "select id, client_id from bookings where hospital_id = {0} and person_id = {1} and schedule_id = {2} and {3}"
 RECALL = "select body_digest, status, sealed_body from idempotency_keys where hospital_id = {0} and client_id = {1} and key = {2}"
-HURRY = "update outbox set rank = {2} where hospital_id = {0} and line = {1} and status in ('queued', 'unknown') and rank > {2}"
+HURRY = (
+    "update outbox set rank = {2} where hospital_id = {0} and line = {1} and rank > {2}"  # noqa: S608 - words of ours
+    f" and {OPEN_COMMAND} and status in ('queued', 'unknown')"
+)
 
 TICK = """
 insert into store_clock (hospital_id, last_ms, writes) values ({h}, {now}, 1)

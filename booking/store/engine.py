@@ -27,7 +27,8 @@ from sqlalchemy.schema import Table
 
 from booking.store.bell import Bell
 from booking.store.crypto import HospitalVault, Vault
-from booking.store.here import Here
+from booking.store.fixed import Fixed
+from booking.store.here import Here, HereToRead, raw_of
 from booking.store.tables import fragments
 from booking.store.turns import Turn
 
@@ -75,6 +76,11 @@ class Tx:
 
     async def all(self, statement: Any, params: Any = None) -> list[dict[str, Any]]:
         """Every row as a dictionary."""
+        if isinstance(statement, Fixed):
+            connection = raw_of(self.conn)
+            if connection is not None:
+                return statement.rows(connection, params)
+            statement = statement.statement
         result = await self.conn.execute(statement, params)
         # SQLAlchemy's own str subclass is not a str to msgspec. Iterating a Result gives its rows, not its keys.
         names = [str(name) for name in result.keys()]  # noqa: SIM118
@@ -87,18 +93,23 @@ class Tx:
 
     async def run(self, statement: Any, params: Any = None) -> int:
         """Execute; returns the number of rows matched."""
+        if isinstance(statement, Fixed):
+            connection = raw_of(self.conn)
+            if connection is not None:
+                return statement.run(connection, params)
+            statement = statement.statement
         return int((await self.conn.execute(statement, params)).rowcount)
 
     async def insert(self, table: Table, *rows: dict[str, Any]) -> None:
         """Insert rows of equal shape."""
         if rows:
-            await self.conn.execute(table.insert(), list(rows))
+            await self.run(_insert(table, tuple(rows[0])), list(rows))
 
     async def upsert(self, table: Table, rows: list[dict[str, Any]], *, keep: tuple[str, ...] = ()) -> None:
         """Insert rows, or update those that exist; columns named in `keep` keep their stored value."""
         if not rows:
             return
-        await self.conn.execute(_upsert(self.dialect, table, tuple(rows[0]), keep), rows)
+        await self.run(_upsert(self.dialect, table, tuple(rows[0]), keep), rows)
 
     def ring(self, topic: str) -> None:
         """Wake those who wait for `topic`, once the commit is certain."""
@@ -122,21 +133,43 @@ class Tx:
 
 
 @cache
-def _upsert(dialect: str, table: Table, columns: tuple[str, ...], keep: tuple[str, ...]) -> Any:
+def _insert(table: Table, columns: tuple[str, ...]) -> Fixed:
+    return Fixed(table.insert(), columns)
+
+
+@cache
+def _upsert(dialect: str, table: Table, columns: tuple[str, ...], keep: tuple[str, ...]) -> Fixed:
     """Built once for each shape: building it costs more than executing it."""
     insert: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
     keys = [c.name for c in table.primary_key.columns]
     changed = {name: insert.excluded[name] for name in columns if name not in keys and name not in keep}
     if changed:
-        return insert.on_conflict_do_update(index_elements=keys, set_=changed)
-    return insert.on_conflict_do_nothing(index_elements=keys)
+        return Fixed(insert.on_conflict_do_update(index_elements=keys, set_=changed), columns)
+    return Fixed(insert.on_conflict_do_nothing(index_elements=keys), columns)
 
 
-_TICK = text(
-    "insert into store_clock (hospital_id, last_ms, writes) values (:h, :now, 1) on conflict (hospital_id) do update"
-    " set writes = store_clock.writes + 1,"
-    " last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms"
-    " else store_clock.last_ms end returning last_ms, writes"
+_LOCK = text("select pg_advisory_xact_lock(hashtextextended(:h, 0))")
+_WALL_MS = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
+
+
+def _tick_statement(now: str) -> Fixed:
+    return Fixed(
+        text(
+            f"insert into store_clock (hospital_id, last_ms, writes) values (:h, {now}, 1)"  # noqa: S608 - words of ours
+            " on conflict (hospital_id) do update set writes = store_clock.writes + 1,"
+            " last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms"
+            " else store_clock.last_ms end returning last_ms, writes"
+        )
+    )
+
+
+# The clock is read in the same statement: under a hospital's lock each round trip is one that others wait for.
+_TICKS = {
+    "sqlite": _tick_statement(":now"),
+    "postgresql": _tick_statement(f"coalesce(cast(:now as bigint), {_WALL_MS})"),
+}
+_CLOCK = text(
+    f"select coalesce(cast(:now as bigint), {_WALL_MS}), (select last_ms from store_clock where hospital_id = :h)"  # noqa: S608
 )
 
 
@@ -160,7 +193,9 @@ class Store:
         self._failure = ""  # why a write failed last, and when
         self._failed_s = -math.inf
         self.writer, self.reader = self._engines()
-        self._here = Here(self.url, sqlite_pragmas()) if self.dialect == "sqlite" else None
+        on_loop = self.dialect == "sqlite"
+        self._here = Here(self.url, sqlite_pragmas()) if on_loop else None
+        self._here_to_read = HereToRead(self.url, sqlite_pragmas()) if on_loop else None
 
     def _engines(self) -> tuple[AsyncEngine, AsyncEngine]:
         if self.dialect == "sqlite":
@@ -178,6 +213,7 @@ class Store:
             "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT_MS}",
             # A plan that is kept from the time when the tables were empty walks all rows of a hospital when they are full.
             "plan_cache_mode": "force_custom_plan",
+            "jit": "off",  # compiling takes longer than any statement here
         }
         connect = {"timeout": 5, "command_timeout": STATEMENT_TIMEOUT_MS / 1000 + 5, "server_settings": guards}
         writer, reader = (
@@ -198,8 +234,9 @@ class Store:
         await self.writer.dispose()
         if self.reader is not self.writer:
             await self.reader.dispose()
-        if self._here is not None:
-            await self._here.close()
+        for here in (self._here, self._here_to_read):
+            if here is not None:
+                await here.close()
 
     def wall_ms(self) -> int:
         """The clock of a SQLite store, before it is held above the last committed time."""
@@ -213,14 +250,6 @@ class Store:
     def remember_clock(self, hospital_id: str, now_ms: int) -> None:
         """Note the time of a write that was committed on another connection of this process."""
         self._last_ms[hospital_id] = max(now_ms, self._last_ms.get(hospital_id, 0))
-
-    async def now_ms(self, conn: AsyncConnection) -> int:
-        """The store's own clock."""
-        if self.dialect == "sqlite" or self._skew:
-            return self._wall_ms()
-        return int(
-            (await conn.execute(text("select (extract(epoch from clock_timestamp()) * 1000)::bigint"))).scalar_one()
-        )
 
     @asynccontextmanager
     async def write(self, hospital_id: str, *, here: bool = False) -> AsyncIterator[Tx]:
@@ -240,9 +269,7 @@ class Store:
             begin = self._here.begin if here and self._here is not None else self.writer.begin
             async with self._transaction(begin, hospital_id, done) as tx:
                 if self.dialect != "sqlite":
-                    await tx.conn.execute(
-                        text("select pg_advisory_xact_lock(hashtextextended(:h, 0))"), {"h": hospital_id}
-                    )
+                    await tx.conn.execute(_LOCK, {"h": hospital_id})
                 await self._tick(tx)
                 yield tx
                 await self._note_touched(tx)
@@ -306,9 +333,10 @@ class Store:
         tx.ring(changes_topic(tx.hospital_id))
 
     @asynccontextmanager
-    async def read(self, hospital_id: str = "") -> AsyncIterator[Tx]:
-        """A transaction that sees one committed state. Raises StoreUnavailable."""
-        async with self._transaction(self.reader.begin, hospital_id, set()) as tx:
+    async def read(self, hospital_id: str = "", *, here: bool = False) -> AsyncIterator[Tx]:
+        """A transaction that sees one committed state. `here` as for `write`. Raises StoreUnavailable."""
+        begin = self._here_to_read.begin if here and self._here_to_read is not None else self.reader.begin
+        async with self._transaction(begin, hospital_id, set()) as tx:
             tx.now_ms = await self._read_clock(tx)
             yield tx
 
@@ -339,16 +367,15 @@ class Store:
         if self.dialect == "sqlite":
             # One process writes: what it has committed it remembers.
             return max(self._wall_ms(), self._last_ms.get(tx.hospital_id, 0))
-        now = await self.now_ms(tx.conn)
-        query = text("select last_ms from store_clock where hospital_id = :h")
-        last = (await tx.conn.execute(query, {"h": tx.hospital_id})).scalar_one_or_none() if tx.hospital_id else None
-        return now if last is None else max(now, int(last))
+        values = {"now": self.given_wall_ms, "h": tx.hospital_id}
+        now, last = (await tx.conn.execute(_CLOCK, values)).one()
+        return int(now if last is None else max(now, last))
 
     async def _tick(self, tx: Tx) -> None:
         """Read the clock inside the transaction, and never let it run backwards for a hospital."""
-        now = await self.now_ms(tx.conn)
-        row = (await tx.conn.execute(_TICK, {"h": tx.hospital_id, "now": now})).one()
-        tx.now_ms, tx.seq = int(row[0]), int(row[1])
+        now = self._wall_ms() if self.dialect == "sqlite" else self.given_wall_ms
+        (row,) = await tx.all(_TICKS[self.dialect], {"h": tx.hospital_id, "now": now})
+        tx.now_ms, tx.seq = int(row["last_ms"]), int(row["writes"])
         self._last_ms[tx.hospital_id] = tx.now_ms
 
 

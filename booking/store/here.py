@@ -1,14 +1,17 @@
-"""Writes to a SQLite store with their statements on the event loop, for many small ones in a row.
+"""Transactions of a SQLite store with their statements on the event loop, for many small ones in a row.
 
 An asynchronous driver hands every statement to a thread and back, which costs several times what the statement does, and beside
-a busy loop up to a switch interval each. Here only what waits for the disk, or for another process, leaves the loop. It is for
-transactions whose statements are short: whatever scans or carries megabytes belongs into an ordinary `Store.write`.
+a busy loop up to a switch interval each. Here only what may wait for long leaves the loop: for another process that writes, for
+a checkpoint, and for a disk that is slow. It is for transactions whose statements are short: whatever scans or carries
+megabytes belongs into an ordinary `Store.write` or `Store.read`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -20,6 +23,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
+
+CHECKPOINT_BYTES = 4 * 1024 * 1024  # as large as SQLite lets its log grow by default: 1,000 pages
+LOOK_EVERY = 16  # commits between two looks at the log's size
 
 
 class LoopConnection:
@@ -47,8 +53,29 @@ def raw_of(connection: object) -> sqlite3.Connection | None:
     return connection.raw if isinstance(connection, LoopConnection) else None
 
 
-class Here:
-    """The connection of one store, made at the first use. The store's turn must be held while it is used."""
+class Disk:
+    """Whether commits are so quick of late that handing one to a thread would cost more than waiting for it.
+
+    One that takes long puts the next dozens into a thread: a disk with hiccups holds the loop up once in so many.
+    """
+
+    QUICK_S = 0.0015
+    WEIGHT = 1 / 32  # of the newest commit in the running mean
+
+    def __init__(self) -> None:
+        self._mean_s = 2 * self.QUICK_S
+
+    @property
+    def is_quick(self) -> bool:
+        return self._mean_s < self.QUICK_S
+
+    def note(self, seconds: float) -> None:
+        """A commit took so long."""
+        self._mean_s += self.WEIGHT * (seconds - self._mean_s)
+
+
+class _OnLoop:
+    """One connection, made at the first use, and the thread that waits for it."""
 
     def __init__(self, url: URL, pragmas: Sequence[str]) -> None:
         self._engine = create_engine(
@@ -65,25 +92,57 @@ class Here:
         await self._beside(self._engine.dispose)
         self._thread.shutdown(wait=False)
 
+    async def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = await self._beside(self._connect)
+        return self._connection
+
+    def _connect(self) -> Connection:
+        connection = self._engine.connect()
+        raw = _raw(connection)
+        raw.isolation_level = None  # the driver must not begin transactions of its own
+        for pragma in ("busy_timeout=0", *self._pragmas):
+            raw.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _drop(self, connection: Connection) -> None:
+        """Connect anew next time, which rolls back: one that was opened while the file was read-only stays so for ever."""
+        self._connection = None
+        connection.invalidate()
+        connection.close()
+
+    async def _beside(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+
+class Here(_OnLoop):
+    """The writes of one store. The store's turn must be held while it is used."""
+
+    def __init__(self, url: URL, pragmas: Sequence[str]) -> None:
+        # A checkpoint takes many times as long as a commit: it is made by itself, in the thread.
+        super().__init__(url, (*pragmas, "wal_autocheckpoint=0"))
+        self._log = f"{url.database}-wal"
+        self._disk = Disk()
+        self._commits = 0
+
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[LoopConnection]:
         """A transaction that can write from its first statement on; committed at the end, rolled back by any exception."""
-        if self._connection is None:
-            self._connection = await self._beside(self._connect)
-        connection = self._connection
+        connection = await self._connected()
         try:
             await self._begin(_raw(connection))
             yield LoopConnection(connection)
-            await self._beside(connection.commit)
+            if self._disk.is_quick:
+                _commit(connection, self._disk)
+            else:
+                await self._beside(_commit, connection, self._disk)
         except (sqlite3.OperationalError, OperationalError):
-            # Connect anew next time, which rolls back: one that was opened while the file was read-only stays so for ever.
-            self._connection = None
-            connection.invalidate()
-            connection.close()
+            self._drop(connection)
             raise
         except BaseException:
-            connection.rollback()
+            _roll_back(connection)
             raise
+        await self._checkpoint(_raw(connection))
 
     async def _begin(self, raw: sqlite3.Connection) -> None:
         try:
@@ -94,16 +153,64 @@ class Here:
             # Another process writes, such as a command of the CLI: wait for it, but not on the loop.
             await self._beside(_begin_patiently, raw)
 
-    def _connect(self) -> Connection:
-        connection = self._engine.connect()
-        raw = _raw(connection)
-        raw.isolation_level = None  # the driver must not begin transactions of its own
-        for pragma in ("busy_timeout=0", *self._pragmas):
-            raw.execute(f"PRAGMA {pragma}")
-        return connection
+    async def _checkpoint(self, raw: sqlite3.Connection) -> None:
+        """Bring the log into the database once it has grown. The transaction is committed, whatever becomes of this."""
+        self._commits += 1
+        if self._commits % LOOK_EVERY == 0 and _size(self._log) > CHECKPOINT_BYTES:
+            await self._beside(_checkpoint, raw)
 
-    async def _beside(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+class HereToRead(_OnLoop):
+    """The short reads of one store."""
+
+    def __init__(self, url: URL, pragmas: Sequence[str]) -> None:
+        super().__init__(url, pragmas)
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[LoopConnection]:
+        """A transaction that sees one committed state."""
+        async with self._turn:
+            connection = await self._connected()
+            raw = _raw(connection)
+            try:
+                raw.execute("begin")
+                yield LoopConnection(connection)
+            except (sqlite3.OperationalError, OperationalError):
+                self._drop(connection)
+                raise
+            except BaseException:
+                _roll_back(connection)
+                raise
+            _roll_back(connection)
+
+
+def _commit(connection: Connection, disk: Disk) -> None:
+    began_s = time.perf_counter()
+    _raw(connection).commit()
+    if connection.in_transaction():
+        connection.commit()  # SQLAlchemy has begun one of its own at the first statement that went through it
+    disk.note(time.perf_counter() - began_s)
+
+
+def _roll_back(connection: Connection) -> None:
+    _raw(connection).rollback()
+    if connection.in_transaction():
+        connection.rollback()
+
+
+def _checkpoint(raw: sqlite3.Connection) -> None:
+    try:
+        raw.execute("pragma wal_checkpoint(passive)").fetchone()
+    except sqlite3.OperationalError:  # the disk is full or read-only: the next write tells
+        return
+
+
+def _size(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError:
+        return 0
 
 
 def _begin_patiently(raw: sqlite3.Connection) -> None:

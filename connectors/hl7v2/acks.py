@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from connectors.hl7v2.er7 import Message, Repetition
+from connectors.hl7v2.er7 import Message
+from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.writer import write_message
 
 
@@ -69,34 +70,49 @@ def _asked(condition: str, verdict: Verdict) -> bool:
 
 
 def write_ack(message: Message | None, code: str, now: dt.datetime, fault: Fault | None = None) -> str:
-    """One acknowledgement. Without a message (nothing could be read) MSA-2 stays empty: there is nothing to name."""
-    header: dict[str, Any] = {"MSH-7": now.strftime("%Y%m%d%H%M%S%z"), "MSH-10": control_id()}
-    named = ""
-    if message is None:
-        header |= {"MSH-9.1": "ACK", "MSH-11": "P", "MSH-12": "2.5.1"}
-    else:
-        named = message.value("MSH", 10)
-        trigger = message.value("MSH", 9, 2)
-        header |= _parts(message, 5, "MSH-3") | _parts(message, 6, "MSH-4")
-        header |= _parts(message, 3, "MSH-5") | _parts(message, 4, "MSH-6")
-        header["MSH-9.1"] = "ACK"
-        # A sender that names no trigger (MSH-9 of one component) gets none back.
-        header |= {"MSH-9.2": trigger, "MSH-9.3": "ACK"} if trigger else {}
-        header |= {"MSH-11": message.value("MSH", 11) or "P", "MSH-12": message.value("MSH", 12) or "2.5.1"}
-        header["MSH-18"] = message.value("MSH", 18) or None
-    tree: list[dict[str, Any]] = [header, {"MSA-1": code, "MSA-2": named}]
-    if fault is not None:
-        tree.append(_error(fault))
-    return write_message(tree)
+    """One acknowledgement. Without a message (nothing could be read) MSA-2 stays empty: there is nothing to name.
+
+    MSH is put together by hand, as every message of a stream waits for one: the writer of trees takes ten times as long.
+    """
+    sender = application = receiver = facility = charset = named = ""
+    kind, processing, version = "ACK", "P", "2.5.1"
+    if message is not None:
+        named = _text(message, "MSH", 10)
+        sender, application = _named(message, 5), _named(message, 6)
+        receiver, facility = _named(message, 3), _named(message, 4)
+        if trigger := _text(message, "MSH", 9, 2):
+            kind = f"ACK^{trigger}^ACK"  # a sender that names no trigger (MSH-9 of one component) gets none back
+        processing, version = _text(message, "MSH", 11) or processing, _text(message, "MSH", 12) or version
+        charset = _text(message, "MSH", 18)
+    stamp = now.strftime("%Y%m%d%H%M%S%z")
+    header = [
+        "MSH",
+        "^~\\&",
+        sender,
+        application,
+        receiver,
+        facility,
+        stamp,
+        "",
+        kind,
+        control_id(),
+        processing,
+        version,
+    ]
+    if charset:
+        header += [*[""] * 5, charset]
+    ack = f"{'|'.join(header)}\rMSA|{code}|{named}".rstrip("|") + "\r"
+    return ack if fault is None else ack + write_message([_error(fault)])
 
 
-def _parts(message: Message, field: int, target: str) -> dict[str, str]:
-    """The three components of an HD field, moved from one field of their header to one of ours."""
-    repetitions = message.msh.repetitions(field)
-    if not repetitions:
-        return {}
-    value = Repetition(repetitions[0], message.delimiters)
-    return {f"{target}.{n}": text for n in (1, 2, 3) if (text := value.leaf(n))}
+def _text(message: Message, name: str, field: int, component: int = 1) -> str:
+    """A part of their message, as it may stand in ours."""
+    return STANDARD.escaped(message.value(name, field, component))
+
+
+def _named(message: Message, field: int) -> str:
+    """The three components of an HD field of their header."""
+    return "^".join(_text(message, "MSH", field, n) for n in (1, 2, 3)).rstrip("^")
 
 
 def _error(fault: Fault) -> dict[str, Any]:

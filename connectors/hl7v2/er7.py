@@ -120,7 +120,7 @@ class Message(Group):
             return ""
         if name == "MSH" and field <= 2:
             return repetitions[0]
-        return Repetition(repetitions[0], self.delimiters).leaf(component)
+        return leaf_of(repetitions[0], self.delimiters, component, 1)
 
     def render(self) -> str:
         """The message again, as it was read."""
@@ -135,19 +135,34 @@ class Repetition(msgspec.Struct, frozen=True):
 
     def part(self, component: int, subcomponent: int | None = None) -> str:
         """The raw text of a component or subcomponent, "" where it is not there."""
-        pieces = self.raw.split(self.delimiters.component)
-        if component > len(pieces):
-            return ""
-        if subcomponent is None:
-            return pieces[component - 1]
-        mark = self.delimiters.subcomponent
-        inner = pieces[component - 1].split(mark) if mark else [pieces[component - 1]]
-        return inner[subcomponent - 1] if subcomponent <= len(inner) else ""
+        return _part(self.raw, self.delimiters, component, subcomponent)
 
     def leaf(self, component: int = 1, subcomponent: int = 1) -> str:
         """The text, unescaped. What is addressed less deeply than it goes means its first part (v2.5.1 ch. 2.8.1)."""
-        raw = self.part(component, subcomponent)
-        return "" if raw == NULL else self.delimiters.unescape(raw)
+        return leaf_of(self.raw, self.delimiters, component, subcomponent)
+
+
+def leaf_of(raw: str, delimiters: Delimiters, component: int, subcomponent: int) -> str:
+    """`Repetition.leaf` of a raw repetition, for whoever needs nothing else of it."""
+    text = _part(raw, delimiters, component, subcomponent)
+    return "" if text == NULL else delimiters.unescape(text)
+
+
+def _part(raw: str, delimiters: Delimiters, component: int, subcomponent: int | None) -> str:
+    if delimiters.component in raw:
+        pieces = raw.split(delimiters.component, component)
+        if component > len(pieces):
+            return ""
+        raw = pieces[component - 1]
+    elif component > 1:
+        return ""
+    mark = delimiters.subcomponent
+    if subcomponent is None:
+        return raw
+    if not mark or mark not in raw:
+        return raw if subcomponent == 1 else ""
+    inner = raw.split(mark, subcomponent)
+    return inner[subcomponent - 1] if subcomponent <= len(inner) else ""
 
 
 def parse(text: str) -> Message:

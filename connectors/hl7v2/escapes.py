@@ -78,6 +78,8 @@ class Delimiters(msgspec.Struct, frozen=True):
 
     def escaped(self, text: str) -> str:
         """The text as the content of a subcomponent: nothing in it can end a field or a segment any more."""
+        if self is STANDARD and not _STANDARD_MARKS.search(text):
+            return text
         out = text.translate(
             {
                 ord(self.escape): f"{self.escape}E{self.escape}",
@@ -99,4 +101,5 @@ class Delimiters(msgspec.Struct, frozen=True):
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
+_STANDARD_MARKS = re.compile(r"[|^~\\&\x00-\x08\x0a-\x1f]")
 STANDARD = Delimiters()

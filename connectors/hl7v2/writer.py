@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from connectors.hl7v2.er7 import NULL
@@ -53,6 +54,7 @@ def merge_header(tree: Any, header: Mapping[str, Any]) -> list[Any]:
     return [dict(header), *items]
 
 
+@lru_cache(maxsize=8192)
 def _field_of(address: str) -> str:
     return re.split(r"[.(]", address, maxsplit=1)[0]
 
@@ -76,6 +78,7 @@ def _name_of(item: Mapping[str, Any]) -> str:
     return next(iter(names), "")
 
 
+@lru_cache(maxsize=8192)  # addresses come from profiles, and from a few places here
 def _parse(address: str) -> tuple[str, int, int, int, int]:
     found = _ADDRESS.fullmatch(address)
     if found is None:

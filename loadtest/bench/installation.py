@@ -45,6 +45,7 @@ SETTINGS = """\
 listen = "127.0.0.1:{port}"
 admin_listen = "127.0.0.1:{admin_port}"
 drain_s = 1
+{workers}
 
 [store]
 url = "{url}"
@@ -190,6 +191,8 @@ def write_settings(
         his_concurrency=HIS_CONCURRENCY,
         his_port=his_port,
         mllp_port=mllp_port,
+        # As many as the baseline has; SQLite has one process for everything.
+        workers="" if url.startswith("sqlite") else "workers = 1",
     )
     config.write_text(text, encoding="utf-8")
     return config

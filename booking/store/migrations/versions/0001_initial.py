@@ -332,16 +332,16 @@ def upgrade() -> None:
         "outbox",
         ["hospital_id", "rank", "id"],
         unique=False,
-        sqlite_where=sa.text("status in ('queued','sent','unknown')"),
-        postgresql_where=sa.text("status in ('queued','sent','unknown')"),
+        sqlite_where=sa.text("status <> 'done' and status <> 'dropped' and status <> 'dead'"),
+        postgresql_where=sa.text("status <> 'done' and status <> 'dropped' and status <> 'dead'"),
     )
     op.create_index(
         "ux_outbox_open_line",
         "outbox",
         ["hospital_id", "line"],
         unique=True,
-        sqlite_where=sa.text("status in ('queued','sent','unknown','dead')"),
-        postgresql_where=sa.text("status in ('queued','sent','unknown','dead')"),
+        sqlite_where=sa.text("status <> 'done' and status <> 'dropped'"),
+        postgresql_where=sa.text("status <> 'done' and status <> 'dropped'"),
     )
     op.create_table(
         "patients",
