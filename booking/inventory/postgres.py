@@ -12,15 +12,15 @@ from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
 from booking.inventory.outcomes import CommitUnknown, Violation, Work
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts
-from booking.inventory.rows import WRITTEN, Batch
+from booking.inventory.rows import Batch
 from booking.inventory.sqlite import LONGEST_CHAIN
 from booking.store.engine import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Store, StoreUnavailable
 
 CONNECTIONS = 2
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 15.0
-# Statements are prepared once, perhaps while the tables are still empty. A plan is made for each batch, when their size is
-# known, and only from nested loops over indexes: that costs a batch less than a millisecond, a wrong plan costs seconds.
+# Statements are prepared and planned once, perhaps while the tables are still empty. That is safe only because nothing but
+# nested loops over indexes is left to choose; `tests/plans` fills the tables afterwards.
 SESSION = {
     "application_name": "hisbridge holds",
     "lock_timeout": str(LOCK_TIMEOUT_MS),
@@ -160,9 +160,6 @@ class PostgresBatches:
     async def _write(self, connection: Any, hospital_id: str, batch: Batch) -> None:
         for line, rank in batch.hurried:
             await connection.execute(sql.HURRY.format("$1", "$2", "$3"), hospital_id, line, rank)
-        columns: list[Sequence[Any]] = []
-        for insert, rows in zip(WRITTEN, batch.rows, strict=True):
-            columns += zip(*rows, strict=True) if rows else [()] * len(insert.columns)
         fragments = list(batch.fragments)
         await connection.fetch(
             sql.POSTGRES_WRITE,
@@ -174,7 +171,7 @@ class PostgresBatches:
             [date for date, _ in fragments],
             [department_id for _, department_id in fragments],
             batch.facts.seq,
-            *columns,
+            *sql.postgres_values(batch.rows),
         )
 
 

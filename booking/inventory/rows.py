@@ -27,6 +27,16 @@ Render = Callable[[Booking, int], bytes]
 CREATED = 201
 WRITTEN: tuple[Table, ...] = (bookings, outbox, events, idempotency_keys)
 """The tables that a batch inserts into, in the order of `Batch.rows`."""
+VARYING: dict[str, frozenset[str]] = {
+    "bookings": frozenset((
+        "id", "order_no", "client_id", "user_ref", "patient_id", "person_id", "slot_id", "schedule_id", "state", "his_state",
+        "his_command", "his_command_status", "payment_state", "fee_fen", "lock_by_ms", "pay_by_ms", "expires_at_ms",
+    )),
+    "outbox": frozenset(("id", "line", "waits_for", "subject_id")),
+    "events": frozenset(("id", "client_id", "seq", "payload")),
+    "idempotency_keys": frozenset(("client_id", "key", "body_digest", "sealed_body")),
+}  # fmt: skip
+"""The columns in which the fresh rows of one batch may differ; in all others they are alike."""
 
 
 class Batch(msgspec.Struct):

@@ -6,9 +6,12 @@ over primary keys and one partial unique index. SQLite joins in the given order;
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Table
+from collections.abc import Sequence
+from typing import Any
 
-from booking.inventory.rows import WRITTEN
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary
+
+from booking.inventory.rows import VARYING, WRITTEN
 from booking.store.tables import OPEN_COMMAND
 
 _COLUMNS = """
@@ -106,25 +109,25 @@ POSTGRES_LOCK = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
 POSTGRES_TICK = TICK.format(h="$1", now="coalesce($2::bigint, (extract(epoch from clock_timestamp()) * 1000)::bigint)")
 
 
-def _array_type(table: Table, name: str) -> str:
-    kind = table.c[name].type
-    match kind:
+def _type_of(column: Column[Any]) -> str:
+    match column.type:
         case BigInteger():
-            return "bigint[]"
+            return "bigint"
         case Integer():
-            return "int[]"
+            return "int"
         case Boolean():
-            return "boolean[]"
+            return "boolean"
         case LargeBinary():
-            return "bytea[]"
-    return "text[]"
+            return "bytea"
+    return "text"
 
 
 def _postgres_write() -> str:
-    """All that a batch writes, in one statement: every table's rows as one array for each column.
+    """All that a batch writes, in one statement.
 
     $1 the hospital; $2 slots and $3 their charges; $4 schedules and $5 their seats taken; $6 dates and $7 departments of
-    fragments, $8 the number of this write; then the columns of `WRITTEN`.
+    fragments, $8 the number of this write; then the columns of `WRITTEN`: what varies as an array, the rest as one value. The
+    client looks at every element of every array, which for constants would be a fifth of a booking's time there.
     """
     parts = [
         "slot as (update slots t set unreflected = i.unreflected from unnest($2::text[], $3::int[]) as i(id, unreflected)"
@@ -137,12 +140,34 @@ def _postgres_write() -> str:
     ]
     number = 9
     for table in WRITTEN:
-        names = [c.name for c in table.columns]
-        arrays = ", ".join(f"${n}::{_array_type(table, name)}" for n, name in enumerate(names, start=number))
-        number += len(names)
-        rows = f"insert into {table.name} ({', '.join(names)}) select * from unnest({arrays})"  # noqa: S608
+        varying = [c.name for c in table.columns if c.name in VARYING[table.name]]
+        values, arrays = [], []
+        for n, column in enumerate(table.columns, start=number):
+            if column.name in varying:
+                arrays.append(f"${n}::{_type_of(column)}[]")
+            values.append(f"i.{column.name}" if column.name in varying else f"${n}::{_type_of(column)}")
+        number += len(table.columns)
+        rows = (
+            f"insert into {table.name} ({', '.join(c.name for c in table.columns)}) select {', '.join(values)}"  # noqa: S608
+            f" from unnest({', '.join(arrays)}) as i({', '.join(varying)})"
+        )
         parts.append(f"new_{table.name} as ({rows}{_ON_CONFLICT.get(table.name, '')})")
     return "with " + ",\n".join(parts) + "\nselect 1"
 
 
 POSTGRES_WRITE = _postgres_write()
+
+
+def postgres_values(batch_rows: Sequence[Sequence[Sequence[Any]]]) -> list[Any]:
+    """The values of `POSTGRES_WRITE` from $9 on, of the rows of each table of `WRITTEN`."""
+    values: list[Any] = []
+    for rows, varies in zip(batch_rows, _VARIES, strict=True):
+        if not rows:
+            values += [[] if one else None for one in varies]
+            continue
+        first = rows[0]
+        values += [[row[n] for row in rows] if one else first[n] for n, one in enumerate(varies)]
+    return values
+
+
+_VARIES = [[column.name in VARYING[table.name] for column in table.columns] for table in WRITTEN]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from booking.store.engine import Store, StoreUnavailable, Tx, changes_topic
-from booking.store.here import raw_of
-from booking.store.tables import fragments, store_clock
-from tests.booking.world import HOSPITAL
+from booking.store.fixed import Fixed
+from booking.store.here import CHECKPOINT_BYTES, LOOK_EVERY, Disk, raw_of
+from booking.store.tables import bookings, fragments, store_clock
+from tests.booking.world import HOSPITAL, hold, make_hospital, put_patient, put_slot
 from tests.stores import BEGIN_MS, UrlOf, Wall, opened, unreachable
 
 A_CLOCK: dict[str, object] = {"hospital_id": "h2", "last_ms": 1}
@@ -148,3 +150,74 @@ async def test_another_process_is_waited_for_when_it_is_writing(database: UrlOf,
         other.close()
         await asyncio.wait_for(task, 10)
         assert await clocks(store) == [HOSPITAL]
+
+
+# --- reads, commits, checkpoints, fixed statements ------------------------------------------------------------------
+
+
+async def test_reads_here_see_what_was_committed_and_nothing_else(store: Store) -> None:
+    async with store.write(HOSPITAL, here=True) as tx:
+        await tx.insert(store_clock, A_CLOCK)
+        async with store.read("h2", here=True) as seen:
+            assert await seen.all(select(store_clock).where(store_clock.c.hospital_id == "h2")) == []
+    async with store.read("h2", here=True) as seen:
+        assert seen.now_ms >= BEGIN_MS
+        assert len(await seen.all(select(store_clock))) == 2
+
+
+async def test_reads_here_take_turns_and_survive_one_that_fails(store: Store) -> None:
+    async def look(fails: bool) -> int:
+        async with store.read(HOSPITAL, here=True) as tx:
+            await asyncio.sleep(0)
+            if fails:
+                raise RuntimeError("no")
+            return len(await tx.all(select(store_clock)))
+
+    found = await asyncio.gather(*(look(fails=n % 3 == 0) for n in range(12)), return_exceptions=True)
+    assert [f if isinstance(f, int) else type(f) for f in found] == [RuntimeError, 0, 0] * 4
+
+
+def test_commits_leave_the_loop_while_the_disk_is_slow() -> None:
+    disk = Disk()
+    assert not disk.is_quick  # not before it has shown so
+    for _ in range(100):
+        disk.note(0.0002)
+    assert disk.is_quick
+    disk.note(0.2)
+    assert not disk.is_quick
+    for _ in range(200):
+        disk.note(0.0002)
+    assert disk.is_quick
+    for _ in range(200):
+        disk.note(0.004)  # no hiccup: a disk like that
+    assert not disk.is_quick
+
+
+async def test_log_does_not_grow_without_end_when_all_writes_are_here(store: Store) -> None:
+    if store.dialect != "sqlite":
+        return
+    log = f"{store.url.database}-wal"
+    for n in range(12 * LOOK_EVERY):
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, {"hospital_id": f"{n}" + "x" * 200_000, "last_ms": 1})
+    assert n * 200_000 > 8 * CHECKPOINT_BYTES
+    assert os.path.getsize(log) < 3 * CHECKPOINT_BYTES
+    assert len(await clocks(store)) == n + 2
+
+
+_FLAGS = Fixed(select(bookings.c.live, bookings.c.reason).where(bookings.c.id == bindparam("of_id")))
+
+
+async def test_fixed_statement_gives_the_same_here_and_there(store: Store) -> None:
+    booking = await hold(store, make_hospital(), await put_slot(store), await put_patient(store))
+    for here in (False, True):
+        async with store.read(HOSPITAL, here=here) as tx:
+            (row,) = await tx.all(_FLAGS, {"of_id": booking.id})
+            assert row == {"live": True, "reason": None}
+            assert type(row["live"]) is bool
+
+
+def test_fixed_statement_takes_no_list_of_values() -> None:
+    several = Fixed(select(bookings.c.id).where(bookings.c.id.in_(bindparam("ids", expanding=True))))
+    with pytest.raises(TypeError, match="list of values"):
+        several.rows(sqlite3.connect(":memory:"), {"ids": ["a"]})

@@ -1,0 +1,52 @@
+"""What one batch writes on PostgreSQL goes as arrays only where its rows may differ: everything else must be alike in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from booking.api.holding import renderer
+from booking.inventory.requests import Facts, Granted, HoldRequest, PatientFacts, ScheduleFacts, SlotFacts
+from booking.inventory.rows import VARYING, WRITTEN, build
+from booking.inventory.statements import POSTGRES_WRITE, postgres_values
+from booking.settings import ReserveBy
+from booking.store.crypto import HospitalVault, Vault
+from booking.store.ids import new_id
+from tests.booking.world import HOSPITAL, make_hospital
+
+NOW_MS = 1_800_000_000_000
+
+
+@pytest.mark.parametrize("reserve_by", list(ReserveBy))
+def test_rows_of_a_batch_differ_only_in_the_columns_that_go_as_arrays(reserve_by: ReserveBy) -> None:
+    """Two portals, two slots, linked and unlinked patients, with a fee and without."""
+    hospital = make_hospital(reserve_by=reserve_by)
+    vault = HospitalVault(Vault({"k1": b"\x01" * 32}, b"d" * 32), HOSPITAL)
+    slots = [
+        SlotFacts(
+            f"sl_{n}", ScheduleFacts(f"sc_{n}", "2031-03-04", f"D{n}", None, False, None, None, 0), NOW_MS, False, 9, 0
+        )
+        for n in range(2)
+    ]
+    patients = [PatientFacts("pe_1", "linked"), PatientFacts("pe_2", "pending")]
+    facts = Facts(NOW_MS, 7, {slot.id: slot for slot in slots}, {}, {}, {})
+    requests = [
+        HoldRequest(
+            client_id=f"portal-{n % 2}",
+            user_ref=f"u{n}",
+            slot_id=slots[n // 2 % 2].id,
+            patient_id=f"p{n}",
+            key=f"k{n}",
+            digest=f"d{n}",
+        )
+        for n in range(16)
+    ]
+    decisions = [
+        Granted(n, slots[n // 2 % 2], patients[n // 4 % 2], 1500 if n // 8 else 0) for n in range(len(requests))
+    ]
+    batch = build(hospital, requests, [new_id() for _ in requests], decisions, facts, vault, renderer(hospital))
+    assert batch.granted == len(requests)
+    for table, rows in zip(WRITTEN, batch.rows, strict=True):
+        differ = {column.name for n, column in enumerate(table.columns) if len({row[n] for row in rows}) > 1}
+        assert differ <= VARYING[table.name]
+    assert f"${8 + len(postgres_values(batch.rows))}::" in POSTGRES_WRITE
+    assert f"${9 + len(postgres_values(batch.rows))}::" not in POSTGRES_WRITE
