@@ -177,20 +177,21 @@ async def test_reads_here_take_turns_and_survive_one_that_fails(store: Store) ->
     assert [f if isinstance(f, int) else type(f) for f in found] == [RuntimeError, 0, 0] * 4
 
 
-def test_commits_leave_the_loop_while_the_disk_is_slow() -> None:
+@pytest.mark.parametrize(
+    ("commits_s", "quick"),
+    [
+        ([], False),  # not before it has shown so
+        ([0.0002] * 100, True),
+        ([0.0002] * 100 + [0.2], False),
+        ([0.0002] * 100 + [0.2] + [0.0002] * 200, True),
+        ([0.004] * 200, False),  # no hiccup: a disk like that
+    ],
+)
+def test_commits_leave_the_loop_while_the_disk_is_slow(commits_s: list[float], quick: bool) -> None:
     disk = Disk()
-    assert not disk.is_quick  # not before it has shown so
-    for _ in range(100):
-        disk.note(0.0002)
-    assert disk.is_quick
-    disk.note(0.2)
-    assert not disk.is_quick
-    for _ in range(200):
-        disk.note(0.0002)
-    assert disk.is_quick
-    for _ in range(200):
-        disk.note(0.004)  # no hiccup: a disk like that
-    assert not disk.is_quick
+    for commit_s in commits_s:
+        disk.note(commit_s)
+    assert disk.is_quick is quick
 
 
 def _bytes_of(file: str) -> int:
