@@ -401,7 +401,7 @@ def _reason(error: BaseException) -> str:
 
 def sqlite_pragmas() -> tuple[str, ...]:
     """What every connection to a SQLite store sets: a commit is on the disk before it is believed."""
-    return ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+    return ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000")
 
 
 def _tune_sqlite(engine: AsyncEngine, *, begin: str) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
 
-CHECKPOINT_BYTES = 4 * 1024 * 1024  # as large as SQLite lets its log grow by default: 1,000 pages
+CHECKPOINT_BYTES = 16 * 1024 * 1024  # as large as the other connections let the log grow
 LOOK_EVERY = 16  # commits between two looks at the log's size
 
 
