@@ -137,20 +137,17 @@ async def _read_practitioners(tx: Tx, department_id: str | None) -> Practitioner
     )
 
 
-_TAGGED = "Has an `ETag`: sent back in `If-None-Match`, it is answered 304 while nothing has changed."
-
-
 def catalog_routes(context: Context) -> list[Route]:
     """The routes of this group."""
     handlers, scopes = CatalogHandlers(context), ("booking",)
     of = "/v1/hospitals/{hospital_id}"
     return [
         Route("GET", f"{of}/slots", handlers.slots, summary="Slots of some days", tag="catalogue", query=SlotQuery,
-              response=SlotList, scopes=scopes, description=_TAGGED, errors=("cursor_invalid",)),
+              response=SlotList, scopes=scopes, tagged=True, errors=("cursor_invalid",)),
         Route("GET", "/v1/hospitals", handlers.hospitals, summary="The hospitals of this key", tag="catalogue",
-              response=HospitalList, scopes=scopes, description=_TAGGED),
+              response=HospitalList, scopes=scopes, tagged=True),
         Route("GET", f"{of}/departments", handlers.departments, summary="Departments", tag="catalogue",
-              response=DepartmentList, scopes=scopes, description=_TAGGED),
+              response=DepartmentList, scopes=scopes, tagged=True),
         Route("GET", f"{of}/practitioners", handlers.practitioners, summary="Practitioners", tag="catalogue",
-              query=PractitionerQuery, response=PractitionerList, scopes=scopes, description=_TAGGED),
+              query=PractitionerQuery, response=PractitionerList, scopes=scopes, tagged=True),
     ]  # fmt: skip

@@ -116,6 +116,16 @@ def _parameters(
             if "description" in schema:
                 parameter["description"] = schema["description"]
             parameters.append(parameter)
+    if route.tagged:
+        parameters.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "required": False,
+                "description": "The `ETag` of the answer that you have: answered 304 while nothing has changed.",
+                "schema": {"type": "string"},
+            }
+        )
     if route.idempotent:
         parameters.append(
             {
@@ -144,6 +154,10 @@ def _responses(route: Route, schema_of: dict[Any, dict[str, Any]]) -> dict[str, 
             content["example"] = msgspec.to_builtins(route.examples["response"])
         good["content"] = {route.produces: content}
     responses: dict[str, Any] = {str(route.status): good}
+    if route.tagged:
+        tag = {"ETag": {"description": "Names this very answer.", "schema": {"type": "string"}}}
+        good["headers"] |= tag
+        responses["304"] = {"description": "What you have is still right.", "headers": {**good["headers"]}}
     by_status: dict[int, list[str]] = {}
     for code in route.errors:
         by_status.setdefault(PROBLEMS[code].status, []).append(code)

@@ -137,6 +137,7 @@ class Route:
     converts path parameters (`{"date": dt.date}`); all others are texts. `errors` are the problem codes beyond the common
     ones. `idempotent` demands an Idempotency-Key. `examples` maps "request" and "response" to instances for the pages.
     `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the log.
+    `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class Route:
         produces: str = "application/json",
         max_body_bytes: int | None = None,
         waits: bool = False,
+        tagged: bool = False,
         examples: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
@@ -168,6 +170,7 @@ class Route:
         self.handler = handler
         self.summary = summary
         self.tag = tag
+        self.tagged = tagged
         self.description = description
         self.request = request
         self.query = query

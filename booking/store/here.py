@@ -202,7 +202,7 @@ def _roll_back(connection: Connection) -> None:
 def _checkpoint(raw: sqlite3.Connection) -> None:
     try:
         raw.execute("pragma wal_checkpoint(passive)").fetchone()
-    except sqlite3.OperationalError:  # the disk is full or read-only: the next write tells
+    except sqlite3.Error:  # the disk is full, read-only or broken: the next write tells
         return
 
 

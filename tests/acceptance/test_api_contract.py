@@ -87,6 +87,18 @@ async def test_document_is_valid_openapi_when_fetched(document: dict[str, Any]) 
         schemathesis.openapi.from_dict({**document, "info": {"title": 7}}).validate()
 
 
+async def test_lists_that_say_so_are_not_sent_twice_when_nothing_has_changed(
+    site: Installation, document: dict[str, Any]
+) -> None:
+    tagged = {path for path, methods in document["paths"].items() if "304" in methods.get("get", {})["responses"]}
+    assert {path.rpartition("/")[2] for path in tagged} == {"hospitals", "departments", "practitioners", "slots"}
+    for path in tagged:
+        address = path.replace("{hospital_id}", "soap-demo")
+        etag = (await site.portal().call("GET", address)).headers["ETag"]
+        again = await site.portal().call("GET", address, headers={"If-None-Match": etag})
+        assert (again.status, again.headers["ETag"], again.data) == (304, etag, b"")
+
+
 async def test_document_has_the_whole_api_when_compared_with_the_design(document: dict[str, Any]) -> None:
     of = "/v1/hospitals/{hospital_id}"
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
