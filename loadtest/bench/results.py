@@ -38,7 +38,7 @@ def machine() -> dict[str, Any]:
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": model or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count() or 1,  # this process itself is held to some of them
         "memory_gb": round(memory_gb, 1),
         "kernel": f"{platform.system()} {platform.release()}",
     }
