@@ -168,15 +168,15 @@ def cpu_s(pid: int) -> float:
     return ticks * TICK_S
 
 
-async def until_quiet(pid: int) -> None:
-    """Wait until a process has done its start-up work: less than a twentieth of a core over half a second.
+async def until_quiet(pid: int, *, within_s: float = QUIET_WITHIN_S, share: float = QUIET_SHARE) -> None:
+    """Wait until a process has done its start-up work: it takes at most this share of a core over half a second.
 
-    Raises ProcessFailed where that takes longer than `QUIET_WITHIN_S`.
+    Raises ProcessFailed where that takes longer than `within_s`.
     """
-    ends = time.monotonic() + QUIET_WITHIN_S
+    ends = time.monotonic() + within_s
     while time.monotonic() < ends:
         before = cpu_s(pid)
         await asyncio.sleep(0.5)
-        if cpu_s(pid) - before <= 0.5 * QUIET_SHARE:
+        if cpu_s(pid) - before <= 0.5 * share:
             return
-    raise ProcessFailed(f"the server was still busy {QUIET_WITHIN_S:g} s after its start")
+    raise ProcessFailed(f"the server was still busy after {within_s:g} s")

@@ -13,11 +13,13 @@ from loadtest.bench.crowd import Ask, sample_answer
 from loadtest.bench.installation import Installation
 from loadtest.bench.load import send
 from loadtest.bench.postgres import Server
-from loadtest.bench.processes import Cores, cpu_s, end, first_line, output_of, start
+from loadtest.bench.processes import Cores, cpu_s, end, first_line, output_of, start, until_quiet
 from loadtest.bench.siu import announce
 from loadtest.bench.stats import Sample
 
 WARM_S = 0.5
+DATABASE_QUIET_WITHIN_S = 180.0
+DATABASE_QUIET_SHARE = 0.15  # a program at rest asks it what is new, several times a second
 CONCURRENCY = 256  # callers of the engine and of the textbook: as many as fill a batch
 
 
@@ -47,6 +49,9 @@ async def ask_product(
     """
     try:
         async with installation.running(quiet=not terms.short) as at:
+            if database is not None and not terms.short:
+                # It goes on with what the program's start asked for, and with what the round before has left to tidy.
+                await until_quiet(database.pid, within_s=DATABASE_QUIET_WITHIN_S, share=DATABASE_QUIET_SHARE)
             if keep is not None:
                 _keep(keep, await sample_answer(ask, at.port))
             before = await _stored(installation)
