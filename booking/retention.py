@@ -83,6 +83,25 @@ async def forget_slots(
     )
 
 
+async def oldest_day(
+    store: Store, hospital_id: str, *, before: dt.date, since: dt.date | None = None
+) -> dt.date | None:
+    """The first day from `since` on that `forget_slots` may find something of; None where there is none before `before`."""
+    found: list[str] = []
+    async with store.read(hospital_id) as tx:
+        for table in (slots, schedules, fragments):
+            days = table.c.date
+            row = await tx.first(
+                select(days)
+                .where(table.c.hospital_id == hospital_id, days < before.isoformat())
+                .where(days > "" if since is None else days >= since.isoformat())  # departments belong to no day
+                .order_by(days)
+                .limit(1)
+            )
+            found += [row["date"]] if row is not None else []
+    return dt.date.fromisoformat(min(found)) if found else None
+
+
 Tell = Callable[[Tx, Sequence[tuple[str, ...]]], Awaitable[None]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from booking.bookings import any_due, expire_due
@@ -16,6 +17,7 @@ from booking.retention import (
     KEEP_MERCHANT_BILLS_DAYS,
     forget_commands,
     forget_slots,
+    oldest_day,
 )
 from booking.settings import Hospital
 from booking.store.bell import Bell
@@ -122,9 +124,18 @@ class Forgetting:
         await self._until_none(lambda: forget_merchant_bills(self._store, hospital.id, before=bills_before))
         since = self._slots_done.get(hospital.id)
         if since != before:  # once a day: the days are over, and nothing about them changes
-            await self._until_none(lambda: forget_slots(self._store, hospital.id, before=before, since=since))
+            await self._forget_days(hospital.id, since, before)
             if not self._stopping.is_set():
                 self._slots_done[hospital.id] = before
+
+    async def _forget_days(self, hospital_id: str, since: dt.date | None, before: dt.date) -> None:
+        """Day by day: what was ever booked stays, and of years at once each look would walk past all of it."""
+        day = await oldest_day(self._store, hospital_id, since=since, before=before)
+        while day is not None and not self._stopping.is_set():
+            after = day + dt.timedelta(days=1)
+            await self._until_none(partial(forget_slots, self._store, hospital_id, since=day, before=after))
+            await _pause(self._stopping, FORGET_PAUSE_S)
+            day = await oldest_day(self._store, hospital_id, since=after, before=before)
 
     async def _until_none(self, forget: Callable[[], Awaitable[int]]) -> None:
         while not self._stopping.is_set() and await forget() > 0:
