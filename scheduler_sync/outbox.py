@@ -263,7 +263,8 @@ class OutboxWorker:
         }
 
     async def _is_any_due(self, room: dict[Verb, int]) -> bool:
-        async with self._store.read(self._hospital.id, here=True) as tx:
+        # Not here on the loop: commands that wait for others, or for their next try, are walked past one by one.
+        async with self._store.read(self._hospital.id) as tx:
             return bool(await tx.all(_DUE, self._due(tx, room, 1)))
 
     async def _claim(self, tx: Tx, room: dict[Verb, int]) -> list[Row]:

@@ -401,7 +401,14 @@ def _reason(error: BaseException) -> str:
 
 def sqlite_pragmas() -> tuple[str, ...]:
     """What every connection to a SQLite store sets: a commit is on the disk before it is believed."""
-    return ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000")
+    return (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "wal_autocheckpoint=4000",
+        # A log that has been brought in begins anew, and its file is cut: how large it is tells when the next time has come.
+        "journal_size_limit=8388608",
+    )
 
 
 def _tune_sqlite(engine: AsyncEngine, *, begin: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,15 @@ class _OnLoop:
         connection.invalidate()
         connection.close()
 
+    async def _to_the_end(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Beside the loop. Who is cancelled meanwhile waits for the end of it: until then nobody may use the connection."""
+        work = asyncio.ensure_future(self._beside(call, *arguments))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
     async def _beside(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
@@ -129,20 +139,23 @@ class Here(_OnLoop):
     async def begin(self) -> AsyncIterator[LoopConnection]:
         """A transaction that can write from its first statement on; committed at the end, rolled back by any exception."""
         connection = await self._connected()
+        # First, not last: whoever is cancelled in it has done nothing, and hears so.
+        await self._checkpoint(_raw(connection))
         try:
             await self._begin(_raw(connection))
             yield LoopConnection(connection)
             if self._disk.is_quick:
                 _commit(connection, self._disk)
             else:
-                await self._beside(_commit, connection, self._disk)
+                # In a thread, the interpreter must be got back afterwards: that time is not the disk's.
+                await self._to_the_end(_commit, connection, self._disk, sys.getswitchinterval())
         except (sqlite3.OperationalError, OperationalError):
             self._drop(connection)
             raise
         except BaseException:
             _roll_back(connection)
             raise
-        await self._checkpoint(_raw(connection))
+        self._commits += 1
 
     async def _begin(self, raw: sqlite3.Connection) -> None:
         try:
@@ -154,10 +167,11 @@ class Here(_OnLoop):
             await self._beside(_begin_patiently, raw)
 
     async def _checkpoint(self, raw: sqlite3.Connection) -> None:
-        """Bring the log into the database once it has grown. The transaction is committed, whatever becomes of this."""
-        self._commits += 1
-        if self._commits % LOOK_EVERY == 0 and _size(self._log) > CHECKPOINT_BYTES:
-            await self._beside(_checkpoint, raw)
+        """Bring the log into the database once it has grown; the next commit begins it anew, and makes its file small."""
+        if self._commits >= LOOK_EVERY:
+            self._commits = 0
+            if _size(self._log) > CHECKPOINT_BYTES:
+                await self._to_the_end(_checkpoint, raw)
 
 
 class HereToRead(_OnLoop):
@@ -185,12 +199,14 @@ class HereToRead(_OnLoop):
             _roll_back(connection)
 
 
-def _commit(connection: Connection, disk: Disk) -> None:
+def _commit(connection: Connection, disk: Disk, less_s: float = 0.0) -> None:
     began_s = time.perf_counter()
-    _raw(connection).commit()
-    if connection.in_transaction():
-        connection.commit()  # SQLAlchemy has begun one of its own at the first statement that went through it
-    disk.note(time.perf_counter() - began_s)
+    try:
+        _raw(connection).commit()
+        if connection.in_transaction():
+            connection.commit()  # SQLAlchemy has begun one of its own at the first statement that went through it
+    finally:
+        disk.note(max(0.0, time.perf_counter() - began_s - less_s))
 
 
 def _roll_back(connection: Connection) -> None:

@@ -101,7 +101,7 @@ def write_ack(message: Message | None, code: str, now: dt.datetime, fault: Fault
     ]
     if charset:
         header += [*[""] * 5, charset]
-    ack = f"{'|'.join(header)}\rMSA|{code}|{named}".rstrip("|") + "\r"
+    ack = f"{'|'.join(header)}\rMSA|{code}|{named}\r"
     return ack if fault is None else ack + write_message([_error(fault)])
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
+import uuid
 from pathlib import Path
 
 import pytest
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 
+from booking.store import here as on_loop
 from booking.store.engine import Store, StoreUnavailable, Tx, changes_topic
 from booking.store.fixed import Fixed
-from booking.store.here import CHECKPOINT_BYTES, LOOK_EVERY, Disk, raw_of
+from booking.store.here import LOOK_EVERY, Disk, raw_of
 from booking.store.tables import bookings, fragments, store_clock
 from tests.booking.world import HOSPITAL, hold, make_hospital, put_patient, put_slot
 from tests.stores import BEGIN_MS, UrlOf, Wall, opened, unreachable
@@ -198,16 +201,49 @@ def _bytes_of(file: str) -> int:
     return os.path.getsize(file)
 
 
-async def test_log_does_not_grow_without_end_when_all_writes_are_here(store: Store) -> None:
+async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at every look from the first time on: the file of the log must become small again."""
     if store.dialect != "sqlite":
         return
-    log = f"{store.url.database}-wal"
-    for n in range(12 * LOOK_EVERY):
-        async with store.write(HOSPITAL, here=True) as tx:
-            await tx.insert(store_clock, {"hospital_id": f"{n}" + "x" * 200_000, "last_ms": 1})
-    assert n * 200_000 > 8 * CHECKPOINT_BYTES
-    assert _bytes_of(log) < 3 * CHECKPOINT_BYTES
-    assert len(await clocks(store)) == n + 2
+    made: list[int] = []
+
+    def count(raw: sqlite3.Connection) -> None:
+        made.append(_bytes_of(f"{store.url.database}-wal"))
+        checkpoint(raw)
+
+    checkpoint = on_loop._checkpoint
+    monkeypatch.setattr(on_loop, "_checkpoint", count)
+
+    async def write(times: int, size: int) -> None:
+        for _ in range(times):
+            async with store.write(HOSPITAL, here=True) as tx:
+                await tx.insert(store_clock, {"hospital_id": uuid.uuid4().hex + "x" * size, "last_ms": 1})
+
+    await write(5 * LOOK_EVERY, 1_000_000)
+    assert 2 <= len(made) <= 5
+    assert max(made) < 3 * on_loop.CHECKPOINT_BYTES
+    before = len(made)
+    await write(20 * LOOK_EVERY, 10)
+    assert len(made) <= before + 1
+    assert _bytes_of(f"{store.url.database}-wal") < on_loop.CHECKPOINT_BYTES
+
+
+@pytest.mark.parametrize("quick", [True, False])
+async def test_commit_is_made_on_the_loop_or_beside_it(store: Store, quick: bool) -> None:
+    if store.dialect != "sqlite" or store._here is None:
+        return
+    store._here._disk._mean_s = 0.0 if quick else 1.0
+    made: list[int] = []
+    real = store._here._disk.note
+
+    def note(seconds: float) -> None:
+        made.append(threading.get_ident())
+        real(seconds)
+
+    store._here._disk.note = note  # type: ignore[method-assign]
+    async with store.write(HOSPITAL, here=True):
+        pass
+    assert [one == threading.get_ident() for one in made] == [quick]
 
 
 _FLAGS = Fixed(select(bookings.c.live, bookings.c.reason).where(bookings.c.id == bindparam("of_id")))

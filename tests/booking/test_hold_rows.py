@@ -21,9 +21,15 @@ def test_rows_of_a_batch_differ_only_in_the_columns_that_go_as_arrays(reserve_by
     """Two portals, two slots, linked and unlinked patients, with a fee and without."""
     hospital = make_hospital(reserve_by=reserve_by)
     vault = HospitalVault(Vault({"k1": b"\x01" * 32}, b"d" * 32), HOSPITAL)
+    # Nothing of the two slots is alike, so that whatever a column may be made of differs.
     slots = [
         SlotFacts(
-            f"sl_{n}", ScheduleFacts(f"sc_{n}", "2031-03-04", f"D{n}", None, False, None, None, 0), NOW_MS, False, 9, 0
+            f"sl_{n}",
+            ScheduleFacts(f"sc_{n}", f"2031-03-0{n + 4}", f"D{n}", NOW_MS - n, False, 900 + n, 50 + n, n),
+            NOW_MS + n,
+            False,
+            9 + n,
+            n,
         )
         for n in range(2)
     ]

@@ -256,8 +256,7 @@ async def test_head_of_the_queue_is_found_without_sorting_it_when_it_is_long(
     async with store.write(HOSPITAL) as tx:
         await tx.run(text("analyze outbox"))
     executed: list[tuple[str, Any]] = []
-    here = store._here_to_read
-    engine = store.reader.sync_engine if here is None else here._engine
+    engine = store.reader.sync_engine
 
     def note(conn: object, cursor: object, statement: str, parameters: object, *_: object) -> None:
         executed.append((statement, parameters))
