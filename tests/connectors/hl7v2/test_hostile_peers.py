@@ -163,7 +163,7 @@ async def test_commit_acknowledgement_is_an_answer_only_when_the_profile_asks_fo
         profile="committing",
         host="127.0.0.1",
         port=server.sockets[0].getsockname()[1],
-        timeout_s={"settle_bill": 0.3},
+        timeout_s={"settle_bill": 1.5},
     )
     connector = create(HOSPITAL, "hl7", options, profiles_dir=tmp_path)
     try:
