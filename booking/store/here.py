@@ -13,9 +13,9 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, create_engine
@@ -106,6 +106,18 @@ class _OnLoop:
             raw.execute(f"PRAGMA {pragma}")
         return connection
 
+    @contextmanager
+    def _undone(self, connection: Connection) -> Iterator[None]:
+        """What goes wrong inside leaves nothing behind."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OperationalError):
+            self._drop(connection)
+            raise
+        except BaseException:
+            _roll_back(connection)
+            raise
+
     def _drop(self, connection: Connection) -> None:
         """Connect anew next time, which rolls back: one that was opened while the file was read-only stays so for ever."""
         self._connection = None
@@ -141,7 +153,7 @@ class Here(_OnLoop):
         connection = await self._connected()
         # First, not last: whoever is cancelled in it has done nothing, and hears so.
         await self._checkpoint(_raw(connection))
-        try:
+        with self._undone(connection):
             await self._begin(_raw(connection))
             yield LoopConnection(connection)
             if self._disk.is_quick:
@@ -149,12 +161,6 @@ class Here(_OnLoop):
             else:
                 # In a thread, the interpreter must be got back afterwards: that time is not the disk's.
                 await self._to_the_end(_commit, connection, self._disk, sys.getswitchinterval())
-        except (sqlite3.OperationalError, OperationalError):
-            self._drop(connection)
-            raise
-        except BaseException:
-            _roll_back(connection)
-            raise
         self._commits += 1
 
     async def _begin(self, raw: sqlite3.Connection) -> None:
@@ -186,16 +192,9 @@ class HereToRead(_OnLoop):
         """A transaction that sees one committed state."""
         async with self._turn:
             connection = await self._connected()
-            raw = _raw(connection)
-            try:
-                raw.execute("begin")
+            with self._undone(connection):
+                _raw(connection).execute("begin")
                 yield LoopConnection(connection)
-            except (sqlite3.OperationalError, OperationalError):
-                self._drop(connection)
-                raise
-            except BaseException:
-                _roll_back(connection)
-                raise
             _roll_back(connection)
 
 
