@@ -61,7 +61,12 @@ class Booking(msgspec.Struct, kw_only=True):
     @property
     def line(self) -> str:
         """The outbox line in which this booking's commands follow each other."""
-        return f"booking:{self.id}"
+        return line_of(self.id)
+
+
+def line_of(booking_id: str) -> str:
+    """The outbox line of a booking."""
+    return f"booking:{booking_id}"
 
 
 def booking_from_row(tx: Tx, row: dict[str, Any]) -> Booking:

@@ -1,41 +1,54 @@
-"""A set of texts that may say yes too often, never no too often, and forgets after a day or two (Bloom, CACM 13(7), 1970)."""
+"""A set of texts that may say yes too often, never no too often, and forgets after a day or two.
+
+A blocked filter: all bits of a text lie in one word (Putze, Sanders and Singler, "Cache-, hash- and space-efficient Bloom
+filters", ACM JEA 14, 2009), so that a text costs one look instead of one for each bit.
+"""
 
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 
 DAY_S = 24 * 3600.0
-_PROBES = 7
+_WORD_BITS = 64
 
 
 class Bloom:
-    """At 400,000 texts a day about one of a hundred unknown ones is taken for known. Holds a text for one to two days."""
+    """At 400,000 texts a day fewer than one of a hundred unknown ones is taken for known. Holds a text for one to two days.
 
-    def __init__(self, *, bits: int = 1 << 22, clock: Callable[[], float] = time.time) -> None:
-        self._bits = bits
+    `bits` of memory for each of two days.
+    """
+
+    def __init__(self, *, bits: int = 1 << 23, clock: Callable[[], float] = time.time) -> None:
+        self._words = bits // _WORD_BITS
         self._clock = clock
-        self._young, self._old = bytearray(bits // 8), bytearray(bits // 8)
+        self._young, self._old = self._empty(), self._empty()
         self._since_s = clock()
 
     def add(self, text: str) -> None:
         """Put a text in."""
         if self._clock() - self._since_s >= DAY_S:
-            self._young, self._old = bytearray(self._bits // 8), self._young
+            self._young, self._old = self._empty(), self._young
             self._since_s = self._clock()
-        bits, young = self._bits, self._young
-        place, step = _begin(text)
-        for _ in range(_PROBES):
-            place = (place + step) % bits
-            young[place >> 3] |= 1 << (place & 7)
+        mixed = hash(text)
+        self._young[mixed % self._words] |= _mask(mixed)
 
     def __contains__(self, text: str) -> bool:
-        place, step = _begin(text)
-        places = [(place + n * step) % self._bits for n in range(1, _PROBES + 1)]
-        return any(all(bits[p >> 3] & (1 << (p & 7)) for p in places) for bits in (self._young, self._old))
+        mixed = hash(text)
+        place, mask = mixed % self._words, _mask(mixed)
+        return self._young[place] & mask == mask or self._old[place] & mask == mask
+
+    def _empty(self) -> array[int]:
+        return array("Q", bytes(self._words * _WORD_BITS // 8))
 
 
-def _begin(text: str) -> tuple[int, int]:
-    """Two halves of Python's own hash, which is keyed anew in every process: nobody can choose texts that collide."""
-    mixed = hash(text) & 0xFFFF_FFFF_FFFF_FFFF
-    return mixed & 0xFFFF_FFFF, mixed >> 32 | 1
+def _mask(mixed: int) -> int:
+    """Five bits of a word, from the upper half of Python's own hash; the lower half has chosen the word.
+
+    That hash is keyed anew in every process: nobody can choose texts that collide.
+    """
+    return (
+        1 << (mixed >> 34 & 63) | 1 << (mixed >> 40 & 63) | 1 << (mixed >> 46 & 63) | 1 << (mixed >> 52 & 63)
+        | 1 << (mixed >> 58 & 63)
+    )  # fmt: skip

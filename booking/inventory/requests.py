@@ -81,7 +81,8 @@ class LiveFacts(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct):
     """Everything that a batch's decisions look at, read under the hospital's lock; earlier items of the batch change it.
 
-    `patients` is keyed by (client, patient id), `keys` by (client, key), `live` by (person, schedule).
+    `patients` is keyed by (client, patient id), `keys` by (client, key), `live` by (person, schedule). `last_event` is the last
+    number of an event, where the writer of the batch numbers its events itself.
     """
 
     now_ms: int
@@ -90,6 +91,7 @@ class Facts(msgspec.Struct):
     patients: dict[tuple[str, str], PatientFacts]
     keys: dict[tuple[str, str], KeyFacts]
     live: dict[tuple[str, str], LiveFacts]
+    last_event: int | None = None
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

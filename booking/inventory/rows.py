@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from operator import itemgetter
 from typing import Any
 
 import msgspec
 from sqlalchemy import Table
 
 from booking.commands import RANKS, new_command
+from booking.inventory.moulds import hole, json_mould, row_mould
 from booking.inventory.requests import Answer, Decision, Facts, Granted, HoldRequest, Refused, SlotFacts
 from booking.news import BOOKING_CHANGED, booking_payload, new_event
 from booking.openings import Standing, first_standing
-from booking.records import Booking, booking_to_row
+from booking.records import Booking, booking_to_row, line_of
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
-from booking.store.ids import new_order_no
+from booking.store.ids import new_id, new_order_nos
 from booking.store.tables import bookings, events, idempotency_keys, outbox
 
 Render = Callable[[Booking, int], bytes]
@@ -65,7 +65,14 @@ class Batch(msgspec.Struct):
         return {(slot.schedule.date, slot.schedule.department_id) for slot in self.slots}
 
 
-_IN_ORDER = [itemgetter(*(column.name for column in table.columns)) for table in WRITTEN]
+_COLUMNS = tuple(tuple(column.name for column in table.columns) for table in WRITTEN)
+# What differs between the fresh rows of one batch that stand alike, in the order in which `_Form.cast` gives it.
+_DIFFERS = (
+    "id", "order_no", "client_id", "user_ref", "patient_id", "person_id", "slot_id", "schedule_id", "line", "command_id",
+    "waits_for", "event_id", "seq", "payload", "key", "digest", "sealed_body",
+)  # fmt: skip
+_SHOWN = ("id", "order_no", "user_ref", "patient_id", "slot_id", "schedule_id")
+_encode = msgspec.json.Encoder().encode
 
 
 def build(
@@ -79,66 +86,124 @@ def build(
 ) -> Batch:
     """The rows of a batch. Pure but for fresh ids and nonces."""
     batch = Batch(facts, [], tuple([] for _ in WRITTEN), [], [])
-    standing = cache(partial(first_standing, hospital, facts.now_ms))
-    for request, booking_id, decision in zip(requests, booking_ids, decisions, strict=True):
-        if isinstance(decision, Refused):
+    form = cache(partial(_Form, hospital, facts.now_ms, render))
+    order_nos = new_order_nos(facts.now_ms, len(requests))
+    granted: list[tuple[_Form, tuple[Any, ...]]] = []
+    bodies: list[bytes] = []
+    for request, booking_id, order_no, decision in zip(requests, booking_ids, order_nos, decisions, strict=True):
+        if isinstance(decision, Granted):
+            cut = form(decision.fee_fen)
+            values = _granted(batch, request, booking_id, order_no, decision, cut)
+            granted.append((cut, values))
+            bodies.append(cut.body(values))
+            batch.answers.append(Answer(CREATED, bodies[-1]))
+        elif isinstance(decision, Refused):
             batch.answers.append(decision)
-        elif isinstance(decision, Granted):
-            stands = standing(decision.fee_fen)
-            batch.answers.append(_grant(batch, hospital, request, booking_id, decision, stands, vault, render))
         elif decision.stored is not None:
             body = vault.unseal(decision.stored.sealed_body, "idempotency_keys", "body")
             batch.answers.append(Answer(decision.stored.status, body, replayed=True))
         else:
             batch.answers.append(_again(batch.answers[decision.of or 0]))
+    sealed_bodies = vault.seal_all(bodies, "idempotency_keys", "body")
+    for (cut, values), sealed, seq in zip(granted, sealed_bodies, _numbers(facts), strict=False):
+        cut.cast(batch.rows, values, seq, sealed)
     batch.slots = [slot for slot in facts.slots.values() if slot.sold]
     return batch
+
+
+def _numbers(facts: Facts) -> Iterator[int | None]:
+    """The events' numbers, where one writer gives them as it writes (see `booking.news`)."""
+    return itertools.repeat(None) if facts.last_event is None else itertools.count(facts.last_event + 1)
 
 
 def _again(first: Answer | Refused) -> Answer | Refused:
     return Answer(first.status, first.body, replayed=True) if isinstance(first, Answer) else first
 
 
-def _grant(
-    batch: Batch,
-    hospital: Hospital,
-    request: HoldRequest,
-    booking_id: str,
-    granted: Granted,
-    standing: Standing,
-    vault: HospitalVault,
-    render: Render,
-) -> Answer:
-    now_ms, verb = batch.facts.now_ms, standing.verb
-    booking = _new_booking(hospital, request, booking_id, granted, standing, now_ms)
-    body = render(booking, now_ms)
-    rows: list[dict[str, Any] | None] = [
-        booking_to_row(vault, booking),
-        None,
-        {"seq": None, **new_event(hospital.id, request.client_id, BOOKING_CHANGED, booking_payload(booking), now_ms)},
-        {
-            "hospital_id": hospital.id,
-            "client_id": request.client_id,
-            "key": request.key,
-            "body_digest": request.digest,
-            "status": CREATED,
-            "sealed_body": vault.seal(body, "idempotency_keys", "body"),
-            "created_ms": now_ms,
-        },
-    ]
-    if verb is not None:
-        waits_for = None
-        if granted.patient.his_state == "pending":
-            waits_for = f"person:{granted.patient.person_id}"
-            batch.hurried.append((waits_for, RANKS[verb]))
-        command = new_command(hospital.id, booking.line, verb, booking.id, now_ms, waits_for=waits_for)
-        rows[1] = {**_FRESH_COMMAND, **command}
-    for into, row, in_order in zip(batch.rows, rows, _IN_ORDER, strict=True):
-        if row is not None:
-            into.append(in_order(row))
-    return Answer(CREATED, body)
+def _granted(
+    batch: Batch, request: HoldRequest, booking_id: str, order_no: str, granted: Granted, form: _Form
+) -> tuple[Any, ...]:
+    """What differs of a booking: the values of `_DIFFERS` up to `waits_for`, then the key and the digest."""
+    person_id, slot = granted.patient.person_id, granted.slot
+    waits_for = None
+    if form.verb is not None and granted.patient.his_state == "pending":
+        waits_for = f"person:{person_id}"
+        batch.hurried.append((waits_for, RANKS[form.verb]))
+    return (
+        booking_id, order_no, request.client_id, request.user_ref, request.patient_id, person_id, slot.id, slot.schedule.id,
+        waits_for, request.key, request.digest,
+    )  # fmt: skip
 
 
+class _Form:
+    """What the bookings of a batch have in common that cost `fee_fen`: the moulds of their rows, events and answers."""
+
+    def __init__(self, hospital: Hospital, now_ms: int, render: Render, fee_fen: int) -> None:
+        standing = first_standing(hospital, now_ms, fee_fen)
+        self.verb = standing.verb
+        sample = _sample_booking(hospital, standing, now_ms, fee_fen)
+        self._body = json_mould(render(sample, now_ms), _SHOWN)
+        self._payload = json_mould(_encode(booking_payload(sample)), _SHOWN)
+        rows: list[dict[str, Any] | None] = [
+            booking_to_row(_NOTHING_SEALED, sample),
+            None,
+            {
+                **new_event(hospital.id, hole("client_id"), BOOKING_CHANGED, {}, now_ms),
+                "id": hole("event_id"),
+                "seq": hole("seq"),
+                "payload": hole("payload"),
+            },
+            {
+                "hospital_id": hospital.id,
+                "client_id": hole("client_id"),
+                "key": hole("key"),
+                "body_digest": hole("digest"),
+                "status": CREATED,
+                "sealed_body": hole("sealed_body"),
+                "created_ms": now_ms,
+            },
+        ]
+        if standing.verb is not None:
+            command = new_command(
+                hospital.id, hole("line"), standing.verb, hole("id"), now_ms, waits_for=hole("waits_for")
+            )
+            rows[1] = {**_FRESH_COMMAND, **command, "id": hole("command_id")}
+        self._rows = [
+            None if row is None else row_mould(columns, row, _DIFFERS)
+            for columns, row in zip(_COLUMNS, rows, strict=True)
+        ]
+
+    def body(self, granted: tuple[Any, ...]) -> bytes:
+        """The answer to one that was granted."""
+        return self._body(_shown(granted))
+
+    def cast(self, into: Sequence[list[Any]], granted: tuple[Any, ...], seq: int | None, sealed_body: bytes) -> None:
+        """Add the rows of one that was granted."""
+        *whose, waits_for, key, digest = granted
+        payload = self._payload(_shown(granted)).decode()
+        line = line_of(granted[0])
+        values = (*whose, line, new_id(), waits_for, new_id(), seq, payload, key, digest, sealed_body)
+        for rows, mould in zip(into, self._rows, strict=True):
+            if mould is not None:
+                rows.append(mould(values))
+
+
+def _shown(granted: tuple[Any, ...]) -> tuple[bytes, ...]:
+    """The values of `_SHOWN` as JSON."""
+    booking_id, order_no, _, user_ref, patient_id, _, slot_id, schedule_id = granted[:8]
+    return (
+        _encode(booking_id), _encode(order_no), _encode(user_ref), _encode(patient_id), _encode(slot_id), _encode(schedule_id)
+    )  # fmt: skip
+
+
+class _NothingSealed:
+    """A new booking has nothing yet that is sealed."""
+
+    def seal(self, plain: bytes, table: str, column: str) -> bytes:
+        raise TypeError(f"a new booking has no {table}.{column}")
+
+
+_NOTHING_SEALED = _NothingSealed()
 # The columns of a command that has not been claimed yet.
 _FRESH_COMMAND: dict[str, Any] = {
     "attempt": 0,
@@ -151,27 +216,26 @@ _FRESH_COMMAND: dict[str, Any] = {
 }
 
 
-def _new_booking(
-    hospital: Hospital, request: HoldRequest, booking_id: str, granted: Granted, standing: Standing, now_ms: int
-) -> Booking:
+def _sample_booking(hospital: Hospital, standing: Standing, now_ms: int, fee_fen: int) -> Booking:
+    """A new booking with holes for whose it is and what it holds."""
     axes = standing.axes
     return Booking(
         hospital_id=hospital.id,
-        id=booking_id,
-        order_no=new_order_no(now_ms),
-        client_id=request.client_id,
-        user_ref=request.user_ref,
-        patient_id=request.patient_id,
-        person_id=granted.patient.person_id,
-        slot_id=request.slot_id,
-        schedule_id=granted.slot.schedule.id,
+        id=hole("id"),
+        order_no=hole("order_no"),
+        client_id=hole("client_id"),
+        user_ref=hole("user_ref"),
+        patient_id=hole("patient_id"),
+        person_id=hole("person_id"),
+        slot_id=hole("slot_id"),
+        schedule_id=hole("schedule_id"),
         version=1,
         state=axes.state,
         his_state=axes.his_state,
         his_command=axes.command,
         his_command_status=axes.status,
-        payment_state="due" if granted.fee_fen else "not_required",
-        fee_fen=granted.fee_fen,
+        payment_state="due" if fee_fen else "not_required",
+        fee_fen=fee_fen,
         live=True,
         occupies=True,
         charged=True,
@@ -181,10 +245,3 @@ def _new_booking(
         pay_by_ms=standing.pay_by_ms,
         expires_at_ms=standing.expires_at_ms,
     )
-
-
-def number_events(batch: Batch, last: int) -> None:
-    """Give the batch's events their numbers after `last`: only for a store with a single writer (see `booking.news`)."""
-    place = [column.name for column in events.columns].index("seq")
-    for number, (index, row) in zip(itertools.count(last + 1), enumerate(batch.rows[2]), strict=False):
-        batch.rows[2][index] = (*row[:place], number, *row[place + 1 :])

@@ -1,17 +1,14 @@
-"""A batch on SQLite: one raw connection, statements on the event loop, the commit beside it.
+"""A batch on SQLite, on the connection whose statements are executed on the event loop (see `booking.store.here`).
 
 Each sqlite3 call gives up the interpreter's lock and must get it back. In a thread beside a busy loop that costs up to a switch
-interval for every statement; on the loop it costs nothing, and a batch's statements are short. What really waits, the disk,
-waits in a thread.
+interval for every statement; on the loop it costs nothing, and a batch's statements are short.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -19,10 +16,10 @@ from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
 from booking.inventory.outcomes import Violation, Work
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts
-from booking.inventory.rows import Batch, number_events
-from booking.store.engine import Store, StoreUnavailable, sqlite_pragmas
+from booking.inventory.rows import Batch
+from booking.store.engine import Store, StoreUnavailable
+from booking.store.here import LoopConnection
 
-T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 LONGEST_CHAIN = 10  # of merges: it is short; a ring would be a fault of ours
 
@@ -34,96 +31,52 @@ class SqliteBatches:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
-        self._connection: sqlite3.Connection | None = None
 
     async def start(self) -> None:
-        """Nothing to do: the first batch connects."""
+        """Nothing to do: the store connects at its first use."""
 
     async def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            await self._beside(self._connection.close)
-            self._connection = None
-        self._thread.shutdown(wait=False)
+        """Nothing to do: the connection is the store's."""
 
     async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
-        connection = await self._begin()
-        try:
-            batch = work(self._gather(connection, hospital_id, requests))
+        # Nobody sees a commit that failed here, and the next one is written in its place. Should we die before that, all of it may
+        # turn out to be stored: then a repeat with the same key finds it.
+        async with self._transaction() as lent:
+            batch = work(self._gather(lent.raw, hospital_id, requests))
             if batch.granted:
-                self._write(connection, hospital_id, batch)
-        except sqlite3.IntegrityError as e:
-            self._roll_back(connection)
-            raise Violation(str(e)) from e
-        except sqlite3.Error as e:
-            await self._drop()
-            raise StoreUnavailable(_reason(e)) from e
-        except BaseException:
-            self._roll_back(connection)
-            raise
-        if not batch.granted:
-            self._roll_back(connection)  # refusals leave nothing to keep
-            return batch
-        try:
-            await self._beside(connection.commit)
-        except sqlite3.Error as e:
-            # Nobody sees a commit that failed here, and the next one is written in its place. Should we die before that, all of
-            # it may turn out to be stored: then a repeat with the same key finds it.
-            await self._drop()
-            raise StoreUnavailable(_reason(e)) from e
-        self._store.remember_clock(hospital_id, batch.facts.now_ms)
+                self._write(lent.raw, hospital_id, batch)
+            else:
+                lent.kept = False  # refusals leave nothing to keep
+        if batch.granted:
+            self._store.remember_clock(hospital_id, batch.facts.now_ms)
         return batch
 
     async def recall(self, hospital_id: str, requests: Sequence[HoldRequest]) -> list[KeyFacts | None]:
-        connection = await self._begin()
-        try:
+        async with self._transaction() as lent:
+            lent.kept = False
             rows = [
-                connection.execute(sql.RECALL.format("?", "?", "?"), (hospital_id, r.client_id, r.key)).fetchone()
+                lent.raw.execute(sql.RECALL.format("?", "?", "?"), (hospital_id, r.client_id, r.key)).fetchone()
                 for r in requests
             ]
-        except sqlite3.Error as e:
-            await self._drop()
-            raise StoreUnavailable(_reason(e)) from e
-        self._roll_back(connection)
         return [None if row is None else KeyFacts(*row) for row in rows]
 
-    async def _begin(self) -> sqlite3.Connection:
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[LoopConnection]:
+        """Raises StoreUnavailable, Violation."""
         try:
-            if self._connection is None:
-                self._connection = await self._beside(self._connect)
-            try:
-                self._connection.execute("begin immediate")
-            except sqlite3.OperationalError as e:
-                if e.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    raise
-                # Another process writes, such as a command of the CLI: wait for it, but not on the loop.
-                await self._beside(self._begin_patiently, self._connection)
+            async with self._store.on_loop.begin() as lent:
+                yield lent
+        except sqlite3.IntegrityError as e:
+            raise Violation(str(e)) from e
         except sqlite3.Error as e:
-            await self._drop()
             raise StoreUnavailable(_reason(e)) from e
-        return self._connection
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._store.url.database or "", isolation_level=None, check_same_thread=False, cached_statements=64
-        )
-        for pragma in (*sqlite_pragmas(), "cache_size=-65536", "busy_timeout=0", "automatic_index=OFF"):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
-
-    def _begin_patiently(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA busy_timeout=5000")
-        try:
-            connection.execute("begin immediate")
-        finally:
-            connection.execute("PRAGMA busy_timeout=0")
 
     def _gather(self, connection: sqlite3.Connection, hospital_id: str, requests: Sequence[HoldRequest]) -> Facts:
         tick = connection.execute(sql.SQLITE_TICK, (hospital_id, self._store.wall_ms())).fetchone()
         items = _encode([(n, r.client_id, r.key, r.slot_id, r.patient_id) for n, r in enumerate(requests)]).decode()
         rows = connection.execute(sql.SQLITE_GATHER, {"hospital_id": hospital_id, "items": items})
         facts, merged = read_facts(rows, requests, *tick)
+        facts.last_event = connection.execute(sql.SQLITE_LAST_EVENT).fetchone()[0]
         for one in merged:
             self._follow(connection, hospital_id, facts, one)
         return facts
@@ -147,7 +100,6 @@ class SqliteBatches:
             facts.live[person_id, schedule_id] = LiveFacts(*live)
 
     def _write(self, connection: sqlite3.Connection, hospital_id: str, batch: Batch) -> None:
-        number_events(batch, connection.execute(sql.SQLITE_LAST_EVENT).fetchone()[0])
         connection.executemany(sql.SQLITE_SLOT, [(s.unreflected, hospital_id, s.id) for s in batch.slots])
         connection.executemany(sql.SQLITE_SCHEDULE, [(n, hospital_id, i) for i, n in batch.schedules.items()])
         connection.executemany(
@@ -157,19 +109,6 @@ class SqliteBatches:
             connection.execute(sql.HURRY.format("?1", "?2", "?3"), (hospital_id, line, rank))
         for statement, rows in zip(sql.SQLITE_INSERTS, batch.rows, strict=True):
             connection.executemany(statement, rows)
-
-    def _roll_back(self, connection: sqlite3.Connection) -> None:
-        if connection.in_transaction:
-            connection.rollback()
-
-    async def _drop(self) -> None:
-        """Connect anew next time, which rolls back: one that was opened while the file was read-only stays so for ever."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await self._beside(connection.close)
-
-    async def _beside(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
 
 def _reason(error: sqlite3.Error) -> str:

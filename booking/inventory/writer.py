@@ -29,6 +29,8 @@ from monitoring.logs import get_logger
 log = get_logger("holds")
 
 MOST_IN_BATCH = 256
+# How long a batch waits at most for those who are just coming in. One that comes alone waits for one turn of the loop.
+LET_IN_S = 0.005
 # How long those wait whose commit's answer was lost, while the store comes back. Then they are told to ask again.
 SETTLE_S = 10.0
 SETTLE_PAUSE_S = 0.1
@@ -151,6 +153,7 @@ class HoldWriter:
                     return
                 continue
             hospital_id = self._ready.popleft()
+            await self._let_in(self._waiting[hospital_id])
             items = self._take(self._waiting[hospital_id])
             try:
                 if items:
@@ -163,6 +166,15 @@ class HoldWriter:
                 self._work.release()
             else:
                 self._scheduled.discard(hospital_id)
+
+    @staticmethod
+    async def _let_in(waiting: deque[_Item]) -> None:
+        """Wait while more of them come in at each turn of the loop: what a batch costs once is shared by all who are in it."""
+        ends_s = asyncio.get_running_loop().time() + LET_IN_S
+        there = 0
+        while there < len(waiting) < MOST_IN_BATCH and asyncio.get_running_loop().time() < ends_s:
+            there = len(waiting)
+            await asyncio.sleep(0)
 
     def _take(self, waiting: deque[_Item]) -> list[_Item]:
         now_s = asyncio.get_running_loop().time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _VERSION = 1
+_NONCE_BYTES = 12
 
 
 class SealBroken(Exception):
@@ -48,9 +49,15 @@ class Vault:
 
     def seal(self, plain: bytes, place: str) -> bytes:
         """Encrypt under the current key. `place` names where the value is stored."""
-        nonce = os.urandom(12)
-        sealed = self._ciphers[self._current].encrypt(nonce, plain, place.encode())
-        return bytes((_VERSION, len(self._current))) + self._current + nonce + sealed
+        return self.seal_all((plain,), place)[0]
+
+    def seal_all(self, plains: Sequence[bytes], place: str) -> list[bytes]:
+        """Encrypt several values of one place, each under a nonce of its own."""
+        encrypt, where = self._ciphers[self._current].encrypt, place.encode()
+        head = bytes((_VERSION, len(self._current))) + self._current
+        entropy = os.urandom(_NONCE_BYTES * len(plains))
+        nonces = [entropy[at : at + _NONCE_BYTES] for at in range(0, len(entropy), _NONCE_BYTES)]
+        return [head + nonce + encrypt(nonce, plain, where) for nonce, plain in zip(nonces, plains, strict=True)]
 
     def open(self, sealed: bytes, place: str) -> bytes:
         """Decrypt. Raises SealBroken."""
@@ -59,7 +66,7 @@ class Vault:
                 raise SealBroken(f"sealed value of unknown version in {place}")
             start = 2 + sealed[1]
             cipher = self._ciphers[sealed[2:start]]
-            return cipher.decrypt(sealed[start : start + 12], sealed[start + 12 :], place.encode())
+            return cipher.decrypt(sealed[start : start + _NONCE_BYTES], sealed[start + _NONCE_BYTES :], place.encode())
         except KeyError:
             raise SealBroken(f"the key of a sealed value in {place} is not among the data keys") from None
         except (IndexError, InvalidTag, ValueError):
@@ -81,6 +88,10 @@ class HospitalVault:
     def seal(self, plain: bytes, table: str, column: str) -> bytes:
         """Encrypt for one column of one table of this hospital."""
         return self._vault.seal(plain, f"{table}.{column}.{self._hospital_id}")
+
+    def seal_all(self, plains: Sequence[bytes], table: str, column: str) -> list[bytes]:
+        """Encrypt several values for one column."""
+        return self._vault.seal_all(plains, f"{table}.{column}.{self._hospital_id}")
 
     def unseal(self, sealed: bytes, table: str, column: str) -> bytes:
         """Decrypt what `seal` made. Raises SealBroken."""

@@ -316,6 +316,13 @@ class Store:
         if self.announce is not None and topics:
             self.announce(topics)
 
+    @property
+    def on_loop(self) -> Here:
+        """The writes of a SQLite store that are made on the event loop; the store's turn must be held. Raises TypeError."""
+        if self._here is None:
+            raise TypeError("only a SQLite store writes on the event loop")
+        return self._here
+
     def turn(self, hospital_id: str) -> Turn:
         """Who may write next in this process: one at a time in a SQLite file, one per hospital on PostgreSQL."""
         return self._turns["" if self.dialect == "sqlite" else hospital_id]
@@ -405,9 +412,10 @@ def sqlite_pragmas() -> tuple[str, ...]:
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        "wal_autocheckpoint=4000",
-        # A log that has been brought in begins anew, and its file is cut: how large it is tells when the next time has come.
-        "journal_size_limit=8388608",
+        # Where the writes on the event loop do not bring the log in (see `booking.store.here`), whoever writes does.
+        "wal_autocheckpoint=12000",
+        # A log that has been brought in begins anew in the same file, which is cut only where something has made it huge.
+        "journal_size_limit=67108864",
     )
 
 

@@ -9,7 +9,6 @@ megabytes belongs into an ordinary `Store.write` or `Store.read`.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import sys
 import time
@@ -25,8 +24,9 @@ from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
 
-CHECKPOINT_BYTES = 16 * 1024 * 1024  # as large as the other connections let the log grow
-LOOK_EVERY = 16  # commits between two looks at the log's size
+# A page that every transaction touches is brought in once for each time that the log is full.
+CHECKPOINT_FRAMES = 8_000  # 32 MB: a frame is a page of 4 KB
+LOOK_EVERY = 16  # commits between two looks at the log's length
 
 
 class LoopConnection:
@@ -34,6 +34,7 @@ class LoopConnection:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.kept = True  # whether what was done is to be committed at the end
 
     @property
     def raw(self) -> sqlite3.Connection:
@@ -137,25 +138,36 @@ class _OnLoop:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
 
+# A checkpoint takes many times as long as a commit: it is made by itself, in the thread. An index that SQLite would build for one
+# statement costs more than the statement.
+_OF_WRITES = ("wal_autocheckpoint=0", "cache_size=-65536", "automatic_index=OFF")
+
+
 class Here(_OnLoop):
     """The writes of one store. The store's turn must be held while it is used."""
 
     def __init__(self, url: URL, pragmas: Sequence[str]) -> None:
-        # A checkpoint takes many times as long as a commit: it is made by itself, in the thread.
-        super().__init__(url, (*pragmas, "wal_autocheckpoint=0"))
-        self._log = f"{url.database}-wal"
+        super().__init__(url, (*pragmas, *_OF_WRITES))
+        self._index = f"{url.database}-shm"
         self._disk = Disk()
         self._commits = 0
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[LoopConnection]:
-        """A transaction that can write from its first statement on; committed at the end, rolled back by any exception."""
+        """A transaction that can write from its first statement on.
+
+        Committed at the end, unless it is not to be `kept`; rolled back by any exception.
+        """
         connection = await self._connected()
         # First, not last: whoever is cancelled in it has done nothing, and hears so.
         await self._checkpoint(_raw(connection))
         with self._undone(connection):
             await self._begin(_raw(connection))
-            yield LoopConnection(connection)
+            lent = LoopConnection(connection)
+            yield lent
+            if not lent.kept:
+                _roll_back(connection)
+                return
             if self._disk.is_quick:
                 _commit(connection, self._disk)
             else:
@@ -173,10 +185,10 @@ class Here(_OnLoop):
             await self._beside(_begin_patiently, raw)
 
     async def _checkpoint(self, raw: sqlite3.Connection) -> None:
-        """Bring the log into the database once it has grown; the next commit begins it anew, and makes its file small."""
+        """Bring the log into the database once it is long; the next transaction begins it anew, in the same place."""
         if self._commits >= LOOK_EVERY:
             self._commits = 0
-            if _size(self._log) > CHECKPOINT_BYTES:
+            if _frames(self._index) > CHECKPOINT_FRAMES:
                 await self._to_the_end(_checkpoint, raw)
 
 
@@ -221,11 +233,18 @@ def _checkpoint(raw: sqlite3.Connection) -> None:
         return
 
 
-def _size(file: str) -> int:
+def _frames(index: str) -> int:
+    """How many frames the log has: `mxFrame` of the WAL index, at byte 16 in the machine's own order.
+
+    SQLite, "WAL-mode File Format", section 2.1. The size of the log's file does not tell: it is kept, because writing to the same
+    place again takes the disk half the time that it takes to make a file longer.
+    """
     try:
-        return os.stat(file).st_size
+        with open(index, "rb") as file:
+            header = file.read(20)
     except OSError:
         return 0
+    return int.from_bytes(header[16:20], sys.byteorder)
 
 
 def _begin_patiently(raw: sqlite3.Connection) -> None:

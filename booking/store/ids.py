@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 
 import uuid_utils
 
@@ -26,10 +27,16 @@ def derived_id(prefix: str, *parts: str) -> str:
 
 
 def new_order_no(now_ms: int) -> str:
-    """The number that a HIS sees: 20 digits, because old systems cut longer ones.
+    """One of `new_order_nos`."""
+    return new_order_nos(now_ms, 1)[0]
+
+
+def new_order_nos(now_ms: int, count: int) -> list[str]:
+    """Numbers that a HIS sees: 20 digits each, because old systems cut longer ones.
 
     10 digits of the second, 10 random ones. The first is never 0 (from 2001 to 2286): some systems strip leading zeros.
     Unique per hospital by the store's own index.
     """
     # Of 64 bits the remainder favours none of 10^10 numbers by more than 1 in 10^9.
-    return f"{now_ms // 1000:010d}{int.from_bytes(os.urandom(8), 'big') % 10**10:010d}"
+    second, entropy = f"{now_ms // 1000:010d}", os.urandom(8 * count)
+    return [f"{second}{number % 10**10:010d}" for (number,) in struct.iter_unpack("<Q", entropy)]

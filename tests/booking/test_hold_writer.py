@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -273,15 +274,14 @@ async def test_only_the_culprit_fails_when_a_constraint_refuses_a_batch(
     from booking.inventory import rows
 
     slot_id, ids = await put_slot(store, 20), await put_patients(store, 9)
-    real = rows._new_booking
+    real = rows._granted
 
-    def wrong(hospital: Hospital, asked: HoldRequest, *more: object) -> object:
-        booking = real(hospital, asked, *more)  # type: ignore[arg-type]
-        if asked.patient_id == ids[4]:
-            booking.fee_fen = -1
-        return booking
+    def wrong(batch: rows.Batch, asked: HoldRequest, *more: Any) -> tuple[Any, ...]:
+        values = real(batch, asked, *more)
+        of_client = rows._DIFFERS.index("client_id")
+        return (*values[:of_client], None, *values[of_client + 1 :]) if asked.patient_id == ids[4] else values
 
-    monkeypatch.setattr(rows, "_new_booking", wrong)
+    monkeypatch.setattr(rows, "_granted", wrong)
     async with hold_writer(store) as writer:
         done = await asyncio.gather(*(writer.hold(hospital, request(slot_id, i)) for i in ids), return_exceptions=True)
     assert [isinstance(d, Answer) for d in done] == [n != 4 for n in range(9)]
@@ -318,7 +318,8 @@ async def test_request_is_turned_away_when_its_turn_comes_too_late(store: Store,
     async with hold_writer(store, deadline_s=0.05) as writer:
         first = asyncio.create_task(writer.hold(hospital, request(slot_id, ids[0])))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        while writer.waiting(HOSPITAL):  # until it is in a batch
+            await asyncio.sleep(0)
         with pytest.raises(Crowded):
             await writer.hold(hospital, request(slot_id, ids[1]))
         turn.release()
