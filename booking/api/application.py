@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import uuid_utils
 from aiohttp import hdrs, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import StreamReader
 from multidict import istr
 from prometheus_client import Counter, Histogram
 
@@ -23,8 +26,8 @@ from booking.api.auth import Authenticator
 from booking.api.endpoint import ClientGone, Endpoint
 from booking.api.limits import ClientRate, InFlight
 from booking.api.problems import ApiProblem, Sli, answer_problem
-from booking.api.router import Found, Router, split_target
-from booking.api.routing import Call, Route
+from booking.api.router import Found, Router, split_plain, split_target
+from booking.api.routing import Call, Pending, Route
 from booking.api.server import ApiServer, Connection, ConnectionLimits
 from booking.api.wire import Answer, Ready
 from monitoring.health import Health
@@ -84,7 +87,15 @@ def build_server(
         if route.method == "GET":
             router.add("HEAD", route.path, endpoint)
     application = _Application(router, health=health or Health(), options=options, translate=translate)
-    return ApiServer(application.handle, application.refuse_malformed, options.connections)
+    return ApiServer(application.handle, application.handle_at_once, application.refuse_malformed, options.connections)
+
+
+class _Asked(NamedTuple):
+    """A request: where it leads, what was read of it, and since when (`time.perf_counter`)."""
+
+    found: Found[Endpoint]
+    call: Call[Any, Any]
+    started_s: float
 
 
 class _Application:
@@ -102,14 +113,14 @@ class _Application:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises nothing but its own cancellation."""
         started_s = time.perf_counter()
-        request_id = _request_id(request)
+        request_id = _request_id(request.headers)
         current_request_id.set(request_id)
         address, query = split_target(request)
         found = self._router.find(request.method, address)
         call: Call[Any, Any] = Call(request, request_id, address, found.values)
         connection = cast(Connection, request.protocol)
         code: str | None = None
-        sli: Sli | None = Sli.OK
+        sli: Sli = Sli.OK
         connection.begin(waits=found.endpoint is not None and found.endpoint.route.waits)
         try:
             answer = await self._guarded(found, call, query)
@@ -119,16 +130,10 @@ class _Application:
         except ClientGone:
             answer = _NOBODY
         except Exception as error:  # every error becomes an answer; a bug is logged in _problem_of
-            answer, code, sli = self._refuse(error, found, request, request_id)
+            answer, code, sli = self._refuse(error, found, call)
         finally:
             connection.end()
-        status, counted = answer.status, answer.status
-        if request.transport is None:
-            counted, sli = _GONE, None
-        took_s = time.perf_counter() - started_s
-        self._count(found, request.method, counted, sli, took_s)
-        if self._worth_logging(found, request.method, counted, status, took_s):
-            self._log(found, call, status, code, took_s, gone=sli is None)
+        self._note(_Asked(found, call, started_s), answer.status, code, sli, gone=request.transport is None)
         if isinstance(answer, Ready):
             close = (
                 self._health.leaving or request.content.exception() is not None
@@ -139,6 +144,62 @@ class _Application:
             if self._health.leaving:
                 answer.force_close()
         return answer
+
+    def handle_at_once(self, connection: Connection, message: RawRequestMessage, content: StreamReader) -> bool:
+        """Answer a whole request that needs no task: the answer goes to `connection.conclude`, now or later.
+
+        False: `handle` must be asked; nothing was done.
+        """
+        target = split_plain(message.path)
+        if target is None or self._health.draining or self._health.leaving or self._in_flight.is_full:
+            return False
+        found = self._router.find(message.method, target[0])
+        endpoint = found.endpoint
+        if endpoint is None or endpoint.route.at_once is None or message.method != endpoint.route.method:
+            return False
+        asked = _Asked(found, Call(message, _request_id(message.headers), target[0], found.values), time.perf_counter())
+        current_request_id.set(asked.call.request_id)
+        self._in_flight.enter()
+        try:
+            answer = endpoint.answer_at_once(asked.call, target[1], content)
+        except Exception as error:
+            self._conclude(connection, asked, *self._refuse(error, found, asked.call))
+            return True
+        if answer is None:
+            self._in_flight.leave()
+            return False
+        if isinstance(answer, Pending):
+            answer.outcome.add_done_callback(partial(self._conclude_pending, connection, asked, answer.told))
+        else:
+            self._conclude(connection, asked, answer, None, Sli.OK)
+        return True
+
+    def _conclude_pending(
+        self, connection: Connection, asked: _Asked, told: Callable[[Any], Any], outcome: asyncio.Future[Any]
+    ) -> None:
+        endpoint = cast(Endpoint, asked.found.endpoint)
+        try:
+            answer = cast(Ready, endpoint.ready(told(outcome.result())))
+        except asyncio.CancelledError:  # nobody will ever know: what has been asked for goes on by itself
+            self._conclude(connection, asked, *self._refuse(ApiProblem("draining"), asked.found, asked.call))
+        except Exception as error:
+            self._conclude(connection, asked, *self._refuse(error, asked.found, asked.call))
+        else:
+            self._conclude(connection, asked, answer, None, Sli.OK)
+
+    def _conclude(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None, sli: Sli) -> None:
+        self._in_flight.leave()
+        self._note(asked, answer.status, code, sli, gone=connection.transport is None)
+        connection.conclude(answer, asked.call.request_id, close=self._health.leaving)
+
+    def _note(self, asked: _Asked, status: int, code: str | None, sli: Sli, *, gone: bool) -> None:
+        """Count a request that has been answered, and log it where that is worth a line."""
+        took_s = time.perf_counter() - asked.started_s
+        method = asked.call.request.method
+        counted = _GONE if gone else status
+        self._count(asked.found, method, counted, None if gone else sli, took_s)
+        if self._worth_logging(asked.found, method, counted, status, took_s):
+            self._log(asked.found, asked.call, status, code, took_s, gone=gone)
 
     def refuse_malformed(self, request: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
         """The answer to what is not HTTP, or not HTTP that we take. What was sent is neither repeated nor logged."""
@@ -159,17 +220,15 @@ class _Application:
         finally:
             self._in_flight.leave()
 
-    def _refuse(
-        self, error: Exception, found: Found[Endpoint], request: web.BaseRequest, request_id: str
-    ) -> tuple[Ready, str, Sli]:
+    def _refuse(self, error: Exception, found: Found[Endpoint], call: Call[Any, Any]) -> tuple[Ready, str, Sli]:
         """The answer, the code and the class of an error.
 
         Apart from `handle`, which must not hold the error in a variable: its traceback holds the frame of `handle`, and of
         such rings the garbage collector took a twelfth of a refusal's time.
         """
-        problem = self._problem_of(error, found, request_id)
-        language = request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
-        answer = answer_problem(problem, request_id=request_id, accept_language=language)
+        problem = self._problem_of(error, found, call.request_id)
+        language = call.request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
+        answer = answer_problem(problem, request_id=call.request_id, accept_language=language)
         return answer, problem.code, problem.problem.sli
 
     def _problem_of(self, error: Exception, found: Found[Endpoint], request_id: str) -> ApiProblem:
@@ -242,9 +301,9 @@ def _missing(found: Found[Endpoint]) -> ApiProblem:
     return ApiProblem("method_not_allowed", headers={"Allow": ", ".join(found.allow)})
 
 
-def _request_id(request: web.BaseRequest) -> str:
+def _request_id(headers: Mapping[str, str]) -> str:
     """The caller's X-Request-Id where it is a plain one, else a new UUIDv7."""
-    given = request.headers.get(_REQUEST_ID)
+    given = headers.get(_REQUEST_ID)
     if given is not None and _CALLERS_REQUEST_ID.fullmatch(given):
         return given
     return str(uuid_utils.uuid7())

@@ -8,9 +8,10 @@ from booking import bookings as rules
 from booking.api.context import Context
 from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.present import booking_view
-from booking.api.routing import Call, Reply, Route
+from booking.api.routing import Call, Pending, Reply, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
 from booking.inventory.requests import HoldRequest
+from booking.inventory.writer import Outcome, granted
 from booking.money import payments_of, refunds_of
 from booking.moves import topic
 from booking.records import Booking
@@ -28,21 +29,12 @@ class BookingHandlers:
     def __init__(self, context: Context) -> None:
         self._context = context
 
+    def hold_at_once(self, call: Call[None, NewBooking]) -> Pending:
+        """Asks for the seat, and waits for nothing but the decision."""
+        return Pending(self._context.holds.ask(self._context.hospital(call), _request_of(call)), _told)
+
     async def hold(self, call: Call[None, NewBooking]) -> Reply:
-        body = call.body
-        answer = await self._context.holds.hold(
-            self._context.hospital(call),
-            HoldRequest(
-                client_id=call.caller.id,
-                user_ref=body.user_ref,
-                slot_id=body.slot_id,
-                patient_id=body.patient_id,
-                key=call.idempotency_key or "",
-                digest=call.fingerprint(),
-                fee_fen=body.fee_fen,
-            ),
-        )
-        return Reply(answer.body, status=answer.status, headers=_REPLAYED if answer.replayed else {})
+        return _told(await self._context.holds.hold(self._context.hospital(call), _request_of(call)))
 
     async def list(self, call: Call[BookingQuery, None]) -> BookingList:
         query, zone = call.query, self._context.hospital(call).zone
@@ -116,6 +108,25 @@ class BookingHandlers:
         )
 
 
+def _request_of(call: Call[None, NewBooking]) -> HoldRequest:
+    body = call.body
+    return HoldRequest(
+        client_id=call.caller.id,
+        user_ref=body.user_ref,
+        slot_id=body.slot_id,
+        patient_id=body.patient_id,
+        key=call.idempotency_key or "",
+        digest=call.fingerprint(),
+        fee_fen=body.fee_fen,
+    )
+
+
+def _told(outcome: Outcome) -> Reply:
+    """The answer to a hold. Raises Refusal."""
+    answer = granted(outcome)
+    return Reply(answer.body, status=answer.status, headers=_REPLAYED if answer.replayed else {})
+
+
 def booking_routes(context: Context) -> list[Route]:
     """The routes of this group."""
     handlers, scopes = BookingHandlers(context), ("booking",)
@@ -127,8 +138,8 @@ def booking_routes(context: Context) -> list[Route]:
         "not_offered_by_hospital",
     )  # fmt: skip
     return [
-        Route("POST", of, handlers.hold, summary="Hold a seat", tag="bookings", request=NewBooking, response=BookingView,
-              status=201, scopes=scopes, idempotent=True, errors=hold_errors,
+        Route("POST", of, handlers.hold, at_once=handlers.hold_at_once, summary="Hold a seat", tag="bookings",
+              request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True, errors=hold_errors,
               description="Answers after our own commit; the lock at the hospital follows. Wait for it with `wait_s`."),
         Route("GET", of + "/{booking_id}", handlers.get, summary="A booking, now or when it changes", tag="bookings",
               query=WaitQuery, response=BookingView, scopes=scopes, errors=("booking_unknown",), waits=True),

@@ -66,7 +66,7 @@ class CatalogHandlers:
             ]
         )
 
-        return Listing(_encode(mine)).reply(call.request)
+        return Listing(_encode(mine)).reply(call.request.headers)
 
     async def departments(self, call: Call[None, None]) -> Ready:
         return await self._list(call, _read_departments)
@@ -81,7 +81,12 @@ class CatalogHandlers:
         if listing is None:
             recipe = WholeList(self._context.store, self._days, hospital_id, read)
             listing = await self._answers.make(hospital_id, query, recipe)
-        return listing.reply(call.request)
+        return listing.reply(call.request.headers)
+
+    def slots_at_once(self, call: Call[SlotQuery, None]) -> Ready | None:
+        """Where the list is there and holds."""
+        listing = self._answers.get(call.hospital_id, call.query)
+        return None if listing is None else listing.reply(call.request.headers)
 
     async def slots(self, call: Call[SlotQuery, None]) -> Ready:
         hospital_id, query = call.hospital_id, call.query
@@ -89,7 +94,7 @@ class CatalogHandlers:
         if listing is None:
             page = SlotPage(self._context.store, self._days, self._feed, self._context.hospital(call), query)
             listing = await self._answers.make(hospital_id, query, page)
-        return listing.reply(call.request)
+        return listing.reply(call.request.headers)
 
 
 class WholeList:
@@ -143,7 +148,7 @@ def catalog_routes(context: Context) -> list[Route]:
     of = "/v1/hospitals/{hospital_id}"
     return [
         Route("GET", f"{of}/slots", handlers.slots, summary="Slots of some days", tag="catalogue", query=SlotQuery,
-              response=SlotList, scopes=scopes, tagged=True, errors=("cursor_invalid",)),
+              response=SlotList, scopes=scopes, tagged=True, at_once=handlers.slots_at_once, errors=("cursor_invalid",)),
         Route("GET", "/v1/hospitals", handlers.hospitals, summary="The hospitals of this key", tag="catalogue",
               response=HospitalList, scopes=scopes, tagged=True),
         Route("GET", f"{of}/departments", handlers.departments, summary="Departments", tag="catalogue",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from aiohttp import hdrs, web
+from aiohttp.streams import StreamReader
 from multidict import istr
 
-from booking.api.auth import Authenticator, require_access
+from booking.api.auth import ApiClient, Authenticator, require_access
 from booking.api.codec import convert_path, decode_body, decode_query
 from booking.api.limits import ClientRate
 from booking.api.problems import ApiProblem
-from booking.api.routing import Call, Reply, Route
+from booking.api.routing import Call, Pending, Reply, Route
 from booking.api.wire import Ready, join_head, make_ready, render_head
 
 _IDEMPOTENCY_KEY = istr("Idempotency-Key")
@@ -51,30 +52,66 @@ class Endpoint:
 
     async def answer(self, call: Call[Any, Any], query: str) -> Ready | web.StreamResponse:
         """Check, decode, handle. Raises ApiProblem, ClientGone, and what the handler raises."""
-        route, request = self.route, call.request
-        headers = request.headers
+        route, request = self.route, cast(web.BaseRequest, call.request)
         if route.scopes is not None:
-            await self._admit(call, headers.get(hdrs.AUTHORIZATION))
-        call.idempotency_key = route.read_idempotency_key(headers.get(_IDEMPOTENCY_KEY)) if route.idempotent else None
-        if route.path_types:
-            call.path = convert_path(call.path, route.path_types)
-        call.query = None if route.query is None else decode_query(query, route.query)
+            authorization = request.headers.get(hdrs.AUTHORIZATION)
+            client = self._authenticator.recall(authorization) or await self._authenticator.authenticate(authorization)
+            self._admit(call, client)
+        self._decode_head(call, query)
         if route.request is None:
             call.body = None
         else:
-            call.data = await self._read(request)
-            call.body = call.data if route.decoder is None else decode_body(call.data, route.decoder)
-        return self._ready(await route.handler(call))
+            self._decode_body(call, await self._read(request))
+        return self.ready(await route.handler(call))
 
-    async def _admit(self, call: Call[Any, Any], authorization: str | None) -> None:
-        """The key, the hospital, the scope, the rate."""
-        client = self._authenticator.recall(authorization) or await self._authenticator.authenticate(authorization)
+    def answer_at_once(self, call: Call[Any, Any], query: str, content: StreamReader) -> Ready | Pending | None:
+        """The same where nothing has to be awaited but perhaps one outcome; `content` has come as a whole.
+
+        None: `answer` must be asked; nothing was done, and nothing taken from `content`.
+        """
+        route, headers = self.route, call.request.headers
+        client = self._authenticator.recall(headers.get(hdrs.AUTHORIZATION))
+        if route.at_once is None or client is None:
+            return None
+        if route.request is not None and not self._content_types.get(headers.get(hdrs.CONTENT_TYPE)):
+            return None
+        self._admit(call, client)
+        self._decode_head(call, query)
+        if route.request is None:
+            call.body = None
+        else:
+            data = content.read_nowait()
+            if len(data) > self._max_body_bytes:
+                raise self._too_large()
+            self._decode_body(call, data)
+        result = route.at_once(call)
+        if result is None:
+            self._rate.give_back(client.id)
+            return None
+        return result if isinstance(result, Pending) else cast(Ready, self.ready(result))
+
+    def _admit(self, call: Call[Any, Any], client: ApiClient) -> None:
+        """The hospital, the scope, the rate."""
         call.client = client
         hospital_id = call.path.get("hospital_id")
         if hospital_id is not None and not self._hospital_known(hospital_id):
             raise ApiProblem("hospital_unknown")
         require_access(client, scopes=self.route.scopes or frozenset(), hospital_id=hospital_id)
         self._rate.take(client.id)
+
+    def _decode_head(self, call: Call[Any, Any], query: str) -> None:
+        route = self.route
+        call.idempotency_key = (
+            route.read_idempotency_key(call.request.headers.get(_IDEMPOTENCY_KEY)) if route.idempotent else None
+        )
+        if route.path_types:
+            call.path = convert_path(call.path, route.path_types)
+        call.query = None if route.query is None else decode_query(query, route.query)
+
+    def _decode_body(self, call: Call[Any, Any], data: bytes) -> None:
+        decoder = self.route.decoder
+        call.data = data
+        call.body = data if decoder is None else decode_body(data, decoder)
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         """The whole body, unpacked. Raises ApiProblem, ClientGone."""
@@ -128,7 +165,8 @@ class Endpoint:
     def _too_large(self) -> ApiProblem:
         return ApiProblem("too_large", extra={"max_bytes": self._max_body_bytes})
 
-    def _ready(self, result: Any) -> Ready | web.StreamResponse:
+    def ready(self, result: Any) -> Ready | web.StreamResponse:
+        """What a handler returned, as an answer."""
         if isinstance(result, (Ready, web.StreamResponse)):
             return result
         status, headers = self.route.status, None

@@ -52,6 +52,12 @@ class ClientRate:
             raise ApiProblem("rate_limited", retry_after_s=max(1, math.ceil(wait_s)))
         bucket.tokens -= 1.0
 
+    def give_back(self, client_id: str) -> None:
+        """The request that was counted last will be counted again."""
+        bucket = self._buckets.get(client_id)
+        if bucket is not None:
+            bucket.tokens += 1.0
+
 
 class InFlight:
     """How many requests are being answered. Above `limit` new ones are shed at once, while they are cheap to refuse."""
@@ -60,9 +66,13 @@ class InFlight:
         self.limit = limit
         self.count = 0
 
+    @property
+    def is_full(self) -> bool:
+        return self.count >= self.limit
+
     def enter(self) -> None:
         """Raises ApiProblem overloaded; otherwise `leave` must follow."""
-        if self.count >= self.limit:
+        if self.is_full:
             raise ApiProblem("overloaded", retry_after_s=1)
         self.count += 1
 

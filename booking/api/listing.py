@@ -6,9 +6,10 @@ Each form is made once, and sent as often as it is asked for.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from hashlib import blake2b
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from booking.api.negotiation import accepts_gzip, etag_matches
 from booking.api.wire import Ready, make_ready
@@ -33,9 +34,8 @@ class Listing:
         self._packed: Ready | None = None
         self.nbytes = len(body) + len(body) // 2 + _LISTING_BYTES
 
-    def reply(self, request: web.BaseRequest) -> Ready:
+    def reply(self, headers: Mapping[str, str]) -> Ready:
         """The form that fits what the caller has and can unpack."""
-        headers = request.headers
         known = headers.get(hdrs.IF_NONE_MATCH)
         if known is not None and etag_matches(known, self._etag):
             return self._unchanged

@@ -93,13 +93,20 @@ def split_target(request: web.BaseRequest) -> tuple[str, str]:
 
     ("", "") for a target that is no text, or holds U+0000: no id has it, and PostgreSQL cannot compare with it.
     """
-    target = request.raw_path
-    if target.isascii() and target.startswith("/") and "%" not in target and "#" not in target:
-        path, _, query = target.partition("?")
-        return path, query
+    plain = split_plain(request.raw_path)
+    if plain is not None:
+        return plain
     try:
         path, query = request.rel_url.path_safe, request.rel_url.raw_query_string
         (path + query).encode()  # an encoding other than UTF-8 leaves lone surrogates
     except ValueError:
         return "", ""
     return ("", "") if "\0" in path else (path, query)
+
+
+def split_plain(target: str) -> tuple[str, str] | None:
+    """The same for a target in which nothing is encoded; None for all others."""
+    if target.isascii() and target.startswith("/") and "%" not in target and "#" not in target:
+        path, _, query = target.partition("?")
+        return path, query
+    return None

@@ -28,6 +28,7 @@ Where the same bytes are sent again and again, make a `Ready` of them once, one 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
@@ -35,17 +36,20 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from booking.api.auth import ApiClient
 from booking.api.problems import PROBLEMS, ApiProblem
 from booking.api.wire import Ready, make_ready
 
-__all__ = ["COMMON_ERRORS", "Call", "Handler", "Ready", "Reply", "Route", "make_ready"]
+__all__ = ["COMMON_ERRORS", "AtOnce", "Call", "Handler", "Pending", "Ready", "Reply", "Route", "make_ready"]
 
 Q = TypeVar("Q")
 B = TypeVar("B")
 
 Handler = Callable[["Call[Any, Any]"], Awaitable[Any]]
+AtOnce = Callable[["Call[Any, Any]"], Any]
+"""Returns what a handler would, a `Pending`, or None where the handler itself must be asked; nothing has been done then."""
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 _IDEMPOTENCY_KEY = re.compile(r'"?([!#-~]{1,200})"?')
 
@@ -84,6 +88,13 @@ class Reply(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+class Pending(msgspec.Struct, frozen=True):
+    """A request that waits for one `outcome`. `told` makes of it what a handler would return, or raises."""
+
+    outcome: asyncio.Future[Any]
+    told: Callable[[Any], Any]
+
+
 class Call(Generic[Q, B]):
     """One request, checked and decoded. `query` and `body` are the route's Structs (None where it has none)."""
 
@@ -99,7 +110,9 @@ class Call(Generic[Q, B]):
     """The body as it came; for routes whose request type is `bytes`."""
     idempotency_key: str | None
 
-    def __init__(self, request: web.BaseRequest, request_id: str, address: str, path: Mapping[str, str]) -> None:
+    def __init__(
+        self, request: web.BaseRequest | RawRequestMessage, request_id: str, address: str, path: Mapping[str, str]
+    ) -> None:
         """As it arrives: the checks fill in the rest, in their order. `address` is the whole path, decoded."""
         self.request = request
         self.request_id = request_id
@@ -137,7 +150,8 @@ class Route:
     converts path parameters (`{"date": dt.date}`); all others are texts. `errors` are the problem codes beyond the common
     ones. `idempotent` demands an Idempotency-Key. `examples` maps "request" and "response" to instances for the pages.
     `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the log.
-    `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed.
+    `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a
+    task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
     """
 
     def __init__(
@@ -162,6 +176,7 @@ class Route:
         max_body_bytes: int | None = None,
         waits: bool = False,
         tagged: bool = False,
+        at_once: AtOnce | None = None,
         examples: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
@@ -171,6 +186,7 @@ class Route:
         self.summary = summary
         self.tag = tag
         self.tagged = tagged
+        self.at_once = at_once
         self.description = description
         self.request = request
         self.query = query

@@ -14,16 +14,19 @@ from typing import Any, cast
 import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from booking.api.problems import ApiProblem, answer_problem
+from booking.api.wire import CLOSES, Ready, send
 from monitoring.metrics import http_connections, http_connections_ended
 
 _MAX_HEAD_LINE_BYTES = 8_190
 _SWEEP_S = 0.25  # heads that are due together are ended together
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+HandleAtOnce = Callable[["Connection", RawRequestMessage, StreamReader], bool]
+"""Whether a request that came whole is being answered: see `Connection.conclude`."""
 Malformed = Callable[[web.BaseRequest, BaseException | None], web.StreamResponse]
 
 
@@ -36,9 +39,17 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connection(web.RequestHandler):
-    """One connection. aiohttp reads and answers; we watch its heads and know who has gone."""
+    """One connection. aiohttp reads and answers; we watch its heads and know who has gone.
 
-    __slots__ = ("_admitted", "_answering", "_heads", "_malformed", "_server", "_waiting")
+    A request that came whole and needs no task is answered without aiohttp's part for it (`_take`): a task and three turns of the
+    loop for each request, a third of what one costs. What aiohttp keeps for its own use and we use with it is named here:
+    `_messages`, the requests that its parser has read, `_waiter`, which it waits for while there are none, and what its
+    `start` notes after each answer. `tests/booking/api/test_at_once.py` walks through all of it.
+    """
+
+    __slots__ = (
+        "_admitted", "_answering", "_at_once", "_closes", "_heads", "_kept", "_malformed", "_server", "_unsent", "_waiting",
+    )  # fmt: skip
 
     def __init__(self, server: ApiServer, malformed: Malformed, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
@@ -48,6 +59,10 @@ class Connection(web.RequestHandler):
         self._admitted = False
         self._answering = False
         self._waiting: asyncio.Task[Any] | None = None
+        self._at_once = False  # whether a request is being answered without a task
+        self._unsent = False  # whether its answer was given, and the caller has not taken all of it
+        self._closes = False
+        self._kept: list[bytes] = []  # what came behind it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not self._server.admit():
@@ -63,6 +78,7 @@ class Connection(web.RequestHandler):
             self._admitted = False
             self._server.release()
             self._heads.forget(self)
+        self._kept.clear()
         if self._waiting is not None:
             self._waiting.cancel()
         super().connection_lost(exc)
@@ -70,9 +86,103 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not self._admitted:
             return
+        if self._at_once or self._kept:
+            self._keep(data)
+            return
         if not self._answering:
             self._heads.expect(self)
-        super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._messages or self._upgraded:
+            super().data_received(data)
+            return
+        # aiohttp waits for a request: it shall wake up only for one that it must answer itself.
+        self._waiter = None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        if self._messages and not (len(self._messages) == 1 and self._take()) and not waiter.done():
+            waiter.set_result(None)
+
+    def _take(self) -> bool:
+        """Have the request answered without a task, if that is possible."""
+        message, content = self._messages[0]
+        if (
+            not isinstance(message, RawRequestMessage)
+            or message.should_close
+            or message.upgrade
+            or message.compression is not None
+            or message.version < HttpVersion11
+            or not content.is_eof()
+            or content.exception() is not None
+            or self._upgraded
+            or self._close
+            or self._force_close
+        ):
+            return False
+        self._at_once = self._request_in_progress = True
+        if not self._server.handle_at_once(self, message, content):
+            self._at_once = self._request_in_progress = False
+            return False
+        self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._manager is not None:
+            self._manager.requests_count += 1
+        self._heads.forget(self)
+        return True
+
+    def conclude(self, answer: Ready, request_id: str, *, close: bool) -> None:
+        """Send the answer to what was taken."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            self._closes = close or self._close or self._force_close
+            send(transport, answer, request_id, CLOSES if self._closes else b"")
+        if self.writing_paused and self.transport is not None:
+            self._unsent = True  # the next request is read when the caller has taken this answer
+        else:
+            self._concluded()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unsent:
+            self._unsent = False
+            self._concluded()
+
+    def _concluded(self) -> None:
+        self._at_once = self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
+        if self.transport is None:
+            return
+        if self._closes or self._close or self._force_close:
+            self.transport.close()
+            return
+        self._keepalive = True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        if self._kept:
+            self._loop.call_soon(self._go_on)
+
+    def _keep(self, data: bytes) -> None:
+        """What comes before the answer is given is read afterwards; no more is let in meanwhile."""
+        if data:
+            self._kept.append(data)
+            self._pause_transport_reading()
+
+    def _go_on(self) -> None:
+        data = b"".join(self._kept)
+        self._kept.clear()
+        if not self._reading_paused and not self._buffer_paused:
+            self._resume_transport_reading()
+        if data:
+            self.data_received(data)
+
+    def _process_keepalive(self) -> None:
+        if self._at_once:  # aiohttp does not know that it is not idle
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def begin(self, *, waits: bool) -> None:
         """A request is being answered. Where it only `waits` for news, it ends with its caller; a change never does."""
@@ -140,7 +250,10 @@ class HeadWatch:
 class ApiServer(web.Server):
     """Serve with `web.ServerRunner(server)`. Make it inside the running loop."""
 
-    def __init__(self, handle: Handle, malformed: Malformed, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, handle: Handle, handle_at_once: HandleAtOnce, malformed: Malformed, limits: ConnectionLimits
+    ) -> None:
+        self.handle_at_once = handle_at_once
         self.heads = HeadWatch(limits.head_timeout_s)
         self._malformed = malformed
         self._max_connections = limits.max_connections

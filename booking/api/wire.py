@@ -6,6 +6,7 @@ often as it is asked for; only Date, X-Request-Id and Connection are added.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
@@ -81,6 +82,20 @@ class _Clock:
 
 
 _date = _Clock().field
+CLOSES = b"Connection: close\r\n"
+
+
+def send(
+    transport: asyncio.WriteTransport, ready: Ready, request_id: str, connection: bytes = b"", *, bare: bool = False
+) -> None:
+    """Write a whole answer. `connection` is the Connection field, with its CRLF; `bare`: without the body."""
+    head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (ready.head, _date(), request_id.encode(), connection)
+    if bare or not ready.body:
+        transport.write(head)
+    elif len(ready.body) < _JOIN_BYTES:
+        transport.write(head + ready.body)
+    else:
+        transport.writelines((head, ready.body))
 
 
 class Answer:
@@ -107,20 +122,14 @@ class Answer:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the caller has gone")
-        head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (ready.head, _date(), self._request_id.encode(), self._connection())
-        if request.method == "HEAD" or not ready.body:
-            transport.write(head)
-        elif len(ready.body) < _JOIN_BYTES:
-            transport.write(head + ready.body)
-        else:
-            transport.writelines((head, ready.body))
+        send(transport, ready, self._request_id, self._connection(), bare=request.method == "HEAD")
         if request.protocol.writing_paused:
             await request.writer.drain()
 
     def _connection(self) -> bytes:
         """RFC 9112, section 9.3: 1.1 stays open unless said otherwise, 1.0 closes unless said otherwise."""
         if not self.keep_alive:
-            return b"Connection: close\r\n"
+            return CLOSES
         return b"" if self._request.version >= (1, 1) else b"Connection: keep-alive\r\n"
 
     def as_response(self) -> web.StreamResponse:

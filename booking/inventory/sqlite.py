@@ -39,8 +39,8 @@ class SqliteBatches:
         """Nothing to do: the connection is the store's."""
 
     async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
-        # Nobody sees a commit that failed here, and the next one is written in its place. Should we die before that, all of it may
-        # turn out to be stored: then a repeat with the same key finds it.
+        # Nobody sees a commit that failed here, and the next one is written in its place. Should we die before that, all of it
+        # may turn out to be stored: then a repeat with the same key finds it.
         async with self._transaction() as lent:
             batch = work(self._gather(lent.raw, hospital_id, requests))
             if batch.granted:

@@ -43,6 +43,10 @@ TermsOf = Callable[[Hospital, int], Terms]
 """What a hospital allows at an instant of the store's clock, in milliseconds."""
 
 
+Outcome = Answer | Refused
+"""Refusals travel as data: an exception kept in a future of its own traceback is a cycle for the collector to find."""
+
+
 class Crowded(Exception):
     """The hospital's queue is full, or the request's turn did not come in time. Nothing was decided."""
 
@@ -50,7 +54,7 @@ class Crowded(Exception):
 class _Item(msgspec.Struct):
     request: HoldRequest
     deadline_s: float
-    answer: asyncio.Future[Answer | Refused]
+    answer: asyncio.Future[Outcome]
 
 
 class HoldWriter:
@@ -114,27 +118,30 @@ class HoldWriter:
         Raises Refusal, Crowded, StoreUnavailable (nothing was decided, or it is not known what: ask again with the same key).
         The decision does not depend on whether the caller still waits for it.
         """
-        if (hospital.id, request.client_id, request.key) in self._unsettled:
+        # A caller that is cancelled cancels this future and nothing else: its item stays in the queue and is decided.
+        return granted(await self.ask(hospital, request))
+
+    def ask(self, hospital: Hospital, request: HoldRequest) -> asyncio.Future[Outcome]:
+        """Ask for a seat without waiting: see `hold`, and `granted` for what comes of it.
+
+        Raises Refusal (certain without the store) and Crowded at once.
+        """
+        if self._unsettled and (hospital.id, request.client_id, request.key) in self._unsettled:
             raise Refusal("request_in_progress", "A request with this Idempotency-Key is still being settled.")
         if self._memory is not None and hospital.mode == "live":
             refused = self._memory.refuse(hospital.id, request)
             if refused is not None:
                 metrics.holds.labels(hospital.id, "refused_from_memory").inc()
                 raise _refusal(refused)
-        # A caller that is cancelled cancels this future and nothing else: its item stays in the queue and is decided.
-        outcome = await self._enqueue(hospital, request)
-        if isinstance(outcome, Answer):
-            return outcome
-        # Refusals travel as data: an exception kept in a future of its own traceback is a cycle for the collector to find.
-        raise _refusal(outcome)
+        return self._enqueue(hospital, request)
 
-    def _enqueue(self, hospital: Hospital, request: HoldRequest) -> asyncio.Future[Answer | Refused]:
+    def _enqueue(self, hospital: Hospital, request: HoldRequest) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
         waiting = self._waiting.setdefault(hospital.id, deque())
         if self._closing or len(waiting) >= self._queue:
             metrics.holds.labels(hospital.id, "shed").inc()
             raise Crowded("the queue of this hospital is full")
-        answer: asyncio.Future[Answer | Refused] = loop.create_future()
+        answer: asyncio.Future[Outcome] = loop.create_future()
         if hospital.id not in self._scheduled:
             self._scheduled.add(hospital.id)
             self._ready.append(hospital.id)
@@ -306,6 +313,13 @@ class HoldWriter:
                     log.error("commit_not_settled", hospital=hospital.id, items=len(items), reason=str(error))
                     return None
                 await asyncio.sleep(SETTLE_PAUSE_S)
+
+
+def granted(outcome: Outcome) -> Answer:
+    """The answer to a hold. Raises Refusal where it was refused."""
+    if isinstance(outcome, Answer):
+        return outcome
+    raise _refusal(outcome)
 
 
 def _refusal(refused: Refused) -> Refusal:
