@@ -223,7 +223,7 @@ async def apply_slots(
     by_id = {slot_key(tx.hospital_id, slot): slot for slot in records}
     known = await _known(tx, slots, by_id)
     fresh = {i: s for i, s in by_id.items() if i not in known or known[i]["fetch_started_ms"] <= started_ms}
-    occupying = await _occupying(tx, [i for i in fresh if i in known])
+    occupying = await _occupying(tx, [known[i] for i in fresh if i in known])
     rows, flips = [], []
     for slot_id, slot in fresh.items():
         before, ours_here = known.get(slot_id), occupying[slot_id]
@@ -265,13 +265,16 @@ def _slot_row(tx: Tx, slot_id: str, slot: Slot, figures: seats.Seats, status: st
     }
 
 
-async def _occupying(tx: Tx, slot_ids: list[str]) -> defaultdict[str, list[_Row]]:
-    """Our bookings that may hold a seat of these slots, by slot."""
+async def _occupying(tx: Tx, of: list[_Row]) -> defaultdict[str, list[_Row]]:
+    """Our bookings that may hold a seat of these slots, by slot. A slot's id is made of its schedule's keys: it stays in it."""
     by_slot: defaultdict[str, list[_Row]] = defaultdict(list)
-    if slot_ids:
+    if of:
         found = await tx.all(
             select(bookings.c.id, bookings.c.slot_id, bookings.c.lock_reply_ms, bookings.c.charged).where(
-                bookings.c.hospital_id == tx.hospital_id, bookings.c.slot_id.in_(sorted(slot_ids)), bookings.c.occupies
+                bookings.c.hospital_id == tx.hospital_id,
+                bookings.c.schedule_id.in_(sorted({row["schedule_id"] for row in of})),
+                bookings.c.slot_id.in_(sorted(row["id"] for row in of)),
+                bookings.c.occupies,
             )
         )
         for row in found:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from sqlalchemy import ColumnElement, Table, select, tuple_
 
 from booking.store.engine import Store, Tx
-from booking.store.tables import bookings, fragments, outbox, schedules, slots
+from booking.store.tables import fragments, outbox, schedules, slots
 
 CHUNK = 200
 KEEP_COMMANDS_DAYS = 30
@@ -45,19 +45,11 @@ async def forget_slots(
 
     `since` leaves out earlier days that were done before: what is left of them stays for good. Returns how many rows went.
     """
-    booked = bookings.c.hospital_id == hospital_id
-    slot = [
-        slots.c.hospital_id == hospital_id,
-        slots.c.date < before.isoformat(),
-        # By schedule first: that is what bookings have an index for.
-        ~select(bookings.c.id)
-        .where(booked, bookings.c.schedule_id == slots.c.schedule_id, bookings.c.slot_id == slots.c.id)
-        .exists(),
-    ]
+    slot = [slots.c.hospital_id == hospital_id, slots.c.date < before.isoformat(), ~slots.c.booked]
     schedule = [
         schedules.c.hospital_id == hospital_id,
         schedules.c.date < before.isoformat(),
-        ~select(bookings.c.id).where(booked, bookings.c.schedule_id == schedules.c.id).exists(),
+        ~schedules.c.booked,
         ~select(slots.c.id).where(slots.c.hospital_id == hospital_id, slots.c.schedule_id == schedules.c.id).exists(),
     ]
     fragment = [

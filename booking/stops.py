@@ -90,29 +90,35 @@ async def carry_left_stops(store: Store, hospital: Hospital) -> int:
     """Move the live bookings of whatever stands as stopped: a crash may have left some between two transactions."""
     async with store.read(hospital.id) as tx:
         today = dt.datetime.fromtimestamp(tx.now_ms / 1000, hospital.zone).date()
-        left = [await _left(tx, table, booked, today) for table, booked in _BOOKED_OF]
+        left = [await _left(tx, *of, today) for of in _BOOKED_OF]
     return await carry_known_stops(store, hospital, schedule_ids=left[0], slot_ids=left[1])
 
 
-_BOOKED_OF = ((schedules, bookings.c.schedule_id), (slots, bookings.c.slot_id))
+# Of each table the column that names a schedule, and what a booking of it is known by.
+_BOOKED_OF = (
+    (schedules, schedules.c.id, bookings.c.schedule_id),
+    (slots, slots.c.schedule_id, bookings.c.slot_id),
+)
 
 
-async def _left(tx: Tx, table: Table, booked: Column[str], today: dt.date) -> list[str]:
+async def _left(tx: Tx, table: Table, schedule: Column[str], booked: Column[str], today: dt.date) -> list[str]:
     """The stopped ones from today on that still have live bookings."""
-    stopped = [
-        r["id"]
-        for r in await tx.all(
-            select(table.c.id).where(
-                table.c.hospital_id == tx.hospital_id, table.c.date >= today.isoformat(), table.c.status == "stopped"
-            )
+    stopped = await tx.all(
+        select(table.c.id, schedule.label("schedule_id")).where(
+            table.c.hospital_id == tx.hospital_id,
+            table.c.date >= today.isoformat(),
+            table.c.status == "stopped",
+            table.c.booked,
         )
-    ]
+    )
     found: set[str] = set()
     for start in range(0, len(stopped), _CHUNK):
+        some = stopped[start : start + _CHUNK]
         rows = await tx.all(
             select(booked.label("id")).where(
                 bookings.c.hospital_id == tx.hospital_id,
-                booked.in_(stopped[start : start + _CHUNK]),
+                bookings.c.schedule_id.in_(sorted({row["schedule_id"] for row in some})),
+                booked.in_([row["id"] for row in some]),
                 bookings.c.occupies,
                 bookings.c.live,
             )

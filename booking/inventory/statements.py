@@ -95,8 +95,8 @@ SQLITE_INSERTS = [
     f" values ({', '.join('?' * len(table.columns))}){_ON_CONFLICT.get(table.name, '')}"
     for table in WRITTEN
 ]
-SQLITE_SLOT = "update slots set unreflected = ? where hospital_id = ? and id = ?"
-SQLITE_SCHEDULE = "update schedules set taken = ? where hospital_id = ? and id = ?"
+SQLITE_SLOT = "update slots set unreflected = ?, booked = 1 where hospital_id = ? and id = ?"
+SQLITE_SCHEDULE = "update schedules set taken = ?, booked = 1 where hospital_id = ? and id = ?"
 SQLITE_FRAGMENT = (
     "insert into fragments (hospital_id, date, department_id, changed) values (?, ?, ?, ?)"
     " on conflict (hospital_id, date, department_id) do update set changed = excluded.changed"
@@ -130,9 +130,11 @@ def _postgres_write() -> str:
     client looks at every element of every array, which for constants would be a fifth of a booking's time there.
     """
     parts = [
-        "slot as (update slots t set unreflected = i.unreflected from unnest($2::text[], $3::int[]) as i(id, unreflected)"
+        "slot as (update slots t set unreflected = i.unreflected, booked = true"
+        " from unnest($2::text[], $3::int[]) as i(id, unreflected)"
         " where t.hospital_id = $1 and t.id = i.id)",
-        "schedule as (update schedules t set taken = i.taken from unnest($4::text[], $5::int[]) as i(id, taken)"
+        "schedule as (update schedules t set taken = i.taken, booked = true"
+        " from unnest($4::text[], $5::int[]) as i(id, taken)"
         " where t.hospital_id = $1 and t.id = i.id)",
         "fragment as (insert into fragments (hospital_id, date, department_id, changed)"
         " select $1, i.date, i.department_id, $8::bigint from unnest($6::text[], $7::text[]) as i(date, department_id)"

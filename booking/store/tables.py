@@ -148,6 +148,7 @@ schedules = Table(
     _str("his_refs", default="{}"),
     _ms("stopped_ms"),
     _ms("seen_ms", null=False),
+    _flag("booked"),  # whether there ever was a booking of it: such a one is kept for good
     _check("status in ('open', 'stopped')", name="status"),
     _check("fee_fen is null or fee_fen >= 0", name="fee"),
     _check("taken >= 0", name="taken"),
@@ -185,6 +186,7 @@ slots = Table(
     _ms("fetch_ended_ms", null=False),
     _ms("stopped_ms"),
     _str("his_refs", default="{}"),
+    _flag("booked"),
     _check("ends_at_ms > starts_at_ms", name="span"),
     _check("unreflected >= 0", name="unreflected"),
     _check("his_left >= 0", name="his_left"),
@@ -320,13 +322,14 @@ bookings = Table(
     Index("ux_bookings_order_no", "hospital_id", "order_no", unique=True),
     Index("ux_bookings_live", "hospital_id", "person_id", "schedule_id", unique=True, sqlite_where=_LIVE_SQLITE,
           postgresql_where=_LIVE),
-    Index("ix_bookings_occupies", "hospital_id", "slot_id", sqlite_where=text("occupies = 1"), postgresql_where=text("occupies")),
+    # Not by slot: a schedule's bookings lie together here, and a batch's in one place.
+    Index("ix_bookings_occupies", "hospital_id", "schedule_id", sqlite_where=text("occupies = 1"),
+          postgresql_where=text("occupies")),
     Index("ix_bookings_due", "hospital_id", "expires_at_ms", sqlite_where=text("state = 'held'"),
           postgresql_where=text("state = 'held'")),
     Index(None, "hospital_id", "patient_id", "id"),
     Index(None, "hospital_id", "user_ref", "id"),
     Index(None, "hospital_id", "client_id", "id"),
-    Index(None, "hospital_id", "schedule_id"),
     Index("ix_bookings_his_id", "hospital_id", "his_id", sqlite_where=text("his_id is not null"),
           postgresql_where=text("his_id is not null")),
     Index("ix_bookings_attention", "hospital_id", "needs_attention", "id", sqlite_where=text("needs_attention = 1"),
@@ -535,3 +538,7 @@ merchant_lines = Table(
     Column("amount_fen", BigInteger, nullable=False),
     _ms("at_ms"),
 )
+
+# The newest messages of the HIS that were applied, their ids in a row: written by the transaction that applies them, because the
+# message store, where they are marked, is another database (ADR-0015). One row per hospital.
+applied_messages = Table("applied_messages", metadata, _key("hospital_id"), _str("ids"))

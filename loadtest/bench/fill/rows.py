@@ -35,7 +35,9 @@ class Rows:
         self._sealer = sealer
         self._occupying: Counter[int] = Counter()
         self._charged: Counter[int] = Counter()
+        self._booked: set[int] = set()
         for visit in layout.visits():
+            self._booked.add(visit.slot)
             if visit.occupies:
                 self._occupying[visit.slot // SLOTS_A_SCHEDULE] += 1
             if visit.charged:
@@ -104,6 +106,9 @@ class Rows:
                 "opens_at_ms": at_ms(day, 7) - 7 * DAY_MS,
                 "taken": self._occupying[number],
                 "seen_ms": layout.now_ms - 60_000,
+                "booked": any(
+                    slot in self._booked for slot in range(number * SLOTS_A_SCHEDULE, (number + 1) * SLOTS_A_SCHEDULE)
+                ),
             }
 
     def _fragments(self) -> Iterator[Row]:
@@ -133,6 +138,7 @@ class Rows:
                 "unreflected": self._charged[number],
                 "fetch_started_ms": layout.now_ms - DAY_MS,
                 "fetch_ended_ms": layout.now_ms - DAY_MS + 1_000,
+                "booked": number in self._booked,
             }
 
     # --- people --------------------------------------------------------------------------------------------------

@@ -24,6 +24,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("digest"),
     )
     op.create_table(
+        "applied_messages",
+        sa.Column("hospital_id", sa.String(length=64), nullable=False),
+        sa.Column("ids", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("hospital_id"),
+    )
+    op.create_table(
         "bills",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -171,15 +177,12 @@ def upgrade() -> None:
         op.f("ix_bookings_hospital_id_patient_id_id"), "bookings", ["hospital_id", "patient_id", "id"], unique=False
     )
     op.create_index(
-        op.f("ix_bookings_hospital_id_schedule_id"), "bookings", ["hospital_id", "schedule_id"], unique=False
-    )
-    op.create_index(
         op.f("ix_bookings_hospital_id_user_ref_id"), "bookings", ["hospital_id", "user_ref", "id"], unique=False
     )
     op.create_index(
         "ix_bookings_occupies",
         "bookings",
-        ["hospital_id", "slot_id"],
+        ["hospital_id", "schedule_id"],
         unique=False,
         sqlite_where=sa.text("occupies = 1"),
         postgresql_where=sa.text("occupies"),
@@ -527,6 +530,7 @@ def upgrade() -> None:
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
         sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("booked", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.CheckConstraint("(status = 'open' or status = 'stopped')", name=op.f("ck_schedules_status")),
         sa.CheckConstraint("fee_fen is null or fee_fen >= 0", name=op.f("ck_schedules_fee")),
         sa.CheckConstraint("taken >= 0", name=op.f("ck_schedules_taken")),
@@ -565,6 +569,7 @@ def upgrade() -> None:
         sa.Column("fetch_ended_ms", sa.BigInteger(), nullable=False),
         sa.Column("stopped_ms", sa.BigInteger(), nullable=True),
         sa.Column("his_refs", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("booked", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.CheckConstraint("(status = 'open' or status = 'stopped')", name=op.f("ck_slots_status")),
         sa.CheckConstraint("ends_at_ms > starts_at_ms", name=op.f("ck_slots_span")),
         sa.CheckConstraint("his_left >= 0", name=op.f("ck_slots_his_left")),
