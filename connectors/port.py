@@ -246,7 +246,7 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
 
     `dedup_key` names the message among all of the peer's (for HL7 v2: MSH-3/4/10 and a digest without MSH-7/8/13);
     `control_id` alone is what the peer calls it. `problem` is set, and `events` empty, where it could not be mapped: the
-    handler then stores it for a person and answers `Applied`, because a negative answer would block the peer's queue.
+    handler then stores it for a person and answers `Stored`, because a negative answer would block the peer's queue.
     """
 
     hospital_id: str
@@ -260,8 +260,10 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """Stored and done, or stored before (`duplicate`), or set aside for a person (`quarantined`)."""
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """On the disk, to be applied in the order of arrival; or stored before (`duplicate`); or set aside for a person at once
+    (`quarantined`: it could not be mapped, or is a repeat of one that was set aside).
+    """
 
     duplicate: bool = False
     quarantined: bool = False
@@ -275,7 +277,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool
 
 
-InboundAnswer = Applied | Refused
+InboundAnswer = Stored | Refused
 InboundHandler = Callable[[Inbound], Awaitable[InboundAnswer]]
 
 

@@ -176,8 +176,8 @@ class _MessageCounter(Counter):
 
 inbound_messages = _MessageCounter(
     "hisbridge_inbound_messages_total",
-    "Messages received from a HIS. `type` is other unless known; `result` is applied, duplicate, quarantined, "
-    "refused or unreadable.",
+    "Messages received from a HIS. `type` is other unless known; `result` is applied or quarantined (counted when that "
+    "has happened), duplicate, refused, ignored, failed or unreadable.",
     ["hospital", "connector", "type", "result"],
     registry=REGISTRY,
 )

@@ -1,179 +1,324 @@
 """The inbox: what a HIS sends us is stored before it is acknowledged, applied at once, and set aside when it cannot be.
 
-Storing and applying are commits in two databases; that a message was applied is noted in the commit that stores the next one.
-So at most the newest is ever applied and not noted. What a crash or a store that was away left so is applied before any newer
-message: a second time it changes nothing, and out of its order it would.
+A message is acknowledged when it is on the disk of the message store (ADR-0015). Applying follows in the background, strictly in
+the order in which the messages were stored; that they were applied is noted in the commit that stores the next one. What a
+crash leaves stored is applied at the next start, before any newer message. Peers wait while too much is not applied yet.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-from collections.abc import Sequence
 
-from booking.billing import SetAside, put_bill
-from booking.fetches import put_departments, put_practitioners, reopen
+from booking.billing import SetAside
 from booking.lifecycle import IllegalMove
-from booking.moves import RuleBroken, fetch_topic
-from booking.people import hear_patient, merge_persons
-from booking.reporting import put_report
+from booking.moves import RuleBroken
 from booking.settings import Hospital
-from booking.stops import apply_stop, carry_left_stops, carry_stop
-from booking.store.budget import Budget
-from booking.store.engine import Store, StoreUnavailable, Tx
-from booking.visits import hear_visit
-from connectors.port import Applied, Inbound, InboundAnswer, Refused
-from mappings.canonical import (
-    AnyEvent,
-    BillIssued,
-    DepartmentChanged,
-    PatientChanged,
-    PatientMerged,
-    PractitionerChanged,
-    RegistrationChanged,
-    ReportIssued,
-    ScheduleChanged,
-    ScheduleStopped,
-)
+from booking.stops import carry_left_stops
+from booking.store.engine import Store, StoreUnavailable
+from connectors.port import Inbound, InboundAnswer, Refused, Stored
+from mappings.canonical import AnyEvent
 from monitoring import metrics
 from monitoring.logs import get_logger
+from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages
+from scheduler_sync.backlog import Backlog
+from scheduler_sync.leases import Fence
 from scheduler_sync.messages.journal import take_message
-from scheduler_sync.messages.store import count_quarantined, mark_message, read_events, unapplied
+from scheduler_sync.messages.store import (
+    Left,
+    Mark,
+    count_quarantined,
+    mark_messages,
+    read_events,
+    unapplied,
+)
 
 log = get_logger("inbox")
 
 MARK_AFTER_S = 0.05
+GATHER_S = 0.01  # between two transactions of a stream: what comes meanwhile shares the next one
+ROOM_WITHIN_S = 10.0  # below the time-out of the peers that we know of
+CLOSE_WITHIN_S = 5.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+MOST_UNMARKED = 2 * MOST_AT_ONCE
+LOAD = 100  # messages that are read at once from what a crash has left
 
 
 class Inbox:
     """The inbox of one hospital; `handle` is what connectors are given."""
 
     def __init__(
-        self, store: Store, messages: Store, hospital: Hospital, *, mark_after_s: float = MARK_AFTER_S
+        self,
+        store: Store,
+        messages: Store,
+        hospital: Hospital,
+        *,
+        fence: Fence | None = None,
+        backlog: Backlog | None = None,
+        mark_after_s: float = MARK_AFTER_S,
+        room_within_s: float = ROOM_WITHIN_S,
     ) -> None:
+        """`fence` is that of the lease, None where no other process exists."""
         self._store = store
         self._messages = messages
         self._hospital = hospital
+        self._fence = fence
         self._mark_after_s = mark_after_s
-        self._order = asyncio.Lock()  # events of one hospital are applied in the order in which they were stored
-        self._left = True  # something may be stored and not applied: known to be false only after a look
-        self._applied: str | None = None  # the newest message, where it was applied and is not marked so yet
+        self._room_within_s = room_within_s
+        self._order = asyncio.Lock()  # of storing: the order of the ids is that of the backlog
+        self._turn = asyncio.Lock()  # of applying
+        self._backlog = Backlog() if backlog is None else backlog
+        self._left = True  # something may be stored and not in the backlog: known to be false only after a look
+        self._unsure = True  # something may be applied and not in `_marks`
+        self._singly = 0  # so many of the oldest ones are applied one by one, because together they could not be
+        self._marks: list[Mark] = []  # of applied messages, oldest first, to be noted with the next message
+        self._working: asyncio.Task[None] | None = None
         self._marking: asyncio.Task[None] | None = None
 
-    async def close(self) -> None:
-        """Note what is not noted yet. After it nothing may be handled."""
-        if self._marking is not None:
-            self._marking.cancel()
-            await asyncio.gather(self._marking, return_exceptions=True)
-        try:
-            await self.note()
-        except StoreUnavailable as e:  # it is applied again at the next start, which changes nothing
-            log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
-
     async def handle(self, inbound: Inbound) -> InboundAnswer:
-        """Store, apply, answer. Refused only when nothing was stored; retryable when the peer should send it again."""
+        """Store, then answer; applying follows. Refused only when nothing was stored; retryable when it should come again.
+
+        While too much waits to be applied the answer waits, and becomes a retryable refusal after `room_within_s`.
+        """
+        if self._backlog.full:
+            try:
+                await self._backlog.room(self._room_within_s)
+            except TimeoutError:
+                return self._refused(inbound, "backlog_full", "too many messages wait to be applied")
         try:
             async with self._order:
-                await self._heal()
-                return await self._handle(inbound)
+                return await self._take(inbound)
         except StoreUnavailable as e:
-            log.error("message_not_stored", hospital=self._hospital.id, connector=inbound.connector, reason=str(e))
-            return Refused(code="store_unavailable", text="the message could not be stored", retryable=True)
-        except (
-            Exception
-        ) as e:  # whatever it is: a peer that gets no answer sends the same for ever, and nothing behind it
-            log.error(
-                "message_not_stored", hospital=self._hospital.id, connector=inbound.connector, reason=type(e).__name__
+            return self._refused(inbound, "store_unavailable", "the message could not be stored", reason=str(e))
+        except Exception as e:
+            # Whatever it is: a peer that gets no answer sends the same for ever, and nothing behind it.
+            reason = type(e).__name__
+            return self._refused(
+                inbound, "cannot_be_stored", "the message cannot be stored", reason=reason, retryable=False
             )
-            return Refused(code="cannot_be_stored", text="the message cannot be stored", retryable=False)
 
-    async def _handle(self, inbound: Inbound) -> InboundAnswer:
-        marks = [] if self._applied is None else [(self._applied, "applied", None)]
+    def _refused(self, inbound: Inbound, code: str, text: str, *, reason: str = "", retryable: bool = True) -> Refused:
+        log.error("message_not_stored", hospital=self._hospital.id, connector=inbound.connector, reason=reason or text)
+        return Refused(code=code, text=text, retryable=retryable)
+
+    async def _take(self, inbound: Inbound) -> InboundAnswer:
+        marks = self._marks.copy()  # while this is stored, others may be applied
         taken = await take_message(self._messages, self._hospital.id, inbound, marks)
-        self._applied = None
+        del self._marks[: len(marks)]
         if taken.known_as is not None:
-            return Applied(duplicate=True, quarantined=taken.known_as == "quarantined")
-        self._left = True
-        reason = inbound.problem or await self._apply(inbound.events)
-        if reason is None:
-            await self._note_later(taken.id)
+            return Stored(duplicate=True, quarantined=taken.known_as == "quarantined")
+        message = Waiting(
+            id=taken.id,
+            connector=inbound.connector,
+            message_type=inbound.message_type,
+            control_id=inbound.control_id,
+            events=inbound.events,
+            size=len(inbound.raw),
+            problem=inbound.problem,
+        )
+        if inbound.problem is not None:
+            self._tell_set_aside(message, inbound.problem)
+            return Stored(quarantined=True)
+        if self._left:
+            self._backlog.unread += 1  # it stands behind others that have not been read
         else:
-            await self._mark(taken.id, reason)
-            log.warning(
-                "message_set_aside",
-                hospital=self._hospital.id,
-                connector=inbound.connector,
-                message_type=inbound.message_type,
-                control_id=inbound.control_id,
-                message_id=taken.id,
-                reason=reason,
-            )
-        self._left = False
-        return Applied(quarantined=reason is not None)
+            self._backlog.append(message)
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._work(), name=f"inbox {self._hospital.id}")
+        return Stored()
 
-    async def _note_later(self, message_id: str) -> None:
-        """That it was applied is noted with the next message, or soon when none comes: one commit less for each of a stream."""
-        self._applied = message_id
-        if self._mark_after_s <= 0:
-            await self._note()
-        elif self._marking is None or self._marking.done():
-            self._marking = asyncio.create_task(self._note_soon(), name=f"inbox {self._hospital.id}")
+    # --- applying ------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Apply until nothing waits. Ends by itself; the next message begins it anew."""
+        pause_s = FIRST_PAUSE_S
+        while self._backlog or self._backlog.unread:
+            try:
+                await self._step()
+            except Exception as e:  # whatever it is, messages are stored and must be applied: try again
+                if isinstance(e, StoreUnavailable):
+                    log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
+                else:
+                    log.critical("messages_not_applied", hospital=self._hospital.id, exc_info=e)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            else:
+                pause_s = FIRST_PAUSE_S
+                await asyncio.sleep(0 if len(self._backlog) >= MOST_AT_ONCE else GATHER_S)
+
+    async def _step(self) -> int:
+        """Deal with the oldest messages that wait; returns how many. Raises StoreUnavailable: they wait on."""
+        async with self._turn:
+            try:
+                return await self._apply_oldest()
+            except BaseException:
+                self._unsure = True  # it may have been committed all the same
+                raise
+
+    async def _apply_oldest(self) -> int:
+        if self._left:
+            await self._load()
+        settled = await self._settle() if self._unsure else 0
+        batch = self._backlog.head(1 if self._singly else MOST_AT_ONCE)
+        if not batch:
+            return settled
+        if len(self._marks) >= MOST_UNMARKED:
+            await self.note()
+        reason = batch[0].problem
+        if reason is None:
+            try:
+                unmarked = [message_id for message_id, _, _ in self._marks]
+                done = await apply_messages(self._store, self._hospital, batch, unmarked=unmarked, fence=self._fence)
+            except StoreUnavailable:
+                raise
+            except Exception as e:
+                if len(batch) > 1:
+                    self._singly = len(batch)
+                    return settled
+                reason = reason_of(e)
+        if reason is not None:
+            await self._set_aside(batch[0], reason)
+            return settled + 1
+        for message in batch[:done]:
+            self._marks.append((message.id, "applied", None))
+            self._forget_oldest()
+            metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "applied")
+        self._note_later()
+        return settled + done
+
+    async def _set_aside(self, message: Waiting, reason: str) -> None:
+        # Noted before anything newer is applied: after a crash it must not be tried again over that.
+        async with self._order:
+            await self._mark((message.id, "quarantined", reason))
+        self._forget_oldest()
+        self._tell_set_aside(message, reason)
+
+    def _forget_oldest(self) -> None:
+        self._backlog.pop()
+        self._singly = max(0, self._singly - 1)
+
+    def _tell_set_aside(self, message: Waiting, reason: str) -> None:
+        metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "quarantined")
+        log.warning(
+            "message_set_aside",
+            hospital=self._hospital.id,
+            connector=message.connector,
+            message_type=message.message_type,
+            control_id=message.control_id,
+            message_id=message.id,
+            reason=reason,
+        )
+
+    async def _load(self) -> None:
+        """Read the oldest messages that are stored and not applied, once those before them are noted."""
+        if self._backlog:
+            return
+        async with self._order:
+            await self._mark()
+            async with self._messages.read(self._hospital.id) as tx:
+                left = await unapplied(tx, limit=LOAD)
+            for message in left:
+                self._backlog.append(self._opened(message))
+            # Whoever stores a message from now on appends it: none can have come between.
+            self._left = len(left) == LOAD
+            self._backlog.unread = max(1, self._backlog.unread - len(left)) if self._left else 0
+
+    def _opened(self, left: Left) -> Waiting:
+        events: tuple[AnyEvent, ...] = ()
+        problem = None
+        try:
+            events = read_events(self._messages, self._hospital.id, left.sealed_events)
+        except Exception as e:  # a key that is gone, a record of another version: one message must not hold up the rest
+            problem = f"cannot be read ({type(e).__name__})"
+        return Waiting(
+            id=left.id,
+            connector=left.connector,
+            message_type=left.message_type,
+            control_id=left.control_id,
+            events=events,
+            size=len(left.sealed_events),
+            problem=problem,
+        )
+
+    async def _settle(self) -> int:
+        """Find out what was applied by a commit of which we know nothing; returns how many waiting messages were."""
+        applied = await applied_ids(self._store, self._hospital.id)
+        known = {message_id for message_id, _, _ in self._marks}
+        self._marks += [(message_id, "applied", None) for message_id in applied if message_id not in known]
+        dropped = self._backlog.drop(frozenset(applied))
+        for message in dropped:
+            metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "applied")
+        await carry_left_stops(self._store, self._hospital)
+        self._unsure = False
+        self._note_later()
+        return len(dropped)
+
+    # --- noting ----------------------------------------------------------------------------------------------------------
+
+    def _note_later(self) -> None:
+        """Applied messages are noted with the next one, or soon when none comes: one commit less for each of a stream."""
+        if self._marks and (self._marking is None or self._marking.done()):
+            self._marking = asyncio.create_task(self._note_soon(), name=f"inbox {self._hospital.id} notes")
 
     async def _note_soon(self) -> None:
         waiting: str | None = None
-        while self._applied is not None:
-            # As long as messages follow each other, each notes the one before it.
-            if waiting == self._applied:
+        while self._marks:
+            # As long as messages follow each other, each notes the ones before it.
+            if waiting == self._marks[0][0]:
                 try:
                     await self.note()
+                    continue
                 except StoreUnavailable as e:
                     log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
-            waiting = self._applied
+            waiting = self._marks[0][0]
             await asyncio.sleep(self._mark_after_s)
 
     async def note(self) -> None:
-        """Note now that the newest message was applied. Raises StoreUnavailable."""
+        """Note now which messages were applied. Raises StoreUnavailable."""
         async with self._order:
-            await self._note()
+            await self._mark()
 
-    async def _note(self) -> None:
-        if self._applied is not None:
-            await self._mark(self._applied, None)
-            self._applied = None
+    async def _mark(self, *more: Mark) -> None:
+        """Note what was applied, and more. The caller has the lock of the order."""
+        marks = self._marks.copy()
+        if marks or more:
+            async with self._messages.write(self._hospital.id, here=True) as tx:
+                await mark_messages(tx, [*marks, *more])
+        del self._marks[: len(marks)]
+
+    # --- beginning and end -----------------------------------------------------------------------------------------------
 
     async def heal(self) -> int:
-        """Apply what a crash has left stored but not applied; returns how many. What cannot be applied is set aside.
+        """Apply what a crash has left stored but not applied; returns how many were left. What cannot be is set aside.
 
-        Stops that it left half carried out are carried out.
+        Stops that it left half carried out are carried out. Raises StoreUnavailable: call it again.
         """
-        async with self._order:
-            await self._note()
-            self._left = True
-            healed = await self._heal()
-        await carry_left_stops(self._store, self._hospital)
-        return healed
+        self._left = self._unsure = True
+        return await self.apply_all()
 
-    async def _heal(self) -> int:
-        healed = 0
-        while self._left:
-            async with self._messages.read(self._hospital.id) as tx:
-                left = await unapplied(tx)
-            for message_id, sealed in left:
-                await self._mark(message_id, await self._apply_stored(sealed))
-            healed += len(left)
-            self._left = bool(left)
-        return healed
+    async def apply_all(self) -> int:
+        """Apply everything that is stored, and note it; returns how many messages. Raises StoreUnavailable."""
+        count = 0
+        while self._left or self._unsure or self._backlog:
+            count += await self._step()
+        await self.note()
+        return count
 
-    async def _apply_stored(self, sealed: bytes) -> str | None:
+    async def close(self, *, drain: bool = True) -> None:
+        """Apply and note what is stored, within CLOSE_WITHIN_S; without `drain` only note. Afterwards nothing may be handled.
+
+        What is left is applied at the next start.
+        """
+        tasks = [task for task in (self._working, self._marking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            events = read_events(self._messages, self._hospital.id, sealed)
-        except Exception as e:  # a key that is gone, a record of another version: one message must not hold up the rest
-            return f"cannot be read ({type(e).__name__})"
-        return await self._apply(events)
-
-    async def _mark(self, message_id: str, reason: str | None) -> None:
-        async with self._messages.write(self._hospital.id) as tx:
-            await mark_message(tx, message_id, "applied" if reason is None else "quarantined", reason)
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                while drain and (self._backlog or self._backlog.unread):
+                    await self._step()
+                await self.note()
+        except (StoreUnavailable, TimeoutError) as e:
+            log.error("messages_left", hospital=self._hospital.id, count=len(self._backlog), reason=str(e))
 
     async def measure(self) -> None:
         """Refresh the gauge of what waits for a person."""
@@ -181,58 +326,12 @@ class Inbox:
             waiting = await count_quarantined(tx)
         metrics.dead_letters.labels(hospital=self._hospital.id, box="inbox").set(waiting)
 
-    async def _apply(self, events: Sequence[AnyEvent]) -> str | None:
-        """Apply all events of one message; returns why they cannot be, None when they were.
 
-        In one transaction, and the bookings of a stop in as many more as it takes.
-        """
-        try:
-            async with self._store.write(self._hospital.id, here=not _is_heavy(events)) as tx:
-                for event in events:
-                    await apply_event(tx, self._hospital, event, budget=Budget())
-            for event in events:
-                if isinstance(event, ScheduleStopped):
-                    await carry_stop(self._store, self._hospital, event)
-        except (SetAside, IllegalMove, RuleBroken) as e:
-            return str(e)
-        except StoreUnavailable:
-            raise
-        except Exception as e:
-            # Whatever a message breaks, its peer must go on. The text of these may quote a value of the message; the kind is
-            # all that may be told.
-            return f"cannot be applied ({type(e).__name__})"
-        return None
+def reason_of(error: Exception) -> str:
+    """Why a message cannot be applied, for a person to read.
 
-
-def _is_heavy(events: Sequence[AnyEvent]) -> bool:
-    """Whether applying takes long statements: a report may be megabytes, a merge moves all that a person has."""
-    return any(isinstance(event, ReportIssued | PatientMerged) for event in events)
-
-
-async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Budget | None = None) -> None:
-    """Apply one event. Applying it again changes nothing. `budget` is for a stop, see `booking.stops.apply_stop`."""
-    match event:
-        case RegistrationChanged(registration=registration):
-            await hear_visit(tx, hospital, registration, occurred_at=event.occurred_at)
-        case ScheduleStopped():
-            await apply_stop(tx, hospital, event, budget=budget)
-            tx.ring(fetch_topic(tx.hospital_id))
-        case ScheduleChanged(schedule_id=schedule_id):
-            await reopen(tx, schedule_id)
-            tx.ring(fetch_topic(tx.hospital_id))
-        case PatientChanged(patient=patient):
-            await hear_patient(tx, patient)
-        case PatientMerged():
-            await merge_persons(tx, surviving_mrn=event.surviving_mrn, retired_mrn=event.retired_mrn)
-        case ReportIssued(report=report):
-            await put_report(tx, report, occurred_ms=_ms(event.occurred_at))
-        case BillIssued(bill=bill):
-            await put_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
-        case DepartmentChanged(department=department):
-            await put_departments(tx, [department])
-        case PractitionerChanged(practitioner=practitioner):
-            await put_practitioners(tx, [practitioner])
-
-
-def _ms(instant: dt.datetime | None) -> int | None:
-    return None if instant is None else round(instant.timestamp() * 1000)
+    The text of an error that is not of our rules may quote a value of the message: its kind is all that may be told.
+    """
+    if isinstance(error, SetAside | IllegalMove | RuleBroken):
+        return str(error)
+    return f"cannot be applied ({type(error).__name__})"

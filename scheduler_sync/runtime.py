@@ -107,7 +107,7 @@ class HospitalRuntime:
         self._drain_s = drain_s
         self._running = {} if running is None else running
         self._group = Tasks(on_failure)
-        self._inbox = Inbox(store, messages, hospital)
+        self._inbox = Inbox(store, messages, hospital, fence=fence)
         self._outbox = OutboxWorker(store, hospital, self.link, fence=fence)
         self._puller = Puller(store, hospital, self.link)
         self._pull: asyncio.Task[None] | None = None
@@ -164,7 +164,7 @@ class HospitalRuntime:
         await self._group.cancel()
         for connector in self.link.connectors.values():
             await connector.close()
-        await self._inbox.close()
+        await self._inbox.close(drain=drain)
         metrics.forget_hospital(self.hospital.id)
 
     async def _drain(self) -> None:

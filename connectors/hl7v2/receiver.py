@@ -17,7 +17,7 @@ from connectors.hl7v2.charset import HL7CharsetError, decode_message, encode_mes
 from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.mapping import ProfileMaps, map_context
 from connectors.hl7v2.options import Settings
-from connectors.port import Applied, Inbound, InboundHandler, Refused
+from connectors.port import Inbound, InboundHandler, Refused, Stored
 from monitoring import metrics
 from monitoring.logs import get_logger
 
@@ -65,7 +65,8 @@ class Receiver:
             read = self.read(payload, peer)
         if read.decoded_as is not None:
             metrics.count_decode_fallback(self.hospital.id, self.name, read.decoded_as)
-        fault, result = read.fault, "unreadable" if read.message is None else "refused"
+        fault = read.fault
+        result: str | None = "unreadable" if read.message is None else "refused"
         if read.message is not None and read.message.index.get("MSA"):
             # An acknowledgement on the listening side answers nothing of ours, and must not be answered itself.
             self._count(read.kind, "ignored")
@@ -79,10 +80,11 @@ class Receiver:
                     result, fault = "failed", Fault("207", verdict=Verdict.ERROR)
                     self._log_failure(read, error, peer)
                 else:
-                    result = _result(read.inbound, given)
+                    result = _result(given)
                     if isinstance(given, Refused):
                         fault = Fault("207", verdict=Verdict.ERROR if given.retryable else Verdict.REJECTED)
-        self._count(read.kind, result)
+        if result is not None:
+            self._count(read.kind, result)
         return self._acknowledge(read, fault)
 
     async def answer_too_large(self, head: bytes, peer: str) -> Sequence[bytes]:
@@ -218,9 +220,8 @@ def _kind(message: er7.Message) -> str:
     return f"{code}^{trigger}" if trigger else code
 
 
-def _result(inbound: Inbound, given: Applied | Refused) -> str:
+def _result(given: Stored | Refused) -> str | None:
+    """What to count. A message that was stored is counted by the inbox, once it has been applied or set aside."""
     if isinstance(given, Refused):
         return "refused"
-    if given.duplicate:
-        return "duplicate"
-    return "quarantined" if given.quarantined or inbound.problem is not None else "applied"
+    return "duplicate" if given.duplicate else None

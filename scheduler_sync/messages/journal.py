@@ -14,7 +14,7 @@ from scheduler_sync.messages.store import (
     DUPLICATE_MS,
     Mark,
     find_duplicate,
-    mark_message,
+    mark_messages,
     message_row,
     store_message,
 )
@@ -26,7 +26,9 @@ _DUPLICATE = (
     "select id, state from messages where hospital_id = ? and dedup_key = ? and received_ms >= ?"
     " order by received_ms limit 1"
 )
-_MARK = "update messages set state = ?, reason = ?, updated_ms = ? where hospital_id = ? and id = ?"
+_MARK = (
+    "update messages set state = ?, reason = ?, updated_ms = ? where hospital_id = ? and id = ? and state = 'received'"
+)
 _COLUMNS = tuple(str(c.name) for c in messages.columns)
 _INSERT = f"insert into messages ({', '.join(_COLUMNS)}) values ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - names
 
@@ -44,8 +46,7 @@ async def take_message(store: Store, hospital_id: str, inbound: Inbound, marks: 
         connection = raw_of(tx.conn)
         if connection is not None:
             return _take_raw(tx, connection, inbound, marks)
-        for mark in marks:
-            await mark_message(tx, *mark)
+        await mark_messages(tx, marks)
         known = await find_duplicate(tx, inbound)
         return Taken(await store_message(tx, inbound)) if known is None else Taken(known.id, known.state)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from booking.store.crypto import Vault
 from booking.store.engine import Store, Tx
+from booking.store.fixed import Fixed
 from booking.store.ids import new_id
 from connectors.port import Inbound
 from mappings.canonical import AnyEvent
@@ -79,24 +81,48 @@ def message_row(vault: Vault, hospital_id: str, inbound: Inbound, now_ms: int) -
     }
 
 
-async def mark_message(tx: Tx, message_id: str, state: str, reason: str | None = None) -> None:
-    """Note that a message was applied, or set aside and why."""
-    await tx.run(
-        update(messages)
-        .where(messages.c.hospital_id == tx.hospital_id, messages.c.id == message_id)
-        .values(state=state, reason=reason, updated_ms=tx.now_ms)
+MARK = Fixed(
+    update(messages)
+    .where(
+        messages.c.hospital_id == bindparam("of_hospital"),
+        messages.c.id == bindparam("of_id"),
+        messages.c.state == "received",
     )
+    .values(state=bindparam("to_state"), reason=bindparam("why"), updated_ms=bindparam("at_ms"))
+)
 
 
-async def unapplied(tx: Tx, *, limit: int = 100) -> list[tuple[str, bytes]]:
-    """Messages that a crash left stored but not applied, oldest first, with their events as `read_events` opens them."""
+async def mark_messages(tx: Tx, marks: Sequence[Mark]) -> None:
+    """Note that messages were applied, or set aside and why. One that is no longer `received` stays as it is."""
+    if marks:
+        await tx.run(
+            MARK,
+            [
+                {"of_hospital": tx.hospital_id, "of_id": i, "to_state": state, "why": why, "at_ms": tx.now_ms}
+                for i, state, why in marks
+            ],
+        )
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is stored and not applied; `read_events` opens its events."""
+
+    id: str
+    connector: str
+    message_type: str
+    control_id: str
+    sealed_events: bytes
+
+
+async def unapplied(tx: Tx, *, limit: int = 100) -> list[Left]:
+    """Messages that are stored and not marked as applied, oldest first."""
     rows = await tx.all(
-        select(messages.c.id, messages.c.sealed_events)
+        select(*(messages.c[name] for name in Left.__struct_fields__))
         .where(messages.c.hospital_id == tx.hospital_id, messages.c.state == "received")
         .order_by(messages.c.id)
         .limit(limit)
     )
-    return [(r["id"], r["sealed_events"]) for r in rows]
+    return [Left(**row) for row in rows]
 
 
 def read_events(store: Store, hospital_id: str, sealed: bytes) -> tuple[AnyEvent, ...]:

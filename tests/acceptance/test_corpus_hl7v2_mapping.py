@@ -15,7 +15,7 @@ import pytest
 
 from connectors.config import HospitalContext
 from connectors.hl7v2 import Options, create
-from connectors.port import Applied, Inbound
+from connectors.port import Inbound, Stored
 from loadtest.simulators.mllp import END, ER7, START, read_frame
 from mappings.canonical import (
     Bill,
@@ -42,9 +42,9 @@ async def replay(corpus: Path, names: list[str]) -> tuple[list[Inbound], list[ER
     """Send the files one after the other on one connection; what the handler got, and what came back."""
     taken: list[Inbound] = []
 
-    async def handler(inbound: Inbound) -> Applied:
+    async def handler(inbound: Inbound) -> Stored:
         taken.append(inbound)
-        return Applied()
+        return Stored()
 
     hospital = HospitalContext(id="corpus", zone=ZoneInfo("Asia/Shanghai"), currency="USD")
     options = Options(protocol="hl7v2", profile="hl7v2", listen_port=0, accept_processing_ids=["P", "T"])

@@ -20,6 +20,7 @@ from booking.keys import SCOPE, add_key
 from booking.secrets import new_data_key, new_digest_key
 from loadtest.simulators.mllp import END, ER7, START, read_frame
 from scheduler_sync.messages.store import list_messages
+from tests.scheduler_sync.peer import until
 
 AHEAD = dt.timezone(dt.timedelta(hours=2, minutes=15))
 KEY = "corpus-portal-key"
@@ -64,7 +65,10 @@ class Bridge:
         self._base = f"http://{host}:{port}/v1/hospitals"
 
     async def send(self, hospital: str, *messages: bytes) -> list[ER7]:
-        """Send messages on one connection, one after the other; every acknowledgement that came back."""
+        """Send messages on one connection, one after the other; every acknowledgement that came back.
+
+        An acknowledgement says that a message is stored: returns once all are applied or set aside, as an operator sees it.
+        """
         connector: Any = self.running.links[hospital].connectors["main"]
         reader, writer = await asyncio.open_connection("127.0.0.1", connector.listen_port)
         for message in messages:
@@ -76,6 +80,11 @@ class Bridge:
             answers.append(ER7(payload.decode()))
         writer.close()
         await writer.wait_closed()
+
+        async def applied() -> bool:
+            return not await list_messages(self.running.messages, hospital, state="received")
+
+        await until(applied)
         return answers
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -12,12 +13,13 @@ from booking.people import person_by_mrn
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import bills
-from connectors.port import Applied, Inbound, Refused
+from connectors.port import Inbound, Refused, Stored
 from mappings.canonical import AnyEvent, Bill, BillIssued, Department, DepartmentChanged, Patient, PatientChanged
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages.store import forget_messages, list_messages, store_message
 from scheduler_sync.messages.tables import messages as message_table
 from tests.booking.world import HOSPITAL
+from tests.scheduler_sync.test_inbox import hear
 from tests.stores import Wall, make_vault, opened, unreachable
 
 DAY_S = 24 * 3600
@@ -36,9 +38,10 @@ def patient(name: str, mrn: str = "M1") -> PatientChanged:
 
 
 @pytest.fixture
-def inbox(store: Store, messages: Store, hospital: Hospital) -> Inbox:
-    """One that notes at once what it has applied, so that tests can look."""
-    return Inbox(store, messages, hospital, mark_after_s=0)
+async def inbox(store: Store, messages: Store, hospital: Hospital) -> AsyncIterator[Inbox]:
+    it = Inbox(store, messages, hospital)
+    yield it
+    await it.close()
 
 
 async def states(messages: Store) -> list[tuple[str, str | None]]:
@@ -67,11 +70,11 @@ WITH_NUL = DepartmentChanged(department=Department(id="D\x001", name="内\x00科
 async def test_peer_is_answered_and_goes_on_when_a_message_breaks_the_store(
     inbox: Inbox, store: Store, messages: Store, odd: AnyEvent
 ) -> None:
-    answer = await inbox.handle(message(odd))
-    assert isinstance(answer, Applied)
+    assert await hear(inbox, message(odd)) == Stored()
     # SQLite takes a NUL as it takes any character.
-    assert answer.quarantined == (odd is TOO_LARGE or store.dialect != "sqlite")
-    assert await inbox.handle(message(patient("张伟"), key="k2")) == Applied()
+    taken = odd is WITH_NUL and store.dialect == "sqlite"
+    assert [s for s, _ in await states(messages)] == ["applied" if taken else "quarantined"]
+    assert await hear(inbox, message(patient("张伟"), key="k2")) == Stored()
     assert await name_of(store) == "张伟"
     async with store.read(HOSPITAL) as tx:
         assert await tx.all(select(bills)) == []
@@ -81,16 +84,16 @@ async def test_peer_is_answered_and_goes_on_when_a_message_breaks_the_store(
 
 async def test_message_is_taken_when_its_own_number_has_a_nul(inbox: Inbox, messages: Store) -> None:
     odd = message(patient("张伟"), control_id="MSG\x001", message_type="ADT\x00", peer="\udcff", dedup_key="a\x00b")
-    assert await inbox.handle(odd) == Applied()
+    assert await hear(inbox, odd) == Stored()
     (stored,) = await list_messages(messages, HOSPITAL)
     assert (stored.state, stored.control_id) == ("applied", "MSG\ufffd1")
 
 
 async def test_peer_is_told_not_to_come_again_when_a_message_can_never_be_stored(inbox: Inbox, messages: Store) -> None:
-    answer = await inbox.handle(message(patient("张伟"), dedup_key="\udcff"))
+    answer = await hear(inbox, message(patient("张伟"), dedup_key="\udcff"))
     assert isinstance(answer, Refused)
     assert not answer.retryable
-    assert await inbox.handle(message(patient("张伟"))) == Applied()
+    assert await hear(inbox, message(patient("张伟"))) == Stored()
     assert await states(messages) == [("applied", None)]
 
 
@@ -129,16 +132,17 @@ async def test_start_is_not_held_up_when_one_of_the_messages_left_cannot_be_read
 async def test_what_was_left_is_applied_first_when_a_newer_message_comes(
     store: Store, messages: Store, hospital: Hospital, engine: str, tmp_path: Path
 ) -> None:
-    inbox = Inbox(store, messages, hospital, mark_after_s=0)
-    await inbox.handle(message(patient("张一"), key="k1"))
+    inbox = Inbox(store, messages, hospital)
+    await hear(inbox, message(patient("张一"), key="k1"))
     async with unreachable(engine, tmp_path) as gone:
         away = Inbox(gone, messages, hospital)
-        assert isinstance(await away.handle(message(patient("张二"), key="k2")), Refused)
-    again = Inbox(store, messages, hospital, mark_after_s=0)
-    assert await again.handle(message(patient("张三"), key="k3")) == Applied()
+        assert await away.handle(message(patient("张二"), key="k2")) == Stored()
+        await away.close()
+    again = Inbox(store, messages, hospital)
+    assert await hear(again, message(patient("张三"), key="k3")) == Stored()
     assert await name_of(store) == "张三"
     assert await states(messages) == [("applied", None)] * 3
-    assert await again.handle(message(patient("张二"), key="k2")) == Applied(duplicate=True)
+    assert await hear(again, message(patient("张二"), key="k2")) == Stored(duplicate=True)
     assert await again.heal() == 0
     assert await name_of(store) == "张三"
 
@@ -147,7 +151,7 @@ async def test_all_that_was_left_is_applied_when_there_is_more_than_one_round_of
     inbox: Inbox, store: Store, messages: Store
 ) -> None:
     await leave(messages, *(message(patient(f"张{n}"), key=f"k{n}") for n in range(103)))
-    assert await inbox.handle(message(patient("张伟"), key="new")) == Applied()
+    assert await hear(inbox, message(patient("张伟"), key="new")) == Stored()
     assert await name_of(store) == "张伟"
     assert {s for s, _ in await states(messages)} == {"applied"}
 
@@ -155,8 +159,8 @@ async def test_all_that_was_left_is_applied_when_there_is_more_than_one_round_of
 async def test_applied_messages_go_and_the_others_stay_when_their_days_are_over(
     inbox: Inbox, messages: Store, wall: Wall
 ) -> None:
-    await inbox.handle(message(patient("张伟"), key="k1"))
-    await inbox.handle(message(TOO_LARGE, key="k2"))
+    await hear(inbox, message(patient("张伟"), key="k1"))
+    await hear(inbox, message(TOO_LARGE, key="k2"))
     await leave(messages, message(patient("张三"), key="k3"))
     wall.turn(180 * DAY_S)
     assert await forget_messages(messages, HOSPITAL, keep_days=180) == 0

@@ -14,7 +14,7 @@ from connectors.hl7v2.client import LinePool, NotSent
 from connectors.hl7v2.er7 import MAX_SEGMENTS, ER7Error, parse
 from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.exchange import judge
-from connectors.port import Accepted, Applied, BillPayment, Inbound, Unknown, Window
+from connectors.port import Accepted, BillPayment, Inbound, Stored, Unknown, Window
 from loadtest.simulators.control import Fault
 from loadtest.simulators.hl7 import HL7Simulator
 from loadtest.simulators.mllp import END, ER7, START, read_frame
@@ -38,10 +38,10 @@ class Sender:
         self.problems: list[str | None] = []
         self.connector = make_connector("hl7v2", listen_port=0)
 
-    async def take(self, inbound: Inbound) -> Applied:
+    async def take(self, inbound: Inbound) -> Stored:
         self.events += inbound.events
         self.problems.append(inbound.problem)
-        return Applied()
+        return Stored()
 
     async def ask(self, data: bytes) -> ER7:
         await self.connector.serve(self.take)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from connectors.hl7v2 import HL7v2Connector
-from connectors.port import Applied, Inbound, InboundAnswer, Refused
+from connectors.port import Inbound, InboundAnswer, Refused, Stored
 from loadtest.simulators.mllp import END, ER7, START, read_frame
 from mappings.canonical import PatientChanged
 from monitoring.logs import configure_logging
@@ -54,7 +54,7 @@ class Handler:
 
     def __init__(self) -> None:
         self.taken: list[Inbound] = []
-        self.result: InboundAnswer | Exception = Applied()
+        self.result: InboundAnswer | Exception = Stored()
         self.gate: asyncio.Event | None = None
 
     async def __call__(self, inbound: Inbound) -> InboundAnswer:
@@ -96,7 +96,7 @@ async def connect(make_connector: MakeConnector, handler: Handler) -> AsyncItera
 
 # --- the acknowledgement table: v2.5.1 ch. 2.9.2 and 2.9.3, table 0155 ---------------------------------------------------
 
-GOOD = Applied()
+GOOD = Stored()
 AGAIN = Refused(code="store_down", text="", retryable=True)
 NEVER = Refused(code="bad", text="", retryable=False)
 
@@ -237,9 +237,7 @@ async def test_message_is_handed_on_with_its_problem_when_it_cannot_be_mapped(
     assert secret not in inbound.problem
 
 
-async def test_message_is_mapped_and_counted_when_it_is_good(connect: Connect, handler: Handler) -> None:
-    labels = {"hospital": "hl7-demo", "connector": "hl7", "type": "ADT^A08", "result": "applied"}
-    before = REGISTRY.get_sample_value("hisbridge_inbound_messages_total", labels) or 0.0
+async def test_message_is_mapped_when_it_is_good(connect: Connect, handler: Handler) -> None:
     peer: Peer = await connect()
     text = adt("M1")
     await peer.ask(text)
@@ -248,7 +246,32 @@ async def test_message_is_mapped_and_counted_when_it_is_good(connect: Connect, h
     (event,) = inbound.events
     assert isinstance(event, PatientChanged)
     assert (event.patient.mrn, event.patient.name) == ("100", "Wei Zhang")
-    assert REGISTRY.get_sample_value("hisbridge_inbound_messages_total", labels) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("result", "counted"),
+    [
+        (Stored(duplicate=True), "duplicate"),
+        (Refused(code="x", text="", retryable=True), "refused"),
+        (Stored(), None),  # whoever applies it counts what became of it
+    ],
+)
+async def test_answer_is_counted_when_it_ends_the_matter(
+    connect: Connect, handler: Handler, result: InboundAnswer, counted: str | None
+) -> None:
+    def count() -> dict[str, float]:
+        labels = {"hospital": "hl7-demo", "connector": "hl7", "type": "ADT^A08"}
+        return {
+            r: REGISTRY.get_sample_value("hisbridge_inbound_messages_total", {**labels, "result": r}) or 0.0
+            for r in ("applied", "duplicate", "quarantined", "refused")
+        }
+
+    before = count()
+    peer: Peer = await connect()
+    handler.result = result
+    await peer.ask(adt("M1"))
+    changed = {r: n - before[r] for r, n in count().items() if n != before[r]}
+    assert changed == ({} if counted is None else {counted: 1})
 
 
 async def test_answer_speaks_the_set_of_the_message(connect: Connect) -> None:

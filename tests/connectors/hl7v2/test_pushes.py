@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aiohttp import ClientSession
 
-from connectors.port import Applied, Inbound
+from connectors.port import Inbound, Stored
 from loadtest.simulators import hl7
 from mappings.canonical import (
     AnyEvent,
@@ -34,12 +34,12 @@ class Inbox:
         self.problems: list[str] = []
         self.news = asyncio.Event()
 
-    async def __call__(self, inbound: Inbound) -> Applied:
+    async def __call__(self, inbound: Inbound) -> Stored:
         self.events += inbound.events
         if inbound.problem:
             self.problems.append(inbound.problem)
         self.news.set()
-        return Applied()
+        return Stored()
 
     async def wait_for(self, enough: Callable[[list[AnyEvent]], bool]) -> None:
         async with asyncio.timeout(5):

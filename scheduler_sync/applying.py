@@ -1,0 +1,134 @@
+"""Applying what a HIS has told: several messages in one transaction of the booking store, each of them exactly once.
+
+Applying and marking are commits in two databases. Which messages were applied and are perhaps not marked so stands in the
+booking store (`applied_messages`), written by the transaction that applies them: a crash between the two commits is known for
+what it is, and nothing is applied a second time over something newer.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Sequence
+
+import msgspec
+from sqlalchemy import bindparam, select
+
+from booking.billing import put_bill
+from booking.fetches import put_departments, put_practitioners, reopen
+from booking.moves import fetch_topic
+from booking.people import hear_patient, merge_persons
+from booking.reporting import put_report
+from booking.settings import Hospital
+from booking.stops import apply_stop, carry_stop
+from booking.store.budget import Budget
+from booking.store.engine import Store, StoreUnavailable, Tx
+from booking.store.fixed import Fixed
+from booking.store.tables import applied_messages
+from booking.visits import hear_visit
+from mappings.canonical import (
+    AnyEvent,
+    BillIssued,
+    DepartmentChanged,
+    PatientChanged,
+    PatientMerged,
+    PractitionerChanged,
+    RegistrationChanged,
+    ReportIssued,
+    ScheduleChanged,
+    ScheduleStopped,
+)
+from scheduler_sync.leases import Fence
+
+MOST_AT_ONCE = 32  # messages in one transaction, which takes no new one beyond its budget (DESIGN section 4: 20 ms)
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is stored and not applied. `problem`: why its events cannot be read. `size`: bytes as received."""
+
+    id: str
+    connector: str
+    message_type: str
+    control_id: str
+    events: tuple[AnyEvent, ...]
+    size: int
+    problem: str | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it gets a transaction of its own: long statements, or a stop, which goes on in further ones."""
+        return any(isinstance(event, ReportIssued | PatientMerged | ScheduleStopped) for event in self.events)
+
+
+async def apply_messages(
+    store: Store, hospital: Hospital, batch: Sequence[Waiting], *, unmarked: Sequence[str], fence: Fence | None
+) -> int:
+    """Apply messages from the first on; returns how many were applied, at least one, before the time was over.
+
+    One transaction for all of them, and for a message that is `alone` as many more as its stop takes. `unmarked` are the ids
+    of earlier ones that are not marked yet. Raises StoreUnavailable, and what an event raises: nothing was applied then,
+    except the first part of a stop.
+    """
+    budget, done = Budget(), 0
+    async with store.write(hospital.id, here=not _is_heavy(batch)) as tx:
+        if fence is not None and not await fence(tx):
+            raise StoreUnavailable("another process works this hospital")
+        for message in batch:
+            if done and budget.spent:
+                break
+            for event in message.events:
+                await apply_event(tx, hospital, event, budget=budget)
+            done += 1
+        ids = [*unmarked, *(message.id for message in batch[:done])]
+        await tx.upsert(applied_messages, [{"hospital_id": hospital.id, "ids": " ".join(ids)}])
+    for message in batch[:done]:
+        for event in message.events:
+            if isinstance(event, ScheduleStopped):
+                await carry_stop(store, hospital, event)
+    return done
+
+
+_APPLIED = Fixed(select(applied_messages.c.ids).where(applied_messages.c.hospital_id == bindparam("of_hospital")))
+
+
+async def applied_ids(store: Store, hospital_id: str) -> Collection[str]:
+    """The newest messages that were applied, whether they are marked or not. Raises StoreUnavailable.
+
+    It waits for whatever still writes: a commit whose answer was lost has happened by then, or never will.
+    """
+    async with store.write(hospital_id, here=True) as tx:
+        row = await tx.first(_APPLIED, {"of_hospital": hospital_id})
+    return () if row is None else row["ids"].split()
+
+
+def _is_heavy(batch: Sequence[Waiting]) -> bool:
+    """Whether applying takes long statements: a report may be megabytes, a merge moves all that a person has."""
+    return any(isinstance(event, ReportIssued | PatientMerged) for message in batch for event in message.events)
+
+
+async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Budget | None = None) -> None:
+    """Apply one event. Applying it again changes nothing. `budget` is for a stop, see `booking.stops.apply_stop`."""
+    match event:
+        case RegistrationChanged(registration=registration):
+            await hear_visit(tx, hospital, registration, occurred_at=event.occurred_at)
+        case ScheduleStopped():
+            await apply_stop(tx, hospital, event, budget=budget)
+            tx.ring(fetch_topic(tx.hospital_id))
+        case ScheduleChanged(schedule_id=schedule_id):
+            await reopen(tx, schedule_id)
+            tx.ring(fetch_topic(tx.hospital_id))
+        case PatientChanged(patient=patient):
+            await hear_patient(tx, patient)
+        case PatientMerged():
+            await merge_persons(tx, surviving_mrn=event.surviving_mrn, retired_mrn=event.retired_mrn)
+        case ReportIssued(report=report):
+            await put_report(tx, report, occurred_ms=_ms(event.occurred_at))
+        case BillIssued(bill=bill):
+            await put_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
+        case DepartmentChanged(department=department):
+            await put_departments(tx, [department])
+        case PractitionerChanged(practitioner=practitioner):
+            await put_practitioners(tx, [practitioner])
+
+
+def _ms(instant: dt.datetime | None) -> int | None:
+    return None if instant is None else round(instant.timestamp() * 1000)
