@@ -18,7 +18,7 @@ from booking.openings import Standing, first_standing
 from booking.records import Booking, booking_to_row, line_of
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
-from booking.store.ids import new_id, new_order_nos
+from booking.store.ids import new_ids, new_order_nos
 from booking.store.tables import bookings, events, idempotency_keys, outbox
 
 Render = Callable[[Booking, int], bytes]
@@ -105,8 +105,9 @@ def build(
         else:
             batch.answers.append(_again(batch.answers[decision.of or 0]))
     sealed_bodies = vault.seal_all(bodies, "idempotency_keys", "body")
-    for (cut, values), sealed, seq in zip(granted, sealed_bodies, _numbers(facts), strict=False):
-        cut.cast(batch.rows, values, seq, sealed)
+    news = zip(new_ids(len(granted)), new_ids(len(granted)), sealed_bodies, _numbers(facts), strict=False)
+    for (cut, values), new in zip(granted, news, strict=True):
+        cut.cast(batch.rows, values, *new)
     batch.slots = [slot for slot in facts.slots.values() if slot.sold]
     return batch
 
@@ -177,12 +178,20 @@ class _Form:
         """The answer to one that was granted."""
         return self._body(_shown(granted))
 
-    def cast(self, into: Sequence[list[Any]], granted: tuple[Any, ...], seq: int | None, sealed_body: bytes) -> None:
+    def cast(
+        self,
+        into: Sequence[list[Any]],
+        granted: tuple[Any, ...],
+        command_id: str,
+        event_id: str,
+        sealed_body: bytes,
+        seq: int | None,
+    ) -> None:
         """Add the rows of one that was granted."""
         *whose, waits_for, key, digest = granted
         payload = self._payload(_shown(granted)).decode()
         line = line_of(granted[0])
-        values = (*whose, line, new_id(), waits_for, new_id(), seq, payload, key, digest, sealed_body)
+        values = (*whose, line, command_id, waits_for, event_id, seq, payload, key, digest, sealed_body)
         for rows, mould in zip(into, self._rows, strict=True):
             if mould is not None:
                 rows.append(mould(values))

@@ -22,7 +22,7 @@ from booking.news import NUMBERED, SEQUENCER
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
 from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable, changes_topic
-from booking.store.ids import new_id
+from booking.store.ids import new_ids
 from monitoring import metrics
 from monitoring.logs import get_logger
 
@@ -236,7 +236,7 @@ class HoldWriter:
 
     async def _transact(self, hospital: Hospital, items: Sequence[_Item]) -> Batch:
         requests = [item.request for item in items]
-        booking_ids = [new_id() for _ in items]
+        booking_ids = new_ids(len(items))
         render = self._render(hospital)
         vault = HospitalVault(self._store.vault, hospital.id)
 
