@@ -11,6 +11,8 @@ plain data is shown as its type, never as its contents.
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import contextlib
 import datetime as dt
 import decimal
@@ -37,6 +39,8 @@ MAX_STRING_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 8_000
 MAX_ITEMS = 50
 MAX_DEPTH = 6
+GATHER_S = 0.02
+MOST_GATHERED = 500  # lines
 
 _NUMBERS = logging.getLevelNamesMapping()
 _PLAIN = (bool, int, float, type(None))
@@ -58,13 +62,14 @@ def get_logger(name: str, **fields: Any) -> FilteringBoundLogger:
 def log_request(fields: dict[str, Any], *, level: str = "info") -> None:
     """One line of the access log, without the way through the processors, which takes longer than the rest of logging.
 
-    Every value must be of our own making, or masked by the caller.
+    Every value must be of our own making, or masked by the caller. Lines of a crowd are written together, at most GATHER_S late
+    (a process that is killed loses so much of its access log, and nothing of any other).
     """
     if _NUMBERS[level.upper()] < _plain.least:
         return
     at = dt.datetime.now(dt.UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
     line = {"at": f"{at}Z", "level": level, "event": "request", **fields, **_plain.role}
-    _plain.sink.msg(_encoder.encode(line) + b"\n")
+    _plain.add(_encoder.encode(line) + b"\n")
 
 
 def configure_logging(level: str = "info", *, stream: BinaryIO | None = None) -> None:
@@ -75,6 +80,7 @@ def configure_logging(level: str = "info", *, stream: BinaryIO | None = None) ->
     sink = _Sink(stream)
     number = logging.getLevelNamesMapping()[level.upper()]
     _configure_structlog(number, sink)
+    _plain.write()
     _plain.sink, _plain.least = sink, number
     handler = _StdlibHandler(sink)
     root = logging.getLogger()
@@ -149,9 +155,33 @@ class _Plain:
         self.sink = _Sink(None)
         self.least = logging.INFO
         self.role: dict[str, Any] = {}
+        self._lines: list[bytes] = []
+        self._writes_on: asyncio.AbstractEventLoop | None = None  # where a timer runs
+
+    def add(self, line: bytes) -> None:
+        """Write a line soon; at once where nobody could do it later."""
+        self._lines.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.write()
+            return
+        if len(self._lines) >= MOST_GATHERED:
+            self.write()
+        elif self._writes_on is not loop:
+            self._writes_on = loop
+            loop.call_later(GATHER_S, self.write)
+
+    def write(self) -> None:
+        """Write what waits."""
+        self._writes_on = None
+        lines, self._lines = self._lines, []
+        if lines:
+            self.sink.msg(b"".join(lines))
 
 
 _plain = _Plain()
+atexit.register(_plain.write)
 
 
 class _StdlibHandler(logging.Handler):

@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -278,11 +278,11 @@ class _Application:
             "status": status,
             "took_ms": round(took_s * 1000, 2),
             # A caller may have chosen it, and the hospital's id in a path that was refused.
-            "request_id": mask_text(call.request_id),
+            "request_id": mask_text(call.request_id) if _REQUEST_ID in call.request.headers else call.request_id,
         }
         hospital_id = call.path.get("hospital_id")
         if hospital_id is not None and status != 404:
-            fields["hospital"] = mask_text(hospital_id[:40])
+            fields["hospital"] = _masked(hospital_id[:40])
         if call.client is not None:
             fields["client"] = call.client.id
         if code is not None:
@@ -292,6 +292,7 @@ class _Application:
         log_request(fields, level="warning" if status >= 500 else "info")
 
 
+_masked = lru_cache(maxsize=256)(mask_text)
 _NOWHERE: Found[Endpoint] = Found(None, {})
 
 

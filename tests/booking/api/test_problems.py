@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from booking.api.problems import PROBLEMS, ApiProblem, answer_problem, describe_problem, prefers_chinese
-from monitoring.logs import configure_logging
+from monitoring.logs import GATHER_S, configure_logging
 from tests.booking.api.portal import Portal
 
 
@@ -61,6 +62,7 @@ async def test_bug_is_answered_without_its_text_and_logged_masked_when_a_handler
     status, problem = await portal.post({"slot_id": "bug"})
     assert (status, problem["code"], problem["retryable"]) == (500, "internal_error", True)
     assert "张三丰" not in json.dumps(problem, ensure_ascii=False)
+    await asyncio.sleep(2 * GATHER_S)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     failed = next(line for line in lines if line["event"] == "request_failed")
     assert problem["instance"].endswith(failed["request_id"])
