@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from connectors.hl7v2.framing import Deframer, Frame, FrameTooLarge, FrameTruncated, Junk, frame
+from connectors.hl7v2.wire import Wire
 from monitoring.logs import get_logger
 
 log = get_logger(__name__)
 
-READ_BYTES = 65_536
 WRITE_TIMEOUT_S = 10.0
 CLOSE_GRACE_S = 5.0
 
@@ -52,8 +52,7 @@ class MLLPServer:
         self.frame_timeout_s = frame_timeout_s
         self.refused_connections = 0
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._idle: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Wire] = {}
 
     @property
     def port(self) -> int:
@@ -62,15 +61,17 @@ class MLLPServer:
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
-        self._server = await asyncio.start_server(self._connected, host, port, limit=READ_BYTES)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Wire(self._connected), host, port)
 
     async def close(self) -> None:
         """Accept no more, let messages in hand be answered (at most CLOSE_GRACE_S), close every connection."""
         if self._server is None:
             return
         self._server.close()
-        for task in list(self._idle):
-            task.cancel()
+        for task, wire in self._tasks.items():
+            if wire.idle:
+                task.cancel()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_GRACE_S)
             for task in late:
@@ -79,50 +80,44 @@ class MLLPServer:
         await self._server.wait_closed()
         self._server = None
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, wire: Wire) -> None:
         if len(self._tasks) >= self.max_connections or self._server is None or not self._server.is_serving():
             self.refused_connections += 1
             log.warning("mllp_connection_refused", reason="too many connections", limit=self.max_connections)
-            writer.close()
+            wire.transport.close()
             return
-        task = asyncio.get_running_loop().create_task(self._run(reader, writer))
-        self._tasks.add(task)
+        task = asyncio.get_running_loop().create_task(self._run(wire))
+        self._tasks[task] = wire
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             # The peer got no acknowledgement and will send the message again.
             task.get_loop().call_exception_handler(
                 {"message": "an MLLP connection failed", "exception": error, "task": task}
             )
 
-    async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address = writer.get_extra_info("peername")
+    async def _run(self, wire: Wire) -> None:
+        address = wire.transport.get_extra_info("peername")
         peer = f"{address[0]}:{address[1]}" if address else "?"
-        if (sock := writer.get_extra_info("socket")) is not None:
+        if (sock := wire.transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
-            await self._converse(reader, writer, peer)
+            await self._converse(wire, peer)
         except OSError as error:  # a time-out is one too
             log.info("mllp_connection_lost", peer=peer, reason=type(error).__name__)
         finally:
-            writer.close()
-            try:
-                await asyncio.wait_for(writer.wait_closed(), CLOSE_GRACE_S)
-            except OSError:
+            if not await wire.aclose(CLOSE_GRACE_S):
                 log.info("mllp_connection_aborted", peer=peer)
-            finally:
-                # A peer that takes no byte would keep the socket, which nobody counts any more.
-                writer.transport.abort()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+    async def _converse(self, wire: Wire, peer: str) -> None:
         deframer = Deframer(self.max_message_bytes)
         loop = asyncio.get_running_loop()
         frame_ends_by = 0.0
         while self._server is not None and self._server.is_serving():
             wait_s = frame_ends_by - loop.time() if deframer.in_frame else self.idle_timeout_s
-            data = await self._read(reader, max(wait_s, 0.001))
+            data = await wire.read(max(wait_s, 0.001))
             if not data:
                 if deframer.in_frame:
                     self.answerer.count_unreadable(0, "connection ended inside a message", peer)
@@ -131,19 +126,9 @@ class MLLPServer:
             for event in deframer.feed(data):
                 ended = True
                 for answer in await self._answer(event, peer):
-                    writer.write(frame(answer))
-                    await asyncio.wait_for(writer.drain(), WRITE_TIMEOUT_S)
+                    await wire.write(frame(answer), WRITE_TIMEOUT_S)
             if deframer.in_frame and (ended or not was_inside):
                 frame_ends_by = loop.time() + self.frame_timeout_s
-
-    async def _read(self, reader: asyncio.StreamReader, wait_s: float) -> bytes:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we are in a coroutine
-        self._idle.add(task)
-        try:
-            return await asyncio.wait_for(reader.read(READ_BYTES), wait_s)
-        finally:
-            self._idle.discard(task)
 
     async def _answer(self, event: Frame | FrameTooLarge | FrameTruncated | Junk, peer: str) -> Sequence[bytes]:
         match event:

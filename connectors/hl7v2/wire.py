@@ -1,0 +1,134 @@
+"""The bytes of one inbound connection: reading and writing with deadlines, at the cost of one future for each wait.
+
+asyncio's streams make a task and a timer for every read and every drain that has a time-out. Here a deadline is a number, and one
+timer for each connection looks at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+READ_BYTES = 65_536  # beyond this the peer has to wait until what it sent is taken
+
+
+class Wire(asyncio.Protocol):
+    """One connection. `opened` is called when it is there; it is to be closed by `aclose`."""
+
+    def __init__(self, opened: Callable[[Wire], None]) -> None:
+        self._opened = opened
+        self._loop = asyncio.get_running_loop()
+        self._received: list[bytes] = []
+        self._size = 0
+        self._held_up = False  # reading is paused
+        self._over = False  # the peer sends no more
+        self._error: Exception | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._read_by = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether somebody waits for bytes, and nobody for anything else."""
+        return self._reader is not None
+
+    # --- what the event loop calls ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received.append(data)
+        self._size += len(data)
+        self._wake()
+        if self._size >= READ_BYTES and not self._held_up:
+            self._held_up = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._over = True
+        self._wake()
+        return True  # what came before is still answered
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over, self._error = True, exc
+        self._wake()
+        for future in (self._writable, self._lost):
+            if future is not None and not future.done():
+                future.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _look(self) -> None:
+        """The timer: time out who waits too long; come again when the next one could."""
+        self._timer = None
+        if self._reader is None or self._reader.done():
+            return  # the next read sets the timer
+        if self._loop.time() >= self._read_by:
+            self._reader.set_exception(TimeoutError())
+        else:
+            self._timer = self._loop.call_at(self._read_by, self._look)
+
+    # --- what the conversation calls -------------------------------------------------------------------------------------
+
+    async def read(self, within_s: float) -> bytes:
+        """All that has come, b"" at the end. Raises TimeoutError and what the connection was lost by."""
+        if not self._received and not self._over:
+            self._read_by = self._loop.time() + within_s
+            if self._timer is None or self._timer.when() > self._read_by:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = self._loop.call_at(self._read_by, self._look)
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if not self._received:
+            if self._error is not None:
+                raise self._error
+            return b""
+        data = self._received[0] if len(self._received) == 1 else b"".join(self._received)
+        self._received.clear()
+        self._size = 0
+        if self._held_up:
+            self._held_up = False
+            self.transport.resume_reading()
+        return data
+
+    async def write(self, data: bytes, within_s: float) -> None:
+        """Send; waits while too much is unsent. Raises TimeoutError when the peer does not take it."""
+        self.transport.write(data)
+        if self._writable is not None:
+            async with asyncio.timeout(within_s):
+                await asyncio.shield(self._writable)
+
+    async def aclose(self, within_s: float) -> bool:
+        """Close, and let what was written go out; whether it has gone out. Afterwards nothing of it is left."""
+        self.transport.close()
+        try:
+            async with asyncio.timeout(within_s):
+                await asyncio.shield(self._lost)
+        except TimeoutError:
+            return False
+        finally:
+            # A peer that takes no byte would keep the socket, which nobody counts any more.
+            self.transport.abort()
+        return self._error is None
