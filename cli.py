@@ -1,8 +1,12 @@
-"""The `hisbridge` command: parses, calls, prints."""
+"""The `hisbridge` command: parses, calls, prints.
+
+The program itself is imported by the commands, not here: `--help` and a mistyped word are answered without it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import service
-from booking.api.auth import SCOPES, new_api_key
 from booking.conversion import SettingsError
-from booking.keys import SCOPE, add_key, list_keys, revoke_key
 from booking.secrets import new_data_key, new_digest_key
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Booking middleware between hospitals and portals.")
@@ -34,6 +35,8 @@ err = Console(stderr=True, highlight=False)
 @app.command()
 def serve(config: Config = _DEFAULT) -> None:
     """Run the service until it is told to stop."""
+    import service
+
     raise typer.Exit(service.serve(config))
 
 
@@ -46,7 +49,11 @@ def demo(
     admin_port: Annotated[int, typer.Option(help="The admin listener's port; 0 takes any free one.")] = 8081,
 ) -> None:
     """Three simulated hospitals, the service, and a patient walked through each of them."""
+    import service
+    from booking.api.auth import SCOPES
     from loadtest.demo.show import KEY, run_demo
+
+    gc.enable()  # this one runs for long
 
     async def prepare(config: Path) -> None:
         _write_secrets(config.parent / "data.key", config.parent / "digest.key")
@@ -63,6 +70,8 @@ def demo(
 @app.command()
 def check(config: Config = _DEFAULT) -> None:
     """Read the settings and the profiles and say what is wrong with them; nothing is opened."""
+    import service
+
     settings = service.read_settings(config)
     service.check_secrets(settings)
     for hospital in settings.hospitals.values():
@@ -76,6 +85,8 @@ def check(config: Config = _DEFAULT) -> None:
 @app.command()
 def migrate(config: Config = _DEFAULT) -> None:
     """Bring the databases to this program's schema."""
+    import service
+
     asyncio.run(service.migrate_stores(service.read_settings(config)))
     out.print("The databases have this program's schema.")
 
@@ -100,6 +111,9 @@ def keys_add(
     ] = None,
 ) -> None:
     """Make a key for a portal and show it, this once."""
+    import service
+    from booking.api.auth import SCOPES, new_api_key
+
     unknown = sorted(set(scope or ()) - set(SCOPES))
     if unknown:
         raise SettingsError(f"no such scope: {', '.join(unknown)}; known: {', '.join(SCOPES)}")
@@ -114,6 +128,8 @@ def keys_add(
 @keys.command("list")
 def keys_list(config: Config = _DEFAULT) -> None:
     """Every key, without the key itself."""
+    import service
+    from booking.keys import list_keys
 
     async def read() -> list[dict[str, str]]:
         async with service.open_store(service.read_settings(config)) as store, store.read() as tx:
@@ -125,6 +141,8 @@ def keys_list(config: Config = _DEFAULT) -> None:
 @keys.command("revoke")
 def keys_revoke(key_id: str, config: Config = _DEFAULT) -> None:
     """Revoke a key by its id; it works for up to `service.key_cache_s` longer."""
+    import service
+    from booking.keys import SCOPE, revoke_key
 
     async def revoke() -> bool:
         async with service.open_store(service.read_settings(config)) as store, store.write(SCOPE) as tx:
@@ -143,6 +161,7 @@ def messages_list(
     limit: int = 50,
 ) -> None:
     """The newest messages of a hospital, without their bodies."""
+    import service
     from scheduler_sync.messages.store import list_messages
 
     async def read() -> list[dict[str, str]]:
@@ -158,6 +177,7 @@ def commands_list(
     hospital: Annotated[str, typer.Argument(help="The hospital's id.")], config: Config = _DEFAULT
 ) -> None:
     """Commands that no machine can settle."""
+    import service
     from scheduler_sync.attention import dead_commands
 
     async def read() -> list[dict[str, str]]:
@@ -175,6 +195,7 @@ def commands_settle(
     config: Config = _DEFAULT,
 ) -> None:
     """Say how a command really ended, after asking the hospital."""
+    import service
     from scheduler_sync.attention import settle_dead
 
     if outcome not in ("accepted", "rejected", "retry"):
@@ -193,6 +214,9 @@ def commands_settle(
 
 
 async def _add_key(config: Path, key: str, client: str, scopes: list[str], hospitals: list[str] | None) -> None:
+    import service
+    from booking.keys import SCOPE, add_key
+
     async with service.open_store(service.read_settings(config)) as store, store.write(SCOPE) as tx:
         await add_key(tx, key, client_id=client, name=client, scopes=scopes, hospitals=hospitals)
 
@@ -219,9 +243,14 @@ def _print_rows(rows: list[dict[str, str]], columns: tuple[str, ...]) -> None:
 
 def main() -> None:
     """The entry point: errors that a person can mend are one line each, not a traceback."""
+    gc.disable()  # importing is most of what a command does, and none of it is garbage; what runs for long turns it on again
     try:
         app()
-    except service.STOPS_THE_START as e:
+    except Exception as e:
+        from service import STOPS_THE_START
+
+        if not isinstance(e, STOPS_THE_START):
+            raise
         err.print(str(e), markup=False, soft_wrap=True)
         sys.exit(2)
 

@@ -13,6 +13,11 @@ import importlib
 import importlib.metadata
 import os
 import sys
+
+if __name__ == "__main__":
+    # Nothing of what is imported below is ever garbage, and looking for it is a fifth of the start. `_run` turns it on again.
+    gc.disable()
+
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -318,8 +323,8 @@ class Service:
         if self._orders is not None:
             watch_parent(done.set)
         await self.start()
-        # What start-up made lives as long as the process: the collector need not look at it again.
-        gc.collect()
+        # What start-up made lives as long as the process: the collector need not look at it again. Nor now: the start leaves a
+        # handful of garbage, and looking for it would keep the first requests waiting.
         gc.freeze()
         if self._orders is None:
             log.info("ready", hospitals=sorted(self.settings.hospitals))
@@ -524,6 +529,8 @@ def _serve_orders() -> int:
 
 
 def _run(prepare: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    gc.freeze()  # what was imported lives as long as the process: the collector need not look at it
+    gc.enable()
     try:
         work = prepare()
         if sys.platform == "win32":

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, column, event, inspect, select, table, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from booking.store.engine import SchemaMismatch
@@ -25,12 +23,6 @@ def _async_url(url: str) -> URL:
     parsed = make_url(url)
     driver = "sqlite+aiosqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+asyncpg"
     return parsed.set(drivername=driver)
-
-
-def _config(scripts: Path) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
-    return config
 
 
 def _prepare_file(path: Path) -> None:
@@ -47,31 +39,67 @@ def _prepare_file(path: Path) -> None:
         connection.close()
 
 
+def _begin_at_once(engine: AsyncEngine) -> None:
+    """SQLite's driver begins no transaction before DDL by itself: each statement would be a commit of its own."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def newest_revision(scripts: Path) -> str:
+    """The revision that the scripts lead to: the one of the last file, by name."""
+    last = max((scripts / "versions").glob("[0-9]*.py"))
+    (revision,) = re.findall(r'^revision = "(\w+)"$', last.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(revision)
+
+
+def _revision(connection: Connection, version_table: str) -> str | None:
+    if not inspect(connection).has_table(version_table):
+        return None
+    return connection.scalar(select(column("version_num")).select_from(table(version_table)))
+
+
+def _upgrade(connection: Connection, scripts: Path, version_table: str) -> None:
+    current = _revision(connection, version_table)
+    if current == newest_revision(scripts):
+        return
+    # Nearly every start has returned above, and spares the time and memory that Alembic takes.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    if current is not None and current not in {
+        r.revision for r in ScriptDirectory.from_config(config).walk_revisions()
+    }:
+        raise SchemaMismatch(
+            f"the database has schema {current}, which this program does not know: it is newer. Use the newer program."
+        )
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = version_table
+    command.upgrade(config, "head")
+
+
 async def migrate(url: str, scripts: Path, *, version_table: str = "alembic_version") -> None:
     """Upgrade to the newest revision under `scripts`, in one locked transaction. Raises SchemaMismatch."""
     parsed = _async_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         await asyncio.to_thread(_prepare_file, Path(parsed.database))
     engine = create_async_engine(parsed, poolclass=NullPool)
-
-    def upgrade(connection: Connection) -> None:
-        config = _config(scripts)
-        script = ScriptDirectory.from_config(config)
-        context = MigrationContext.configure(connection, opts={"version_table": version_table})
-        current = context.get_current_revision()
-        if current is not None and current not in {r.revision for r in script.walk_revisions()}:
-            raise SchemaMismatch(
-                f"the database has schema {current}, which this program does not know: it is newer. Use the newer program."
-            )
-        config.attributes["connection"] = connection
-        config.attributes["version_table"] = version_table
-        command.upgrade(config, "head")
+    if parsed.get_backend_name() == "sqlite":
+        _begin_at_once(engine)
 
     try:
         async with engine.begin() as conn:
             if parsed.get_backend_name() != "sqlite":
                 await conn.execute(text("select pg_advisory_xact_lock(:k)"), {"k": _LOCK})
-            await conn.run_sync(upgrade)
+            await conn.run_sync(_upgrade, scripts, version_table)
     finally:
         await engine.dispose()
 

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-import pydantic
 
 from connectors.fhir.documents import Json
 
@@ -108,6 +107,9 @@ def model_flaw(resource: Json) -> str | None:
     module = _MODELS.get(str(resource.get("resourceType")))
     if module is None:
         return None
+    # With the models, by the first thread that needs them: the start does not.
+    import pydantic
+
     model: Any = getattr(importlib.import_module(f"fhir.resources.R4B.{module}"), str(resource["resourceType"]))
     try:
         model.model_validate(resource)

@@ -2,6 +2,8 @@
 
 zeep only reads here; calls go through our own client (charsets, limits and time-outs are ours). A WSDL that is missing or
 broken is not the end: such services are regular, so the profile's bare settings carry the calls, and a warning says so.
+
+zeep and what it brings (requests among them) are loaded by the thread that reads a WSDL: the start does not wait for them.
 """
 
 from __future__ import annotations
@@ -13,11 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-import zeep.exceptions
 from lxml import etree
-from zeep import Settings
-from zeep.wsdl import Document
-from zeep.wsdl.bindings.soap import Soap11Binding, Soap12Binding
 
 from connectors.soap.envelope import Call, SoapVersion
 from connectors.soap.xml import XmlError, decode, drop_prolog
@@ -67,13 +65,15 @@ def read_service(data: bytes, source: str) -> Service:
 
     Imports over the network are refused; imported files are read from the folder of a WSDL that is itself a file.
     """
+    import zeep.exceptions
+
     try:
         drop_prolog(decode(data).text)
     except XmlError as error:
         raise WsdlError(f"{_place(source)}: {error}") from None
     failure: Exception | None = None
     for strict in (True, False):  # some generators leave small things out; lax parsing comes second
-        settings = Settings(
+        settings = zeep.Settings(
             strict=strict, forbid_dtd=True, forbid_entities=True, forbid_external=True, xml_huge_tree=False
         )
         try:
@@ -92,12 +92,16 @@ def read_service(data: bytes, source: str) -> Service:
     raise WsdlError(f"{_place(source)}: not a WSDL that can be read ({type(failure).__name__})") from failure
 
 
-def _document(location: str, data: bytes, settings: Settings) -> Any:
+def _document(location: str, data: bytes, settings: Any) -> Any:
+    from zeep.wsdl import Document
+
     document: Any = Document  # its annotations ask for a class where an instance of the transport is meant
     return document(location, _Folder(location, data), settings=settings)
 
 
 def _service(document: Any) -> Service:
+    from zeep.wsdl.bindings.soap import Soap11Binding, Soap12Binding
+
     calls: dict[str, Call] = {}
     address: str | None = None
     for service in document.services.values():

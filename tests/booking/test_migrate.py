@@ -1,0 +1,61 @@
+"""Bringing a database to the program's schema: all of it or nothing, and no work when it is there."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
+
+from booking.store.migrate import SCRIPTS, migrate, newest_revision
+from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
+
+TWO_STEPS = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table("first", sa.Column("id", sa.Integer(), primary_key=True))
+    op.execute("{second}")
+"""
+
+
+def scripts_of(folder: Path, second: str) -> Path:
+    """One revision of two statements, the second as given."""
+    (folder / "versions").mkdir(parents=True)
+    shutil.copy(SCRIPTS / "env.py", folder)
+    (folder / "versions" / "0001_initial.py").write_text(TWO_STEPS.format(second=second), encoding="utf-8")
+    return folder
+
+
+def tables_of(file: Path) -> set[str]:
+    connection = sqlite3.connect(file)
+    try:
+        return {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("scripts", [SCRIPTS, MESSAGE_SCRIPTS], ids=["store", "messages"])
+def test_newest_revision_is_alembics_head_when_it_is_read_from_the_files(scripts: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    assert newest_revision(scripts) == ScriptDirectory.from_config(config).get_current_head()
+
+
+async def test_nothing_stays_when_a_statement_of_a_migration_fails(tmp_path: Path) -> None:
+    """A start that ends half-way, for whatever reason, must not keep the next one from its work."""
+    file = tmp_path / "store.db"
+    with pytest.raises(OperationalError):
+        await migrate(f"sqlite:///{file}", scripts_of(tmp_path / "bad", "insert into nowhere values (1)"))
+    assert tables_of(file) == set()
+    await migrate(f"sqlite:///{file}", scripts_of(tmp_path / "good", "insert into first values (1)"))
+    assert tables_of(file) == {"first", "alembic_version"}
