@@ -7,8 +7,8 @@ import pytest
 from tests.booking.api.portal import Portal, run_portal
 
 
-@pytest.fixture
-async def portal() -> AsyncIterator[Portal]:
-    """The small API, running."""
-    async with run_portal() as running:
+@pytest.fixture(params=[False, True], ids=["tasks", "at-once"])
+async def portal(request: pytest.FixtureRequest) -> AsyncIterator[Portal]:
+    """The small API, running: its answers are the same whether a request has a task of its own or not."""
+    async with run_portal(at_once=request.param) as running:
         yield running

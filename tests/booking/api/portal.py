@@ -20,7 +20,7 @@ from booking.api.auth import ApiClient, Authenticator, digest_api_key
 from booking.api.documentation import documentation_routes
 from booking.api.negotiation import accepts_gzip, etag_matches
 from booking.api.problems import ApiProblem
-from booking.api.routing import Call, Ready, Reply, Route, make_ready
+from booking.api.routing import Call, Pending, Ready, Reply, Route, make_ready
 from monitoring.health import Health
 
 KEY = "demo-portal-key"
@@ -125,9 +125,17 @@ class Portal:
             return response.status, msgspec.json.decode(await response.read())
 
 
+def _listed(call: Call[BookingQuery, None]) -> Reply:
+    to = call.query.to or call.query.from_
+    view = BookingView(
+        id="b1", hospital_id=call.hospital_id, days=(to - call.query.from_).days, states=call.query.state
+    )
+    return Reply(view, headers={"ETag": '"1"'})
+
+
 @asynccontextmanager
-async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]:
-    """Start it on a free port of the loopback."""
+async def run_portal(options: ApiOptions | None = None, *, at_once: bool = False) -> AsyncIterator[Portal]:
+    """Start it on a free port of the loopback. `at_once`: what can be is answered without a task for the request."""
     portal: Portal
 
     async def hold(call: Call[None, NewBooking]) -> Any:
@@ -143,6 +151,14 @@ async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]
                 await portal.release.wait()
                 portal.ended.append("held")
         return BookingView(id="b1", hospital_id=call.hospital_id, fingerprint=call.fingerprint())
+
+    def hold_at_once(call: Call[None, NewBooking]) -> Any:
+        if call.body.slot_id == "sold-out":
+            raise ApiProblem("slot_sold_out")  # as from memory
+        return Pending(asyncio.ensure_future(hold(call)), lambda outcome: outcome)
+
+    def list_at_once(call: Call[BookingQuery, None]) -> Any:
+        return None if call.query.limit == 1 else _listed(call)  # None: the handler must be asked
 
     async def news(_call: Call[None, None]) -> Any:
         portal.held.set()
@@ -161,18 +177,17 @@ async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]
     )
     unchanged = make_ready(status=304, headers=fields)
 
-    async def snapshot(call: Call[None, None]) -> Ready:
+    def snapshot_at_once(call: Call[None, None]) -> Ready:
         headers = call.request.headers
         if etag_matches(headers.get("If-None-Match"), SNAPSHOT_ETAG):
             return unchanged
         return packed if accepts_gzip(headers.get("Accept-Encoding")) else plain
 
+    async def snapshot(call: Call[None, None]) -> Ready:
+        return snapshot_at_once(call)
+
     async def list_bookings(call: Call[BookingQuery, None]) -> Any:
-        to = call.query.to or call.query.from_
-        view = BookingView(
-            id="b1", hospital_id=call.hospital_id, days=(to - call.query.from_).days, states=call.query.state
-        )
-        return Reply(view, headers={"ETag": '"1"'})
+        return _listed(call)
 
     async def put_bill(call: Call[None, bytes]) -> Any:
         return BookingView(id=f"{call.path['date']:%A} {len(call.body)}", hospital_id=call.hospital_id)
@@ -184,11 +199,11 @@ async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]
         Route(
             "POST", BOOKINGS.replace("hl7-demo", "{hospital_id}"), hold, summary="Hold a seat", tag="bookings",
             request=NewBooking, response=BookingView, status=201, scopes=("booking",), idempotent=True,
-            errors=("slot_sold_out",), examples={"request": NewBooking(slot_id="s1")},
+            errors=("slot_sold_out",), examples={"request": NewBooking(slot_id="s1")}, at_once=hold_at_once if at_once else None,
         ),
         Route(
             "GET", BOOKINGS.replace("hl7-demo", "{hospital_id}"), list_bookings, summary="List bookings", tag="bookings",
-            query=BookingQuery, response=BookingView, scopes=("booking",),
+            query=BookingQuery, response=BookingView, scopes=("booking",), at_once=list_at_once if at_once else None,
         ),
         Route(
             "PUT", "/v1/hospitals/{hospital_id}/merchant-bills/{date}", put_bill, summary="Deliver a bill", tag="money",
@@ -196,7 +211,8 @@ async def run_portal(options: ApiOptions | None = None) -> AsyncIterator[Portal]
             max_body_bytes=2_000,
         ),
         Route("GET", NEWS.replace("hl7-demo", "{hospital_id}"), news, summary="Wait", tag="money", scopes=(), waits=True),
-        Route("GET", SNAPSHOT.replace("hl7-demo", "{hospital_id}"), snapshot, summary="Much", tag="money", scopes=()),
+        Route("GET", SNAPSHOT.replace("hl7-demo", "{hospital_id}"), snapshot, summary="Much", tag="money",
+              scopes=("booking",), at_once=snapshot_at_once if at_once else None),
         Route("DELETE", "/v1/hospitals/{hospital_id}/x", forget, summary="Forget", tag="money", scopes=("booking",)),
     ]  # fmt: skip
     keys = Keys()
