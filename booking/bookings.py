@@ -18,7 +18,7 @@ from booking.records import Booking, booking_from_row
 from booking.settings import Hospital
 from booking.store.budget import Budget
 from booking.store.engine import Tx
-from booking.store.fixed import Fixed
+from booking.store.fixed import Fixed, is_one_of
 from booking.store.tables import bookings, slots
 from mappings.canonical import HisRefs, Payment, Registration, RegistrationStatus
 
@@ -235,11 +235,11 @@ def _merge(known: Registration | None, told: Registration) -> Registration:
     return msgspec.structs.replace(known, **fields, his_refs={**known.his_refs, **told.his_refs})
 
 
-_SENT = (
+_SENT = Fixed(
     update(bookings)
     .where(
         bookings.c.hospital_id == bindparam("of_hospital"),
-        bookings.c.id.in_(bindparam("ids", expanding=True)),
+        is_one_of(bookings.c.id, "ids"),
         bookings.c.his_command != Command.NONE.value,
     )
     .values(
@@ -252,18 +252,18 @@ _SENT = (
         # The first attempt counts: it may be the one that freed the seat.
         unlock_sent_ms=case(
             (
-                bookings.c.his_command.in_(("unlock", "cancel")),
+                (bookings.c.his_command == "unlock") | (bookings.c.his_command == "cancel"),
                 func.coalesce(bookings.c.unlock_sent_ms, bindparam("now_ms")),
             ),
             else_=bookings.c.unlock_sent_ms,
         ),
     )
 )
-_LOOKED = (
+_LOOKED = Fixed(
     update(bookings)
     .where(
         bookings.c.hospital_id == bindparam("of_hospital"),
-        bookings.c.id.in_(bindparam("ids", expanding=True)),
+        is_one_of(bookings.c.id, "ids"),
         bookings.c.his_command != Command.NONE.value,
     )
     .values(his_command_status=CommandStatus.UNKNOWN.value, updated_ms=bindparam("now_ms"))
@@ -273,13 +273,13 @@ _LOOKED = (
 async def note_sent(tx: Tx, booking_ids: Sequence[str]) -> None:
     """The commands of these bookings are about to leave: from now on their outcome is open. No new version, nobody is told."""
     if booking_ids:
-        await tx.run(_SENT, {"of_hospital": tx.hospital_id, "ids": list(booking_ids), "now_ms": tx.now_ms})
+        await tx.later(_SENT, {"of_hospital": tx.hospital_id, "ids": list(booking_ids), "now_ms": tx.now_ms})
 
 
 async def note_looked(tx: Tx, booking_ids: Sequence[str]) -> None:
     """What has become of the commands of these bookings is being looked up."""
     if booking_ids:
-        await tx.run(_LOOKED, {"of_hospital": tx.hospital_id, "ids": list(booking_ids), "now_ms": tx.now_ms})
+        await tx.later(_LOOKED, {"of_hospital": tx.hospital_id, "ids": list(booking_ids), "now_ms": tx.now_ms})
 
 
 # --- news from the HIS ---------------------------------------------------------------------------------------------

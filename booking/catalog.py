@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select
 
 from booking import seats
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
 from booking.store.tables import departments, practitioners, schedules, slots
 from mappings.canonical import HisRefs, Schedule, ScheduleStatus, Session, Slot
@@ -102,7 +103,7 @@ def remaining_of(row: dict[str, Any]) -> int:
 
 
 _SLOT_OF = ("his_id", "starts_at_ms", "ends_at_ms", "his_left", "his_refs")
-_ORDERED = (
+_ORDERED = Fixed(
     select(schedules, *(slots.c[name].label(f"slot_{name}") for name in _SLOT_OF))
     .select_from(
         slots.join(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
 
 from booking import seats
 from booking.money import Purse, purse_of, purses_of
@@ -21,6 +21,7 @@ from booking.news import BOOKING_CHANGED, SEQUENCER, booking_payload, new_event,
 from booking.records import Booking, booking_from_row, booking_to_row
 from booking.store.crypto import SealBroken
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed, is_one_of
 from booking.store.tables import bookings, events, schedules, slots
 from monitoring.logs import get_logger
 
@@ -78,32 +79,35 @@ async def _write(it: Gathering) -> None:
     of = {"of_hospital": it.hospital_id}
     if it.changed:
         figures = [(slot_id, it.slots[slot_id].figures) for slot_id in sorted(it.changed)]
-        await it.conn.execute(
+        await it.later(
             _SAVE_SEATS,
             [{**of, "of_slot": i, "left": max(0, f.his_left), "charged": max(0, f.unreflected)} for i, f in figures],
         )
     if counts := [{**of, "of_schedule": i, "change": n} for i, n in sorted(it.taken.items()) if n]:
-        await it.conn.execute(_TAKE, counts)
+        await it.later(_TAKE, counts)
     if it.saved:
-        await it.conn.execute(_SAVE, list(it.saved.values()))
+        await it.later(_SAVE, list(it.saved.values()))
     if it.told:
-        await it.conn.execute(insert(events), it.told)
+        await it.later(_TELL, it.told)
         it.ring(SEQUENCER)
 
 
 # --- bookings ------------------------------------------------------------------------------------------------------
 
-_LOAD = select(bookings).where(
-    bookings.c.hospital_id == bindparam("of_hospital"), bookings.c.id == bindparam("of_booking")
+_LOAD = Fixed(
+    select(bookings).where(bookings.c.hospital_id == bindparam("of_hospital"), bookings.c.id == bindparam("of_booking"))
 )
-_LOAD_MANY = select(bookings).where(
-    bookings.c.hospital_id == bindparam("of_hospital"), bookings.c.id.in_(bindparam("ids", expanding=True))
+_LOAD_MANY = Fixed(
+    select(bookings).where(bookings.c.hospital_id == bindparam("of_hospital"), is_one_of(bookings.c.id, "ids"))
 )
-_SAVE = (
+_SAVE = Fixed(
     update(bookings)
     .where(bookings.c.hospital_id == bindparam("of_hospital"), bookings.c.id == bindparam("of_booking"))
     .values({c.name: bindparam(f"new_{c.name}") for c in bookings.columns if c.name not in ("hospital_id", "id")})
 )
+
+
+_TELL = Fixed(events.insert(), ("id", "hospital_id", "client_id", "type", "payload", "created_ms"))
 
 
 async def load_booking(tx: Tx, booking_id: str) -> Booking | None:
@@ -142,7 +146,7 @@ async def write_booking(tx: Tx, booking: Booking, *, tell: bool) -> None:
 
 # --- seats ---------------------------------------------------------------------------------------------------------
 
-_SEATS = (
+_SEATS = Fixed(
     select(
         slots.c.id,
         slots.c.his_left,
@@ -156,14 +160,14 @@ _SEATS = (
             schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
         )
     )
-    .where(slots.c.hospital_id == bindparam("of_hospital"), slots.c.id.in_(bindparam("ids", expanding=True)))
+    .where(slots.c.hospital_id == bindparam("of_hospital"), is_one_of(slots.c.id, "ids"))
 )
-_SAVE_SEATS = (
+_SAVE_SEATS = Fixed(
     update(slots)
     .where(slots.c.hospital_id == bindparam("of_hospital"), slots.c.id == bindparam("of_slot"))
     .values(his_left=bindparam("left"), unreflected=bindparam("charged"))
 )
-_TAKE = (
+_TAKE = Fixed(
     update(schedules)
     .where(schedules.c.hospital_id == bindparam("of_hospital"), schedules.c.id == bindparam("of_schedule"))
     .values(taken=schedules.c.taken + bindparam("change"))

@@ -12,6 +12,7 @@ from booking.lifecycle import HisState, State
 from booking.news import tell
 from booking.records import Booking
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed, is_one_of
 from booking.store.ids import derived_id
 from booking.store.tables import payments, refunds
 from mappings.canonical import Payment
@@ -76,7 +77,7 @@ async def purses_of(tx: Tx, booking_ids: Sequence[str]) -> dict[str, Purse]:
 
 
 _PAYMENT = tuple(str(c.name) for c in payments.columns)  # SQLAlchemy's own str subclass is not a str to msgspec
-_PURSES = (
+_PURSES = Fixed(
     select(payments, refunds.c.status.label("refund_status"))
     .select_from(
         payments.outerjoin(
@@ -86,9 +87,7 @@ _PURSES = (
             & (refunds.c.trade_no == payments.c.trade_no),
         )
     )
-    .where(
-        payments.c.hospital_id == bindparam("of_hospital"), payments.c.booking_id.in_(bindparam("ids", expanding=True))
-    )
+    .where(payments.c.hospital_id == bindparam("of_hospital"), is_one_of(payments.c.booking_id, "ids"))
     .order_by(payments.c.created_ms)
 )
 

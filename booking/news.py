@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, bindparam, func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from booking.records import Booking
 from booking.store.engine import Store, Tx
@@ -74,11 +74,12 @@ async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]
         await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
 
 
-_LAST = Fixed(select(func.coalesce(func.max(events.c.seq), 0).label("seq")).where(events.c.seq.is_not(None)))
+_last = select(func.coalesce(func.max(events.c.seq), 0).label("seq")).where(events.c.seq.is_not(None))
+_LAST = Fixed(_last)
 _WAITING = Fixed(select(events.c.id).where(events.c.seq.is_(None)).limit(bindparam("most")))
 _waiting = select(events.c.id).where(events.c.seq.is_(None)).order_by(events.c.id).limit(bindparam("most")).subquery()
 _numbered = select(
-    _waiting.c.id, (bindparam("last", type_=BigInteger) + func.row_number().over(order_by=_waiting.c.id)).label("seq")
+    _waiting.c.id, (_last.scalar_subquery() + func.row_number().over(order_by=_waiting.c.id)).label("seq")
 ).subquery()
 _NUMBER = Fixed(update(events).where(events.c.id == _numbered.c.id).values(seq=_numbered.c.seq))
 
@@ -104,15 +105,14 @@ async def number_events(store: Store, *, limit: int = 100, pace: Pace | None = N
 
     On SQLite a batch of holds numbers its own events as it writes them; what is numbered here goes on from the highest.
     """
-    async with store.read(here=True) as tx:
+    async with store.read(here=True, clock=False) as tx:
         waiting = len(await tx.all(_WAITING, {"most": FEW + 1}))
     if waiting == 0:
         return 0
     most = limit if pace is None else pace.limit
     async with store.write(SEQUENCER, here=waiting <= FEW) as tx:
         began = time.perf_counter()
-        (last,) = await tx.all(_LAST)
-        numbered = await tx.run(_NUMBER, {"last": last["seq"], "most": most})
+        numbered = await tx.run(_NUMBER, {"most": most})
         if numbered:
             tx.ring(NUMBERED)
     if pace is not None:
@@ -121,10 +121,12 @@ async def number_events(store: Store, *, limit: int = 100, pace: Pace | None = N
 
 
 async def number_all(store: Store) -> None:
-    """Number whatever waits, round by round."""
+    """Number whatever waits, round by round; what comes in meanwhile has rung, and is left to the next call."""
     pace = Pace()
-    while await number_events(store, pace=pace) > 0:
-        pass
+    while True:
+        most = pace.limit
+        if await number_events(store, pace=pace) < most:
+            return
 
 
 async def forget_events(store: Store, *, limit: int = 100) -> int:

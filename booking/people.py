@@ -27,10 +27,15 @@ def identity_of(patient: Patient) -> str | None:
     return None
 
 
+_PERSON = Fixed(
+    select(persons).where(persons.c.hospital_id == bindparam("of_hospital"), persons.c.id == bindparam("of_person"))
+)
+
+
 async def load_person(tx: Tx, person_id: str) -> Person | None:
     """A person, following merges to the survivor."""
     for _ in range(10):  # a chain of merges is short; a ring would be a fault of ours
-        row = await tx.first(select(persons).where(persons.c.hospital_id == tx.hospital_id, persons.c.id == person_id))
+        row = await tx.first(_PERSON, {"of_hospital": tx.hospital_id, "of_person": person_id})
         if row is None or row["merged_into"] is None:
             return None if row is None else person_from_row(tx, row)
         person_id = row["merged_into"]

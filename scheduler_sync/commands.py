@@ -122,7 +122,7 @@ class BookingCommand:
     """lock_slot, book, register, unlock_slot, cancel_registration."""
 
     async def send(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict:
-        async with store.read(hospital.id, here=True) as tx:
+        async with store.read(hospital.id, here=True, clock=False) as tx:
             _, order, person = await order_of(tx, hospital, subject_id)
         ours = hospital.reserve_by == ReserveBy.QUOTA
         if (ours or verb in (Verb.LOCK_SLOT, Verb.BOOK)) and verb not in _RELEASES and person.his_state == "rejected":

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from booking.store.engine import Store, Tx
+from booking.store.fixed import Fixed
 from booking.store.tables import leases, nodes
 
 LEASES = "#leases"  # the store lock under which leases change hands, and the topic that rings when one has
@@ -118,10 +119,16 @@ async def leave(store: Store, node_id: str) -> None:
 
 async def is_held(tx: Tx, node: Node, name: str) -> bool:
     """Whether this lease is ours, by the clock of this very transaction."""
-    held = select(leases.c.hospital_id).where(
-        leases.c.hospital_id == name, leases.c.owner == node.id, leases.c.until_ms > tx.now_ms
+    return await tx.first(_HELD, {"name": name, "of_owner": node.id, "now_ms": tx.now_ms}) is not None
+
+
+_HELD = Fixed(
+    select(leases.c.hospital_id).where(
+        leases.c.hospital_id == bindparam("name"),
+        leases.c.owner == bindparam("of_owner"),
+        leases.c.until_ms > bindparam("now_ms"),
     )
-    return await tx.first(held) is not None
+)
 
 
 def steady_s() -> float:

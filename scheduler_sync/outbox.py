@@ -8,6 +8,7 @@ is in it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, func, select, text, update
 
+from booking.allowance import Allowance
 from booking.bookings import note_looked, note_sent
 from booking.commands import OPEN, RANKS, wake_topic
 from booking.settings import Hospital
@@ -22,6 +24,7 @@ from booking.store.bell import wait_for_ring
 from booking.store.budget import Budget
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, StoreUnavailable, Tx
+from booking.store.fixed import Fixed, is_one_of
 from booking.store.tables import COMMAND_TO_DO, OPEN_COMMAND, bookings, outbox
 from connectors.port import Outcome, Verb, VerbTraits
 from monitoring import metrics
@@ -34,7 +37,10 @@ log = get_logger("outbox")
 
 LEASE_MARGIN_S = 15.0
 IDLE_S = 1.0
-PAUSE_S = 0.01  # what rings within it is one turn: a release rings for each batch of holds, and every look is a read
+PAUSE_S = 0.02  # what rings within it is one turn: a release rings for each batch of holds
+# Looks that may find nothing: at once while there are few; beside a crowd, whose every batch rings while no place for its locks
+# is free, so many as cost nothing. Whatever ends frees its place and is a turn by itself.
+IN_VAIN_PER_S, IN_VAIN_BURST = 5.0, 5
 STORE_AWAY_PAUSE_S = 0.2
 MOST_CLAIMED = MOST_SETTLED = 32  # in one transaction
 
@@ -59,7 +65,7 @@ _BLOCKED = (
     )
     .exists()
 )
-_DUE = (
+_DUE = Fixed(
     select(outbox)
     .where(
         outbox.c.hospital_id == bindparam("of_hospital"),
@@ -68,13 +74,13 @@ _DUE = (
         outbox.c.lease_until_ms.is_(None) | (outbox.c.lease_until_ms <= bindparam("now_ms")),
         # Else the whole queue of a verb that has no place would be walked past at every turn.
         outbox.c.rank <= bindparam("worst_rank"),
-        outbox.c.verb.in_(bindparam("verbs", expanding=True)),
+        is_one_of(outbox.c.verb, "verbs"),
         ~_BLOCKED,
     )
     .order_by(outbox.c.rank, outbox.c.id)
     .limit(bindparam("most"))
 )
-_CLAIM = (
+_CLAIM = Fixed(
     update(outbox)
     .where(outbox.c.hospital_id == bindparam("of_hospital"), outbox.c.id == bindparam("of_id"))
     .values(
@@ -134,6 +140,8 @@ class OutboxWorker:
         self._running: set[asyncio.Task[None]] = set()
         self._outcomes: list[_Outcome] = []
         self._coming: Counter[str] = Counter()  # by connector: claimed, and not yet seen by its bulkhead
+        self._in_vain = Allowance(IN_VAIN_PER_S, IN_VAIN_BURST, time.monotonic())
+        self._put_off_s = 0.0  # how long until the look that was not taken
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping`; then let what is in flight finish, and record it."""
@@ -143,7 +151,7 @@ class OutboxWorker:
             if await self._turn_safely(claims=True):
                 bell.cancel()
             else:
-                await wait_for_ring(bell, STORE_AWAY_PAUSE_S if self._outcomes else IDLE_S)
+                await wait_for_ring(bell, STORE_AWAY_PAUSE_S if self._outcomes else self._put_off_s or IDLE_S)
                 await asyncio.sleep(PAUSE_S)
         while self._running or self._outcomes:
             if self._running and not self._outcomes:
@@ -185,6 +193,7 @@ class OutboxWorker:
 
     async def _turn(self, *, claims: bool) -> bool:
         """Record what has come in and claim what there is room for, in one short transaction."""
+        self._put_off_s = 0.0
         room = self._room() if claims else {}
         outcomes = self._outcomes[:]
         if not outcomes and not (room and await self._is_any_due(room)):
@@ -263,9 +272,15 @@ class OutboxWorker:
         }
 
     async def _is_any_due(self, room: dict[Verb, int]) -> bool:
+        self._put_off_s = self._in_vain.wait_s(time.monotonic())
+        if self._put_off_s > 0:
+            return False
         # Not here on the loop: commands that wait for others, or for their next try, are walked past one by one.
         async with self._store.read(self._hospital.id) as tx:
-            return bool(await tx.all(_DUE, self._due(tx, room, 1)))
+            found = await tx.all(_DUE, self._due(tx, room, 1))
+        if not found:
+            self._in_vain.take(time.monotonic())
+        return bool(found)
 
     async def _claim(self, tx: Tx, room: dict[Verb, int]) -> list[Row]:
         """Claim the first of the queue, as many as each connector has places for. Few statements, however many rows."""
@@ -283,7 +298,7 @@ class OutboxWorker:
                 rows.append(taken)
                 changes.append(change)
         if rows:
-            await tx.conn.execute(_CLAIM, changes)
+            await tx.later(_CLAIM, changes)
         await note_sent(tx, [r.subject_id for r in rows if r.kind == "booking" and r.was == "queued"])
         await note_looked(tx, [r.subject_id for r in rows if r.kind == "booking" and r.was != "queued"])
         return rows

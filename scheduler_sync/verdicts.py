@@ -18,6 +18,7 @@ from booking.moves import fetch_topic, load_booking, note_command, save_booking
 from booking.settings import Hospital
 from booking.store.crypto import SealBroken
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed, is_one_of
 from booking.store.tables import bookings, outbox, slots
 from connectors.port import Verb
 from monitoring.logs import get_logger
@@ -74,14 +75,15 @@ def _log(tx: Tx, row: Row, verdict: Verdict) -> None:
 async def record_settled(tx: Tx, hospital: Hospital, settled: Sequence[tuple[Row, Verdict]]) -> None:
     """`record_verdict` for many accepted or rejected commands of bookings at once, in few statements."""
     fences = {"of_hospital": tx.hospital_id, "ids": [row.id for row, _ in settled]}
-    mine = {(r["id"], r["attempt"]) for r in await tx.all(_FENCES, fences)}
+    found = await tx.all(_FENCES, fences)
+    mine = {(r["id"], r["attempt"]) for r in found if r["status"] in ("sent", "unknown")}
     counted = [(row, verdict) for row, verdict in settled if (row.id, row.attempt) in mine]
     if counted:
         closed = [
             {"of_hospital": tx.hospital_id, "of_id": row.id, "code": verdict.code, "n": row.looks, "now_ms": tx.now_ms}
             for row, verdict in counted
         ]
-        await tx.conn.execute(_CLOSE, closed)
+        await tx.later(_CLOSE, closed)
         tx.ring(wake_topic(tx.hospital_id))
     async with gathered(tx, await booking_rows(tx, [row.subject_id for row, _ in counted])) as them:
         for row, verdict in counted:
@@ -91,12 +93,13 @@ async def record_settled(tx: Tx, hospital: Hospital, settled: Sequence[tuple[Row
         log.warning("late_outcome_ignored", hospital=tx.hospital_id, line=row.line, attempt=row.attempt)
 
 
-_FENCES = select(outbox.c.id, outbox.c.attempt).where(
-    outbox.c.hospital_id == bindparam("of_hospital"),
-    outbox.c.id.in_(bindparam("ids", expanding=True)),
-    outbox.c.status.in_(("sent", "unknown")),
+# By key alone: a condition on the status would lead PostgreSQL to the index of what is to do, and through all of a crowd's.
+_FENCES = Fixed(
+    select(outbox.c.id, outbox.c.attempt, outbox.c.status).where(
+        outbox.c.hospital_id == bindparam("of_hospital"), is_one_of(outbox.c.id, "ids")
+    )
 )
-_CLOSE = (
+_CLOSE = Fixed(
     update(outbox)
     .where(outbox.c.hospital_id == bindparam("of_hospital"), outbox.c.id == bindparam("of_id"))
     .values(

@@ -3,7 +3,6 @@
 - `changes`: the feed: one poll for all hospitals, every 100 ms and when our own writes ring
 - `poller`: the statements of a poll, on a connection of its own
 - `clock`: the store's clock, as well as it is known without asking
-- `allowance`: how often something may be done at once
 """
 
 from booking.feed.changes import FRESH_MS as FRESH_MS

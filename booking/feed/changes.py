@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
-from booking.feed.allowance import Allowance
+from booking.allowance import Allowance
 from booking.feed.clock import FeedClock
 from booking.feed.poller import FRAGMENTS, KEYS, STORE_AWAY, Clocks, Place, Poller
 from booking.store.engine import Store, changes_topic

@@ -7,8 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from booking.allowance import Allowance
 from booking.feed import ChangeFeed
-from booking.feed.allowance import Allowance
 from booking.snapshots.day import Day, Render, make_day
 from booking.snapshots.reading import DayKey, read_days
 from booking.snapshots.shelf import Shelf

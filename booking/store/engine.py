@@ -27,6 +27,7 @@ from sqlalchemy.schema import Table
 
 from booking.store.bell import Bell
 from booking.store.crypto import HospitalVault, Vault
+from booking.store.direct import DirectConnection, direct_of, reading, transaction
 from booking.store.fixed import Fixed
 from booking.store.here import Here, HereToRead, raw_of
 from booking.store.tables import fragments
@@ -77,6 +78,9 @@ class Tx:
     async def all(self, statement: Any, params: Any = None) -> list[dict[str, Any]]:
         """Every row as a dictionary."""
         if isinstance(statement, Fixed):
+            direct = direct_of(self.conn)
+            if direct is not None:
+                return await direct.rows(statement, params)
             connection = raw_of(self.conn)
             if connection is not None:
                 return statement.rows(connection, params)
@@ -94,11 +98,25 @@ class Tx:
     async def run(self, statement: Any, params: Any = None) -> int:
         """Execute; returns the number of rows matched."""
         if isinstance(statement, Fixed):
+            direct = direct_of(self.conn)
+            if direct is not None:
+                return await direct.run(statement, params)
             connection = raw_of(self.conn)
             if connection is not None:
                 return statement.run(connection, params)
             statement = statement.statement
         return int((await self.conn.execute(statement, params)).rowcount)
+
+    async def later(self, statement: Fixed, values: dict[str, Any] | list[dict[str, Any]]) -> None:
+        """Execute what nobody counts: at once, or on PostgreSQL in one message with the next statement, or with the commit.
+
+        That one then raises what this does.
+        """
+        direct = direct_of(self.conn)
+        if direct is None:
+            await self.run(statement, values)
+        else:
+            direct.later(statement, values)
 
     async def insert(self, table: Table, *rows: dict[str, Any]) -> None:
         """Insert rows of equal shape."""
@@ -148,7 +166,6 @@ def _upsert(dialect: str, table: Table, columns: tuple[str, ...], keep: tuple[st
     return Fixed(insert.on_conflict_do_nothing(index_elements=keys), columns)
 
 
-_LOCK = text("select pg_advisory_xact_lock(hashtextextended(:h, 0))")
 _WALL_MS = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
 
 
@@ -168,9 +185,21 @@ _TICKS = {
     "sqlite": _tick_statement(":now"),
     "postgresql": _tick_statement(f"coalesce(cast(:now as bigint), {_WALL_MS})"),
 }
-_CLOCK = text(
-    f"select coalesce(cast(:now as bigint), {_WALL_MS}), (select last_ms from store_clock where hospital_id = :h)"  # noqa: S608
+_CLOCK = Fixed(
+    text(
+        f"select coalesce(cast(:now as bigint), {_WALL_MS}) as now_ms,"  # noqa: S608 - words of ours
+        " (select last_ms from store_clock where hospital_id = :h) as last_ms"
+    )
 )
+
+
+def begin_under_lock(hospital_id: str) -> str:
+    """What begins a write on PostgreSQL: SQL without parameters, which travels as one message.
+
+    The lock is a statement of its own: what comes after it sees what was committed while it was waited for.
+    """
+    quoted = hospital_id.replace("'", "''")
+    return f"begin; select pg_advisory_xact_lock(hashtextextended('{quoted}', 0))"
 
 
 class Store:
@@ -208,6 +237,7 @@ class Store:
         url = self.url.set(drivername="postgresql+asyncpg")
         # A frozen client or a stuck lock must not hold a connection, and with it a hospital, for ever.
         guards = {
+            "standard_conforming_strings": "on",
             "lock_timeout": f"{LOCK_TIMEOUT_MS}",
             "statement_timeout": f"{STATEMENT_TIMEOUT_MS}",
             "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT_MS}",
@@ -222,7 +252,7 @@ class Store:
                 pool_size=self._connections // 2,
                 max_overflow=0,
                 pool_timeout=POOL_TIMEOUT_S,
-                pool_pre_ping=True,
+                isolation_level="AUTOCOMMIT",  # booking.store.direct begins and commits
                 connect_args=connect,
             )
             for _ in range(2)
@@ -266,10 +296,7 @@ class Store:
         except TimeoutError:
             raise StoreBusy("no turn to write in time") from None
         try:
-            begin = self._here.begin if here and self._here is not None else self.writer.begin
-            async with self._transaction(begin, hospital_id, done) as tx:
-                if self.dialect != "sqlite":
-                    await tx.conn.execute(_LOCK, {"h": hospital_id})
+            async with self._transaction(self._begin_write(hospital_id, here=here), hospital_id, done) as tx:
                 await self._tick(tx)
                 yield tx
                 await self._note_touched(tx)
@@ -280,6 +307,11 @@ class Store:
             turn.release()
         self.note_write(None)
         self.ring(done)
+
+    def _begin_write(self, hospital_id: str, *, here: bool) -> AbstractAsyncContextManager[Any]:
+        if self.dialect != "sqlite":
+            return transaction(self.writer, begin_under_lock(hospital_id))
+        return self._here.begin() if here and self._here is not None else self.writer.begin()
 
     def note_write(self, error: StoreUnavailable | None) -> None:
         """A write was committed (None), or failed so."""
@@ -330,29 +362,41 @@ class Store:
     async def _note_touched(self, tx: Tx) -> None:
         if not tx.touched:
             return
-        await tx.upsert(
-            fragments,
-            [
-                {"hospital_id": tx.hospital_id, "date": date, "department_id": department_id, "changed": tx.seq}
-                for date, department_id in sorted(tx.touched)
-            ],
-        )
+        columns = ("hospital_id", "date", "department_id", "changed")
+        rows = [dict(zip(columns, (tx.hospital_id, *day, tx.seq), strict=True)) for day in sorted(tx.touched)]
+        await tx.later(_upsert(self.dialect, fragments, columns, ()), rows)
         tx.ring(changes_topic(tx.hospital_id))
 
     @asynccontextmanager
-    async def read(self, hospital_id: str = "", *, here: bool = False) -> AsyncIterator[Tx]:
-        """A transaction that sees one committed state. `here` as for `write`. Raises StoreUnavailable."""
-        begin = self._here_to_read.begin if here and self._here_to_read is not None else self.reader.begin
-        async with self._transaction(begin, hospital_id, set()) as tx:
-            tx.now_ms = await self._read_clock(tx)
+    async def read(self, hospital_id: str = "", *, here: bool = False, clock: bool = True) -> AsyncIterator[Tx]:
+        """What was committed: on SQLite one state, on PostgreSQL at each statement the newest. Raises StoreUnavailable.
+
+        `here` as for `write`. Without `clock` the Tx has no `now_ms`, which on PostgreSQL saves a round trip.
+        """
+        if self.dialect != "sqlite":
+            times: list[dict[str, Any]] = []
+
+            async def begin(direct: DirectConnection) -> None:
+                if clock:
+                    times[:] = await direct.rows(_CLOCK, {"now": self.given_wall_ms, "h": hospital_id})
+
+            async with self._transaction(reading(self.reader, begin), hospital_id, set()) as tx:
+                # The clock as writes of this hospital see it: never below the last committed time.
+                tx.now_ms = max((ms for row in times for ms in row.values() if ms is not None), default=0)
+                yield tx
+            return
+        begun = self._here_to_read.begin() if here and self._here_to_read is not None else self.reader.begin()
+        async with self._transaction(begun, hospital_id, set()) as tx:
+            # One process writes: what it has committed it remembers.
+            tx.now_ms = max(self._wall_ms(), self._last_ms.get(hospital_id, 0))
             yield tx
 
     @asynccontextmanager
     async def _transaction(
-        self, begin: Callable[[], AbstractAsyncContextManager[Any]], hospital_id: str, done: set[str]
+        self, begun: AbstractAsyncContextManager[Any], hospital_id: str, done: set[str]
     ) -> AsyncIterator[Tx]:
         try:
-            async with begin() as conn:
+            async with begun as conn:
                 yield Tx(conn, hospital_id, 0, self.vault, self.dialect, done)
         except (
             OperationalError,
@@ -364,19 +408,10 @@ class Store:
         ) as e:
             # asyncpg calls it an internal error when the server cuts a connection while it sends.
             raise StoreUnavailable(_reason(e)) from e
-        except DBAPIError as e:
+        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as e:
             if _is_away(e):
                 raise StoreUnavailable(_reason(e)) from e
             raise
-
-    async def _read_clock(self, tx: Tx) -> int:
-        """The clock as writes of this hospital see it: never below the last committed time."""
-        if self.dialect == "sqlite":
-            # One process writes: what it has committed it remembers.
-            return max(self._wall_ms(), self._last_ms.get(tx.hospital_id, 0))
-        values = {"now": self.given_wall_ms, "h": tx.hospital_id}
-        now, last = (await tx.conn.execute(_CLOCK, values)).one()
-        return int(now if last is None else max(now, last))
 
     async def _tick(self, tx: Tx) -> None:
         """Read the clock inside the transaction, and never let it run backwards for a hospital."""
@@ -386,7 +421,7 @@ class Store:
         self._last_ms[tx.hospital_id] = tx.now_ms
 
 
-def _is_away(error: DBAPIError) -> bool:
+def _is_away(error: DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError) -> bool:
     """Whether an error is the server's state and not our statement's; asyncpg has no class of errors for that.
 
     SQLSTATE classes (PostgreSQL, appendix A): 08 connection, 40 rolled back, 53 out of resources (disk, connections),
@@ -394,9 +429,14 @@ def _is_away(error: DBAPIError) -> bool:
     read-only disk, 25P03 and 55P03 are time-outs of a transaction or a lock. Without a statement the connection itself was
     refused.
     """
-    if error.connection_invalidated or error.statement is None or isinstance(error.orig, sqlite3.OperationalError):
-        return True
-    state = str(getattr(error.orig, "sqlstate", None) or "")
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, ValueError)  # a value of the wrong type is our fault
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated or error.statement is None or isinstance(error.orig, sqlite3.OperationalError):
+            return True
+        state = str(getattr(error.orig, "sqlstate", None) or "")
+    else:
+        state = str(error.sqlstate or "")
     return state[:2] in ("08", "40", "53", "57", "58", "XX") or state in ("25006", "25P03", "42501", "55P03")
 
 

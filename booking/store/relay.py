@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from booking.allowance import Allowance
 from booking.store.engine import Store
 from monitoring.logs import get_logger
 
@@ -29,6 +31,8 @@ PAYLOAD_BYTES = 7_900  # PostgreSQL takes less than 8000
 MOST_PENDING = 10_000  # topics that wait for a connection; what is beyond is left to the polls
 CHECK_S = 10.0  # a connection that says nothing for so long is asked whether it lives
 ANSWER_S = 5.0
+# Messages, each a commit and a wake-up of every process: at once while there are few, and beside a crowd all topics together.
+TOLD_PER_S, TOLD_BURST = 20.0, 20
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 
 _ANNOUNCE = "select pg_notify($1, payload) from unnest($2::text[]) payload"
@@ -42,6 +46,7 @@ class Relay:
         self._store = store
         self._pending: set[str] = set()
         self._awake = asyncio.Event()
+        self._allowance = Allowance(TOLD_PER_S, TOLD_BURST, time.monotonic())
         self._task: asyncio.Task[None] | None = None
         self.connected = asyncio.Event()
 
@@ -102,8 +107,10 @@ class Relay:
     async def _pass_on(self, connection: Any) -> None:
         while not connection.is_closed():
             self._awake.clear()
-            topics, self._pending = self._pending, set()
-            if topics:
+            if self._pending:
+                await asyncio.sleep(self._allowance.wait_s(time.monotonic()))
+                self._allowance.take(time.monotonic())
+                topics, self._pending = self._pending, set()
                 await connection.execute(_ANNOUNCE, CHANNEL, list(pack(topics)), timeout=ANSWER_S)
                 continue
             try:

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from booking.allowance import Allowance
 from booking.feed import ChangeFeed, changes, poller
-from booking.feed.allowance import Allowance
 from booking.feed.poller import FRAGMENTS, KEYS, listing_statement
 from booking.store.engine import Store
 from booking.store.tables import idempotency_keys

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
 from booking.store import relay as relaying
 from booking.store.engine import Store
-from booking.store.relay import PAYLOAD_BYTES, Relay, pack
+from booking.store.relay import PAYLOAD_BYTES, TOLD_BURST, TOLD_PER_S, Relay, pack
 from tests.postgres import PostgresServer
 from tests.stores import UrlOf, opened
 
@@ -134,3 +136,29 @@ def test_topics_are_packed_into_payloads_that_postgresql_takes(engine: str) -> N
     assert all(len(payload.encode()) <= PAYLOAD_BYTES < 8_000 for payload in payloads)
     assert [topic for payload in payloads for topic in payload.split("\n")] == topics
     assert list(pack([])) == []
+
+
+async def test_messages_are_few_and_nothing_is_lost_when_it_rings_all_the_time(database: UrlOf) -> None:
+    url, told = database("store"), 0
+
+    class Counting(Relay):
+        def _hear(self, connection: Any, sender: int, channel: str, payload: str) -> None:
+            nonlocal told
+            told += 1
+            super()._hear(connection, sender, channel, payload)
+
+    async with relayed(url) as (here, _), opened(url) as there:
+        relay = Counting(there)
+        await relay.start()
+        async with asyncio.timeout(PATIENCE_S):
+            await relay.connected.wait()
+        rings = [asyncio.ensure_future(heard(there, f"booking:{n}")) for n in range(200)]
+        await asyncio.sleep(0)
+        began_s = time.monotonic()
+        for n in range(200):
+            here.ring([f"booking:{n}"])
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*rings)
+        took_s = time.monotonic() - began_s
+        await relay.close()
+    assert told <= TOLD_BURST + took_s * TOLD_PER_S + 1

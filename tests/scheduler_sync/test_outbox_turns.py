@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import insert, select, text
 
 from booking.commands import new_command
 from booking.settings import Hospital, ReserveBy
+from booking.store.direct import direct_of
 from booking.store.engine import Store, Tx
+from booking.store.fixed import Fixed
 from booking.store.tables import outbox
 from connectors.port import Verb
 from mappings.canonical import Patient
 from scheduler_sync.commands import Verdict
 from scheduler_sync.gateway import HospitalLink
-from scheduler_sync.outbox import OutboxWorker
+from scheduler_sync.outbox import _DUE, IN_VAIN_BURST, IN_VAIN_PER_S, OutboxWorker
 from scheduler_sync.verdicts import Row, record_settled, record_verdict
 from tests.booking.world import (
     HOSPITAL,
@@ -117,6 +121,34 @@ async def test_outcome_is_recorded_when_the_hospital_was_lost_meanwhile(
     stopping.set()
     store.bell.ring(f"outbox:{HOSPITAL}")
     await task
+
+
+async def test_looks_are_few_when_a_crowd_rings_and_no_place_is_free(
+    store: Store, peer: Peer, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hospital, gate = make_hospital(his_concurrency=1), asyncio.Event()
+    peer.script(LOCK, hang(gate))
+    await holds(store, hospital, 2)
+    looks = 0
+    look = OutboxWorker._due
+
+    def count(*call: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return look(*call)
+
+    async with desk(store, hospital, peer, wall) as at:
+        await at.until_seen(LOCK, 1)
+        monkeypatch.setattr(OutboxWorker, "_due", count)
+        ends_s = time.monotonic() + 2.0
+        while time.monotonic() < ends_s:
+            store.bell.ring(f"outbox:{HOSPITAL}")
+            await asyncio.sleep(0.005)
+        assert looks <= IN_VAIN_BURST + 2.0 * IN_VAIN_PER_S + 1
+        freed_s = time.monotonic()
+        gate.set()
+        await at.until_seen(LOCK, 2)
+        assert time.monotonic() - freed_s < 1 / IN_VAIN_PER_S  # the freed place is a turn by itself
 
 
 async def test_no_more_are_claimed_than_there_are_places_when_many_wait(store: Store, peer: Peer, wall: Wall) -> None:
@@ -242,6 +274,17 @@ async def test_his_is_told_by_booking_when_it_knows_no_other_message(store: Stor
 # --- plans -------------------------------------------------------------------------------------------------------------
 
 
+async def explained(tx: Tx, statement: Fixed, values: dict[str, Any]) -> str:
+    """How the engine would execute it, with these values."""
+    direct = direct_of(tx.conn)
+    if direct is not None:
+        sql, own, names = statement.for_postgresql
+        return str(await direct.raw.fetch(f"explain {sql}", *({**own, **values}[name] for name in names)))
+    sql, own, _ = statement._text
+    given = {name: json.dumps(v) if isinstance(v, list) else v for name, v in {**own, **values}.items()}
+    return str((await tx.conn.exec_driver_sql(f"explain query plan {sql}", given)).fetchall())
+
+
 async def test_head_of_the_queue_is_found_without_sorting_it_when_it_is_long(
     store: Store, hospital: Hospital, peer: Peer
 ) -> None:
@@ -255,20 +298,10 @@ async def test_head_of_the_queue_is_found_without_sorting_it_when_it_is_long(
             await tx.conn.execute(insert(outbox), rows[start : start + 1_000])
     async with store.write(HOSPITAL) as tx:
         await tx.run(text("analyze outbox"))
-    executed: list[tuple[str, Any]] = []
-    engine = store.reader.sync_engine
-
-    def note(conn: object, cursor: object, statement: str, parameters: object, *_: object) -> None:
-        executed.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", note)
     worker = OutboxWorker(store, hospital, HospitalLink(hospital, {peer.name: peer}))
     assert await worker._is_any_due(worker._room())
-    event.remove(engine, "before_cursor_execute", note)
-    statement, parameters = next(e for e in executed if "waited" in e[0])
-    explain = {"sqlite": "explain query plan ", "postgresql": "explain "}[store.dialect]
     async with store.read(HOSPITAL) as tx:
-        plan = str((await tx.conn.exec_driver_sql(explain + statement, parameters)).fetchall())
+        plan = await explained(tx, _DUE, worker._due(tx, worker._room(), 1))
     assert "ix_outbox_turn" in plan, plan
     assert "TEMP B-TREE" not in plan, plan
     assert "Sort" not in plan, plan

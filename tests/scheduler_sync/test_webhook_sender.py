@@ -6,11 +6,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 
 from booking.idempotency import remember
 from booking.news import NUMBERED, SEQUENCER, number_all, tell
@@ -173,20 +174,21 @@ async def test_removed_webhook_gets_nothing_more_when_events_follow(store: Store
     assert receiver.got["gone"] == []
 
 
-async def test_database_is_left_alone_when_nothing_happens(store: Store) -> None:
+async def test_database_is_left_alone_when_nothing_happens(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two questions a second at most, where there were fifteen."""
     asked = 0
+    begin = Store._transaction
 
-    def count(*_: object) -> None:
+    def count(*call: Any) -> Any:
         nonlocal asked
         asked += 1
+        return begin(*call)
 
     async with sending(store):
         await asyncio.sleep(0.3)  # the first round of each
-        event.listen(store.reader.sync_engine, "begin", count)
-        event.listen(store.writer.sync_engine, "begin", count)
+        monkeypatch.setattr(Store, "_transaction", count)
         await asyncio.sleep(1.5)
-    assert asked <= 4
+    assert 1 <= asked <= 4
 
 
 async def test_loop_ends_at_once_when_the_service_stops() -> None:
