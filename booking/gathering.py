@@ -56,7 +56,17 @@ async def gathered(tx: Tx, rows: Sequence[dict[str, Any]]) -> AsyncIterator[Gath
 
     Within it nothing else may read or write bookings, seats or `taken` past the functions of this module.
     """
-    it = Gathering(tx.conn, tx.hospital_id, tx.now_ms, tx.vault, tx.dialect, tx.topics, seq=tx.seq, touched=tx.touched)
+    it = Gathering(
+        tx.conn,
+        tx.hospital_id,
+        tx.now_ms,
+        tx.vault,
+        tx.dialect,
+        tx.topics,
+        seq=tx.seq,
+        touched=tx.touched,
+        keys=tx.keys,
+    )
     if rows:
         it.bookings = {r["id"]: booking for r in rows if (booking := _read(tx, r)) is not None}
         it.purses = await purses_of(tx, list(it.bookings))

@@ -40,6 +40,7 @@ async def recall(tx: Tx, client_id: str, key: str, digest: str) -> tuple[int, by
 
 async def remember(tx: Tx, client_id: str, key: str, digest: str, status: int, body: bytes) -> None:
     """Bind a key to its success, in the transaction of that success."""
+    tx.bind(client_id, key)
     await tx.upsert(
         idempotency_keys,
         [

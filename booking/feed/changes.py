@@ -31,6 +31,7 @@ POLL_TIMEOUT_S = 5.0
 RETRY_AT_MOST_S = 1.0
 # Polls that our own writes ask for: at once while there are few, and in a crowd so often that they cost a percent of a core.
 RUNG_PER_S, RUNG_BURST = 20.0, 20
+DOUBT_S = 60.0  # how long keys are read after a write whose end nobody saw
 KEYS_OF_MS = 24 * 3600 * 1000
 # A standby that took over may be behind the clock that we knew.
 KEYS_AGAIN_MS = 60_000
@@ -49,8 +50,14 @@ class ChangeFeed:
     """
 
     def __init__(
-        self, store: Store, hospital_ids: Iterable[str], *, monotonic_s: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        hospital_ids: Iterable[str],
+        *,
+        alone: bool | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`alone`: no other process accepts keys; None: as it is on this kind of store."""
         self._store = store
         self._hospital_ids = tuple(hospital_ids)
         self._monotonic_s = monotonic_s
@@ -61,6 +68,8 @@ class ChangeFeed:
         self._on_polled: list[Callable[[], None]] = []
         self._seen: dict[str, int] = {}
         self._keys_from_ms: dict[str, int] = {}
+        self._alone = store.dialect == "sqlite" if alone is None else alone
+        self._doubted_until_s: dict[str, float] = {}
         self._behind: dict[str, float] = {}
         self._allowance = Allowance(RUNG_PER_S, RUNG_BURST, monotonic_s())
         self._rung = asyncio.Event()
@@ -97,11 +106,15 @@ class ChangeFeed:
         """Begin to poll. Does not wait for the first poll to end, which reads all there is."""
         for hospital_id in self._hospital_ids:
             self._await_ring(hospital_id)
+        if self._alone:
+            self._store.on_key = self._tell_key
         feed_age_seconds.set_function(lambda: self.age_ms() / 1000)
         self._task = asyncio.create_task(self._run(), name="change feed")
 
     async def close(self) -> None:
         """Stop, and give the connection back."""
+        if self._alone:
+            self._store.on_key = None
         for ring in self._rings.values():
             ring.cancel()
         task, self._task = self._task, None
@@ -214,15 +227,35 @@ class ChangeFeed:
                     told(hospital_id, date, department_id, changed)
 
     async def _read_keys(self, hospital_ids: list[str], clocks: Clocks) -> None:
-        """Keys carry the time of their write, which several writes may share: the last one is read again."""
+        """Keys carry the time of their write, which several writes may share: the last one is read again.
+
+        Alone, we have told every key as it was written (holds by their writer, the others by `Store.on_key`), and read those
+        from before the start.
+        """
         oldest_ms = self._clock.now_ms("") - KEYS_OF_MS
-        places = {h: Place(self._keys_from_ms.get(h, oldest_ms)) for h in hospital_ids}
+        self._note_doubts()
+        now_s = self._monotonic_s()
+        places = {
+            h: Place(self._keys_from_ms.get(h, oldest_ms))
+            for h in hospital_ids
+            if not self._alone or h not in self._keys_from_ms or self._doubted_until_s.get(h, NEVER_S) > now_s
+        }
         async for page in self._poller.pages(KEYS, places):
             for hospital_id, client_id, key, _ in page:
                 for told in self._on_key:
                     told(hospital_id, client_id, key)
         for hospital_id in hospital_ids:
             self._keys_from_ms[hospital_id] = clocks.last_ms[hospital_id]
+
+    def _note_doubts(self) -> None:
+        for hospital_id, since_ms in self._store.take_doubts().items():
+            self._doubted_until_s[hospital_id] = self._monotonic_s() + DOUBT_S
+            if hospital_id in self._keys_from_ms:
+                self._keys_from_ms[hospital_id] = min(since_ms, self._keys_from_ms[hospital_id])
+
+    def _tell_key(self, hospital_id: str, client_id: str, key: str) -> None:
+        for told in self._on_key:
+            told(hospital_id, client_id, key)
 
     def _begin_again(self) -> None:
         self._seen.clear()

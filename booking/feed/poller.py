@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -49,13 +49,8 @@ class Place(NamedTuple):
     second: str | None = None
 
 
-class Row(NamedTuple):
-    """A line of a list: its number, and what it is about."""
-
-    hospital_id: str
-    first: str
-    second: str
-    at: int
+Row = Sequence[Any]
+"""A line of a list, as the driver gives it: hospital, the two texts that it is about, its number."""
 
 
 class Listing(NamedTuple):
@@ -140,18 +135,20 @@ class Poller:
             rows = await self._page(listing, left)
             if rows:
                 yield rows
-            counts = Counter(row.hospital_id for row in rows)
-            last = {row.hospital_id: Place(row.at, row.first, row.second) for row in rows}
+            if len(rows) < PAGE:
+                return
+            counts = Counter(row[0] for row in rows)
+            last = {row[0]: Place(row[3], row[1], row[2]) for row in rows}
             left = {hospital_id: last[hospital_id] for hospital_id, count in counts.items() if count >= PAGE}
 
     async def _page(self, listing: Listing, places: Mapping[str, Place]) -> list[Row]:
         statement = self._statements[listing]
         if self._store.dialect != "sqlite":
             columns = zip(*((hospital_id, *place) for hospital_id, place in places.items()), strict=True)
-            return [Row(*row) for row in await self._fetch(statement, *map(list, columns))]
+            return await self._fetch(statement, *map(list, columns))
         rows: list[Row] = []
         for hospital_id, place in places.items():
-            rows += [Row(*row) for row in await self._fetch(statement, hospital_id, *place)]
+            rows += await self._fetch(statement, hospital_id, *place)
         return rows
 
     async def _fetch(self, statement: str, *values: Any) -> list[Any]:

@@ -74,6 +74,7 @@ class Tx:
     topics: set[str]
     seq: int = 0
     touched: set[tuple[str, str]] = field(default_factory=set)
+    keys: list[tuple[str, str]] = field(default_factory=list)
 
     async def all(self, statement: Any, params: Any = None) -> list[dict[str, Any]]:
         """Every row as a dictionary."""
@@ -136,6 +137,10 @@ class Tx:
     def touch(self, date: str, department_id: str) -> None:
         """What readers see of a department's day changes with this commit."""
         self.touched.add((date, department_id))
+
+    def bind(self, client_id: str, key: str) -> None:
+        """This commit accepts an Idempotency-Key."""
+        self.keys.append((client_id, key))
 
     def seal(self, plain: bytes, table: str, column: str) -> bytes:
         """Encrypt for one column of one table of this hospital."""
@@ -212,6 +217,8 @@ class Store:
         self.vault = vault
         self.bell = Bell()
         self.announce: Callable[[Collection[str]], None] | None = None  # set by booking.store.relay
+        self.on_key: Callable[[str, str, str], None] | None = None  # told hospital, client and key at each commit
+        self._doubts: dict[str, int] = {}
         self._connections = connections  # to PostgreSQL, half of them for writing
         self._wall_ms = wall_ms or (lambda: time.time_ns() // 1_000_000)
         self._skew = wall_ms is not None
@@ -289,6 +296,7 @@ class Store:
         then executed on the event loop (see `booking.store.here`). Raises StoreUnavailable.
         """
         done: set[str] = set()
+        bound: list[tuple[str, str]] = []
         # One waits here, not in the pool: a crowd at one hospital must not take the connections of all others.
         turn = self.turn(hospital_id)
         try:
@@ -297,16 +305,28 @@ class Store:
             raise StoreBusy("no turn to write in time") from None
         try:
             async with self._transaction(self._begin_write(hospital_id, here=here), hospital_id, done) as tx:
+                bound = tx.keys
                 await self._tick(tx)
                 yield tx
                 await self._note_touched(tx)
-        except StoreUnavailable as e:
-            self.note_write(e)
+        except BaseException as e:
+            if bound:
+                self._doubts[hospital_id] = min(tx.now_ms, self._doubts.get(hospital_id, tx.now_ms))
+            if isinstance(e, StoreUnavailable):
+                self.note_write(e)
             raise
         finally:
             turn.release()
         self.note_write(None)
+        if self.on_key is not None:
+            for client_id, key in bound:
+                self.on_key(hospital_id, client_id, key)
         self.ring(done)
+
+    def take_doubts(self) -> dict[str, int]:
+        """Hospitals where a write with keys failed, or was cut off, and may be committed all the same; since which time."""
+        doubts, self._doubts = self._doubts, {}
+        return doubts
 
     def _begin_write(self, hospital_id: str, *, here: bool) -> AbstractAsyncContextManager[Any]:
         if self.dialect != "sqlite":

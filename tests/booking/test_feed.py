@@ -15,8 +15,8 @@ from sqlalchemy import text
 from booking.allowance import Allowance
 from booking.feed import ChangeFeed, changes, poller
 from booking.feed.poller import FRAGMENTS, KEYS, listing_statement
+from booking.idempotency import remember
 from booking.store.engine import Store
-from booking.store.tables import idempotency_keys
 from monitoring.metrics import REGISTRY
 from tests.booking.world import HOSPITAL
 from tests.stores import BEGIN_MS, UrlOf, Wall, opened, unreachable
@@ -38,7 +38,7 @@ async def feeding(store: Store) -> AsyncIterator[tuple[ChangeFeed, Told]]:
     """A feed over connections of its own, as another process has it; its first poll has ended."""
     url = store.url.render_as_string(hide_password=False)
     async with opened(url, wall=lambda: store.given_wall_ms or 0) as other:
-        feed = ChangeFeed(other, [HOSPITAL, OTHER])
+        feed = ChangeFeed(other, [HOSPITAL, OTHER], alone=False)
         told = Told(feed)
         await feed.start()
         try:
@@ -46,6 +46,19 @@ async def feeding(store: Store) -> AsyncIterator[tuple[ChangeFeed, Told]]:
             yield feed, told
         finally:
             await feed.close()
+
+
+@asynccontextmanager
+async def feeding_alone(store: Store) -> AsyncIterator[tuple[ChangeFeed, Told]]:
+    """The feed of the process that writes."""
+    feed = ChangeFeed(store, [HOSPITAL])
+    told = Told(feed)
+    await feed.start()
+    try:
+        await feed.catch_up(10)
+        yield feed, told
+    finally:
+        await feed.close()
 
 
 async def touch(store: Store, *days: tuple[str, str], hospital_id: str = HOSPITAL) -> int:
@@ -59,14 +72,8 @@ async def touch(store: Store, *days: tuple[str, str], hospital_id: str = HOSPITA
 async def accept(store: Store, *keys: str, hospital_id: str = HOSPITAL) -> None:
     """A commit that binds these keys."""
     async with store.write(hospital_id) as tx:
-        await tx.insert(
-            idempotency_keys,
-            *(
-                {"hospital_id": hospital_id, "client_id": "portal", "key": key, "body_digest": "", "status": 201,
-                 "sealed_body": b"", "created_ms": tx.now_ms}
-                for key in keys
-            ),
-        )  # fmt: skip
+        for key in keys:
+            await remember(tx, "portal", key, "", 201, b"")
 
 
 async def see(feed: ChangeFeed, hospital_id: str, seq: int) -> None:
@@ -105,6 +112,46 @@ async def test_keys_are_told_when_several_commits_share_a_millisecond(store: Sto
             await accept(store, f"z{9 - n}", f"a{n}")
             await see(feed, HOSPITAL, n + 1)
         assert {key for _, _, key in told.keys} == {"z9", "z8", "z7", "a0", "a1", "a2"}
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+async def test_own_keys_are_told_and_not_read_back_when_there_is_one_process(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await accept(store, "before")
+    read: list[str] = []
+    pages = poller.Poller.pages
+
+    def note(self: poller.Poller, listing: poller.Listing, places: dict[str, poller.Place]) -> Any:
+        read.extend(places if listing is poller.KEYS else ())
+        return pages(self, listing, places)
+
+    async with feeding_alone(store) as (feed, told):
+        assert [key for _, _, key in told.keys] == ["before"]
+        monkeypatch.setattr(poller.Poller, "pages", note)
+        await accept(store, "k1")
+        assert [key for _, _, key in told.keys] == ["before", "k1"]
+        await touch(store, ("d", "D1"))
+        await see(feed, HOSPITAL, 3)
+    assert read == []
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+async def test_key_is_told_when_nobody_saw_the_end_of_its_write(store: Store) -> None:
+    async def write() -> None:
+        async with store.write(HOSPITAL) as tx:
+            await remember(tx, "portal", "cut off", "", 201, b"")
+            await tx.conn.exec_driver_sql("commit")
+            raise asyncio.CancelledError
+
+    async with feeding_alone(store) as (feed, told):
+        await accept(store, "k1")
+        await see(feed, HOSPITAL, 1)
+        with pytest.raises(asyncio.CancelledError):
+            await write()
+        await accept(store, "k2")
+        await see(feed, HOSPITAL, 3)
+        assert (HOSPITAL, "portal", "cut off") in told.keys
 
 
 async def test_keys_of_a_day_ago_are_not_loaded(store: Store, wall: Wall) -> None:

@@ -92,6 +92,7 @@ async def test_first_success_is_given_again_when_the_slot_is_sold_out_by_memory(
             await writer.hold(hospital, request(slot_id, ids[1], key="k", digest="other"))
 
 
+@pytest.mark.parametrize("engine", ["postgresql"])  # where there are other processes
 async def test_key_accepted_by_another_process_goes_to_the_store_when_the_slot_is_sold_out(
     store: Store, hospital: Hospital
 ) -> None:

@@ -183,7 +183,7 @@ def shown_id(of: dict[str, Any], _now_ms: int) -> bytes:
 @asynccontextmanager
 async def days_of(store: Store, *, clock: Clock | None = None) -> AsyncIterator[tuple[Days, ChangeFeed]]:
     """Days behind a feed that has caught up."""
-    options = {} if clock is None else {"monotonic_s": clock}
+    options: dict[str, Any] = {} if clock is None else {"monotonic_s": clock}
     feed = ChangeFeed(store, [HOSPITAL], **options)
     days = Days(store, feed, render=lambda _: shown_id, max_bytes=1_000_000, **options)
     await feed.start()
