@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from decimal import Decimal
+from functools import lru_cache
 
 from .context import Failure, MapContext
 
@@ -120,10 +121,15 @@ def precision(word: object) -> bool:
 
 
 def _instant(match: re.Match[str], zone: dt.tzinfo) -> dt.datetime:
-    parts = match.groupdict()
-    hour, minute, second = (int(parts[name] or 0) for name in ("hour", "minute", "second"))
-    own = _zone(parts["offset"]) if parts.get("offset") else zone
-    return _at(_date(match), hour, minute, second, _microsecond(parts["fraction"]), own)
+    hour, minute, second, fraction, offset = match.group("hour", "minute", "second", "fraction", "offset")
+    return _at(
+        _date(match),
+        int(hour or 0),
+        int(minute or 0),
+        int(second or 0),
+        _microsecond(fraction),
+        _zone(offset) if offset else zone,
+    )
 
 
 def _date(match: re.Match[str]) -> dt.date:
@@ -141,9 +147,8 @@ def _at(date: dt.date, hour: int, minute: int, second: int, microsecond: int, zo
         if hour == 24 and not (minute or second or microsecond):
             return dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), zone)
         # A leap second has no place in datetime: it is the last second of its minute.
-        return dt.datetime.combine(
-            date, dt.time(hour, minute, min(second, 59) if second == 60 else second, microsecond), zone
-        )
+        second = 59 if second == 60 else second
+        return dt.datetime(date.year, date.month, date.day, hour, minute, second, microsecond, zone)
     except (ValueError, OverflowError):
         raise Failure("is a time that does not exist") from None
 
@@ -152,7 +157,9 @@ def _microsecond(fraction: str | None) -> int:
     return int(fraction[:6].ljust(6, "0")) if fraction else 0
 
 
+@lru_cache(maxsize=256)
 def _zone(offset: str) -> dt.tzinfo:
+    """The zone of an offset as the patterns above let it through; a message has the same one in every field."""
     if offset == "Z":
         return dt.UTC
     hours, minutes = int(offset[1:3]), int(offset[3:].removeprefix(":") or 0)

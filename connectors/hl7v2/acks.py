@@ -112,6 +112,9 @@ def _text(message: Message, name: str, field: int, component: int = 1) -> str:
 
 def _named(message: Message, field: int) -> str:
     """The three components of an HD field of their header."""
+    raw = message.msh.field(field)
+    if not raw or raw.isalnum():  # no delimiter is a letter or a digit
+        return raw
     return "^".join(_text(message, "MSH", field, n) for n in (1, 2, 3)).rstrip("^")
 
 

@@ -106,6 +106,10 @@ class Message(Group):
             self.index.setdefault(segment.name, []).append(place)
         super().__init__(self, 0, len(segments))
 
+    def positions(self, name: str) -> list[int]:
+        """Where the segments of this name stand."""
+        return self.index.get(name, [])
+
     @property
     def msh(self) -> Segment:
         return self.segments[0]
@@ -115,12 +119,11 @@ class Message(Group):
         places = self.index.get(name)
         if not places:
             return ""
-        repetitions = self.segments[places[0]].repetitions(field)
-        if not repetitions:
-            return ""
-        if name == "MSH" and field <= 2:
-            return repetitions[0]
-        return leaf_of(repetitions[0], self.delimiters, component, 1)
+        raw = self.segments[places[0]].field(field)
+        if not raw or (name == "MSH" and field <= 2):
+            return raw
+        mark = self.delimiters.repetition
+        return leaf_of(raw.partition(mark)[0] if mark else raw, self.delimiters, component, 1)
 
     def render(self) -> str:
         """The message again, as it was read."""
@@ -144,6 +147,8 @@ class Repetition(msgspec.Struct, frozen=True):
 
 def leaf_of(raw: str, delimiters: Delimiters, component: int, subcomponent: int) -> str:
     """`Repetition.leaf` of a raw repetition, for whoever needs nothing else of it."""
+    if raw.isalnum():  # no delimiter is a letter or a digit: it has no parts
+        return raw if component == 1 and subcomponent == 1 else ""
     text = _part(raw, delimiters, component, subcomponent)
     return "" if text == NULL else delimiters.unescape(text)
 
@@ -179,6 +184,10 @@ def parse(text: str) -> Message:
     delimiters = Delimiters.of_header(text[: first.start()] if first else text)
     if delimiters is None:
         raise ER7Error("MSH-1 and MSH-2 declare no usable delimiters")
+    if "\n" not in text:
+        plain = _plain(text, delimiters)
+        if plain is not None:
+            return plain
     lines = _lines(text, _ends_of(text, first[0] if first else "", delimiters))
     segments: list[Segment] = []
     ends: list[str] = []
@@ -197,6 +206,21 @@ def parse(text: str) -> Message:
             raise ER7Error(f"line {number + 1} is no segment")
         segments.append(Segment(content, delimiters))
         ends.append(end)
+    return Message(segments, ends, delimiters)
+
+
+def _plain(text: str, delimiters: Delimiters) -> Message | None:
+    """`parse` for the form of nearly every message, by a shorter way: segments end with CR, and no line is blank."""
+    *lines, rest = text.split("\r")
+    ends = ["\r"] * len(lines)
+    if rest:
+        lines.append(rest)
+        ends.append("")
+    segments = []
+    for line in lines:
+        if line[3:4] != delimiters.field or not _SEGMENT_NAME.match(line):
+            return None
+        segments.append(Segment(line, delimiters))
     return Message(segments, ends, delimiters)
 
 

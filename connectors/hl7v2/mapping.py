@@ -118,8 +118,14 @@ def map_context(
     message: er7.Message | None = None,
     extra: dict[str, Any] | None = None,
 ) -> MapContext:
-    """The context of one mapping: of a message that came (its MSH-7 may declare a zone), or of a request to be written."""
+    """The context of one mapping: of a message that came (its MSH-7 may declare a zone), or of a request to be written.
+
+    Only a request gets what is new for each: record maps cannot read it, and every message of a stream would wait for it.
+    """
     zone = None if message is None or settings.ignore_message_zone else er7.declared_offset(message)
+    fresh = (
+        {"new.uuid": str(uuid.uuid4()), "new.control_id": control_id(), "page.cursor": ""} if message is None else {}
+    )
     return MapContext(
         hospital_id=hospital.id,
         zone=hospital.zone,
@@ -127,5 +133,5 @@ def map_context(
         now=dt.datetime.now(hospital.zone),
         message_tz=zone,
         connection=connection,
-        extra={"new.uuid": str(uuid.uuid4()), "new.control_id": control_id(), "page.cursor": "", **(extra or {})},
+        extra={**fresh, **(extra or {})},
     )

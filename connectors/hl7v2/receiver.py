@@ -114,13 +114,12 @@ class Receiver:
             head = self._read_head(payload)
             return msgspec.structs.replace(head, decoded_as=decoded_as, fault=Fault(error.code))
         kind = _kind(message)
-        read = Read(message=message, codec=decoded.codec, decoded_as=decoded_as, kind=kind)
         fault = self._check(message, kind)
-        if fault is not None:
-            return msgspec.structs.replace(read, fault=fault)
-        if kind in self.settings.ignore:
-            return read
-        return msgspec.structs.replace(read, inbound=self._map(message, kind, payload, peer))
+        taken = fault is None and kind not in self.settings.ignore
+        inbound = self._map(message, kind, payload, peer) if taken else None
+        return Read(
+            message=message, codec=decoded.codec, decoded_as=decoded_as, kind=kind, fault=fault, inbound=inbound
+        )
 
     def _check(self, message: er7.Message, kind: str) -> Fault | None:
         """The checks of v2.5.1 ch. 2.9.2.2: who, what, in which mode. Codes are of table 0357."""
@@ -191,14 +190,14 @@ def dedup_key(message: er7.Message) -> str:
 
     A repeat has a new time (MSH-7), and may have another security token (MSH-8) and sequence number (MSH-13).
     """
-    digest = hashlib.sha256()
-    for segment in message.segments:
-        fields = list(segment.fields())
-        if segment.name == "MSH":
-            for number in (7, 8, 13):
-                if number - 1 < len(fields):
-                    fields[number - 1] = ""
-        digest.update(segment.delimiters.field.join(fields).encode() + b"\r")
+    segments = [segment.raw for segment in message.segments]
+    for place in message.index["MSH"]:
+        fields = message.segments[place].fields().copy()
+        for number in (7, 8, 13):
+            if number - 1 < len(fields):
+                fields[number - 1] = ""
+        segments[place] = message.delimiters.field.join(fields)
+    digest = hashlib.sha256("\r".join((*segments, "")).encode())
     sender = (message.msh.field(3), message.msh.field(4), message.value("MSH", 10))
     return "|".join((*sender, digest.hexdigest()))
 

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 
 import msgspec
+from sqlalchemy.exc import OperationalError
 
-from booking.store.engine import Store, Tx
-from booking.store.here import raw_of
+from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable
 from connectors.port import Inbound
 from scheduler_sync.messages.store import (
     DUPLICATE_MS,
@@ -22,15 +22,16 @@ from scheduler_sync.messages.tables import messages
 
 LONG_BYTES = 65_536  # sealing and writing this much takes over a millisecond: not on the event loop
 
-_DUPLICATE = (
-    "select id, state from messages where hospital_id = ? and dedup_key = ? and received_ms >= ?"
-    " order by received_ms limit 1"
-)
+_KNOWN = "from messages where hospital_id = ? and dedup_key = ? and received_ms >= ?"
+_DUPLICATE = f"select id, state {_KNOWN} order by received_ms limit 1"
 _MARK = (
     "update messages set state = ?, reason = ?, updated_ms = ? where hospital_id = ? and id = ? and state = 'received'"
 )
-_COLUMNS = tuple(str(c.name) for c in messages.columns)
-_INSERT = f"insert into messages ({', '.join(_COLUMNS)}) values ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - names
+_COLUMNS = ", ".join(str(c.name) for c in messages.columns)
+_INSERT = (
+    f"insert into messages ({_COLUMNS}) select {', '.join('?' * len(messages.columns))}"
+    f" where not exists (select 1 {_KNOWN})"
+)
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -42,22 +43,46 @@ class Taken(msgspec.Struct, frozen=True):
 
 async def take_message(store: Store, hospital_id: str, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
     """Store a message unless it is known, and note what became of earlier ones. Raises StoreUnavailable."""
-    async with store.write(hospital_id, here=len(inbound.raw) <= LONG_BYTES) as tx:
-        connection = raw_of(tx.conn)
-        if connection is not None:
-            return _take_raw(tx, connection, inbound, marks)
+    if store.dialect == "sqlite" and len(inbound.raw) <= LONG_BYTES:
+        return await _take_here(store, hospital_id, inbound, marks)
+    async with store.write(hospital_id) as tx:
         await mark_messages(tx, marks)
         known = await find_duplicate(tx, inbound)
         return Taken(await store_message(tx, inbound)) if known is None else Taken(known.id, known.state)
 
 
-def _take_raw(tx: Tx, connection: sqlite3.Connection, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
-    """The same in SQLite's own words: for each message of a stream, a third of the time."""
-    connection.executemany(_MARK, [(state, why, tx.now_ms, tx.hospital_id, i) for i, state, why in marks])
-    row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
-    since_ms = tx.now_ms - DUPLICATE_MS
-    known = connection.execute(_DUPLICATE, (tx.hospital_id, row["dedup_key"], since_ms)).fetchone()
-    if known is not None:
-        return Taken(*known)
-    connection.execute(_INSERT, [row[name] for name in _COLUMNS])
-    return Taken(row["id"])
+async def _take_here(store: Store, hospital_id: str, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
+    """The same in SQLite's own words and with nothing around it: every message of a stream waits for it.
+
+    The time is that of the clock, unlike that of other writes: nothing here is put in an order by it.
+    """
+    turn = store.turn(hospital_id)
+    try:
+        await turn.acquire(timeout_s=WRITER_TIMEOUT_S)
+    except TimeoutError:
+        raise StoreBusy("no turn to write in time") from None
+    try:
+        async with store.on_loop.begin() as lent:
+            taken = _take(lent.raw, store, hospital_id, inbound, marks)
+    except (OSError, OperationalError, sqlite3.OperationalError) as e:
+        origin = getattr(e, "orig", e)
+        away = StoreUnavailable(f"{type(origin).__name__}: {str(origin)[:200]}")
+        store.note_write(away)
+        raise away from e
+    finally:
+        turn.release()
+    store.note_write(None)
+    return taken
+
+
+def _take(
+    connection: sqlite3.Connection, store: Store, hospital_id: str, inbound: Inbound, marks: Sequence[Mark]
+) -> Taken:
+    now_ms = store.wall_ms()
+    if marks:
+        connection.executemany(_MARK, [(state, why, now_ms, hospital_id, i) for i, state, why in marks])
+    row = message_row(store.vault, hospital_id, inbound, now_ms)
+    known = (hospital_id, row["dedup_key"], now_ms - DUPLICATE_MS)
+    if connection.execute(_INSERT, (*row.values(), *known)).rowcount:
+        return Taken(row["id"])
+    return Taken(*connection.execute(_DUPLICATE, known).fetchone())

@@ -15,7 +15,7 @@ from booking.store.fixed import Fixed
 from booking.store.ids import new_id
 from connectors.port import Inbound
 from mappings.canonical import AnyEvent
-from scheduler_sync.messages.tables import messages
+from scheduler_sync.messages.tables import APPLIED, OPEN, messages
 
 SCRIPTS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "alembic_version_messages"
@@ -63,7 +63,7 @@ async def store_message(tx: Tx, inbound: Inbound) -> str:
 
 
 def message_row(vault: Vault, hospital_id: str, inbound: Inbound, now_ms: int) -> dict[str, Any]:
-    """A message under a fresh id, its body and events sealed."""
+    """A message under a fresh id, its body and events sealed; in the order of the table's columns."""
     return {
         "hospital_id": hospital_id,
         "id": new_id(),
@@ -118,7 +118,7 @@ async def unapplied(tx: Tx, *, limit: int = 100) -> list[Left]:
     """Messages that are stored and not marked as applied, oldest first."""
     rows = await tx.all(
         select(*(messages.c[name] for name in Left.__struct_fields__))
-        .where(messages.c.hospital_id == tx.hospital_id, messages.c.state == "received")
+        .where(messages.c.hospital_id == tx.hospital_id, OPEN, messages.c.state == "received")
         .order_by(messages.c.id)
         .limit(limit)
     )
@@ -137,7 +137,7 @@ async def list_messages(
     async with store.read(hospital_id) as tx:
         query = _summary().where(messages.c.hospital_id == hospital_id)
         if state is not None:
-            query = query.where(messages.c.state == state)
+            query = query.where(APPLIED) if state == "applied" else query.where(OPEN, messages.c.state == state)
         rows = await tx.all(query.order_by(messages.c.id.desc()).limit(limit))
     return [msgspec.convert(r, StoredMessage) for r in rows]
 
@@ -146,7 +146,7 @@ async def count_quarantined(tx: Tx) -> int:
     """How many messages wait for a person."""
     row = await tx.first(
         select(func.count().label("n")).where(
-            messages.c.hospital_id == tx.hospital_id, messages.c.state == "quarantined"
+            messages.c.hospital_id == tx.hospital_id, OPEN, messages.c.state == "quarantined"
         )
     )
     return 0 if row is None else int(row["n"])
@@ -159,7 +159,7 @@ async def forget_messages(store: Store, hospital_id: str, *, keep_days: int, lim
             select(messages.c.id)
             .where(
                 messages.c.hospital_id == hospital_id,
-                messages.c.state == "applied",
+                APPLIED,
                 messages.c.received_ms < tx.now_ms - keep_days * DAY_MS,
             )
             .order_by(messages.c.received_ms)
@@ -172,6 +172,8 @@ async def forget_messages(store: Store, hospital_id: str, *, keep_days: int, lim
 
 def _plain(text: str) -> str:
     """Text as every database takes it: PostgreSQL has no NUL, and no engine half a surrogate."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -29,18 +29,22 @@ def upgrade() -> None:
         sa.CheckConstraint("state in ('received','applied','quarantined')", name=op.f("ck_messages_state")),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
+    op.create_index(op.f("ix_messages_hospital_id_dedup_key"), "messages", ["hospital_id", "dedup_key"], unique=False)
     op.create_index(
-        op.f("ix_messages_hospital_id_dedup_key_received_ms"),
+        "ix_messages_open",
         "messages",
-        ["hospital_id", "dedup_key", "received_ms"],
+        ["hospital_id", "state", "id"],
         unique=False,
+        sqlite_where=sa.text("state <> 'applied'"),
+        postgresql_where=sa.text("state <> 'applied'"),
     )
-    op.create_index(op.f("ix_messages_hospital_id_state_id"), "messages", ["hospital_id", "state", "id"], unique=False)
     op.create_index(
-        op.f("ix_messages_hospital_id_state_received_ms"),
+        "ix_messages_applied",
         "messages",
-        ["hospital_id", "state", "received_ms"],
+        ["hospital_id", "received_ms"],
         unique=False,
+        sqlite_where=sa.text("state = 'applied'"),
+        postgresql_where=sa.text("state = 'applied'"),
     )
     op.create_table(
         "store_clock",
