@@ -26,6 +26,9 @@ class Batches(Protocol):
     parallel: int
     """How many transactions may run side by side, each of another hospital."""
 
+    busy: bool
+    """Whether this process is busy with a transaction while it runs: then nobody comes in meanwhile."""
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...

@@ -43,6 +43,7 @@ class PostgresBatches:
     """The batches of a PostgreSQL store, on a few connections of their own: more would make a hot slot slower."""
 
     parallel = CONNECTIONS
+    busy = False  # the server is: who comes in meanwhile is the next batch
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -134,7 +135,6 @@ class PostgresBatches:
         await connection.execute(begin)  # without parameters all of it goes in one message
 
     async def _gather(self, connection: Any, hospital_id: str, requests: Sequence[HoldRequest]) -> Facts:
-        tick = await connection.fetchrow(sql.POSTGRES_TICK, hospital_id, self._store.given_wall_ms)
         rows = await connection.fetch(
             sql.POSTGRES_GATHER,
             hospital_id,
@@ -143,8 +143,10 @@ class PostgresBatches:
             [r.key for r in requests],
             [r.slot_id for r in requests],
             [r.patient_id for r in requests],
+            self._store.given_wall_ms,
         )
-        facts, merged = read_facts(rows, requests, *tick)
+        now_ms, seq = rows[0][:2]
+        facts, merged = read_facts((row[2:] for row in rows), requests, now_ms, seq)
         for one in merged:
             await self._follow(connection, hospital_id, facts, one)
         return facts

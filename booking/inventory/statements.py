@@ -52,17 +52,19 @@ def _sqlite_gather() -> str:
 
 
 def _postgres_gather() -> str:
-    """Each table is asked once per row of the input: `limit 1` keeps the planner from joining in any other order."""
+    """Each table is asked once per row of the input: `limit 1` keeps the planner from joining in any other order.
+
+    The hospital's clock moves on in the same statement: each round trip under the lock is one that others wait for.
+    """
     joins = [
         f"left join lateral (select * from {t} {alias} where {alias}.hospital_id = $1"  # noqa: S608
         f" and {on.format(live='b.live')} limit 1) {alias} on true"
         for t, alias, on in _JOINS
     ]
-    return "\n".join((_COLUMNS + _POSTGRES_INPUT, *joins))
+    tick = TICK.format(h="$1", now="coalesce($7::bigint, (extract(epoch from clock_timestamp()) * 1000)::bigint)")
+    columns = _COLUMNS.replace("select ", "select tick.last_ms, tick.writes, ", 1)
+    return "\n".join((f"with tick as ({tick})", columns + f"tick cross join {_POSTGRES_INPUT}", *joins))
 
-
-SQLITE_GATHER = _sqlite_gather()
-POSTGRES_GATHER = _postgres_gather()
 
 # A person who was merged into another, and the live bookings of the one who is left.
 PERSON = "select his_state, reject_code, merged_into from persons where hospital_id = {0} and id = {1}"
@@ -79,6 +81,9 @@ on conflict (hospital_id) do update set writes = store_clock.writes + 1,
     last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms else store_clock.last_ms end
 returning last_ms, writes
 """
+
+SQLITE_GATHER = _sqlite_gather()
+POSTGRES_GATHER = _postgres_gather()
 
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,6 @@ SQLITE_LAST_EVENT = "select coalesce(max(seq), 0) from events where seq is not n
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
 
 POSTGRES_LOCK = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
-POSTGRES_TICK = TICK.format(h="$1", now="coalesce($2::bigint, (extract(epoch from clock_timestamp()) * 1000)::bigint)")
 
 
 def _type_of(column: Column[Any]) -> str:

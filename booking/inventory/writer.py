@@ -160,7 +160,8 @@ class HoldWriter:
                     return
                 continue
             hospital_id = self._ready.popleft()
-            await self._let_in(self._waiting[hospital_id])
+            if self._batches.busy:
+                await self._let_in(self._waiting[hospital_id])
             items = self._take(self._waiting[hospital_id])
             try:
                 if items:

@@ -188,6 +188,7 @@ class Unlucky:
         self._inner = inner
         self._failures = list(failures)
         self.parallel = inner.parallel
+        self.busy = inner.busy
 
     async def start(self) -> None:
         await self._inner.start()
