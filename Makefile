@@ -18,6 +18,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(STAMP) ## three simulated hospitals, the service, and a patient walked through each (DEMO_ARGS="--port 9080 --admin-port 9081")
+	@$(COMPILE)
 	@$(BIN)/hisbridge demo $(DEMO_ARGS)
 
 venv: $(DEV_STAMP) ## the virtual environment with everything, tools included
@@ -36,6 +37,7 @@ check: $(DEV_STAMP) ## lint, formatting, types and layers
 	$(BIN)/lint-imports --no-cache
 
 bench: $(STAMP) ## every figure of docs/benchmarks.md against its baseline (BENCH_ARGS="--rows get,idle" for some)
+	@$(COMPILE)
 	@$(BIN)/python -m loadtest.bench $(BENCH_ARGS)
 
 lock: $(DEV_STAMP) ## write the lock files anew from pyproject.toml
@@ -47,6 +49,9 @@ clean: ## remove the virtual environment and caches
 
 LOCK_OPTIONS := --quiet --no-header --no-annotate --strip-extras --allow-unsafe --generate-hashes \
 	--build-deps-for=editable --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+# What an installation does by itself; without it, each start where Python may not write bytecode compiles everything anew.
+COMPILE := $(BIN)/python -m compileall -q service.py cli.py booking connectors loadtest mappings monitoring scheduler_sync
 
 # Packages come from the lock files, each held to its hash; then our own code, linked. A stamp spares the second run.
 $(BIN)/python:
