@@ -530,6 +530,8 @@ def _serve_orders() -> int:
 
 def _run(prepare: Callable[[], Coroutine[Any, Any, None]]) -> int:
     gc.freeze()  # what was imported lives as long as the process: the collector need not look at it
+    # A batch of holds makes thousands of objects and no cycle: with the usual 700 the collector looks at each batch ten times.
+    gc.set_threshold(20_000, 20, 50)
     gc.enable()
     try:
         work = prepare()

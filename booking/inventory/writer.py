@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import msgspec
+from prometheus_client import Counter
 
 from booking.commands import wake_topic
 from booking.errors import Refusal
@@ -90,6 +91,8 @@ class HoldWriter:
         self._runners: list[asyncio.Task[None]] = []
         self._watch: asyncio.Task[None] | None = None
         self._closing = False
+        # Looking up a series costs more than the answer from memory does.
+        self._count_refused = _counting(metrics.holds, "refused_from_memory")
 
     async def start(self) -> None:
         """Begin to drain the queues."""
@@ -131,7 +134,7 @@ class HoldWriter:
         if self._memory is not None and hospital.mode == "live":
             refused = self._memory.refuse(hospital.id, request)
             if refused is not None:
-                metrics.holds.labels(hospital.id, "refused_from_memory").inc()
+                self._count_refused(hospital.id)
                 raise _refusal(refused)
         return self._enqueue(hospital, request)
 
@@ -332,6 +335,19 @@ def _fail(items: Sequence[_Item], error: Exception) -> None:
         if not item.answer.done():
             item.answer.set_exception(error)
             item.answer.exception()  # a caller that has gone leaves nobody to be told
+
+
+def _counting(counter: Counter, outcome: str) -> Callable[[str], None]:
+    """Counts one outcome, by hospital."""
+    series: dict[str, Counter] = {}
+
+    def count(hospital_id: str) -> None:
+        one = series.get(hospital_id)
+        if one is None:
+            one = series[hospital_id] = counter.labels(hospital_id, outcome)
+        one.inc()
+
+    return count
 
 
 def count_waiting(writer: HoldWriter, hospitals: Iterable[str]) -> None:
