@@ -106,7 +106,7 @@ async def number_events(store: Store, *, limit: int = 100, pace: Pace | None = N
     On SQLite a batch of holds numbers its own events as it writes them; what is numbered here goes on from the highest.
     """
     async with store.read(here=True, clock=False) as tx:
-        waiting = len(await tx.all(_WAITING, {"most": FEW + 1}))
+        waiting = len(await tx.all(_WAITING, {"most": FEW + 1 if store.dialect == "sqlite" else 1}))
     if waiting == 0:
         return 0
     most = limit if pace is None else pace.limit
@@ -122,10 +122,10 @@ async def number_events(store: Store, *, limit: int = 100, pace: Pace | None = N
 
 async def number_all(store: Store) -> None:
     """Number whatever waits, round by round; what comes in meanwhile has rung, and is left to the next call."""
-    pace = Pace()
+    pace = Pace() if store.dialect == "sqlite" else None
     while True:
-        most = pace.limit
-        if await number_events(store, pace=pace) < most:
+        most = Pace.MOST if pace is None else pace.limit
+        if await number_events(store, limit=most, pace=pace) < most:
             return
 
 

@@ -72,7 +72,9 @@ listen_port = {mllp_port}
 """
 
 
-_CHANGED = ("bookings", "outbox", "events", "idempotency_keys", "registrations", "slots", "schedules")
+_CHANGED = (
+    "bookings", "outbox", "events", "idempotency_keys", "registrations", "slots", "schedules", "fragments", "store_clock",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
