@@ -319,7 +319,7 @@ async def test_request_is_turned_away_when_its_turn_comes_too_late(store: Store,
     async with hold_writer(store, deadline_s=0.05) as writer:
         first = asyncio.create_task(writer.hold(hospital, request(slot_id, ids[0])))
         await asyncio.sleep(0)
-        while writer.waiting(HOSPITAL):  # until it is in a batch
+        while writer.waiting(HOSPITAL):  # noqa: ASYNC110 - until it is in a batch
             await asyncio.sleep(0)
         with pytest.raises(Crowded):
             await writer.hold(hospital, request(slot_id, ids[1]))
@@ -392,3 +392,26 @@ async def test_metrics_tell_what_became_of_holds(store: Store, hospital: Hospita
     async with hold_writer(store) as writer:
         await outcomes(writer, hospital, [*asked, asked[0]])
     assert {o: value(o) - n for o, n in before.items()} == {"granted": 2, "replayed": 1, "refused": 2, "shed": 0}
+
+
+async def test_crowd_is_halved_when_a_server_does_the_work_and_whole_when_we_do_it(store: Store) -> None:
+    """64 callers who ask again as soon as they are answered: on a server two batches of 32 in turn, here one of all."""
+    sizes: list[int] = []
+
+    class Watching(Unlucky):
+        async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
+            sizes.append(len(requests))
+            return await super().transact(hospital_id, requests, work)
+
+    crowd = make_hospital()
+    async with hold_writer(store, batches=Watching(unlucky(store))) as writer:
+
+        async def caller() -> None:
+            for _ in range(12):
+                with pytest.raises(Refusal):
+                    await writer.hold(crowd, request("none", "nobody"))
+
+        await asyncio.gather(*(caller() for _ in range(64)))
+    assert sum(sizes) == 64 * 12
+    expected = 64 if store.dialect == "sqlite" else 32
+    assert Counter(sizes).most_common(1)[0][0] == expected
