@@ -9,9 +9,11 @@ megabytes belongs into an ordinary `Store.write` or `Store.read`.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -74,6 +76,33 @@ class Disk:
     def note(self, seconds: float) -> None:
         """A commit took so long."""
         self._mean_s += self.WEIGHT * (seconds - self._mean_s)
+
+
+class LogLength:
+    """How many frames the log has: `mxFrame` of the WAL index, at byte 16 in the machine's own order.
+
+    SQLite, "WAL-mode File Format", section 2.1. The size of the log's file does not tell: it is kept, because writing to the same
+    place again takes the disk half the time that it takes to make a file longer.
+
+    The file stays open as long as this object lives, which must be as long as any connection of this process. SQLite keeps its
+    locks in this file, and POSIX takes all locks of a process from a file when the process closes it, however often it is open:
+    the next process to come would believe that nobody is there, and cut the file under our feet.
+    """
+
+    def __init__(self, index: str) -> None:
+        self._index = index
+        self._file: int | None = None
+
+    def frames(self) -> int:
+        """Their number; 0 where there is no log yet."""
+        try:
+            if self._file is None:
+                self._file = os.open(self._index, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                weakref.finalize(self, os.close, self._file)
+            os.lseek(self._file, 16, os.SEEK_SET)
+            return int.from_bytes(os.read(self._file, 4), sys.byteorder)
+        except OSError:
+            return 0
 
 
 class _OnLoop:
@@ -148,7 +177,7 @@ class Here(_OnLoop):
 
     def __init__(self, url: URL, pragmas: Sequence[str]) -> None:
         super().__init__(url, (*pragmas, *_OF_WRITES))
-        self._index = f"{url.database}-shm"
+        self._log = LogLength(f"{url.database}-shm")
         self._disk = Disk()
         self._commits = 0
 
@@ -188,7 +217,7 @@ class Here(_OnLoop):
         """Bring the log into the database once it is long; the next transaction begins it anew, in the same place."""
         if self._commits >= LOOK_EVERY:
             self._commits = 0
-            if _frames(self._index) > CHECKPOINT_FRAMES:
+            if self._log.frames() > CHECKPOINT_FRAMES:
                 await self._to_the_end(_checkpoint, raw)
 
 
@@ -231,20 +260,6 @@ def _checkpoint(raw: sqlite3.Connection) -> None:
         raw.execute("pragma wal_checkpoint(passive)").fetchone()
     except sqlite3.Error:  # the disk is full, read-only or broken: the next write tells
         return
-
-
-def _frames(index: str) -> int:
-    """How many frames the log has: `mxFrame` of the WAL index, at byte 16 in the machine's own order.
-
-    SQLite, "WAL-mode File Format", section 2.1. The size of the log's file does not tell: it is kept, because writing to the same
-    place again takes the disk half the time that it takes to make a file longer.
-    """
-    try:
-        with open(index, "rb") as file:
-            header = file.read(20)
-    except OSError:
-        return 0
-    return int.from_bytes(header[16:20], sys.byteorder)
 
 
 def _begin_patiently(raw: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 import threading
 import uuid
 from pathlib import Path
@@ -206,9 +207,10 @@ async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monke
     if store.dialect != "sqlite":
         return
     made: list[int] = []
+    log = on_loop.LogLength(f"{store.url.database}-shm")
 
     def count(raw: sqlite3.Connection) -> None:
-        made.append(on_loop._frames(f"{store.url.database}-shm"))
+        made.append(log.frames())
         checkpoint(raw)
 
     checkpoint = on_loop._checkpoint
@@ -225,8 +227,31 @@ async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monke
     before = len(made)
     await write(20 * LOOK_EVERY, 10)
     assert len(made) <= before + 1
-    assert on_loop._frames(f"{store.url.database}-shm") < on_loop.CHECKPOINT_FRAMES
+    assert log.frames() < on_loop.CHECKPOINT_FRAMES
     assert _bytes_of(f"{store.url.database}-wal") < 3 * on_loop.CHECKPOINT_FRAMES * 4_096
+
+
+_ALONE = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of another kind")
+async def test_other_processes_see_that_somebody_is_there_when_the_length_of_the_log_was_looked_at(
+    store: Store,
+) -> None:
+    """SQLite's "dead man's switch", byte 128 of the WAL index: who gets it alone cuts the file, and kills whoever uses it."""
+    if store.dialect != "sqlite":
+        return
+    for _ in range(2 * LOOK_EVERY + 1):
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, {"hospital_id": uuid.uuid4().hex, "last_ms": 1})
+    command = (sys.executable, "-c", _ALONE, f"{store.url.database}-shm")
+    child = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, said = await child.communicate()
+    assert said.endswith(b"Resource temporarily unavailable\n")
 
 
 @pytest.mark.parametrize("quick", [True, False])
