@@ -73,35 +73,34 @@ async def hear_visit(tx: Tx, hospital: Hospital, told: Registration, *, occurred
         elif occurred_ms < known.occurred_ms:
             return
     booking = await find_by_visit(tx, told)
-    row = RegistrationRow(
-        hospital_id=tx.hospital_id,
-        id=row_id,
-        status=told.status.value,
-        record=told,
-        order_no=told.order_no,
-        his_id=told.his_id,
-        mrn_digest=None if told.mrn is None else tx.digest("mrn", told.mrn),
-        booking_id=None if booking is None else booking.id,
-        starts_at_ms=_ms(told.starts_at),
-        ends_at_ms=_ms(told.ends_at),
-        occurred_ms=occurred_ms,
-        updated_ms=tx.now_ms,
-    )
+    mrn_digest = None if told.mrn is None else tx.digest("mrn", told.mrn)
     await tx.upsert(
         registrations,
         [
             {
-                **{f: getattr(row, f) for f in row.__struct_fields__ if f != "record"},
+                "hospital_id": tx.hospital_id,
+                "id": row_id,
+                "status": told.status.value,
+                "order_no": told.order_no,
+                "his_id": told.his_id,
+                "mrn_digest": mrn_digest,
+                "booking_id": None if booking is None else booking.id,
+                "starts_at_ms": _ms(told.starts_at),
+                "ends_at_ms": _ms(told.ends_at),
+                "occurred_ms": occurred_ms,
+                "updated_ms": tx.now_ms,
                 "sealed_record": tx.seal(msgspec.json.encode(told), "registrations", "record"),
             }
         ],
     )
     if booking is not None:
         await hear_registration(tx, hospital, booking, told)
-    elif row.mrn_digest is not None and (known is None or known.record != told):
-        person_id = await owner_ids(tx, row.mrn_digest)
+    elif mrn_digest is not None and (known is None or known.record != told):
+        person_id = await owner_ids(tx, mrn_digest)
         if person_id is not None:
-            await tell_owners(tx, person_id, "registration.changed", {"registration_id": row_id, "status": row.status})
+            await tell_owners(
+                tx, person_id, "registration.changed", {"registration_id": row_id, "status": told.status.value}
+            )
 
 
 async def visits_of(tx: Tx, person: Person) -> list[RegistrationRow]:

@@ -8,7 +8,7 @@ what it is, and nothing is applied a second time over something newer.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 from sqlalchemy import bindparam, select
@@ -54,37 +54,42 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
     @property
-    def alone(self) -> bool:
-        """Whether it gets a transaction of its own: long statements, or a stop, which goes on in further ones."""
-        return any(isinstance(event, ReportIssued | PatientMerged | ScheduleStopped) for event in self.events)
+    def apart(self) -> bool:
+        """Whether it gets a transaction of its own: long statements, a stop, which goes on in further ones, or no events."""
+        return self.problem is not None or any(
+            isinstance(event, ReportIssued | PatientMerged | ScheduleStopped) for event in self.events
+        )
+
+
+Next = Callable[[int], Awaitable[Waiting | None]]
+"""Given how many a transaction has applied: the message that shall be the next in it, None to end it."""
 
 
 async def apply_messages(
-    store: Store, hospital: Hospital, batch: Sequence[Waiting], *, unmarked: Sequence[str], fence: Fence | None
+    store: Store, hospital: Hospital, following: Next, *, unmarked: Sequence[str], fence: Fence | None, heavy: bool
 ) -> int:
-    """Apply messages from the first on; returns how many were applied, at least one, before the time was over.
+    """Apply messages as they are given; returns how many, at least one, were applied before the time was over.
 
-    One transaction for all of them, and for a message that is `alone` as many more as its stop takes. `unmarked` are the ids
-    of earlier ones that are not marked yet. Raises StoreUnavailable, and what an event raises: nothing was applied then,
-    except the first part of a stop.
+    One transaction for all of them, and for one that stands `apart` as many more as its stop takes. `unmarked` are the ids of
+    earlier ones that are not marked yet. Raises StoreUnavailable, and what an event raises: nothing was applied then, except
+    the first part of a stop.
     """
-    budget, done = Budget(), 0
-    async with store.write(hospital.id, here=not _is_heavy(batch)) as tx:
+    done: list[Waiting] = []
+    async with store.write(hospital.id, here=not heavy) as tx:
+        budget = Budget()
         if fence is not None and not await fence(tx):
             raise StoreUnavailable("another process works this hospital")
-        for message in batch:
-            if done and budget.spent:
-                break
+        while not (done and budget.spent) and (message := await following(len(done))) is not None:
             for event in message.events:
                 await apply_event(tx, hospital, event, budget=budget)
-            done += 1
-        ids = [*unmarked, *(message.id for message in batch[:done])]
+            done.append(message)
+        ids = [*unmarked, *(message.id for message in done)]
         await tx.upsert(applied_messages, [{"hospital_id": hospital.id, "ids": " ".join(ids)}])
-    for message in batch[:done]:
+    for message in done:
         for event in message.events:
             if isinstance(event, ScheduleStopped):
                 await carry_stop(store, hospital, event)
-    return done
+    return len(done)
 
 
 _APPLIED = Fixed(select(applied_messages.c.ids).where(applied_messages.c.hospital_id == bindparam("of_hospital")))
@@ -100,9 +105,9 @@ async def applied_ids(store: Store, hospital_id: str) -> Collection[str]:
     return () if row is None else row["ids"].split()
 
 
-def _is_heavy(batch: Sequence[Waiting]) -> bool:
+def is_heavy(message: Waiting) -> bool:
     """Whether applying takes long statements: a report may be megabytes, a merge moves all that a person has."""
-    return any(isinstance(event, ReportIssued | PatientMerged) for message in batch for event in message.events)
+    return any(isinstance(event, ReportIssued | PatientMerged) for event in message.events)
 
 
 async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Budget | None = None) -> None:

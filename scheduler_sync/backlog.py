@@ -20,6 +20,7 @@ class Backlog:
         self._queue: deque[Waiting] = deque()
         self._bytes = 0
         self._room = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
         self.unread = 0
 
     def __len__(self) -> int:
@@ -41,18 +42,21 @@ class Backlog:
         """A message that was stored after all the others."""
         self._queue.append(message)
         self._bytes += message.size
+        self.wake()
 
-    def head(self, most: int) -> list[Waiting]:
-        """The oldest ones that may share a transaction; [] where none waits."""
-        batch: list[Waiting] = []
-        for message in self._queue:
-            apart = message.alone or message.problem is not None
-            if len(batch) == most or (batch and apart):
-                break
-            batch.append(message)
-            if apart:
-                break
-        return batch
+    def wake(self) -> None:
+        """Let whoever waits for the next message look again."""
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def news(self) -> None:
+        """Wait for the next `append` or `wake`. For one at a time."""
+        self._news = asyncio.get_running_loop().create_future()
+        await self._news
+
+    def at(self, place: int) -> Waiting | None:
+        """The message behind so many others, None where there are not so many."""
+        return self._queue[place] if place < len(self._queue) else None
 
     def pop(self) -> Waiting:
         """The oldest one is dealt with."""

@@ -8,6 +8,7 @@ crash leaves stored is applied at the next start, before any newer message. Peer
 from __future__ import annotations
 
 import asyncio
+import math
 
 from booking.billing import SetAside
 from booking.lifecycle import IllegalMove
@@ -19,7 +20,7 @@ from connectors.port import Inbound, InboundAnswer, Refused, Stored
 from mappings.canonical import AnyEvent
 from monitoring import metrics
 from monitoring.logs import get_logger
-from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages
+from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages, is_heavy
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence
 from scheduler_sync.messages.journal import take_message
@@ -70,6 +71,9 @@ class Inbox:
         self._left = True  # something may be stored and not in the backlog: known to be false only after a look
         self._unsure = True  # something may be applied and not in `_marks`
         self._singly = 0  # so many of the oldest ones are applied one by one, because together they could not be
+        self._tried = 0  # messages that the newest transaction has begun with
+        self._lingers = store.dialect == "sqlite"
+        self._ended = -math.inf  # when the newest transaction did
         self._marks: list[Mark] = []  # of applied messages, oldest first, to be noted with the next message
         self._working: asyncio.Task[None] | None = None
         self._marking: asyncio.Task[None] | None = None
@@ -143,7 +147,7 @@ class Inbox:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 pause_s = FIRST_PAUSE_S
-                await asyncio.sleep(0 if len(self._backlog) >= MOST_AT_ONCE else GATHER_S)
+                await asyncio.sleep(0 if self._lingers or len(self._backlog) >= MOST_AT_ONCE else GATHER_S)
 
     async def _step(self) -> int:
         """Deal with the oldest messages that wait; returns how many. Raises StoreUnavailable: they wait on."""
@@ -158,32 +162,76 @@ class Inbox:
         if self._left:
             await self._load()
         settled = await self._settle() if self._unsure else 0
-        batch = self._backlog.head(1 if self._singly else MOST_AT_ONCE)
-        if not batch:
+        oldest = self._backlog.at(0)
+        if oldest is None:
             return settled
         if len(self._marks) >= MOST_UNMARKED:
             await self.note()
-        reason = batch[0].problem
+        reason = oldest.problem
         if reason is None:
             try:
-                unmarked = [message_id for message_id, _, _ in self._marks]
-                done = await apply_messages(self._store, self._hospital, batch, unmarked=unmarked, fence=self._fence)
+                done = await self._apply(oldest)
             except StoreUnavailable:
                 raise
             except Exception as e:
-                if len(batch) > 1:
-                    self._singly = len(batch)
+                if self._tried > 1:
+                    self._singly = self._tried
                     return settled
                 reason = reason_of(e)
         if reason is not None:
-            await self._set_aside(batch[0], reason)
+            await self._set_aside(oldest, reason)
             return settled + 1
-        for message in batch[:done]:
+        for _ in range(done):
+            message = self._forget_oldest()
             self._marks.append((message.id, "applied", None))
-            self._forget_oldest()
             metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "applied")
         self._note_later()
         return settled + done
+
+    async def _apply(self, oldest: Waiting) -> int:
+        """Apply the oldest ones in one transaction; returns how many.
+
+        In a stream, and where no other process waits for our locks, it stays open for what comes within GATHER_S, so that most
+        of the work is done while the peer has not sent its next message; not longer than until somebody else wants to write.
+        """
+        loop = asyncio.get_running_loop()
+        turn = self._store.turn(self._hospital.id)
+        most = 1 if self._singly or oldest.apart else MOST_AT_ONCE
+        is_over = not (self._lingers and most > 1 and loop.time() - self._ended < GATHER_S)
+        self._tried = 0
+
+        def end() -> None:
+            nonlocal is_over
+            is_over = True
+            self._backlog.wake()
+
+        async def following(done: int) -> Waiting | None:
+            while done < most:
+                message = self._backlog.at(done)
+                if message is not None:
+                    if done and message.apart:
+                        return None
+                    self._tried = done + 1
+                    return message
+                if is_over or turn.wanted:
+                    return None
+                turn.on_wanted = end
+                try:
+                    await self._backlog.news()
+                finally:
+                    turn.on_wanted = None
+            return None
+
+        timer = None if is_over else loop.call_later(GATHER_S, end)
+        try:
+            unmarked = [message_id for message_id, _, _ in self._marks]
+            return await apply_messages(
+                self._store, self._hospital, following, unmarked=unmarked, fence=self._fence, heavy=is_heavy(oldest)
+            )
+        finally:
+            self._ended = loop.time()
+            if timer is not None:
+                timer.cancel()
 
     async def _set_aside(self, message: Waiting, reason: str) -> None:
         # Noted before anything newer is applied: after a crash it must not be tried again over that.
@@ -192,9 +240,9 @@ class Inbox:
         self._forget_oldest()
         self._tell_set_aside(message, reason)
 
-    def _forget_oldest(self) -> None:
-        self._backlog.pop()
+    def _forget_oldest(self) -> Waiting:
         self._singly = max(0, self._singly - 1)
+        return self._backlog.pop()
 
     def _tell_set_aside(self, message: Waiting, reason: str) -> None:
         metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "quarantined")
@@ -312,6 +360,7 @@ class Inbox:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._lingers = False
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 while drain and (self._backlog or self._backlog.unread):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -75,7 +74,7 @@ class Vault:
     def digest(self, kind: str, hospital_id: str, value: str) -> str:
         """A keyed digest for equality searches, different per kind and hospital. 64 hex characters."""
         message = f"{kind}\0{hospital_id}\0{value}".encode()
-        return hmac.new(self._digest_key, message, sha256).hexdigest()
+        return hmac.digest(self._digest_key, message, "sha256").hex()
 
 
 class HospitalVault:

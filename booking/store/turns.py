@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 # Everything that is not a batch of holds takes at most 20 ms (DESIGN section 4), so that one of it between so many batches
@@ -19,6 +20,13 @@ class Turn:
         self._first: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
         self._in_a_row = 0
+        self.on_wanted: Callable[[], None] | None = None
+        """Called when somebody begins to wait; set by a holder that could end early."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._first or self._others)
 
     async def acquire(self, *, first: bool = False, timeout_s: float) -> None:
         """Wait for the turn; `release` must follow. Raises TimeoutError."""
@@ -28,6 +36,8 @@ class Turn:
         queue = self._first if first else self._others
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(future)
+        if self.on_wanted is not None:
+            self.on_wanted()
         try:
             async with asyncio.timeout(timeout_s):
                 await future

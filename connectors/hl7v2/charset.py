@@ -126,7 +126,8 @@ def _is_cjk_utf8(data: bytes) -> bool:
 
 def _label(data: bytes) -> str:
     """MSH-18, first repetition, read before the set is known: the line is tried as UTF-8, then GB18030, then Latin-1."""
-    line = _LINE_END.split(data[:8192], maxsplit=1)[0]
+    end = _LINE_END.search(data, 0, 8192)
+    line = data[: end.start() if end else 8192]
     if not line.startswith(b"MSH") or len(line) < 4:
         return ""
     for codec in ("utf-8", "gb18030", "latin-1"):

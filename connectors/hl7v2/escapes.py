@@ -28,6 +28,8 @@ class Delimiters(msgspec.Struct, frozen=True):
     @classmethod
     def of_header(cls, header: str) -> Delimiters | None:
         """Those that an MSH line declares; None where they cannot be delimiters."""
+        if header.startswith(_STANDARD_HEADER):
+            return STANDARD
         if len(header) < 5:
             return None
         field = header[3]
@@ -78,7 +80,7 @@ class Delimiters(msgspec.Struct, frozen=True):
 
     def escaped(self, text: str) -> str:
         """The text as the content of a subcomponent: nothing in it can end a field or a segment any more."""
-        if self is STANDARD and not _STANDARD_MARKS.search(text):
+        if text.isalnum() or (self is STANDARD and not _STANDARD_MARKS.search(text)):
             return text
         out = text.translate(
             {
@@ -102,4 +104,5 @@ class Delimiters(msgspec.Struct, frozen=True):
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
 _STANDARD_MARKS = re.compile(r"[|^~\\&\x00-\x08\x0a-\x1f]")
+_STANDARD_HEADER = "MSH|^~\\&|"
 STANDARD = Delimiters()

@@ -35,7 +35,8 @@ messages = Table(
     Column("sealed_events", LargeBinary, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
-    CheckConstraint("state in ('received','applied','quarantined')", name="state"),
+    # Not "in (...)": for that SQLite builds a tree anew for each row.
+    CheckConstraint("state = 'received' or state = 'applied' or state = 'quarantined'", name="state"),
     Index(None, "hospital_id", "dedup_key"),
     # Storing a message changes few pages. What is done moves to an index of its own when it is marked, and then many do.
     Index("ix_messages_open", "hospital_id", "state", "id", sqlite_where=OPEN, postgresql_where=OPEN),

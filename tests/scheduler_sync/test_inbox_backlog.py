@@ -207,3 +207,57 @@ async def test_order_of_persons_is_kept_when_batches_are_cut_by_what_goes_alone(
     await inbox.apply_all()
     assert await states(messages) == [("applied", None)] * 4
     assert (await name_of(store, "M1"), await name_of(store, "M2")) == ("张三", "张三")
+
+
+async def test_others_write_at_once_when_a_transaction_waits_for_more_messages(
+    inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", A_DAY_S)
+    if store.dialect != "sqlite":
+        return  # there other processes may want to write: nothing stays open
+    for n in (1, 2):
+        assert await inbox.handle(message(patient(f"张{n}"), key=f"k{n}")) == Stored()
+        await asyncio.sleep(0.05)  # the first is applied by itself, the second one's transaction stays open for a third
+    async with asyncio.timeout(5), store.write(HOSPITAL, here=True):
+        pass
+    assert await name_of(store, "M1") == "张2"
+
+
+async def test_transaction_takes_the_next_message_and_ends_by_itself_when_a_stream_ends(
+    inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch, commits: list[int]
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0.2)
+    for n in range(4):
+        assert await inbox.handle(message(patient(f"张{n}"), key=f"k{n}")) == Stored()
+        await asyncio.sleep(0.001)
+
+    async def done() -> bool:
+        return await states(messages) == [("applied", None)] * 4
+
+    await until(done)
+    assert await name_of(store, "M1") == "张3"
+    assert len(commits) < 4  # two, unless the machine is so slow that a transaction's time is over
+
+
+async def test_neighbours_are_applied_when_one_that_came_into_an_open_transaction_cannot_be(
+    inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0.1)
+    told: list[AnyEvent] = [patient("张一"), patient("张二"), a_bill("USD"), patient("张三")]
+    for n, event in enumerate(told):
+        assert await inbox.handle(message(event, key=f"k{n}")) == Stored()
+        await asyncio.sleep(0.01)
+    await inbox.apply_all()
+    assert [state for state, _ in await states(messages)] == ["applied", "applied", "quarantined", "applied"]
+    assert await name_of(store, "M1") == "张三"
+
+
+async def test_rest_is_applied_when_the_inbox_closes_in_an_open_transaction(
+    inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", A_DAY_S if store.dialect == "sqlite" else 0.01)
+    for n in range(3):
+        assert await inbox.handle(message(patient(f"张{n}"), key=f"k{n}")) == Stored()
+        await asyncio.sleep(0.01)
+    await inbox.close()
+    assert await states(messages) == [("applied", None)] * 3

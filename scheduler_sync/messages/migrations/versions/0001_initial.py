@@ -26,7 +26,9 @@ def upgrade() -> None:
         sa.Column("sealed_events", sa.LargeBinary(), nullable=False),
         sa.Column("received_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("state in ('received','applied','quarantined')", name=op.f("ck_messages_state")),
+        sa.CheckConstraint(
+            "state = 'received' or state = 'applied' or state = 'quarantined'", name=op.f("ck_messages_state")
+        ),
         sa.PrimaryKeyConstraint("hospital_id", "id"),
     )
     op.create_index(op.f("ix_messages_hospital_id_dedup_key"), "messages", ["hospital_id", "dedup_key"], unique=False)
