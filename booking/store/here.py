@@ -13,7 +13,6 @@ import os
 import sqlite3
 import sys
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -29,6 +28,7 @@ T = TypeVar("T")
 # A page that every transaction touches is brought in once for each time that the log is full.
 CHECKPOINT_FRAMES = 8_000  # 32 MB: a frame is a page of 4 KB
 LOOK_EVERY = 16  # commits between two looks at the log's length
+_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
 class LoopConnection:
@@ -78,31 +78,30 @@ class Disk:
         self._mean_s += self.WEIGHT * (seconds - self._mean_s)
 
 
-class LogLength:
-    """How many frames the log has: `mxFrame` of the WAL index, at byte 16 in the machine's own order.
+def frames_in(log: str) -> int:
+    """How many frames of the log are in use; 0 where there is no log.
 
-    SQLite, "WAL-mode File Format", section 2.1. The size of the log's file does not tell: it is kept, because writing to the same
-    place again takes the disk half the time that it takes to make a file longer.
-
-    The file stays open as long as this object lives, which must be as long as any connection of this process. SQLite keeps its
-    locks in this file, and POSIX takes all locks of a process from a file when the process closes it, however often it is open:
-    the next process to come would believe that nobody is there, and cut the file under our feet.
+    The size of its file does not tell: the file is kept, because writing to the same place again takes the disk half the time that
+    it takes to make a file longer. Frames of the present round bear the salts of the header, and stand before those of earlier
+    rounds (SQLite, "WAL-mode File Format", section 2.2), so that their end is found by halving. Only this file may be looked
+    into: in the WAL index and in the database SQLite keeps locks, and POSIX takes all locks of a process from a file when the
+    process closes it, however often it is open.
     """
-
-    def __init__(self, index: str) -> None:
-        self._index = index
-        self._file: int | None = None
-
-    def frames(self) -> int:
-        """Their number; 0 where there is no log yet."""
-        try:
-            if self._file is None:
-                self._file = os.open(self._index, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-                weakref.finalize(self, os.close, self._file)
-            os.lseek(self._file, 16, os.SEEK_SET)
-            return int.from_bytes(os.read(self._file, 4), sys.byteorder)
-        except OSError:
-            return 0
+    try:
+        with open(log, "rb", buffering=0) as file:
+            header = file.read(_LOG_HEADER_BYTES)
+            frame_bytes = _FRAME_HEADER_BYTES + int.from_bytes(header[8:12], "big")
+            first, beyond = 0, max(0, os.fstat(file.fileno()).st_size - _LOG_HEADER_BYTES) // frame_bytes
+            while first < beyond:
+                middle = (first + beyond) // 2
+                file.seek(_LOG_HEADER_BYTES + middle * frame_bytes + 8)
+                if file.read(8) == header[16:24]:
+                    first = middle + 1
+                else:
+                    beyond = middle
+            return first
+    except OSError:
+        return 0
 
 
 class _OnLoop:
@@ -177,7 +176,7 @@ class Here(_OnLoop):
 
     def __init__(self, url: URL, pragmas: Sequence[str]) -> None:
         super().__init__(url, (*pragmas, *_OF_WRITES))
-        self._log = LogLength(f"{url.database}-shm")
+        self._log = f"{url.database}-wal"
         self._disk = Disk()
         self._commits = 0
 
@@ -217,7 +216,7 @@ class Here(_OnLoop):
         """Bring the log into the database once it is long; the next transaction begins it anew, in the same place."""
         if self._commits >= LOOK_EVERY:
             self._commits = 0
-            if self._log.frames() > CHECKPOINT_FRAMES:
+            if frames_in(self._log) > CHECKPOINT_FRAMES:
                 await self._to_the_end(_checkpoint, raw)
 
 

@@ -207,10 +207,10 @@ async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monke
     if store.dialect != "sqlite":
         return
     made: list[int] = []
-    log = on_loop.LogLength(f"{store.url.database}-shm")
+    log = f"{store.url.database}-wal"
 
     def count(raw: sqlite3.Connection) -> None:
-        made.append(log.frames())
+        made.append(on_loop.frames_in(log))
         checkpoint(raw)
 
     checkpoint = on_loop._checkpoint
@@ -227,8 +227,33 @@ async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monke
     before = len(made)
     await write(20 * LOOK_EVERY, 10)
     assert len(made) <= before + 1
-    assert log.frames() < on_loop.CHECKPOINT_FRAMES
+    assert on_loop.frames_in(log) < on_loop.CHECKPOINT_FRAMES
     assert _bytes_of(f"{store.url.database}-wal") < 3 * on_loop.CHECKPOINT_FRAMES * 4_096
+
+
+async def test_frames_are_those_of_the_present_round_when_the_log_has_begun_anew(store: Store) -> None:
+    if store.dialect != "sqlite":
+        return
+    log = f"{store.url.database}-wal"
+
+    async def write(size: int) -> None:
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, {"hospital_id": uuid.uuid4().hex + "x" * size, "last_ms": 1})
+
+    before = on_loop.frames_in(log)
+    await write(400_000)
+    long = on_loop.frames_in(log)
+    assert long - before >= 400_000 // 4_096
+    other = sqlite3.connect(store.url.database or "")
+    assert other.execute("pragma wal_checkpoint(passive)").fetchone() == (
+        0,
+        on_loop.frames_in(log),
+        on_loop.frames_in(log),
+    )
+    other.close()
+    await write(10)
+    assert 0 < on_loop.frames_in(log) < 20
+    assert on_loop.frames_in("no such file") == 0
 
 
 _ALONE = """
