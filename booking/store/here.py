@@ -81,8 +81,8 @@ class Disk:
 def frames_in(log: str) -> int:
     """How many frames of the log are in use; 0 where there is no log.
 
-    The size of its file does not tell: the file is kept, because writing to the same place again takes the disk half the time that
-    it takes to make a file longer. Frames of the present round bear the salts of the header, and stand before those of earlier
+    The size of its file does not tell: the file is kept, because writing to the same place again takes the disk half the time
+    that making a file longer takes. Frames of the present round bear the salts of the header, and stand before those of earlier
     rounds (SQLite, "WAL-mode File Format", section 2.2), so that their end is found by halving. Only this file may be looked
     into: in the WAL index and in the database SQLite keeps locks, and POSIX takes all locks of a process from a file when the
     process closes it, however often it is open.
