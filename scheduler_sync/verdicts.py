@@ -78,14 +78,14 @@ async def record_settled(tx: Tx, hospital: Hospital, settled: Sequence[tuple[Row
     found = await tx.all(_FENCES, fences)
     mine = {(r["id"], r["attempt"]) for r in found if r["status"] in ("sent", "unknown")}
     counted = [(row, verdict) for row, verdict in settled if (row.id, row.attempt) in mine]
-    if counted:
-        closed = [
-            {"of_hospital": tx.hospital_id, "of_id": row.id, "code": verdict.code, "n": row.looks, "now_ms": tx.now_ms}
-            for row, verdict in counted
-        ]
-        await tx.later(_CLOSE, closed)
-        tx.ring(wake_topic(tx.hospital_id))
     async with gathered(tx, await booking_rows(tx, [row.subject_id for row, _ in counted])) as them:
+        if counted:
+            closed = [
+                {"of_hospital": tx.hospital_id, "of_id": row.id, "code": of.code, "n": row.looks, "now_ms": tx.now_ms}
+                for row, of in counted
+            ]
+            await tx.later(_CLOSE, closed)  # first: what follows may queue the line's next command
+            tx.ring(wake_topic(tx.hospital_id))
         for row, verdict in counted:
             _log(tx, row, verdict)
             await COMMANDS["booking"].settle(them, hospital, row.verb, row.subject_id, verdict)

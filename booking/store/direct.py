@@ -3,8 +3,8 @@
 SQLAlchemy asks every connection of its pool whether it lives (three round trips), begins by itself, and looks up, binds and
 wraps at each execution. Here it stays in its autocommit mode: `begin` and the lock travel in one message, a read begins nothing,
 since its statements would see no more of each other inside a transaction (READ COMMITTED), and a `Fixed` statement goes to the
-driver as the text that it became at its first use. What is written and not counted waits for the next statement that is, or for
-the commit, and travels with it. That a connection has died is found out by using it.
+driver as the text that it became at its first use. What is written and not counted waits, and leaves in one message before the
+next statement, or in that of the commit. That a connection has died is found out by using it.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Tx:
         return int((await self.conn.execute(statement, params)).rowcount)
 
     async def later(self, statement: Fixed, values: dict[str, Any] | list[dict[str, Any]]) -> None:
-        """Execute what nobody counts: at once, or on PostgreSQL in one message with the next statement, or with the commit.
+        """Execute what nobody counts: at once, or on PostgreSQL together, before the next statement or with the commit.
 
         That one then raises what this does.
         """
