@@ -138,11 +138,11 @@ class PostgresBatches:
         rows = await connection.fetch(
             sql.POSTGRES_GATHER,
             hospital_id,
-            list(range(len(requests))),
-            [r.client_id for r in requests],
-            [r.key for r in requests],
-            [r.slot_id for r in requests],
-            [r.patient_id for r in requests],
+            sql.array_literal(list(range(len(requests)))),
+            sql.array_literal([r.client_id for r in requests]),
+            sql.array_literal([r.key for r in requests]),
+            sql.array_literal([r.slot_id for r in requests]),
+            sql.array_literal([r.patient_id for r in requests]),
             self._store.given_wall_ms,
         )
         now_ms, seq = rows[0][:2]
@@ -174,12 +174,12 @@ class PostgresBatches:
         await connection.fetch(
             sql.POSTGRES_WRITE,
             hospital_id,
-            [slot.id for slot in batch.slots],
-            [slot.unreflected for slot in batch.slots],
-            list(batch.schedules),
-            list(batch.schedules.values()),
-            [date for date, _ in fragments],
-            [department_id for _, department_id in fragments],
+            sql.array_literal([slot.id for slot in batch.slots]),
+            sql.array_literal([slot.unreflected for slot in batch.slots]),
+            sql.array_literal(list(batch.schedules)),
+            sql.array_literal(list(batch.schedules.values())),
+            sql.array_literal([date for date, _ in fragments]),
+            sql.array_literal([department_id for _, department_id in fragments]),
             batch.facts.seq,
             *sql.postgres_values(batch.rows),
         )

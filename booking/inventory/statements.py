@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary
 
 from booking.inventory.rows import VARYING, WRITTEN
@@ -39,7 +40,8 @@ _SQLITE_INPUT = """(
     from json_each(:items)
 ) i"""
 _POSTGRES_INPUT = (
-    "unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[]) as i(n, client_id, key, slot_id, patient_id)"
+    "unnest($2::text::int[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[])"
+    " as i(n, client_id, key, slot_id, patient_id)"
 )
 
 
@@ -130,18 +132,19 @@ def _postgres_write() -> str:
     """All that a batch writes, in one statement.
 
     $1 the hospital; $2 slots and $3 their charges; $4 schedules and $5 their seats taken; $6 dates and $7 departments of
-    fragments, $8 the number of this write; then the columns of `WRITTEN`: what varies as an array, the rest as one value. The
-    client looks at every element of every array, which for constants would be a fifth of a booking's time there.
+    fragments, $8 the number of this write; then the columns of `WRITTEN`: what varies as an array, the rest as one value. Arrays
+    go as texts (`array_literal`): asyncpg asks every element of every array twice whether it is a list itself.
     """
     parts = [
         "slot as (update slots t set unreflected = i.unreflected, booked = true"
-        " from unnest($2::text[], $3::int[]) as i(id, unreflected)"
+        " from unnest($2::text::text[], $3::text::int[]) as i(id, unreflected)"
         " where t.hospital_id = $1 and t.id = i.id)",
         "schedule as (update schedules t set taken = i.taken, booked = true"
-        " from unnest($4::text[], $5::int[]) as i(id, taken)"
+        " from unnest($4::text::text[], $5::text::int[]) as i(id, taken)"
         " where t.hospital_id = $1 and t.id = i.id)",
         "fragment as (insert into fragments (hospital_id, date, department_id, changed)"
-        " select $1, i.date, i.department_id, $8::bigint from unnest($6::text[], $7::text[]) as i(date, department_id)"
+        " select $1, i.date, i.department_id, $8::bigint"
+        " from unnest($6::text::text[], $7::text::text[]) as i(date, department_id)"
         " on conflict (hospital_id, date, department_id) do update set changed = excluded.changed)",
     ]
     number = 9
@@ -150,7 +153,7 @@ def _postgres_write() -> str:
         values, arrays = [], []
         for n, column in enumerate(table.columns, start=number):
             if column.name in varying:
-                arrays.append(f"${n}::{_type_of(column)}[]")
+                arrays.append(f"${n}::{'bytea' if _is_bytes(column) else f'text::{_type_of(column)}'}[]")
             values.append(f"i.{column.name}" if column.name in varying else f"${n}::{_type_of(column)}")
         number += len(table.columns)
         rows = (
@@ -161,19 +164,39 @@ def _postgres_write() -> str:
     return "with " + ",\n".join(parts) + "\nselect 1"
 
 
-POSTGRES_WRITE = _postgres_write()
-
-
 def postgres_values(batch_rows: Sequence[Sequence[Sequence[Any]]]) -> list[Any]:
     """The values of `POSTGRES_WRITE` from $9 on, of the rows of each table of `WRITTEN`."""
     values: list[Any] = []
-    for rows, varies in zip(batch_rows, _VARIES, strict=True):
-        if not rows:
-            values += [[] if one else None for one in varies]
-            continue
-        first = rows[0]
-        values += [[row[n] for row in rows] if one else first[n] for n, one in enumerate(varies)]
+    for rows, columns in zip(batch_rows, _VARIES, strict=True):
+        first = rows[0] if rows else None
+        for n, (varies, is_bytes) in enumerate(columns):
+            if not varies:
+                values.append(None if first is None else first[n])
+            else:
+                column = [row[n] for row in rows]
+                values.append(column if is_bytes else array_literal(column))
     return values
 
 
-_VARIES = [[column.name in VARYING[table.name] for column in table.columns] for table in WRITTEN]
+def array_literal(values: Sequence[str | int | bool | None]) -> str:
+    """PostgreSQL's text of an array (chapter 8.15): JSON's with other brackets, but for what JSON writes with a backslash."""
+    text = _encode(values).decode()
+    if "\\" in text:
+        return "{" + ",".join(_quoted(value) for value in values) + "}"
+    return f"{{{text[1:-1]}}}"
+
+
+def _quoted(value: str | int | bool | None) -> str:
+    if not isinstance(value, str):
+        return _encode(value).decode()
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _is_bytes(column: Column[Any]) -> bool:
+    return isinstance(column.type, LargeBinary)
+
+
+_encode = msgspec.json.Encoder().encode
+_VARIES = [[(column.name in VARYING[table.name], _is_bytes(column)) for column in table.columns] for table in WRITTEN]
+POSTGRES_WRITE = _postgres_write()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import asyncpg
 import pytest
 
 from booking.api.holding import renderer
 from booking.inventory.requests import Facts, Granted, HoldRequest, PatientFacts, ScheduleFacts, SlotFacts
 from booking.inventory.rows import VARYING, WRITTEN, build
-from booking.inventory.statements import POSTGRES_WRITE, postgres_values
+from booking.inventory.statements import POSTGRES_WRITE, array_literal, postgres_values
 from booking.settings import ReserveBy
 from booking.store.crypto import HospitalVault, Vault
 from booking.store.ids import new_id
@@ -56,3 +59,30 @@ def test_rows_of_a_batch_differ_only_in_the_columns_that_go_as_arrays(reserve_by
         assert differ <= VARYING[table.name]
     assert f"${8 + len(postgres_values(batch.rows))}::" in POSTGRES_WRITE
     assert f"${9 + len(postgres_values(batch.rows))}::" not in POSTGRES_WRITE
+
+
+ODD_TEXTS = [
+    "", "NULL", "null", " ", "a,b", "{a}", '"', "\\", '\\"', "'", "it's", "\n\t\r", "\x01\x1f\x7f", "张三", "𠮷", "a" * 10_000, "{}", "$1", "%s",
+    "\\u0041",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("text", ODD_TEXTS),
+        ("text", [text for text in ODD_TEXTS if "\\" not in text and text.isprintable()]),
+        ("text", [None, "a", None]),
+        ("text", []),
+        ("bigint", [0, -1, 2**63 - 1, None]),
+        ("boolean", [True, False, None]),
+    ],
+)
+async def test_server_reads_the_very_values_when_an_array_goes_as_text(
+    postgres_url: str, kind: str, values: list[Any]
+) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        assert await connection.fetchval(f"select $1::text::{kind}[]", array_literal(values)) == values
+    finally:
+        await connection.close()
