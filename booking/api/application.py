@@ -31,7 +31,7 @@ from booking.api.routing import Call, Pending, Route
 from booking.api.server import ApiServer, Connection, ConnectionLimits
 from booking.api.wire import Answer, Ready
 from monitoring.health import Health
-from monitoring.logs import get_logger, log_request
+from monitoring.logs import get_logger, log_request, members_of
 from monitoring.logs import request_id as current_request_id
 from monitoring.masking import mask_text
 from monitoring.metrics import http_request_seconds, http_requests, http_requests_in_flight, method_label
@@ -271,28 +271,38 @@ class _Application:
         self, found: Found[Endpoint], call: Call[Any, Any], status: int, code: str | None, took_s: float, *, gone: bool
     ) -> None:
         """Route template and ids only: neither path values other than the hospital nor the query are logged."""
-        fields: dict[str, Any] = {
-            "logger": __name__,
-            "method": method_label(call.request.method),
-            "route": _route_of(found),
-            "status": status,
-            "took_ms": round(took_s * 1000, 2),
-            # A caller may have chosen it, and the hospital's id in a path that was refused.
-            "request_id": mask_text(call.request_id) if _REQUEST_ID in call.request.headers else call.request_id,
-        }
         hospital_id = call.path.get("hospital_id")
-        if hospital_id is not None and status != 404:
-            fields["hospital"] = _masked(hospital_id[:40])
-        if call.client is not None:
-            fields["client"] = call.client.id
-        if code is not None:
-            fields["code"] = code
-        if gone:
-            fields["gone"] = True  # done all the same: nobody read the answer
-        log_request(fields, level="warning" if status >= 500 else "info")
+        about = _members(
+            method_label(call.request.method),
+            _route_of(found),
+            status,
+            hospital_id[:40] if hospital_id is not None and status != 404 else None,
+            call.client.id if call.client is not None else None,
+            code,
+            gone,
+        )
+        # A caller may have chosen it.
+        request_id = mask_text(call.request_id) if _REQUEST_ID in call.request.headers else call.request_id
+        log_request(took_s * 1000, request_id, about, level="warning" if status >= 500 else "info")
 
 
-_masked = lru_cache(maxsize=256)(mask_text)
+@lru_cache(maxsize=1024)
+def _members(
+    method: str, route: str, status: int, hospital_id: str | None, client_id: str | None, code: str | None, gone: bool
+) -> bytes:
+    """What the log says of requests that are alike."""
+    fields: dict[str, Any] = {"logger": __name__, "method": method, "route": route, "status": status}
+    if hospital_id is not None:
+        fields["hospital"] = mask_text(hospital_id)  # a caller may have chosen it, in a path that was refused
+    if client_id is not None:
+        fields["client"] = client_id
+    if code is not None:
+        fields["code"] = code
+    if gone:
+        fields["gone"] = True  # done all the same: nobody read the answer
+    return members_of(fields)
+
+
 _NOWHERE: Found[Endpoint] = Found(None, {})
 
 

@@ -88,14 +88,15 @@ def build(
     batch = Batch(facts, [], tuple([] for _ in WRITTEN), [], [])
     form = cache(partial(_Form, hospital, facts.now_ms, render))
     order_nos = new_order_nos(facts.now_ms, len(requests))
-    granted: list[tuple[_Form, tuple[Any, ...]]] = []
+    granted: list[tuple[_Form, tuple[Any, ...], tuple[bytes, ...]]] = []
     bodies: list[bytes] = []
     for request, booking_id, order_no, decision in zip(requests, booking_ids, order_nos, decisions, strict=True):
         if isinstance(decision, Granted):
             cut = form(decision.fee_fen)
             values = _granted(batch, request, booking_id, order_no, decision, cut)
-            granted.append((cut, values))
-            bodies.append(cut.body(values))
+            shown = _shown(values)
+            granted.append((cut, values, shown))
+            bodies.append(cut.body(shown))
             batch.answers.append(Answer(CREATED, bodies[-1]))
         elif isinstance(decision, Refused):
             batch.answers.append(decision)
@@ -106,8 +107,8 @@ def build(
             batch.answers.append(_again(batch.answers[decision.of or 0]))
     sealed_bodies = vault.seal_all(bodies, "idempotency_keys", "body")
     news = zip(new_ids(len(granted)), new_ids(len(granted)), sealed_bodies, _numbers(facts), strict=False)
-    for (cut, values), new in zip(granted, news, strict=True):
-        cut.cast(batch.rows, values, *new)
+    for (cut, values, shown), new in zip(granted, news, strict=True):
+        cut.cast(batch.rows, values, shown, *new)
     batch.slots = [slot for slot in facts.slots.values() if slot.sold]
     return batch
 
@@ -174,14 +175,15 @@ class _Form:
             for columns, row in zip(_COLUMNS, rows, strict=True)
         ]
 
-    def body(self, granted: tuple[Any, ...]) -> bytes:
+    def body(self, shown: tuple[bytes, ...]) -> bytes:
         """The answer to one that was granted."""
-        return self._body(_shown(granted))
+        return self._body(shown)
 
     def cast(
         self,
         into: Sequence[list[Any]],
         granted: tuple[Any, ...],
+        shown: tuple[bytes, ...],
         command_id: str,
         event_id: str,
         sealed_body: bytes,
@@ -189,7 +191,7 @@ class _Form:
     ) -> None:
         """Add the rows of one that was granted."""
         *whose, waits_for, key, digest = granted
-        payload = self._payload(_shown(granted)).decode()
+        payload = self._payload(shown).decode()
         line = line_of(granted[0])
         values = (*whose, line, command_id, waits_for, event_id, seq, payload, key, digest, sealed_body)
         for rows, mould in zip(into, self._rows, strict=True):
