@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.installation import Installation, lay_out, postgres_store, run_process
+from tests.acceptance.installation import Installation, lay_out, postgres_store, run_process, until
 from tests.conftest import ROOT
 from tests.postgres import PostgresServer
 
@@ -178,7 +178,12 @@ async def test_service_is_not_ready_and_says_so_when_its_store_is_gone(
         assert all("store: " in reason for reason in told["reasons"].values())
         async with site.session.get(f"{site.admin_url}/healthz") as alive:
             assert alive.status == 200
-        answer = await site.portal().call("GET", "/v1/hospitals/soap-demo/slots")
+        # A list that is ready-made is shown for up to 200 ms more.
+        answer = await until(
+            lambda: site.portal().call("GET", "/v1/hospitals/soap-demo/slots"),
+            lambda seen: seen.status != 200,
+            what="503",
+        )
         assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "store_unavailable", "2")
         process.terminate()
         assert await process.exit_code() == 0

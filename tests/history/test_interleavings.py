@@ -38,7 +38,7 @@ _rounds = itertools.count(1)
 
 @dataclass
 class Site:
-    """A store with two writers of holds, each with a memory and a feed of its own, as two API processes have."""
+    """A store with two writers of holds: on PostgreSQL each with a memory and a feed of its own, as two API processes have."""
 
     store: RecordingStore
     hospital: Hospital
@@ -47,14 +47,15 @@ class Site:
 
 
 @asynccontextmanager
-async def remembering(store: Store) -> AsyncIterator[HoldWriter]:
+async def remembering(store: Store, writers: int = 1) -> AsyncIterator[list[HoldWriter]]:
+    """Writers of one process: they share what it remembers."""
     feed = ChangeFeed(store, [HOSPITAL])
     memory = Memory(feed)
     feed.listen(on_fragment=memory.on_fragment, on_key=memory.on_key)
     await feed.start()
     try:
-        async with hold_writer(store, memory=memory) as writer:
-            yield writer
+        async with AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(hold_writer(store, memory=memory)) for _ in range(writers)]
     finally:
         await feed.close()
 
@@ -65,9 +66,11 @@ async def site(database: UrlOf, hospital: Hospital, wall: Wall) -> AsyncIterator
     async with AsyncExitStack() as stack:
         store = RecordingStore(url, make_vault(), wall_ms=wall)
         stack.push_async_callback(store.close)
-        # SQLite is for one process; on PostgreSQL the second one has a store, and a bell, of its own.
-        other = store if store.dialect == "sqlite" else await stack.enter_async_context(opened(url, wall=wall))
-        writers = [await stack.enter_async_context(remembering(it)) for it in (store, other)]
+        if store.dialect == "sqlite":  # it is for one process
+            writers = await stack.enter_async_context(remembering(store, 2))
+        else:
+            other = await stack.enter_async_context(opened(url, wall=wall))
+            writers = [one for it in (store, other) for one in await stack.enter_async_context(remembering(it))]
         yield Site(store, hospital, wall, writers)
 
 
