@@ -67,7 +67,7 @@ class Endpoint:
     def answer_at_once(self, call: Call[Any, Any], query: str, content: StreamReader) -> Ready | Pending | None:
         """The same where nothing has to be awaited but perhaps one outcome; `content` has come as a whole.
 
-        None: `answer` must be asked; nothing was done, and nothing taken from `content`.
+        None: `answer` must be asked, and nothing was done; never for a route with a body, which would have been taken.
         """
         route, headers = self.route, call.request.headers
         client = self._authenticator.recall(headers.get(hdrs.AUTHORIZATION))

@@ -82,6 +82,9 @@ class Connection(web.RequestHandler):
         if self._waiting is not None:
             self._waiting.cancel()
         super().connection_lost(exc)
+        if self._unsent:  # it will not be taken any more
+            self._unsent = False
+            self._concluded()
 
     def data_received(self, data: bytes) -> None:
         if not self._admitted:

@@ -26,8 +26,8 @@ class Batches(Protocol):
     parallel: int
     """How many transactions may run side by side, each of another hospital."""
 
-    busy: bool
-    """Whether this process is busy with a transaction while it runs: then nobody comes in meanwhile."""
+    works_here: bool
+    """Whether this process does the work of a transaction itself: then nobody comes in meanwhile."""
 
     async def start(self) -> None: ...
 

@@ -43,7 +43,7 @@ class PostgresBatches:
     """The batches of a PostgreSQL store, on a few connections of their own: more would make a hot slot slower."""
 
     parallel = CONNECTIONS
-    busy = False  # the server is: who comes in meanwhile is the next batch
+    works_here = False  # the server does it: who comes in meanwhile is the next batch
 
     def __init__(self, store: Store) -> None:
         self._store = store

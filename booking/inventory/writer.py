@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
@@ -185,9 +186,10 @@ class HoldWriter:
         while the server works for the other half: neither a batch of everybody, nor one of the first two who were heard.
         """
         waiting = self._waiting[hospital_id]
-        half = MOST_IN_BATCH if self._batches.busy else min(MOST_IN_BATCH, self._crowds.get(hospital_id, 0) // 2)
-        await self._let_in(waiting, half)
-        return self._take(waiting, half or MOST_IN_BATCH)
+        half = min(MOST_IN_BATCH, self._crowds.get(hospital_id, 0) // 2)
+        enough = MOST_IN_BATCH if self._batches.works_here else half
+        await self._let_in(waiting, enough)
+        return self._take(waiting, enough or MOST_IN_BATCH)
 
     @staticmethod
     async def _let_in(waiting: deque[_Item], enough: int) -> None:
@@ -260,13 +262,19 @@ class HoldWriter:
             decisions = decide(requests, booking_ids, facts, self._terms(hospital, facts.now_ms))
             return build(hospital, requests, booking_ids, decisions, facts, vault, render)
 
-        turn = self._store.turn(hospital.id)
+        async with self._turn(hospital.id):
+            return await self._batches.transact(hospital.id, requests, work)
+
+    @asynccontextmanager
+    async def _turn(self, hospital_id: str) -> AsyncIterator[None]:
+        """Hold the process's turn to write. Raises StoreBusy."""
+        turn = self._store.turn(hospital_id)
         try:
             await turn.acquire(first=True, timeout_s=WRITER_TIMEOUT_S)
         except TimeoutError:
             raise StoreBusy("no turn to write in time") from None
         try:
-            return await self._batches.transact(hospital.id, requests, work)
+            yield
         finally:
             turn.release()
 
@@ -323,7 +331,8 @@ class HoldWriter:
         ends_s = asyncio.get_running_loop().time() + SETTLE_S
         while True:
             try:
-                return await self._batches.recall(hospital.id, [item.request for item in items])
+                async with self._turn(hospital.id):
+                    return await self._batches.recall(hospital.id, [item.request for item in items])
             except StoreUnavailable as error:
                 if asyncio.get_running_loop().time() >= ends_s:
                     log.error("commit_not_settled", hospital=hospital.id, items=len(items), reason=str(error))

@@ -194,6 +194,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, int):
         return f"'{int(value)}'"  # quoted, or the sign of a negative one would bind less than the cast behind it
     if isinstance(value, str):
+        if "\0" in value:  # it would end the whole message; bound to a statement it is refused as well
+            raise ValueError("PostgreSQL has no text with U+0000")
         return "'" + str.__str__(value).replace("'", "''") + "'"
     if isinstance(value, bytes):
         return f"'\\x{value.hex()}'"

@@ -457,6 +457,8 @@ def _is_away(error: DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError)
         state = str(getattr(error.orig, "sqlstate", None) or "")
     else:
         state = str(error.sqlstate or "")
+    if state == "08P01":  # a message of ours that makes no sense
+        return False
     return state[:2] in ("08", "40", "53", "57", "58", "XX") or state in ("25006", "25P03", "42501", "55P03")
 
 

@@ -210,7 +210,7 @@ class Here(_OnLoop):
             if e.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
             # Another process writes, such as a command of the CLI: wait for it, but not on the loop.
-            await self._beside(_begin_patiently, raw)
+            await self._to_the_end(_begin_patiently, raw)
 
     async def _checkpoint(self, raw: sqlite3.Connection) -> None:
         """Bring the log into the database once it is long; the next transaction begins it anew, in the same place."""

@@ -95,6 +95,22 @@ async def test_nothing_is_kept_when_what_was_for_later_is_refused(store: Store) 
     assert await keys(store) == ["known"]
 
 
+async def test_text_with_a_nul_is_our_fault_and_not_the_server_away(store: Store) -> None:
+    """A HIS can send one: what it belongs to fails, and nothing else. (SQLite takes it.)"""
+
+    async def write() -> None:
+        async with store.write(HOSPITAL) as tx:
+            await tx.later(_PUT, key("a\0b"))
+
+    if store.dialect == "sqlite":
+        await write()
+        return
+    with pytest.raises(ValueError, match=r"U\+0000"):
+        await write()
+    assert await store.check() is None
+    assert await keys(store) == []
+
+
 async def test_list_of_any_length_is_one_value(store: Store) -> None:
     async with store.write(HOSPITAL) as tx:
         await tx.later(_PUT, [key(name) for name in HARD])

@@ -62,8 +62,8 @@ def test_rows_of_a_batch_differ_only_in_the_columns_that_go_as_arrays(reserve_by
 
 
 ODD_TEXTS = [
-    "", "NULL", "null", " ", "a,b", "{a}", '"', "\\", '\\"', "'", "it's", "\n\t\r", "\x01\x1f\x7f", "张三", "𠮷", "{}", "$1", "%s",
-    "\\u0041", "a" * 10_000,
+    "", "NULL", "null", " ", "a,b", "{a}", '"', "\\", '\\"', "'", "it's", "\n\t\r", "\x01\x1f\x7f", "张三", "𠮷", "{}", "$1",
+    "\\u0041", "a" * 10_000, "%s",
 ]  # fmt: skip
 
 

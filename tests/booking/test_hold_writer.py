@@ -188,7 +188,7 @@ class Unlucky:
         self._inner = inner
         self._failures = list(failures)
         self.parallel = inner.parallel
-        self.busy = inner.busy
+        self.works_here = inner.works_here
 
     async def start(self) -> None:
         await self._inner.start()

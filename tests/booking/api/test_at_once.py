@@ -6,6 +6,7 @@ That their answers are those of all others is shown by every other test here, wh
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 
@@ -130,6 +131,20 @@ async def test_server_waits_for_the_answer_when_it_shuts_down() -> None:
     await releasing
     assert (await reader.readline()).startswith(b"HTTP/1.1 201")
     writer.close()
+
+
+async def test_server_does_not_wait_for_a_caller_who_hangs_up_instead_of_taking_the_answer() -> None:
+    loop = asyncio.get_running_loop()
+    async with run_portal(at_once=True) as portal:
+        await portal.get(ASKED)
+        reader, writer = await asyncio.open_connection(*portal.address)
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(head("GET", SNAPSHOT))
+        await asyncio.sleep(0.2)
+        loop.call_later(0.3, writer.transport.abort)
+        began_s = loop.time()
+    assert loop.time() - began_s < 30  # and not the minute that the server gives to whoever still takes something
+    assert reader is not None
 
 
 async def test_nothing_is_left_when_the_caller_hangs_up_with_more_behind() -> None:
