@@ -21,7 +21,7 @@ from booking.reporting import put_report
 from booking.settings import Hospital
 from booking.stops import apply_stop, carry_stop
 from booking.store.budget import Budget
-from booking.store.engine import Store, StoreUnavailable, Tx
+from booking.store.engine import Store, Tx
 from booking.store.fixed import Fixed
 from booking.store.tables import applied_messages
 from booking.visits import hear_visit
@@ -37,7 +37,7 @@ from mappings.canonical import (
     ScheduleChanged,
     ScheduleStopped,
 )
-from scheduler_sync.leases import Fence
+from scheduler_sync.leases import Fence, NotOurs
 
 MOST_AT_ONCE = 32  # messages in one transaction, which takes no new one beyond its budget (DESIGN section 4: 20 ms)
 
@@ -71,14 +71,14 @@ async def apply_messages(
     """Apply messages as they are given; returns how many, at least one, were applied before the time was over.
 
     One transaction for all of them, and for one that stands `apart` as many more as its stop takes. `unmarked` are the ids of
-    earlier ones that are not marked yet. Raises StoreUnavailable, and what an event raises: nothing was applied then, except
-    the first part of a stop.
+    earlier ones that are not marked yet. Raises StoreUnavailable, NotOurs where the lease is lost, and what an event raises:
+    nothing was applied then, except the first part of a stop.
     """
     done: list[Waiting] = []
     async with store.write(hospital.id, here=not heavy) as tx:
         budget = Budget()
         if fence is not None and not await fence(tx):
-            raise StoreUnavailable("another process works this hospital")
+            raise NotOurs("another process works this hospital")
         while not (done and budget.spent) and (message := await following(len(done))) is not None:
             for event in message.events:
                 await apply_event(tx, hospital, event, budget=budget)

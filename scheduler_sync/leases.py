@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, delete, select, update
 
-from booking.store.engine import Store, Tx
+from booking.store.engine import Store, StoreUnavailable, Tx
 from booking.store.fixed import Fixed
 from booking.store.tables import leases, nodes
 
@@ -27,6 +27,10 @@ FORGET_NODES_MS = 3_600_000
 
 Fence = Callable[[Tx], Awaitable[bool]]
 """Whether the lease is still ours, asked inside the transaction that would act on it."""
+
+
+class NotOurs(StoreUnavailable):
+    """The lease is another process's, or nobody knows whose: nothing was done, and the other one will do it."""
 
 
 class Node(msgspec.Struct, frozen=True):
