@@ -4,7 +4,8 @@ Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
-- the sync: `outbox_depth`, `outbox_oldest_seconds`, `sync_age_seconds`, `bookings`, `seats_drift`, `illegal_states`
+- the sync: `outbox_depth`, `outbox_oldest_seconds`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`, `bookings`,
+  `seats_drift`, `illegal_states`
 
 Labels are bounded: hospital, connector, route and verb come from configuration, everything a peer can choose goes through
 a closed set first (`message_type_label`, `method_label`). No label ever holds patient data.
@@ -181,6 +182,18 @@ inbound_messages = _MessageCounter(
     ["hospital", "connector", "type", "result"],
     registry=REGISTRY,
 )
+inbox_waiting = Gauge(
+    "hisbridge_inbox_waiting",
+    "Messages of a HIS that are stored and not yet noted as applied; in a stream a few are on the way.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+inbox_oldest_seconds = Gauge(
+    "hisbridge_inbox_oldest_seconds",
+    "Age of the oldest message that is stored and not yet noted as applied; 0 when there is none.",
+    ["hospital"],
+    registry=REGISTRY,
+)
 decode_fallbacks = Counter(
     "hisbridge_decode_fallbacks_total",
     "Messages whose bytes were not what their label said, by the fallback that read them (for example gb18030 for bytes "
@@ -247,7 +260,7 @@ hospital_worked = Gauge(
 # What only the process that works a hospital can tell of it.
 _OF_ITS_WORKER = (
     connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, hospital_worked,
-    outbox_depth, outbox_oldest_seconds, sync_age_seconds,
+    inbox_oldest_seconds, inbox_waiting, outbox_depth, outbox_oldest_seconds, sync_age_seconds,
 )  # fmt: skip
 
 # --- helpers ------------------------------------------------------------------------------------------------------

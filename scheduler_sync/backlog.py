@@ -54,6 +54,10 @@ class Backlog:
         self._news = asyncio.get_running_loop().create_future()
         await self._news
 
+    def holds(self, message_id: str) -> bool:
+        """Whether a message waits here."""
+        return any(message.id == message_id for message in self._queue)
+
     def at(self, place: int) -> Waiting | None:
         """The message behind so many others, None where there are not so many."""
         return self._queue[place] if place < len(self._queue) else None

@@ -1,8 +1,9 @@
 """The inbox: what a HIS sends us is stored before it is acknowledged, applied at once, and set aside when it cannot be.
 
 A message is acknowledged when it is on the disk of the message store (ADR-0015). Applying follows in the background, strictly in
-the order in which the messages were stored; that they were applied is noted in the commit that stores the next one. What a
-crash leaves stored is applied at the next start, before any newer message. Peers wait while too much is not applied yet.
+the order in which the messages were stored; that they were applied is noted in the commit that stores the next one. What is
+found stored and not applied (after a crash, a commit whose answer was lost, another process that worked the hospital) is
+applied before any newer message. Peers wait while too much is not applied yet.
 """
 
 from __future__ import annotations
@@ -22,26 +23,35 @@ from monitoring import metrics
 from monitoring.logs import get_logger
 from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages, is_heavy
 from scheduler_sync.backlog import Backlog
-from scheduler_sync.leases import Fence
+from scheduler_sync.leases import Fence, NotOurs
 from scheduler_sync.messages.journal import take_message
+from scheduler_sync.messages.ledger import Ledger
 from scheduler_sync.messages.store import (
     Left,
     Mark,
     count_quarantined,
     mark_messages,
+    measure_unapplied,
     read_events,
     unapplied,
 )
+from scheduler_sync.stubborn import Stubborn
 
 log = get_logger("inbox")
 
 MARK_AFTER_S = 0.05
-GATHER_S = 0.01  # between two transactions of a stream: what comes meanwhile shares the next one
+GATHER_S = 0.01  # between two transactions of a stream: what comes meanwhile shares the next one, and other processes may write
+DEEP = 8 * MOST_AT_ONCE  # so many waiting ones are applied without a pause
+OPEN_S = 0.01  # a transaction waits so long for more, at most
+STREAM_S = 0.03  # messages that follow each other within this are a stream
 ROOM_WITHIN_S = 10.0  # below the time-out of the peers that we know of
+HEAL_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 5.0
+STOPS_AGAIN_S = 60.0  # until left stops that cannot be carried out are tried again
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MOST_UNMARKED = 2 * MOST_AT_ONCE
 LOAD = 100  # messages that are read at once from what a crash has left
+_STOPS = "#stops"  # stands for a message's id where the stops that are left fail
 
 
 class Inbox:
@@ -61,6 +71,7 @@ class Inbox:
         """`fence` is that of the lease, None where no other process exists."""
         self._store = store
         self._messages = messages
+        self._ledger = Ledger(messages, store, hospital.id, fence)
         self._hospital = hospital
         self._fence = fence
         self._mark_after_s = mark_after_s
@@ -72,6 +83,9 @@ class Inbox:
         self._unsure = True  # something may be applied and not in `_marks`
         self._singly = 0  # so many of the oldest ones are applied one by one, because together they could not be
         self._tried = 0  # messages that the newest transaction has begun with
+        self._stubborn = Stubborn()
+        self._stops_left_s: float | None = None  # stops may be half carried out: not to be tried before this time
+        self._closed = False
         self._lingers = store.dialect == "sqlite"
         self._ended = -math.inf  # when the newest transaction did
         self._marks: list[Mark] = []  # of applied messages, oldest first, to be noted with the next message
@@ -79,8 +93,10 @@ class Inbox:
         self._marking: asyncio.Task[None] | None = None
 
     async def handle(self, inbound: Inbound) -> InboundAnswer:
-        """Store, then answer; applying follows. Refused only when nothing was stored; retryable when it should come again.
+        """Store, then answer; applying follows. Refused, retryable when it should come again, where we do not know it stored.
 
+        A refused one is stored all the same where the answer of the commit was lost: it is looked for then and applied, and is a
+        duplicate when it comes again. A process that has lost the hospital's lease refuses too.
         While too much waits to be applied the answer waits, and becomes a retryable refusal after `room_within_s`.
         """
         if self._backlog.full:
@@ -106,9 +122,15 @@ class Inbox:
 
     async def _take(self, inbound: Inbound) -> InboundAnswer:
         marks = self._marks.copy()  # while this is stored, others may be applied
-        taken = await take_message(self._messages, self._hospital.id, inbound, marks)
+        try:
+            taken = await take_message(self._ledger, inbound, marks)
+        except BaseException:
+            self._look_again()  # it may be stored all the same: nobody else would apply it
+            raise
         del self._marks[: len(marks)]
         if taken.known_as is not None:
+            if taken.known_as == "received" and not self._waits(taken.id):
+                self._look_again()
             return Stored(duplicate=True, quarantined=taken.known_as == "quarantined")
         message = Waiting(
             id=taken.id,
@@ -126,17 +148,30 @@ class Inbox:
             self._backlog.unread += 1  # it stands behind others that have not been read
         else:
             self._backlog.append(message)
-        if self._working is None or self._working.done():
-            self._working = asyncio.create_task(self._work(), name=f"inbox {self._hospital.id}")
+        self._begin_work()
         return Stored()
+
+    def _waits(self, message_id: str) -> bool:
+        """Whether a message will be applied, or noted as applied, without being looked for."""
+        return self._backlog.holds(message_id) or any(message_id == marked for marked, _, _ in self._marks)
+
+    def _look_again(self) -> None:
+        """Something is stored, or may be, that we do not know of: read what is, behind what we know, before anything newer."""
+        self._left = True
+        self._begin_work()
+
+    def _begin_work(self) -> None:
+        if not self._closed and (self._working is None or self._working.done()):
+            self._working = asyncio.create_task(self._work(), name=f"inbox {self._hospital.id}")
 
     # --- applying ------------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         """Apply until nothing waits. Ends by itself; the next message begins it anew."""
         pause_s = FIRST_PAUSE_S
-        while self._backlog or self._backlog.unread:
+        while self._left or self._backlog:
             try:
+                await asyncio.sleep(self._lull_s())
                 await self._step()
             except Exception as e:  # whatever it is, messages are stored and must be applied: try again
                 if isinstance(e, StoreUnavailable):
@@ -147,7 +182,15 @@ class Inbox:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 pause_s = FIRST_PAUSE_S
-                await asyncio.sleep(0 if self._lingers or len(self._backlog) >= MOST_AT_ONCE else GATHER_S)
+
+    def _lull_s(self) -> float:
+        """How long to leave others room before the next transaction, in seconds.
+
+        Whoever else writes to a SQLite file from another process can only try now and then whether it is free.
+        """
+        if self._singly or len(self._backlog) >= (DEEP if self._lingers else MOST_AT_ONCE):
+            return 0.0
+        return max(0.0, self._ended + GATHER_S - asyncio.get_running_loop().time())
 
     async def _step(self) -> int:
         """Deal with the oldest messages that wait; returns how many. Raises StoreUnavailable: they wait on."""
@@ -162,16 +205,21 @@ class Inbox:
         if self._left:
             await self._load()
         settled = await self._settle() if self._unsure else 0
+        await self._carry_stops()
         oldest = self._backlog.at(0)
         if oldest is None:
             return settled
         if len(self._marks) >= MOST_UNMARKED:
             await self.note()
-        reason = oldest.problem
+        reason = oldest.problem or self._stubborn.reason(oldest.id)
         if reason is None:
             try:
                 done = await self._apply(oldest)
-            except StoreUnavailable:
+            except StoreUnavailable as e:
+                if self._tried > 1:
+                    self._singly = self._tried  # one of them may be the reason
+                else:
+                    self._stubborn.note(oldest.id, e)
                 raise
             except Exception as e:
                 if self._tried > 1:
@@ -191,13 +239,13 @@ class Inbox:
     async def _apply(self, oldest: Waiting) -> int:
         """Apply the oldest ones in one transaction; returns how many.
 
-        In a stream, and where no other process waits for our locks, it stays open for what comes within GATHER_S, so that most
-        of the work is done while the peer has not sent its next message; not longer than until somebody else wants to write.
+        In a stream on SQLite it stays open for what comes within OPEN_S, so that most of the work is done while the peer has not
+        sent its next message; not longer than until somebody else in this process wants to write.
         """
         loop = asyncio.get_running_loop()
         turn = self._store.turn(self._hospital.id)
         most = 1 if self._singly or oldest.apart else MOST_AT_ONCE
-        is_over = not (self._lingers and most > 1 and loop.time() - self._ended < GATHER_S)
+        is_over = not (self._lingers and most > 1 and loop.time() - self._ended < STREAM_S)
         self._tried = 0
 
         def end() -> None:
@@ -222,7 +270,7 @@ class Inbox:
                     turn.on_wanted = None
             return None
 
-        timer = None if is_over else loop.call_later(GATHER_S, end)
+        timer = None if is_over else loop.call_later(OPEN_S, end)
         try:
             unmarked = [message_id for message_id, _, _ in self._marks]
             return await apply_messages(
@@ -261,9 +309,12 @@ class Inbox:
         if self._backlog:
             return
         async with self._order:
-            await self._mark()
-            async with self._messages.read(self._hospital.id) as tx:
+            marks = self._marks.copy()
+            # A write: it waits for a commit whose answer was lost, and tells other processes that we have looked.
+            async with self._ledger.write() as tx:
+                await mark_messages(tx, marks)
                 left = await unapplied(tx, limit=LOAD)
+            del self._marks[: len(marks)]
             for message in left:
                 self._backlog.append(self._opened(message))
             # Whoever stores a message from now on appends it: none can have come between.
@@ -295,10 +346,28 @@ class Inbox:
         dropped = self._backlog.drop(frozenset(applied))
         for message in dropped:
             metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "applied")
-        await carry_left_stops(self._store, self._hospital)
+        if self._stops_left_s is None:
+            self._stops_left_s = -math.inf
         self._unsure = False
         self._note_later()
         return len(dropped)
+
+    async def _carry_stops(self) -> None:
+        """Carry out what a crash has left of stops, before anything newer; only what keeps failing waits while others go on."""
+        loop = asyncio.get_running_loop()
+        if self._stops_left_s is None or loop.time() < self._stops_left_s:
+            return
+        try:
+            await carry_left_stops(self._store, self._hospital)
+        except Exception as e:
+            if isinstance(e, StoreUnavailable):
+                self._stubborn.note(_STOPS, e)
+                if self._stubborn.reason(_STOPS) is None:
+                    raise
+            log.critical("stops_not_carried_out", hospital=self._hospital.id, exc_info=e)
+            self._stops_left_s = loop.time() + STOPS_AGAIN_S
+        else:
+            self._stops_left_s = None
 
     # --- noting ----------------------------------------------------------------------------------------------------------
 
@@ -329,19 +398,35 @@ class Inbox:
         """Note what was applied, and more. The caller has the lock of the order."""
         marks = self._marks.copy()
         if marks or more:
-            async with self._messages.write(self._hospital.id, here=True) as tx:
+            async with self._ledger.write(here=True) as tx:
                 await mark_messages(tx, [*marks, *more])
         del self._marks[: len(marks)]
 
     # --- beginning and end -----------------------------------------------------------------------------------------------
 
     async def heal(self) -> int:
-        """Apply what a crash has left stored but not applied; returns how many were left. What cannot be is set aside.
+        """Apply what a crash has left stored but not applied; returns how many were dealt with. What cannot be is set aside.
 
-        Stops that it left half carried out are carried out. Raises StoreUnavailable: call it again.
+        Stops that it left half carried out are carried out. What is not done within HEAL_WITHIN_S, or fails, goes on in the
+        background, before anything newer: one bad message must not keep a hospital from starting. Raises StoreUnavailable where
+        the message store cannot be read and written, NotOurs where the lease is lost.
         """
         self._left = self._unsure = True
-        return await self.apply_all()
+        async with self._turn:
+            await self._load()
+        count = 0
+        try:
+            async with asyncio.timeout(HEAL_WITHIN_S):
+                while self._left or self._unsure or self._backlog:
+                    count += await self._step()
+                await self.note()
+        except NotOurs:
+            raise
+        except Exception as e:
+            reason = str(e) if isinstance(e, StoreUnavailable) else type(e).__name__
+            log.error("messages_left", hospital=self._hospital.id, count=len(self._backlog), reason=reason)
+            self._begin_work()
+        return count
 
     async def apply_all(self) -> int:
         """Apply everything that is stored, and note it; returns how many messages. Raises StoreUnavailable."""
@@ -356,6 +441,7 @@ class Inbox:
 
         What is left is applied at the next start.
         """
+        self._closed = True
         tasks = [task for task in (self._working, self._marking) if task is not None]
         for task in tasks:
             task.cancel()
@@ -370,10 +456,17 @@ class Inbox:
             log.error("messages_left", hospital=self._hospital.id, count=len(self._backlog), reason=str(e))
 
     async def measure(self) -> None:
-        """Refresh the gauge of what waits for a person."""
-        async with self._messages.read(self._hospital.id) as tx:
-            waiting = await count_quarantined(tx)
-        metrics.dead_letters.labels(hospital=self._hospital.id, box="inbox").set(waiting)
+        """Refresh the gauges of what waits, and look whether something does of which we do not know."""
+        async with self._order, self._messages.read(self._hospital.id) as tx:
+            quarantined, left = await count_quarantined(tx), await measure_unapplied(tx)
+            # In the order of storing: nothing is between its commit and the backlog.
+            if left.oldest_id is not None and not self._left and not self._waits(left.oldest_id):
+                log.error("message_found", hospital=self._hospital.id, message_id=left.oldest_id)
+                self._look_again()
+        age_s = max(0.0, (tx.now_ms - left.oldest_ms) / 1000) if left.count else 0.0
+        metrics.dead_letters.labels(hospital=self._hospital.id, box="inbox").set(quarantined)
+        metrics.inbox_waiting.labels(hospital=self._hospital.id).set(left.count)
+        metrics.inbox_oldest_seconds.labels(hospital=self._hospital.id).set(age_s)
 
 
 def reason_of(error: Exception) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable
 from connectors.port import Inbound
+from scheduler_sync.messages.ledger import Ledger
 from scheduler_sync.messages.store import (
     DUPLICATE_MS,
     Mark,
@@ -41,11 +42,15 @@ class Taken(msgspec.Struct, frozen=True):
     known_as: str | None = None
 
 
-async def take_message(store: Store, hospital_id: str, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
-    """Store a message unless it is known, and note what became of earlier ones. Raises StoreUnavailable."""
-    if store.dialect == "sqlite" and len(inbound.raw) <= LONG_BYTES:
-        return await _take_here(store, hospital_id, inbound, marks)
-    async with store.write(hospital_id) as tx:
+async def take_message(ledger: Ledger, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
+    """Store a message unless it is known, and note what became of earlier ones.
+
+    Raises StoreUnavailable: stored all the same if the answer of the commit was lost. A cancellation leaves that open as well.
+    """
+    store = ledger.messages
+    if store.dialect == "sqlite" and not ledger.shared and len(inbound.raw) <= LONG_BYTES:
+        return await _take_here(store, ledger.hospital_id, inbound, marks)
+    async with ledger.write() as tx:
         await mark_messages(tx, marks)
         known = await find_duplicate(tx, inbound)
         return Taken(await store_message(tx, inbound)) if known is None else Taken(known.id, known.state)

@@ -152,6 +152,24 @@ async def count_quarantined(tx: Tx) -> int:
     return 0 if row is None else int(row["n"])
 
 
+class Unapplied(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages that are stored and not marked as applied: how many, and the oldest one, None where there is none."""
+
+    count: int
+    oldest_id: str | None = None
+    oldest_ms: int = 0
+
+
+async def measure_unapplied(tx: Tx) -> Unapplied:
+    """Those of one hospital, by the index of what is open."""
+    mine = (messages.c.hospital_id == tx.hospital_id, OPEN, messages.c.state == "received")
+    count = await tx.first(select(func.count().label("n")).where(*mine))
+    oldest = await tx.first(select(messages.c.id, messages.c.received_ms).where(*mine).order_by(messages.c.id).limit(1))
+    if count is None or oldest is None:
+        return Unapplied(count=0)
+    return Unapplied(count=int(count["n"]), oldest_id=oldest["id"], oldest_ms=int(oldest["received_ms"]))
+
+
 async def forget_messages(store: Store, hospital_id: str, *, keep_days: int, limit: int = 100) -> int:
     """Delete applied messages past their days, a few at a time. What waits, for us or for a person, stays."""
     async with store.write(hospital_id) as tx:

@@ -199,7 +199,9 @@ async def test_message_is_refused_for_a_retry_when_it_cannot_be_stored(
     engine: str, store: Store, hospital: Hospital, tmp_path: Path
 ) -> None:
     async with unreachable(engine, tmp_path) as gone:
-        answer = await Inbox(store, gone, hospital).handle(message(patient()))
+        inbox = Inbox(store, gone, hospital)
+        answer = await inbox.handle(message(patient()))
+        await inbox.close()
     assert isinstance(answer, Refused)
     assert (answer.code, answer.retryable) == ("store_unavailable", True)
     async with store.read(HOSPITAL) as tx:

@@ -212,7 +212,7 @@ async def test_order_of_persons_is_kept_when_batches_are_cut_by_what_goes_alone(
 async def test_others_write_at_once_when_a_transaction_waits_for_more_messages(
     inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GATHER_S", A_DAY_S)
+    monkeypatch.setattr(module, "OPEN_S", A_DAY_S)
     if store.dialect != "sqlite":
         return  # there other processes may want to write: nothing stays open
     for n in (1, 2):
@@ -226,7 +226,7 @@ async def test_others_write_at_once_when_a_transaction_waits_for_more_messages(
 async def test_transaction_takes_the_next_message_and_ends_by_itself_when_a_stream_ends(
     inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch, commits: list[int]
 ) -> None:
-    monkeypatch.setattr(module, "GATHER_S", 0.2)
+    monkeypatch.setattr(module, "OPEN_S", 0.2)
     for n in range(4):
         assert await inbox.handle(message(patient(f"张{n}"), key=f"k{n}")) == Stored()
         await asyncio.sleep(0.001)
@@ -242,7 +242,7 @@ async def test_transaction_takes_the_next_message_and_ends_by_itself_when_a_stre
 async def test_neighbours_are_applied_when_one_that_came_into_an_open_transaction_cannot_be(
     inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GATHER_S", 0.1)
+    monkeypatch.setattr(module, "OPEN_S", 0.1)
     told: list[AnyEvent] = [patient("张一"), patient("张二"), a_bill("USD"), patient("张三")]
     for n, event in enumerate(told):
         assert await inbox.handle(message(event, key=f"k{n}")) == Stored()
@@ -255,7 +255,7 @@ async def test_neighbours_are_applied_when_one_that_came_into_an_open_transactio
 async def test_rest_is_applied_when_the_inbox_closes_in_an_open_transaction(
     inbox: Inbox, store: Store, messages: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GATHER_S", A_DAY_S if store.dialect == "sqlite" else 0.01)
+    monkeypatch.setattr(module, "OPEN_S", A_DAY_S if store.dialect == "sqlite" else 0.01)
     for n in range(3):
         assert await inbox.handle(message(patient(f"张{n}"), key=f"k{n}")) == Stored()
         await asyncio.sleep(0.01)
