@@ -26,9 +26,6 @@ class Batches(Protocol):
     parallel: int
     """How many transactions may run side by side, each of another hospital."""
 
-    works_here: bool
-    """Whether this process does the work of a transaction itself: then nobody comes in meanwhile."""
-
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...

@@ -43,7 +43,6 @@ class PostgresBatches:
     """The batches of a PostgreSQL store, on a few connections of their own: more would make a hot slot slower."""
 
     parallel = CONNECTIONS
-    works_here = False  # the server does it: who comes in meanwhile is the next batch
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -28,7 +28,6 @@ class SqliteBatches:
     """The batches of a SQLite store. The store's turn must be held while one runs."""
 
     parallel = 1
-    works_here = True
 
     def __init__(self, store: Store) -> None:
         self._store = store

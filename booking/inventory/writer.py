@@ -87,7 +87,6 @@ class HoldWriter:
         self._hospitals: dict[str, Hospital] = {}
         self._ready: deque[str] = deque()
         self._scheduled: set[str] = set()  # in `_ready`, or with a batch under way: one at a time for each hospital
-        self._crowds: dict[str, int] = {}  # how many were in the last batch, or waited when it ended
         self._work = asyncio.Semaphore(0)
         self._unsettled: set[tuple[str, str, str]] = set()
         self._runners: list[asyncio.Task[None]] = []
@@ -165,46 +164,37 @@ class HoldWriter:
                     return
                 continue
             hospital_id = self._ready.popleft()
-            items = await self._next(hospital_id)
+            await self._let_in(self._waiting[hospital_id])
+            items = self._take(self._waiting[hospital_id])
             try:
                 if items:
                     await self._serve(self._hospitals[hospital_id], items)
             except Exception as error:  # a fault of ours must not end the work for everybody
                 log.error("batch_failed", hospital=hospital_id, exc_info=error)
                 _fail(items, error)
-            self._crowds[hospital_id] = len(items) + len(self._waiting[hospital_id])
             if self._waiting[hospital_id]:
                 self._ready.append(hospital_id)  # behind all others who wait
                 self._work.release()
             else:
                 self._scheduled.discard(hospital_id)
 
-    async def _next(self, hospital_id: str) -> list[_Item]:
-        """Those who are in the next batch: what it costs once is shared by all of them, so it waits for those just coming in.
-
-        Where this process does the work itself, for all. Where a server does it, one half of a crowd shall be answered and heard
-        while the server works for the other half: neither a batch of everybody, nor one of the first two who were heard.
-        """
-        waiting = self._waiting[hospital_id]
-        half = min(MOST_IN_BATCH, self._crowds.get(hospital_id, 0) // 2)
-        enough = MOST_IN_BATCH if self._batches.works_here else half
-        await self._let_in(waiting, enough)
-        return self._take(waiting, enough or MOST_IN_BATCH)
-
     @staticmethod
-    async def _let_in(waiting: deque[_Item], enough: int) -> None:
-        """Wait while more come in at each turn of the loop, and fewer than enough are there."""
+    async def _let_in(waiting: deque[_Item]) -> None:
+        """Wait while more come in at each turn of the loop: what a batch costs once is shared by all who are in it.
+
+        Otherwise a batch of the first few who were heard would follow each one of all the others.
+        """
         loop = asyncio.get_running_loop()
         ends_s, there = loop.time() + LET_IN_S, 0
-        while there < len(waiting) < enough and loop.time() < ends_s:
+        while there < len(waiting) < MOST_IN_BATCH and loop.time() < ends_s:
             there = len(waiting)
             await asyncio.sleep(0)
 
     @staticmethod
-    def _take(waiting: deque[_Item], most: int) -> list[_Item]:
+    def _take(waiting: deque[_Item]) -> list[_Item]:
         now_s = asyncio.get_running_loop().time()
         items: list[_Item] = []
-        while waiting and len(items) < most:
+        while waiting and len(items) < MOST_IN_BATCH:
             item = waiting.popleft()
             if item.deadline_s <= now_s:
                 _fail([item], Crowded(_LATE))

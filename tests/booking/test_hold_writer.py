@@ -188,7 +188,6 @@ class Unlucky:
         self._inner = inner
         self._failures = list(failures)
         self.parallel = inner.parallel
-        self.works_here = inner.works_here
 
     async def start(self) -> None:
         await self._inner.start()
@@ -394,8 +393,7 @@ async def test_metrics_tell_what_became_of_holds(store: Store, hospital: Hospita
     assert {o: value(o) - n for o, n in before.items()} == {"granted": 2, "replayed": 1, "refused": 2, "shed": 0}
 
 
-async def test_crowd_is_halved_when_a_server_does_the_work_and_whole_when_we_do_it(store: Store) -> None:
-    """64 callers who ask again as soon as they are answered: on a server two batches of 32 in turn, here one of all."""
+async def test_batch_holds_all_of_a_crowd_who_ask_again_when_they_are_answered(store: Store) -> None:
     sizes: list[int] = []
 
     class Watching(Unlucky):
@@ -413,5 +411,4 @@ async def test_crowd_is_halved_when_a_server_does_the_work_and_whole_when_we_do_
 
         await asyncio.gather(*(caller() for _ in range(64)))
     assert sum(sizes) == 64 * 12
-    expected = 64 if store.dialect == "sqlite" else 32
-    assert Counter(sizes).most_common(1)[0][0] == expected
+    assert Counter(sizes).most_common(1)[0][0] == 64
