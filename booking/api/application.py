@@ -163,7 +163,7 @@ class _Application:
         try:
             answer = endpoint.answer_at_once(asked.call, target[1], content)
         except Exception as error:
-            self._conclude(connection, asked, *self._refuse(error, found, asked.call))
+            self._conclude_soon(connection, asked, *self._refuse(error, found, asked.call))
             return True
         if answer is None:
             self._in_flight.leave()
@@ -171,8 +171,12 @@ class _Application:
         if isinstance(answer, Pending):
             answer.outcome.add_done_callback(partial(self._conclude_pending, connection, asked, answer.told))
         else:
-            self._conclude(connection, asked, answer, None, Sli.OK)
+            self._conclude_soon(connection, asked, answer, None, Sli.OK)
         return True
+
+    def _conclude_soon(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None, sli: Sli) -> None:
+        """When all who are there have been heard: answers that leave one by one wake their callers one by one."""
+        asyncio.get_running_loop().call_soon(self._conclude, connection, asked, answer, code, sli)
 
     def _conclude_pending(
         self, connection: Connection, asked: _Asked, told: Callable[[Any], Any], outcome: asyncio.Future[Any]
