@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,6 @@ def patient(name: str = "张伟", mrn: str = "M1", **more: Any) -> PatientChange
 
 def a_bill(currency: str = "CNY", mrn: str | None = "M1") -> BillIssued:
     return BillIssued(bill=Bill(id="B1", amount_fen=100, currency=currency, mrn=mrn))
-
-
-@pytest.fixture
-async def inbox(store: Store, messages: Store, hospital: Hospital) -> AsyncIterator[Inbox]:
-    it = Inbox(store, messages, hospital)
-    await it.heal()
-    yield it
-    await it.close()
 
 
 async def hear(inbox: Inbox, inbound: Inbound) -> InboundAnswer:

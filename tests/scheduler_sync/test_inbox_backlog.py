@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ from tests.scheduler_sync.test_inbox import a_bill, hear, message, name_of, pati
 from tests.stores import unreachable
 
 A_DAY_S = 86_400.0
-
-
-@pytest.fixture
-async def inbox(store: Store, messages: Store, hospital: Hospital) -> AsyncIterator[Inbox]:
-    it = Inbox(store, messages, hospital)
-    await it.heal()
-    yield it
-    await it.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.peer import until
 from tests.scheduler_sync.test_inbox import message, name_of, patient, states
 from tests.stores import Wall, unreachable
-
-
-@pytest.fixture
-async def inbox(store: Store, messages: Store, hospital: Hospital) -> AsyncIterator[Inbox]:
-    it = Inbox(store, messages, hospital)
-    await it.heal()
-    yield it
-    await it.close()
 
 
 async def all_applied(messages: Store, count: int) -> None:
