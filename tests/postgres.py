@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from loadtest.ports import free_port
 
 START_TIMEOUT_S = 30.0
 _UNPRIVILEGED = ("postgres", "nobody")
@@ -81,7 +82,7 @@ def run_postgres() -> Iterator[PostgresServer]:
         )
         data = folder / "data"
         _initialise(binaries, data, identity)
-        port = _free_port()
+        port = free_port()
         process = _start(binaries, data, folder, port, identity)
         try:
             server = PostgresServer(binaries, port, "postgres", itertools.count(1))
@@ -192,9 +193,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGQUIT)  # immediate shutdown
         process.wait(timeout=20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 
 from loadtest.bench.processes import accepts
-from loadtest.demo.stage import CONFIG, Stage, StageFailed, free_port
+from loadtest.demo.stage import CONFIG, Stage, StageFailed
+from loadtest.ports import free_port
 
 QUIET_S = 8.0  # several rounds of the demo's two-second sync
 READY_WITHIN_S = 30.0

@@ -30,7 +30,7 @@ from loadtest.bench.processes import (
     start,
     until_quiet,
 )
-from loadtest.demo.stage import free_port
+from loadtest.ports import free_port
 
 READY_WITHIN_S = 60.0
 FILL_WITHIN_S = 3600.0  # minutes on an idle machine, but nobody is helped by giving up on a busy one

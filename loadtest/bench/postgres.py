@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 
 from loadtest.bench.processes import end, last_words, on_cores
-from loadtest.demo.stage import free_port
+from loadtest.ports import free_port
 
 READY_WITHIN_S = 30.0
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "100", "listen_addresses": "127.0.0.1"}

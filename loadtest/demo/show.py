@@ -17,8 +17,9 @@ from rich.live import Live
 from rich.table import Table
 
 from loadtest.demo.client import StepFailed
-from loadtest.demo.stage import CONFIG, Stage, StageFailed, free_port, is_taken
+from loadtest.demo.stage import CONFIG, Stage, StageFailed
 from loadtest.demo.walk import STEPS, Walk
+from loadtest.ports import free_port, is_taken
 
 HOSPITALS = ("hl7-demo", "fhir-demo", "soap-demo")
 PROTOCOLS = {"hl7-demo": "HL7 v2", "fhir-demo": "FHIR R4", "soap-demo": "SOAP (DHC)"}

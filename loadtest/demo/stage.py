@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,24 +89,6 @@ async def _first_line(process: asyncio.subprocess.Process, what: str) -> str:
         said = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
         raise StageFailed(f"{what} ended at once: {said[-1] if said else 'no reason given'}")
     return line.decode()
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_taken(host: str, port: int) -> bool:
-    """Whether somebody listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False
 
 
 CONFIG = """\

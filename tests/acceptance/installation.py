@@ -33,7 +33,7 @@ from booking.api.auth import SCOPES
 from booking.keys import SCOPE, add_key
 from booking.secrets import new_data_key, new_digest_key
 from connectors.port import Verb
-from loadtest.demo.stage import free_port
+from loadtest.ports import free_port
 from loadtest.simulators import fhir, hl7, soap
 from loadtest.simulators.hospital import Hospital
 from tests.postgres import PostgresServer
@@ -51,6 +51,7 @@ ONE_HOSPITAL_KEY = "soap-only-key"
 PATIENCE_S = 30.0
 START_PATIENCE_S = 120.0  # several processes that start on a busy machine
 POLL_S = 0.05
+LOG_SHOWN = 50_000  # characters of a process's log that a failing test shows
 
 # Quick, so that tests are: a call is given up after 1.5 s, a hospital's silence is believed after 2 s.
 QUICK: Mapping[str, Any] = {
@@ -567,6 +568,11 @@ async def run_process(site: Installation) -> AsyncIterator[ServiceProcess]:
         addresses = {name: (host, int(port)) for name, (host, _, port) in _split(listening).items()}
         async with _connected(site, addresses["api"], addresses["admin"]):
             yield process
+    except BaseException:
+        print(
+            log.read_text(encoding="utf-8", errors="replace")[-LOG_SHOWN:]
+        )  # a test that fails now and then must say why
+        raise
     finally:
         if started.returncode is None:
             await process.kill()

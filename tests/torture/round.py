@@ -22,7 +22,7 @@ from sqlalchemy import select
 import service
 from booking.store.engine import Store
 from booking.store.tables import bookings, outbox
-from loadtest.demo.stage import free_port
+from loadtest.ports import free_port
 from tests.acceptance.installation import (
     HOSPITALS,
     KEY,

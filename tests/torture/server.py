@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.ports import free_port
 from tests.acceptance.processes import is_running
 from tests.postgres import (
     PostgresServer,
     _account,
     _environment,
-    _free_port,
     _initialise,
     _stop,
     _wait_until_ready,
@@ -83,7 +83,7 @@ def run_durable() -> Iterator[DurableServer]:
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     try:
         _initialise(binaries, folder / "data", identity)
-        server = DurableServer(binaries, _free_port(), "postgres", itertools.count(1), folder, identity)
+        server = DurableServer(binaries, free_port(), "postgres", itertools.count(1), folder, identity)
         try:
             server.start()
             yield server

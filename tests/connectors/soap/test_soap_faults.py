@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import aiohttp
 import msgspec
@@ -22,6 +21,7 @@ from connectors.port import (
     Verb,
 )
 from connectors.soap import SoapConnector
+from loadtest.ports import free_port
 from mappings.canonical import RegistrationStatus
 from monitoring.metrics import REGISTRY
 from tests.connectors.soap.soap_hospital import (
@@ -40,14 +40,8 @@ from tests.connectors.soap.soap_hospital import (
 NOT_DONE_AND_UNKNOWN = ["fault", "html", "garbage", "diffgram", "hang"]
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 async def test_write_was_not_sent_when_the_connection_is_refused() -> None:
-    async with connected(endpoint=f"http://127.0.0.1:{_free_port()}/") as his:
+    async with connected(endpoint=f"http://127.0.0.1:{free_port()}/") as his:
         outcome = await his.lock_slot(golden_order())
         assert isinstance(outcome, Rejected)
         assert (outcome.code, outcome.retryable) == ("not_sent", True)
