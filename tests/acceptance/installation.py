@@ -569,9 +569,8 @@ async def run_process(site: Installation) -> AsyncIterator[ServiceProcess]:
         async with _connected(site, addresses["api"], addresses["admin"]):
             yield process
     except BaseException:
-        print(
-            log.read_text(encoding="utf-8", errors="replace")[-LOG_SHOWN:]
-        )  # a test that fails now and then must say why
+        said = log.read_text(encoding="utf-8", errors="replace")
+        print(said[-LOG_SHOWN:])  # noqa: T201 - why it failed, where it does so now and then
         raise
     finally:
         if started.returncode is None:
