@@ -25,8 +25,11 @@ def read_facts(
         his_left, unreflected, quota, taken, live_id, live_client,
     ) in rows:  # fmt: skip
         request = requests[n]
-        if digest is not None and created_ms > now_ms - KEEP_KEYS_MS:
-            facts.keys[request.client_id, request.key] = KeyFacts(digest, status, sealed_body)
+        if digest is not None:
+            if created_ms > now_ms - KEEP_KEYS_MS:
+                facts.keys[request.client_id, request.key] = KeyFacts(digest, status, sealed_body)
+            else:
+                facts.old_keys.append((request.client_id, request.key))
         if schedule_status is not None and request.slot_id not in facts.slots:
             schedule = schedules.get(schedule_id)
             if schedule is None:

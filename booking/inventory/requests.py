@@ -82,7 +82,7 @@ class Facts(msgspec.Struct):
     """Everything that a batch's decisions look at, read under the hospital's lock; earlier items of the batch change it.
 
     `patients` is keyed by (client, patient id), `keys` by (client, key), `live` by (person, schedule). `last_event` is the last
-    number of an event, where the writer of the batch numbers its events itself.
+    number of an event, where the writer of the batch numbers its events itself. `old_keys`: requested ones that bind no more.
     """
 
     now_ms: int
@@ -92,6 +92,7 @@ class Facts(msgspec.Struct):
     keys: dict[tuple[str, str], KeyFacts]
     live: dict[tuple[str, str], LiveFacts]
     last_event: int | None = None
+    old_keys: list[tuple[str, str]] = []
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

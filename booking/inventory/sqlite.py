@@ -16,7 +16,7 @@ from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
 from booking.inventory.outcomes import Violation, Work
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts
-from booking.inventory.rows import Batch
+from booking.inventory.rows import WRITTEN, Batch
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.here import LoopConnection
 
@@ -107,8 +107,14 @@ class SqliteBatches:
         )
         for line, rank in batch.hurried:
             connection.execute(sql.HURRY.format("?1", "?2", "?3"), (hospital_id, line, rank))
-        for statement, rows in zip(sql.SQLITE_INSERTS, batch.rows, strict=True):
-            connection.executemany(statement, rows)
+        for client_id, key in batch.facts.old_keys:
+            connection.execute(sql.SQLITE_FORGET, (hospital_id, client_id, key))
+        for table, rows in zip(WRITTEN, batch.rows, strict=True):
+            at = 0
+            while at < len(rows):
+                insert = sql.sqlite_insert(table, len(rows) - at)
+                connection.execute(insert.text, insert.values(rows[at : at + insert.size]))
+                at += insert.size
 
 
 def _reason(error: sqlite3.Error) -> str:
