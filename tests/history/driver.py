@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -139,6 +140,7 @@ class Driver:
 
     async def settle(self) -> None:
         """Let everything that is under way come to its end: the HIS is well again, and time passes."""
+        await self._decided()
         self.clinic.recover()
         await self.turn(1_000)  # past every pay window
         while await self._under_way():
@@ -155,6 +157,13 @@ class Driver:
         for slot_id in self.at_his:
             self.desk.turn(1)
             await self.fetch(slot_id, 0)
+
+    async def _decided(self) -> None:
+        """Until nothing waits at a writer: whoever hung up may have left a hold there. They are decided in their order."""
+        for writer in self.writers:
+            request = world.request("no such slot", "no such patient", key=f"key-{next(_numbers)}")
+            with contextlib.suppress(Refusal, Crowded, StoreUnavailable):
+                await writer.hold(self.hospital, request)
 
     async def _under_way(self) -> bool:
         async with self.store.read(world.HOSPITAL) as tx:
