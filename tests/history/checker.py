@@ -22,7 +22,7 @@ def check(history: History, *, stale_ms: float = STALE_MS, trust_refusals: bool 
     `trust_refusals` False leaves "sold out" unchecked: from outside one cannot see when a fetch undersold.
     """
     holds = _holds(history.operations)
-    faults = [*_key_faults(history.operations), *_twice(holds)]
+    faults = [*_key_faults(history.operations, stale_ms), *_twice(holds)]
     for slot, seats in history.seats.items():
         actions = _slot_actions(history, holds, slot, stale_ms if trust_refusals else None)
         if (stuck := explain(actions, seats, slot_step)) is not None:
@@ -54,7 +54,7 @@ def _joined(group: Sequence[Operation]) -> Operation:
     return Operation(**{**answered.__dict__, "asked_ms": asked_ms})
 
 
-def _key_faults(operations: Iterable[Operation]) -> Iterator[str]:
+def _key_faults(operations: Sequence[Operation], stale_ms: float) -> Iterator[str]:
     groups: defaultdict[str, list[Operation]] = defaultdict(list)
     for op in operations:
         if op.kind == Kind.HOLD:
@@ -69,8 +69,24 @@ def _key_faults(operations: Iterable[Operation]) -> Iterator[str]:
             yield f"key {key} was accepted for different requests"
         for op in group:
             first = min((w for w in won if w.digest == op.digest), key=lambda w: w.answered_ms, default=None)
-            if op.outcome == Outcome.FAIL and first is not None and op.asked_ms > first.answered_ms:
+            late = op.outcome == Outcome.FAIL and first is not None and op.asked_ms > first.answered_ms
+            if late and not _may_not_know(op, operations, stale_ms):
                 yield f"key {key} was refused ({op.code}) after its success"
+
+
+def _may_not_know(refused: Operation, operations: Iterable[Operation], stale_ms: float) -> bool:
+    """Whether this may be the word of a process that had seen the slot sold out, before a seat came back and this key took it.
+
+    It then knows neither, for as long as a refusal from memory may be old.
+    """
+    return refused.code == "slot_sold_out" and any(
+        op.delta > 0
+        and op.outcome != Outcome.FAIL
+        and op.slot in ("", refused.slot)
+        and op.asked_ms <= refused.asked_ms
+        and op.until_ms >= refused.asked_ms - stale_ms
+        for op in operations
+    )
 
 
 def _twice(holds: Iterable[Operation]) -> Iterator[str]:

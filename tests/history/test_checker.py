@@ -42,6 +42,10 @@ def cancel(who: str, asked: float, answered: float, outcome: Outcome = OK, **fie
 PASS: dict[str, tuple[int, list[Operation]]] = {
     "nothing": (0, []),
     "two seats, two holds": (2, [hold("a", 0, 10), hold("b", 5, 15)]),
+    "a repeat where nobody has heard yet that the seat came back and this key took it": (
+        1,
+        [hold("b", 0, 1), cancel("b", 10, 11), hold("a", 12, 13), sold_out("a", 14, 15)],
+    ),
     "refused while the last seat goes": (1, [hold("a", 0, 10), sold_out("b", 1, 2)]),
     "refused from memory after the seat came back": (
         1,
@@ -118,6 +122,16 @@ MUST_FAIL: dict[str, tuple[int, list[Operation], str]] = {
     "one key, two bookings": (9, [hold("a", 0, 1), hold("a", 2, 3, booking="b2")], "key a has made 2"),
     "one key, two bodies": (9, [hold("a", 0, 1), hold("a", 2, 3, body="other")], "different bodies"),
     "one key, two requests": (9, [hold("a", 0, 1), hold("a", 2, 3, digest="e")], "different requests"),
+    "a key that was forgotten though no seat came back": (
+        1,
+        [hold("a", 0, 1), sold_out("a", 2, 3)],
+        "refused (slot_sold_out) after its success",
+    ),
+    "a key that was forgotten for too long": (
+        1,
+        [hold("b", 0, 1), cancel("b", 10, 11), hold("a", 12, 13), sold_out("a", 12 + STALE_MS, 13 + STALE_MS)],
+        "refused (slot_sold_out) after its success",
+    ),
     "a key that was forgotten": (
         9,
         [hold("a", 0, 1), sold_out("a", 2, 3)],

@@ -27,7 +27,7 @@ from tests.booking.world import HOSPITAL, hold_writer
 from tests.history.checker import check
 from tests.history.clinic import Clinic
 from tests.history.driver import Attempt, Driver
-from tests.history.operations import History
+from tests.history.operations import History, Outcome
 from tests.history.recorder import RecordingStore
 from tests.scheduler_sync.peer import Desk, Step, accept, lose_reply, lose_request, refuse
 from tests.stores import UrlOf, Wall, make_vault, opened
@@ -190,3 +190,25 @@ async def test_some_order_explains_what_was_seen_when_everything_happens_at_once
         await desk.die()
     assert check(history) == []
     assert await driver.disagreements() == []
+
+
+async def test_repeat_at_another_process_is_answered_when_that_one_has_heard_of_the_first(site: Site) -> None:
+    """For up to 200 ms it may believe the slot sold out, as it last was there; after that it has the key (DESIGN section 4)."""
+    history = site.store.history = History({})
+    clinic = Clinic()
+    desk = Desk(site.store, site.hospital, clinic, site.wall)
+    driver = Driver(site.store, site.hospital, desk, clinic, site.writers, history)
+    slot = await driver.open_slot(1, f"A{next(_rounds)}")
+    before, ours = driver.attempt(slot, await driver.admit()), driver.attempt(slot, await driver.admit())
+    await driver.hold(before, 1)
+    await driver.hold(driver.attempt(slot, await driver.admit()), 1)
+    await driver.cancel(before.booking)
+    await driver.hold(ours, 0)
+    booking = ours.booking
+    await driver.hold(ours, 1)
+    assert check(history) == []
+    await asyncio.sleep(0.3)
+    await driver.hold(ours, 1)
+    last = history.operations[-1]
+    assert (last.outcome, last.booking) == (Outcome.OK, booking)
+    assert check(history) == []
