@@ -121,13 +121,16 @@ class Insert(NamedTuple):
         return bound
 
 
-@cache
 def sqlite_insert(table: Table, most: int) -> Insert:
     """An insert of the largest power of two that is no more than `most` and MOST_ROWS: few texts, each prepared once.
 
-    One statement for many rows takes two thirds of what one for each takes, and what they share is bound once.
+    One statement for many rows takes half of what one for each takes, and what they share is bound once.
     """
-    size = min(MOST_ROWS, 1 << (most.bit_length() - 1))
+    return _sqlite_insert(table, min(MOST_ROWS, 1 << (most.bit_length() - 1)))
+
+
+@cache
+def _sqlite_insert(table: Table, size: int) -> Insert:
     names = [column.name for column in table.columns]
     differ = [n for n, name in enumerate(names) if name in VARYING[table.name]]
     same = [n for n, name in enumerate(names) if name not in VARYING[table.name]]

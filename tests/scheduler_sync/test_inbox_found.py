@@ -146,13 +146,19 @@ class Lease:
         return self.held
 
 
+async def overtaken(store: Store, messages: Store, hospital: Hospital) -> Inbox:
+    """The inbox of a process that worked the hospital, and has lost the lease without noticing."""
+    lease = Lease()
+    inbox = Inbox(store, messages, hospital, fence=lease.fence)
+    await inbox.heal()
+    lease.held = False
+    return inbox
+
+
 async def test_message_is_refused_and_not_stored_when_another_process_has_taken_the_hospital_over(
     store: Store, messages: Store, hospital: Hospital
 ) -> None:
-    lease = Lease()
-    frozen = Inbox(store, messages, hospital, fence=lease.fence)
-    await frozen.heal()
-    lease.held = False
+    frozen = await overtaken(store, messages, hospital)
     owner = Inbox(store, messages, hospital, fence=Lease().fence)
     assert await owner.heal() == 0
     answer = await frozen.handle(message(patient("张一"), key="k1"))
@@ -171,10 +177,7 @@ async def test_message_is_refused_and_not_stored_when_another_process_has_taken_
 async def test_new_owner_applies_it_when_a_message_was_acknowledged_before_the_hospital_changed_hands(
     store: Store, messages: Store, hospital: Hospital
 ) -> None:
-    lease = Lease()
-    frozen = Inbox(store, messages, hospital, fence=lease.fence)
-    await frozen.heal()
-    lease.held = False
+    frozen = await overtaken(store, messages, hospital)
     assert await frozen.handle(message(patient("张一"), key="k1")) == Stored()  # nobody has looked yet
     await frozen.close(drain=False)
     owner = Inbox(store, messages, hospital, fence=Lease().fence)
