@@ -35,6 +35,12 @@ class Target(msgspec.Struct, frozen=True):
     labels: dict[str, str]
 
 
+CHILDREN_LABELS = ("role", "worker")
+CHILD_UP = ("hisbridge_child_up", "gauge", "1 while this child process is ready.")
+CHILD_RESTARTS = ("hisbridge_child_restarts", "counter", "Restarts of a child process that had ended by itself.")
+"""Name, type and meaning of what only a parent knows."""
+
+
 class ChildrenCollector(Collector):
     """Reads the supervisor whenever it is scraped."""
 
@@ -42,13 +48,10 @@ class ChildrenCollector(Collector):
         self._supervisor = supervisor
 
     def collect(self) -> Iterable[Metric]:
-        labels = ["role", "worker"]
-        up = GaugeMetricFamily("hisbridge_child_up", "1 while this child process is ready.", labels=labels)
+        up = GaugeMetricFamily(CHILD_UP[0], CHILD_UP[2], labels=CHILDREN_LABELS)
         for child in self._supervisor.children:
             up.add_metric(_labels(child), float(child.admin is not None))
-        restarts = CounterMetricFamily(
-            "hisbridge_child_restarts", "Restarts of a child process that had ended by itself.", labels=labels
-        )
+        restarts = CounterMetricFamily(CHILD_RESTARTS[0], CHILD_RESTARTS[2], labels=CHILDREN_LABELS)
         for (role, worker), count in self._supervisor.restarts().items():
             restarts.add_metric([role, str(worker)], count)
         return [up, restarts]
