@@ -7,16 +7,18 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loadtest.bench.crowd import Ask, sample_answer
+from loadtest.bench.fill.stores import open_database
 from loadtest.bench.installation import Installation
 from loadtest.bench.load import send
 from loadtest.bench.postgres import Server
 from loadtest.bench.processes import Cores, cpu_s, end, first_line, output_of, start, until_quiet
-from loadtest.bench.siu import announce
+from loadtest.bench.siu import Acknowledged, announce
 from loadtest.bench.stats import Sample
 
 WARM_S = 0.5
@@ -83,6 +85,58 @@ async def ask_bare(terms: Terms, ask: Ask, answer: Path, *, connections: int) ->
         return (await _ask(terms, ask, port, server.pid, connections, None))[0]
     finally:
         await end(server)
+
+
+async def ask_least(
+    terms: Terms, ask: Ask, answer: Path, url: str, *, connections: int, database: Server | None = None
+) -> Sample:
+    """The same requests to the handler that only stores them. Every answer 201 is a row, and no row is anything else."""
+    server = await start(
+        "-m", "loadtest.bench.baselines.least", "--answer", str(answer), "--url", url, cores=terms.cores.server
+    )
+    try:
+        port = json.loads(await first_line(server, "the least server"))["port"]
+        warm, warm_granted = await _ask(terms, ask, port, server.pid, connections, None, warm=True)
+        sample, granted = await _ask(terms, ask, port, server.pid, connections, database)
+    finally:
+        await end(server)
+    wrong = await _least_stored(url, warm_granted + granted)
+    return dataclasses.replace(sample, problems=(*warm.problems, *sample.problems, *wrong))
+
+
+async def hear_least(terms: Terms, url: str) -> Sample:
+    """The same messages to a listener that only stores and acknowledges them."""
+    server = await start("-m", "loadtest.bench.baselines.least", "--url", url, cores=terms.cores.server)
+    try:
+        port = json.loads(await first_line(server, "the least listener"))["port"]
+        warm = await announce(port, seconds=WARM_S, run="W")
+        used_s = cpu_s(server.pid)
+        heard = await announce(port, seconds=terms.seconds, run="R")
+        used_s = cpu_s(server.pid) - used_s
+    finally:
+        await end(server)
+    wrong = await _least_stored(url, warm.messages + heard.messages)
+    return _heard(heard, used_s, wrong)
+
+
+async def _least_stored(url: str, acknowledged: int) -> list[str]:
+    """Count what the least server has stored, and take it back."""
+    database = open_database(url)
+    stored = int((await database.rows("SELECT count(*) FROM least"))[0][0])
+    await database.change(("DELETE FROM least", ()))
+    await database.tidy("least")
+    return [] if stored == acknowledged else [f"{acknowledged} were acknowledged and {stored} are stored"]
+
+
+def _heard(heard: Acknowledged, used_s: float, wrong: Sequence[str]) -> Sample:
+    return Sample(
+        rate=heard.messages / heard.seconds,
+        count=heard.messages,
+        cpu_us=_each_us(used_s, heard.messages),
+        p50_ms=heard.p50_ms,
+        p99_ms=heard.p99_ms,
+        problems=(*heard.problems, *wrong),
+    )
 
 
 def _keep(file: Path, answer: dict[str, Any]) -> None:
@@ -174,14 +228,7 @@ async def hear_messages(terms: Terms, installation: Installation) -> Sample:
     finally:
         await installation.restore()
     wrong = [] if applied == heard.messages else [f"{heard.messages} acknowledged and {applied} soon applied"]
-    return Sample(
-        rate=heard.messages / heard.seconds,
-        count=heard.messages,
-        cpu_us=_each_us(used_s, heard.messages),
-        p50_ms=heard.p50_ms,
-        p99_ms=heard.p99_ms,
-        problems=(*heard.problems, *wrong),
-    )
+    return _heard(heard, used_s, wrong)
 
 
 async def _applied(installation: Installation, wanted: int) -> int:

@@ -15,9 +15,11 @@ from loadtest.bench.installation import HIS_CONCURRENCY, HIS_LATENCY_MS, Install
 from loadtest.bench.rounds import (
     Terms,
     ask_bare,
+    ask_least,
     ask_product,
     book_alone,
     book_textbook,
+    hear_least,
     hear_messages,
     parse_messages,
 )
@@ -130,6 +132,28 @@ def _against_bare(engine: str, connections: int, make: Callable[[Stage, Installa
     return measure
 
 
+def _least(engine: str, make: Callable[[Stage, Installation], Ask]) -> Measure:
+    """The least that is durable, against the bare handler; `posts` are those of the product."""
+
+    async def measure(stage: Stage, row: Row) -> None:
+        installation = await stage.installation("sqlite", stage.sizes.small)
+        ask, answer = make(stage, installation), installation.folder / "answer.json"
+        await ask_product(stage.terms, installation, ask, connections=CONNECTIONS, keep=answer)  # for its answer
+        if engine == "sqlite":
+            url, server = f"sqlite:///{installation.folder}/least.db", None
+        else:
+            server = await stage.database_server()
+            url = await server.create_database("least")
+        await _in_turn(
+            stage,
+            row,
+            lambda: ask_least(stage.terms, ask, answer, url, connections=CONNECTIONS, database=server),
+            lambda: ask_bare(stage.terms, ask, answer, connections=CONNECTIONS),
+        )
+
+    return measure
+
+
 def _against_small(engine: str, make: Callable[[Stage, Installation], Ask]) -> Measure:
     async def measure(stage: Stage, row: Row) -> None:
         sides = [await stage.installation(engine, size) for size in (stage.sizes.large, stage.sizes.small)]
@@ -184,13 +208,19 @@ async def _engine(stage: Stage, row: Row) -> None:
 
 async def _siu(stage: Stage, row: Row) -> None:
     installation = await stage.installation("sqlite", stage.sizes.small)
-    message = installation.folder / "siu.hl7"
+    await _against_hl7apy(stage, row, lambda: hear_messages(stage.terms, installation))
+
+
+async def _least_siu(stage: Stage, row: Row) -> None:
+    await _against_hl7apy(stage, row, lambda: hear_least(stage.terms, f"sqlite:///{stage.folder}/least-messages.db"))
+
+
+async def _against_hl7apy(stage: Stage, row: Row, ours: Callable[[], Awaitable[Sample]]) -> None:
+    message = stage.folder / "siu.hl7"
     now = dt.datetime.now(dt.timezone(dt.timedelta(hours=8)))
     message.write_bytes(appointment(1, now, "M").encode())
     row.notes["message"] = f"SIU^S12 of {message.stat().st_size} bytes"
-    await _in_turn(
-        stage, row, lambda: hear_messages(stage.terms, installation), lambda: parse_messages(stage.terms, message)
-    )
+    await _in_turn(stage, row, ours, lambda: parse_messages(stage.terms, message))
 
 
 def plans(sizes: Sizes) -> list[Plan]:
@@ -215,6 +245,12 @@ def plans(sizes: Sizes) -> list[Plan]:
             ("post", "POST booking", _seats()),
         )
     ]
+    one_row = "one row in one table, committed in batches, nothing decided"
+    least = [
+        Plan(f"least-{key}", f"for comparison: {one_row}, {of}, {CONNECTIONS} connections", "requests", BARE, None,
+             _least(engine, _seats()))
+        for key, engine, of in (("sqlite", "sqlite", sqlite), ("pg", "postgresql", pg))
+    ]  # fmt: skip
     return [
         Plan("get", "GET slots (a day, 30 slots)", "requests", BARE, 0.75,
              _against_bare("sqlite", CONNECTIONS, _slots(1))),
@@ -226,6 +262,9 @@ def plans(sizes: Sizes) -> list[Plan]:
         Plan("siu", "inbound SIU: frame, read, map, store, ACK; one connection, stop and wait", "messages",
              "hl7apy.parse_message alone", 20.0, _siu),
         *scale,
+        *least,
+        Plan("least-siu", "for comparison: each message stored as it came, nothing read but its id", "messages",
+             "hl7apy.parse_message alone", None, _least_siu),
     ]  # fmt: skip
 
 

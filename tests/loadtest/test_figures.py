@@ -114,7 +114,7 @@ def test_the_page_has_a_place_for_figures_when_a_run_ends() -> None:
 
 
 def test_every_bar_of_the_design_has_its_row_when_all_are_measured() -> None:
-    bars = {p.key: p.bar for p in plans(Sizes())}
+    bars = {p.key: p.bar for p in plans(Sizes()) if p.bar is not None}
     assert bars == {
         "get": 0.75,
         "post-sqlite-64": 0.35,

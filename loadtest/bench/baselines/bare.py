@@ -12,13 +12,16 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
 
+Before = Callable[[web.Request, bytes], Awaitable[None]]
 
-def build(answer: dict[str, object]) -> web.Application:
-    """An application with one route."""
+
+def build(answer: dict[str, object], *, before: Before | None = None) -> web.Application:
+    """An application with one route. A POST is answered when `before` has returned, which gets the body."""
     status, body = int(str(answer["status"])), str(answer["body"]).encode()
     pairs = answer["headers"]
     if not isinstance(pairs, dict):
@@ -29,7 +32,9 @@ def build(answer: dict[str, object]) -> web.Application:
         return web.Response(status=status, body=body, headers=headers)
 
     async def post(request: web.Request) -> web.Response:
-        await request.read()
+        body_read = await request.read()
+        if before is not None:
+            await before(request, body_read)
         return web.Response(status=status, body=body, headers=headers)
 
     app = web.Application()
