@@ -133,7 +133,7 @@ def _against_bare(engine: str, connections: int, make: Callable[[Stage, Installa
 
 
 def _least(engine: str, make: Callable[[Stage, Installation], Ask]) -> Measure:
-    """The least that is durable, against the bare handler; `posts` are those of the product."""
+    """The least that is durable against the bare handler: both give the answer that the product gave."""
 
     async def measure(stage: Stage, row: Row) -> None:
         installation = await stage.installation("sqlite", stage.sizes.small)

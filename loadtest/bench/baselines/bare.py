@@ -32,9 +32,9 @@ def build(answer: dict[str, object], *, before: Before | None = None) -> web.App
         return web.Response(status=status, body=body, headers=headers)
 
     async def post(request: web.Request) -> web.Response:
-        body_read = await request.read()
+        sent = await request.read()
         if before is not None:
-            await before(request, body_read)
+            await before(request, sent)
         return web.Response(status=status, body=body, headers=headers)
 
     app = web.Application()
