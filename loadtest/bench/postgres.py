@@ -10,9 +10,10 @@ import asyncio
 import os
 import pwd
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,13 @@ class PostgresMissing(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. `pid` is the postmaster's."""
+    """A running server. `pid` is the postmaster's, until it is restarted."""
 
     port: int
     pid: int
     version: str
+    restart: Callable[[], Awaitable[None]]
+    """Stop it at once (SIGQUIT, "immediate": no checkpoint, as after a crash) and start it again."""
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -64,19 +67,31 @@ async def running(cores: Collection[int]) -> AsyncIterator[Server]:
     if account is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    process: asyncio.subprocess.Process | None = None
+    processes: list[asyncio.subprocess.Process] = []
     try:
         await _initialise(binaries, folder / "data", identity)
         port = free_port()
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        with (folder / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                str(binaries / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", str(folder), *settings,
-                stdout=log, stderr=log, cwd="/", env=_environment(), preexec_fn=on_cores(cores), **identity,
-            )  # fmt: skip
-        yield Server(port, process.pid, await _until_ready(port, process, folder / "log"))
+
+        async def launch() -> str:
+            with (folder / "log").open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    str(binaries / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", str(folder),
+                    *settings, stdout=log, stderr=log, cwd="/", env=_environment(), preexec_fn=on_cores(cores),
+                    **identity,
+                )  # fmt: skip
+            processes.append(process)
+            return await _until_ready(port, process, folder / "log")
+
+        async def restart() -> None:
+            processes[-1].send_signal(signal.SIGQUIT)
+            await processes[-1].wait()
+            await launch()
+
+        version = await launch()
+        yield Server(port, processes[-1].pid, version, restart)
     finally:
-        if process is not None:
+        for process in processes:
             await _stop(process)
         shutil.rmtree(folder, ignore_errors=True)
 

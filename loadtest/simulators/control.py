@@ -1,7 +1,10 @@
 """The switchboard of a simulator: faults, and what a person at the hospital would do. HTTP on a port of its own.
 
     GET  /state                                          what the hospital has, see Hospital.snapshot, plus `calls` by operation
-    POST /faults   {op, mode, times?, delay_s?}          from now on `op` (or "*") fails in the way of `mode`, `times` times
+    GET  /pulse?day=                                     {running, most_at_once, seats_left}, cheap enough for every second
+    GET  /books                                          every seat and every visit, see Hospital.books, plus the calls
+    POST /faults   {op, mode, times?, delay_s?, share?}  from now on `op` (or "*") fails in the way of `mode`, `times` times
+                                                         or, with `share`, that share of the calls, by lot
     DELETE /faults                                       everything works again
     POST /bill     {mrn, items: [{name, amount_fen}]}    the doctor orders something  -> {no}
     POST /report   {mrn, name?, status?}                 a lab report is issued       -> {no}
@@ -9,6 +12,7 @@
 
 Modes, as far as a protocol has them:
   refuse          answer with a business refusal
+  down            close the connection, nothing is done
   hang            accept the request and never answer
   lose_reply      do it, then close the connection without a reply
   late_commit     close the connection without a reply, say "not found" when asked, and do it `delay_s` later
@@ -29,6 +33,8 @@ What a site may do by nature; the operation is carried out all the same:
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -36,6 +42,9 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from loadtest.simulators.hospital import Hospital
+
+LATENCY_SIGMA = 0.5
+"""Of the lognormal time that a call takes: one in twenty takes 2.3 times the median, one in a thousand 4.7 times."""
 
 Notify = Callable[[str, str], Awaitable[None]]
 
@@ -46,13 +55,16 @@ class Fault:
     mode: str
     times: int | None = None
     delay_s: float = 3.0
+    share: float = 1.0
 
 
 class Switchboard:
     """Faults by operation, call counts, and the hook by which a protocol pushes news (`notify(kind, number)`)."""
 
-    def __init__(self, hospital: Hospital) -> None:
+    def __init__(self, hospital: Hospital, *, latency_ms: float = 0.0, seed: int = 11) -> None:
         self.hospital = hospital
+        self.latency_ms = latency_ms
+        self._random = random.Random(seed)
         self.faults: list[Fault] = []
         self.calls: Counter[str] = Counter()
         self.running = 0
@@ -63,7 +75,7 @@ class Switchboard:
         """The fault that this call of `op` meets, if any; a counted one is used up. Also counts the call."""
         self.calls[op] += 1
         for fault in self.faults:
-            if fault.op in (op, "*"):
+            if fault.op in (op, "*") and (fault.share >= 1.0 or self._random.random() < fault.share):
                 if fault.times is not None:
                     fault.times -= 1
                     if fault.times <= 0:
@@ -71,9 +83,16 @@ class Switchboard:
                 return fault
         return None
 
+    async def take_time(self) -> None:
+        """What the hospital takes for a call: `latency_ms` is the median."""
+        if self.latency_ms:
+            await asyncio.sleep(self.latency_ms / 1000 * math.exp(self._random.gauss(0.0, LATENCY_SIGMA)))
+
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/state", self._state)
+        app.router.add_get("/pulse", self._pulse)
+        app.router.add_get("/books", self._books)
         app.router.add_post("/faults", self._set_fault)
         app.router.add_delete("/faults", self._clear_faults)
         app.router.add_post("/bill", self._bill)
@@ -84,6 +103,15 @@ class Switchboard:
     async def _state(self, request: web.Request) -> web.Response:
         return web.json_response(
             {**self.hospital.snapshot(), "calls": dict(self.calls), "most_at_once": self.most_at_once}
+        )
+
+    async def _pulse(self, request: web.Request) -> web.Response:
+        seats_left = self.hospital.seats_left(request.query.get("day", ""))
+        return web.json_response({"running": self.running, "most_at_once": self.most_at_once, "seats_left": seats_left})
+
+    async def _books(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {**self.hospital.books(), "calls": dict(self.calls), "most_at_once": self.most_at_once}
         )
 
     async def _set_fault(self, request: web.Request) -> web.Response:

@@ -25,6 +25,7 @@ from loadtest.simulators.control import Fault, Switchboard, serve_control
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
 from loadtest.simulators.hospital import Hospital, Refusal
+from loadtest.simulators.size import add_size_arguments, size_of
 
 DEFAULT_PAGE = 20
 MAX_PAGE = 50
@@ -111,6 +112,7 @@ class FhirSimulator:
         self.board.running += 1
         self.board.most_at_once = max(self.board.most_at_once, self.board.running)
         try:
+            await self.board.take_time()
             fault = self.board.fault(operation)
             return await self._fail(request, fault, work) if fault else work()
         finally:
@@ -125,6 +127,8 @@ class FhirSimulator:
             return web.Response(text="<html><body>502 Bad Gateway</body></html>", content_type="text/html")
         if fault.mode == "garbage":
             return web.Response(body=b'\x00\xff{"resourceType', content_type="application/fhir+json")
+        if fault.mode == "down":
+            return _drop(request)
         if fault.mode == "hang":
             await asyncio.sleep(3600)
         if fault.mode == "late_commit":
@@ -245,19 +249,21 @@ async def start(
     *,
     hospital: Hospital | None = None,
     token: str | None = None,
+    latency_ms: float = 0.0,
     **facts: Any,
 ) -> FhirSimulator:
     """Start a simulator; `facts` (days, seats, zone, seed) go to its hospital unless one is given. Port 0 takes any."""
     hospital = hospital or Hospital("F", **facts)
-    simulator = FhirSimulator(hospital, Switchboard(hospital), token)
+    simulator = FhirSimulator(hospital, Switchboard(hospital, latency_ms=latency_ms), token)
     await simulator.open(host, port, control_port)
     return simulator
 
 
 async def _serve(options: argparse.Namespace) -> None:
     simulator = await start(
-        options.host, options.port, options.control_port, token=options.token, days=options.days, seats=options.seats
-    )
+        options.host, options.port, options.control_port, token=options.token, hospital=size_of(options).hospital("F"),
+        latency_ms=options.latency_ms,
+    )  # fmt: skip
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -279,8 +285,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control-port", type=int, default=0)
-    parser.add_argument("--days", type=int, default=3)
-    parser.add_argument("--seats", type=int, default=5)
+    add_size_arguments(parser)
     parser.add_argument("--token", default=None, help="a bearer token to demand")
     asyncio.run(_serve(parser.parse_args()))
 

@@ -23,6 +23,7 @@ from loadtest.simulators.control import Fault, Switchboard, serve_control
 from loadtest.simulators.hl7_push import Pusher
 from loadtest.simulators.hospital import Hospital, Refusal, Segment, Visit
 from loadtest.simulators.mllp import END, ER7, START, escape, header, new_control_id, read_frame, segment
+from loadtest.simulators.size import add_size_arguments, size_of
 
 LABELS = {"utf-8": "UNICODE UTF-8", "gb18030": "GB 18030-2000"}
 
@@ -38,9 +39,11 @@ class Dropped(Exception):
 class HL7Simulator:
     """One running simulator. `port`, `control_port`, `board` and `hospital` are for tests."""
 
-    def __init__(self, hospital: Hospital, *, charset: str = "utf-8", direct: bool = False) -> None:
+    def __init__(
+        self, hospital: Hospital, *, charset: str = "utf-8", direct: bool = False, latency_ms: float = 0.0
+    ) -> None:
         self.hospital = hospital
-        self.board = Switchboard(hospital)
+        self.board = Switchboard(hospital, latency_ms=latency_ms)
         self.charset = charset
         self.direct = direct
         self.port = 0
@@ -84,6 +87,7 @@ class HL7Simulator:
                 self.board.running += 1
                 self.board.most_at_once = max(self.board.most_at_once, self.board.running)
                 try:
+                    await self.board.take_time()
                     reply = await self._reply(payload)
                 finally:
                     self.board.running -= 1
@@ -108,6 +112,8 @@ class HL7Simulator:
         match fault.mode:
             case "refuse":
                 return self._frame(self._refused(message, "FULL" if op in ("lock_slot", "book") else "REFUSED"))
+            case "down":
+                raise Dropped
             case "hang":
                 await asyncio.Event().wait()
             case "lose_reply":
@@ -319,9 +325,10 @@ async def start(
     charset: str = "utf-8",
     direct: bool = False,
     push_appointments: bool = False,
+    latency_ms: float = 0.0,
 ) -> HL7Simulator:
     """Start a simulator in this process. `push_port` is our MLLP listener; `simulator.pusher.connect` sets it later."""
-    simulator = HL7Simulator(hospital or Hospital("H"), charset=charset, direct=direct)
+    simulator = HL7Simulator(hospital or Hospital("H"), charset=charset, direct=direct, latency_ms=latency_ms)
     simulator.pusher.appointments = push_appointments
     await simulator.open(host, port, control_port)
     if push_port is not None:
@@ -339,8 +346,7 @@ async def main() -> None:
     parser.add_argument("--charset", choices=sorted(LABELS), default="utf-8")
     parser.add_argument("--direct", action="store_true", help="S01 books at once instead of locking")
     parser.add_argument("--push-appointments", action="store_true", help="announce what we changed by SIU too")
-    parser.add_argument("--days", type=int, default=3)
-    parser.add_argument("--seats", type=int, default=5)
+    add_size_arguments(parser)
     args = parser.parse_args()
     simulator = await start(
         args.host,
@@ -348,10 +354,11 @@ async def main() -> None:
         args.control_port,
         push_host=args.push_host,
         push_port=args.push_port,
-        hospital=Hospital("H", days=args.days, seats=args.seats),
+        hospital=size_of(args).hospital("H"),
         charset=args.charset,
         direct=args.direct,
         push_appointments=args.push_appointments,
+        latency_ms=args.latency_ms,
     )
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

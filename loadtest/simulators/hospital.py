@@ -123,16 +123,25 @@ class Hospital:
     """All of a simulated hospital's state. `prefix` keeps the numbers of several hospitals apart."""
 
     def __init__(
-        self, prefix: str, *, days: int = 3, seats: int = 5, zone: str = "Asia/Shanghai", seed: int = 7
+        self,
+        prefix: str,
+        *,
+        days: int = 3,
+        seats: int = 5,
+        zone: str = "Asia/Shanghai",
+        seed: int = 7,
+        departments: dict[str, str] | None = None,
+        doctors: list[Doctor] | None = None,
     ) -> None:
         self.prefix = prefix
         self.zone = ZoneInfo(zone)
-        self.departments = dict(DEPARTMENTS)
-        self.doctors = {d.code: d for d in DOCTORS}
+        self.departments = dict(departments or DEPARTMENTS)
+        self.doctors = {d.code: d for d in doctors or DOCTORS}
         self.plans: dict[str, Plan] = {}
         self.segments: dict[str, Segment] = {}
         self.people: dict[str, Person] = {}
         self.visits: dict[str, Visit] = {}
+        self._by_key: dict[str, Visit] = {}
         self.charges: dict[str, Charge] = {}
         self.reports: dict[str, LabReport] = {}
         self.oversold = 0
@@ -140,7 +149,7 @@ class Hospital:
         self._random = random.Random(seed)
         today = dt.datetime.now(self.zone).date()
         for offset in range(1, days + 1):
-            for doctor in DOCTORS:
+            for doctor in self.doctors.values():
                 self._plan_day(doctor, today + dt.timedelta(days=offset), seats)
 
     def _plan_day(self, doctor: Doctor, day: dt.date, seats: int) -> None:
@@ -172,7 +181,7 @@ class Hospital:
 
     def find_people(self, *, id_number: str = "", name: str = "", mrn: str = "") -> list[Person]:
         if mrn:
-            return [p for p in self.people.values() if p.mrn == mrn]
+            return [self.people[mrn]] if mrn in self.people else []
         return [p for p in self.people.values() if p.id_number == id_number and (not name or p.name == name)]
 
     def create_person(self, name: str, id_number: str, phone: str = "", sex: str = "", birth_date: str = "") -> Person:
@@ -188,7 +197,7 @@ class Hospital:
     # visits ------------------------------------------------------------------------------------------------------
 
     def visit_by_key(self, key: str) -> Visit | None:
-        return next((v for v in self.visits.values() if v.key == key), None)
+        return self._by_key.get(key)
 
     def take(self, key: str, mrn: str, segment_code: str) -> Visit:
         """Lock a seat, or book it unpaid. A repeated key is refused with `exists`."""
@@ -215,7 +224,7 @@ class Hospital:
             queue_no=str(segment.taken),
             fee_fen=self.plans[segment.plan].fee_fen,
         )
-        self.visits[visit.no] = visit
+        self.visits[visit.no] = self._by_key[key] = visit
         return visit
 
     def pay(self, no: str, paid_fen: int, trade_no: str) -> Visit:
@@ -295,3 +304,21 @@ class Hospital:
             "people": [{"mrn": p.mrn, "name": p.name} for p in self.people.values()],
             "plans": [{"code": p.code, "stopped": p.stopped} for p in self.plans.values()],
         }
+
+    def books(self) -> dict[str, object]:
+        """What an auditor of a load test reads: every seat and every visit, with its money."""
+        return {
+            "oversold": self.oversold,
+            "segments": [{"code": s.code, "capacity": s.capacity, "taken": s.taken} for s in self.segments.values()],
+            "visits": [
+                {
+                    "no": v.no, "key": v.key, "segment": v.segment, "state": v.state, "fee_fen": v.fee_fen,
+                    "paid_fen": v.paid_fen, "trade_no": v.trade_no,
+                }
+                for v in self.visits.values()
+            ],
+        }  # fmt: skip
+
+    def seats_left(self, day: str = "") -> int:
+        """Seats that nobody has taken, of one day (ISO 8601) or of all."""
+        return sum(s.left for s in self.segments.values() if not day or f"{s.start:%Y-%m-%d}" == day)

@@ -28,6 +28,7 @@ from lxml import etree
 from loadtest.simulators.control import Fault, Switchboard, serve_control
 from loadtest.simulators.hospital import Hospital
 from loadtest.simulators.lis import LabSystem, PushFailed
+from loadtest.simulators.size import add_size_arguments, size_of
 from loadtest.simulators.soap_trades import Ledger, Node, Reply, TradeRefused, Trades
 
 PATH = "/csp/his/SelfRegService.cls"
@@ -43,9 +44,9 @@ _PARSER = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=Tru
 class SoapSimulator:
     """One running hospital. `port` and `control_port` are the ones really used."""
 
-    def __init__(self, *, prefix: str, days: int, seats: int, lock_s: float, lab: LabSystem | None) -> None:
-        self.hospital = Hospital(prefix, days=days, seats=seats)
-        self.board = Switchboard(self.hospital)
+    def __init__(self, hospital: Hospital, *, lock_s: float, lab: LabSystem | None, latency_ms: float) -> None:
+        self.hospital = hospital
+        self.board = Switchboard(self.hospital, latency_ms=latency_ms)
         self.port = self.control_port = 0
         self._trades = Trades(self.hospital, Ledger(lock_s=lock_s, later=self._later))
         self._lab = lab
@@ -107,6 +108,7 @@ class SoapSimulator:
         self.board.running += 1
         self.board.most_at_once = max(self.board.most_at_once, self.board.running)
         try:
+            await self.board.take_time()
             return await self._answer(request, operation, op, doc, fault)
         finally:
             self.board.running -= 1
@@ -117,6 +119,8 @@ class SoapSimulator:
         mode = fault.mode if fault is not None else ""
         delay_s = fault.delay_s if fault is not None else 0.0
         match mode:
+            case "down":
+                return _hang_up(request)
             case "hang":
                 await self._closing.wait()
                 return _hang_up(request)
@@ -225,10 +229,13 @@ async def start(
     seats: int = 5,
     lock_s: float = 600.0,
     push: tuple[str, int] | None = None,
+    hospital: Hospital | None = None,
+    latency_ms: float = 0.0,
 ) -> SoapSimulator:
     """Start a hospital; `lock_s` is how long it holds an unpaid lock, `push` where its laboratory sends reports."""
     lab = LabSystem(*push, sender="SOAPDEMO") if push is not None else None
-    simulator = SoapSimulator(prefix=prefix, days=days, seats=seats, lock_s=lock_s, lab=lab)
+    hospital = hospital or Hospital(prefix, days=days, seats=seats)
+    simulator = SoapSimulator(hospital, lock_s=lock_s, lab=lab, latency_ms=latency_ms)
     await simulator.start(host, port, control_port)
     return simulator
 
@@ -236,8 +243,9 @@ async def start(
 async def _main(args: argparse.Namespace) -> None:
     push = (args.push_host, args.push_port) if args.push_port else None
     simulator = await start(
-        args.host, args.port, args.control_port, days=args.days, seats=args.seats, lock_s=args.lock_s, push=push
-    )
+        args.host, args.port, args.control_port, hospital=size_of(args).hospital("S"), lock_s=args.lock_s, push=push,
+        latency_ms=args.latency_ms,
+    )  # fmt: skip
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -253,8 +261,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control-port", type=int, default=0)
-    parser.add_argument("--days", type=int, default=3)
-    parser.add_argument("--seats", type=int, default=5)
+    add_size_arguments(parser)
     parser.add_argument("--lock-s", type=float, default=600.0, help="how long an unpaid lock is held")
     parser.add_argument("--push-host", default="127.0.0.1", help="where the laboratory sends reports (MLLP)")
     parser.add_argument("--push-port", type=int, default=0, help="0: it sends none")

@@ -1,0 +1,197 @@
+"""What is played: how large the hospitals are, who comes when, what goes wrong. Rates are stated with how they were scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from loadtest.crowd.plan import Behaviour
+from loadtest.crowd.shape import Shape
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+@dataclass(frozen=True)
+class HospitalSize:
+    """One hospital whose seats are released. `latency_ms` is the median of a call at its HIS, `at_once` its limit of calls."""
+
+    id: str
+    protocol: str
+    share: float
+    doctors: int = 48
+    departments: int = 12
+    seats: int = 9
+    latency_ms: float = 150.0
+    at_once: int = 8
+
+
+@dataclass(frozen=True)
+class HisFault:
+    """A fault of one or (hospital None) all simulated HIS, from and until seconds after the opening; see the switchboard."""
+
+    what: str
+    mode: str
+    at_s: float
+    until_s: float | None = None
+    share: float = 1.0
+    delay_s: float = 3.0
+    op: str = "*"
+    hospital: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceFault:
+    """Something is done to our own processes: kill_api, kill_sync, restart_database."""
+
+    what: str
+    action: str
+    at_s: float
+
+
+@dataclass(frozen=True)
+class FloodRate:
+    """A client that floods one hospital."""
+
+    per_s: float
+    from_s: float
+    to_s: float
+    hospital: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One experiment. Seconds are relative to the opening. `judged` are the classes that must reach the objective."""
+
+    name: str
+    about: str
+    engine: str = SQLITE
+    workers: int = 1
+    hospitals: tuple[HospitalSize, ...]
+    shape: Shape
+    starts_s: float = -30.0
+    ends_s: float = 120.0
+    drain_s: float = 300.0
+    people: int = 6_000
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    his_faults: tuple[HisFault, ...] = ()
+    service_faults: tuple[ServiceFault, ...] = ()
+    flood: FloodRate | None = None
+    service: Mapping[str, object] = field(default_factory=dict)
+    """Settings of `[service]` beside the defaults."""
+    judged: tuple[str, ...] = ("read", "sold_out", "hold", "step")
+    judges_peak: bool = True
+    recovery_s: float | None = None
+
+    def scaled(self, factor: float) -> Profile:
+        """The same with so many times the arrivals."""
+        s = self.shape
+        return replace(
+            self,
+            shape=Shape(
+                quiet_per_s=s.quiet_per_s * factor,
+                ramp_from_s=s.ramp_from_s,
+                ramp_per_s=s.ramp_per_s * factor,
+                spike_per_s=s.spike_per_s * factor,
+                after_per_s=s.after_per_s * factor,
+                decay_s=s.decay_s,
+            ),
+        )
+
+
+HOSPITALS = (
+    HospitalSize("soap-release", "soap", 0.5),
+    HospitalSize("hl7-release", "hl7", 0.3),
+    HospitalSize("fhir-release", "fhir", 0.2),
+)
+PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=150, spike_per_s=700, after_per_s=60, decay_s=25)
+_BASE = Profile(name="release-peak", about="The release, and nothing goes wrong.", hospitals=HOSPITALS, shape=PEAK)
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        _BASE,
+        replace(
+            _BASE,
+            name="slow-his",
+            about="Every HIS takes 2 s for a call, and 5 % of the calls fail.",
+            his_faults=(
+                HisFault("5 % of the calls fail", "fault", -60.0, share=0.05),
+                HisFault("every call takes 2 s more", "slow", -60.0, delay_s=2.0),
+            ),
+        ),
+        replace(
+            _BASE,
+            name="his-outage",
+            about="Every HIS is down for 60 s, 10 s after the opening.",
+            his_faults=(HisFault("HIS down", "down", 10.0, 70.0),),
+        ),
+        replace(
+            _BASE,
+            name="reply-lost",
+            about="One in ten calls is carried out and its reply lost.",
+            his_faults=(HisFault("10 % of the replies are lost", "lose_reply", 0.0, share=0.1),),
+        ),
+        replace(
+            _BASE,
+            name="worker-killed",
+            about="An API process is killed (SIGKILL) 3 s after the opening, the sync process 10 s after it.",
+            engine=POSTGRESQL,
+            workers=2,
+            service_faults=(
+                ServiceFault("an API process is killed", "kill_api", 3.0),
+                ServiceFault("the sync process is killed", "kill_sync", 10.0),
+            ),
+        ).scaled(0.5),
+        replace(
+            _BASE,
+            name="database-restart",
+            about="PostgreSQL is restarted at once (immediate) 10 s after the opening.",
+            engine=POSTGRESQL,
+            workers=2,
+            service_faults=(ServiceFault("PostgreSQL restarts", "restart_database", 10.0),),
+            judged=("read",),
+            judges_peak=False,
+            recovery_s=10.0,
+        ).scaled(0.5),
+        replace(
+            _BASE,
+            name="scalper",
+            about="One client floods the service from 5 s before the opening on.",
+            flood=FloodRate(2_000, -5.0, 60.0, "soap-release"),
+            service={"client_rate_per_s": 1_500.0, "client_burst": 3_000},
+        ).scaled(0.35),
+        replace(
+            _BASE,
+            name="soak",
+            about="Half an hour of steady arrivals after the opening.",
+            ends_s=1_800.0,
+            shape=Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=60, spike_per_s=150, after_per_s=60, decay_s=60),
+        ),
+    )
+}
+
+
+def short(profile: Profile) -> Profile:
+    """The same in little, for tests: fewer seats and people, a tenth of the time."""
+    hospitals = tuple(replace(h, doctors=6, departments=3, seats=2, latency_ms=20.0) for h in profile.hospitals)
+    flood = profile.flood and replace(profile.flood, per_s=150.0, from_s=-2.0, to_s=6.0)
+    service = dict(profile.service)
+    if flood is not None:
+        service.update(client_rate_per_s=100.0, client_burst=150)
+    return replace(
+        profile,
+        hospitals=hospitals,
+        shape=Shape(quiet_per_s=4, ramp_from_s=-4, ramp_per_s=10, spike_per_s=40, after_per_s=6, decay_s=4),
+        starts_s=-6.0,
+        ends_s=12.0,
+        drain_s=60.0,
+        people=300,
+        behaviour=Behaviour(think_s=(0.2, 0.6), refresh_s=(0.8, 1.5), back_after_s=(2, 4), poll_s=(0.5, 1.0)),
+        his_faults=tuple(
+            replace(f, at_s=f.at_s if f.at_s < 0 else f.at_s / 10, until_s=f.until_s and f.until_s / 10, delay_s=0.5)
+            for f in profile.his_faults
+        ),
+        service_faults=tuple(replace(f, at_s=f.at_s / 5) for f in profile.service_faults),
+        flood=flood,
+        service=service,
+    )
