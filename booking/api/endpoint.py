@@ -142,6 +142,8 @@ class Endpoint:
             return request.content.read_nowait()
         except web.RequestPayloadError:
             raise _badly_packed() from None
+        except OSError:  # the caller hung up before its turn came
+            raise ClientGone from None
 
     async def _wait(self, request: web.BaseRequest) -> bytes:
         """A body that is still under way; asked for where the caller waits to be asked."""

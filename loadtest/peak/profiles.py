@@ -20,7 +20,7 @@ class HospitalSize:
     share: float
     doctors: int = 48
     departments: int = 12
-    seats: int = 9
+    seats: int = 12
     latency_ms: float = 150.0
     at_once: int = 8
 
@@ -100,8 +100,9 @@ class Profile:
 
 HOSPITALS = (
     HospitalSize("soap-release", "soap", 0.5),
-    HospitalSize("hl7-release", "hl7", 0.3),
-    HospitalSize("fhir-release", "fhir", 0.2),
+    HospitalSize("hl7-release", "hl7", 0.4),
+    # A small one: FHIR has a resource for each seat, and all of them are read again and again.
+    HospitalSize("fhir-release", "fhir", 0.1, doctors=12, departments=3, seats=9),
 )
 PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=150, spike_per_s=700, after_per_s=60, decay_s=25)
 _BASE = Profile(name="release-peak", about="The release, and nothing goes wrong.", hospitals=HOSPITALS, shape=PEAK)

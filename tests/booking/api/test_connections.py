@@ -6,9 +6,12 @@ import asyncio
 import itertools
 import json
 
+import pytest
+
 from booking.api.application import ApiOptions
+from booking.api.auth import ApiClient
 from booking.api.server import ConnectionLimits
-from tests.booking.api.portal import BOOKINGS, NEWS, Portal, run_portal
+from tests.booking.api.portal import BOOKINGS, NEWS, Keys, Portal, run_portal
 from tests.booking.api.raw import Caller, call_raw, head, metric, until_metric
 
 LIST = f"{BOOKINGS}?from=2026-01-05"
@@ -140,3 +143,25 @@ async def test_caller_is_gone_when_it_hangs_up_within_its_body(portal: Portal) -
         assert (await caller.reader.readline()) == b"HTTP/1.1 100 Continue\r\n"
         caller.hang_up()
     await until_metric(REQUESTS, before + 1, **labels)
+
+
+async def test_caller_is_gone_when_it_hangs_up_while_its_key_is_looked_up(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {"route": "/v1/hospitals/{hospital_id}/bookings", "method": "POST", "status": "499", "class": "gone"}
+    before, look_up, asked, go_on = metric(REQUESTS, **labels), Keys.lookup, asyncio.Event(), asyncio.Event()
+
+    async def wait(keys: Keys, digest: str) -> ApiClient | None:
+        asked.set()
+        await go_on.wait()
+        return await look_up(keys, digest)
+
+    monkeypatch.setattr(Keys, "lookup", wait)
+    async with call_raw(portal) as caller:
+        await caller.send(post_slow())
+        await asked.wait()
+        caller.hang_up()
+    await until_metric(OPEN, 0)
+    go_on.set()
+    await until_metric(REQUESTS, before + 1, **labels)
+    assert portal.ended == []
