@@ -146,7 +146,7 @@ async def test_caller_is_gone_when_it_hangs_up_within_its_body(portal: Portal) -
 
 
 async def test_caller_is_gone_when_it_hangs_up_while_its_key_is_looked_up(
-    portal: Portal, monkeypatch: pytest.MonkeyPatch
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     labels = {"route": "/v1/hospitals/{hospital_id}/bookings", "method": "POST", "status": "499", "class": "gone"}
     before, look_up, asked, go_on = metric(REQUESTS, **labels), Keys.lookup, asyncio.Event(), asyncio.Event()
@@ -165,3 +165,4 @@ async def test_caller_is_gone_when_it_hangs_up_while_its_key_is_looked_up(
     go_on.set()
     await until_metric(REQUESTS, before + 1, **labels)
     assert portal.ended == []
+    assert "request_failed" not in capfd.readouterr().err  # nobody need look into it
