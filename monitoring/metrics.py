@@ -72,7 +72,7 @@ http_connections_ended = Counter(
 snapshot_reads = Counter(
     "hisbridge_snapshot_reads_total",
     "Lists of the catalogue by where the answer came from: hit (ready-made), composed (from ready-made parts), store (read "
-    "through, because the change feed was behind).",
+    "through, because the change feed was behind), stale (the last one with its age, because the store was away).",
     ["result"],
     registry=REGISTRY,
 )

@@ -32,6 +32,9 @@ SCOPES: dict[str, str] = {
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="hisbridge"'}
 _CHALLENGE_INVALID = {"WWW-Authenticate": 'Bearer realm="hisbridge", error="invalid_token"'}
 MAX_KEY_CHARS = 512
+GRACE_S = 60.0
+RETRY_S = 1.0
+"""How often the store is asked again for a key that it could not tell of."""
 
 
 class ApiClient(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +55,12 @@ class KeyStore(Protocol):
     async def lookup(self, digest: str) -> ApiClient | None: ...
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct):
+    """`since_s`: when the store was last asked and answered."""
+
     client: ApiClient | None
+    since_s: float
+    refresh_at_s: float
     expires_at_s: float
 
 
@@ -61,7 +68,9 @@ class Authenticator:
     """Finds the client of a request, asking the store at most once per key and `ttl_s`.
 
     A revoked key therefore works for up to `ttl_s` longer. Unknown keys are remembered in a cache of their own, so that
-    guessing pushes no real client out of memory. Requests that wait for the same key share one look-up.
+    guessing pushes no real client out of memory. Requests that wait for the same key share one look-up; a key that is in use is
+    looked up again beside them after half of its time, so that no crowd waits for the store every `ttl_s`. While the store
+    cannot be asked, keys that were good stay good for up to `GRACE_S` more: what is answered from memory needs no store.
     """
 
     def __init__(
@@ -79,7 +88,14 @@ class Authenticator:
     def recall(self, authorization: str | None) -> ApiClient | None:
         """The client of a header that was good a moment ago, without a digest; None: ask `authenticate`."""
         entry = self._by_header.get(authorization or "")
-        return None if entry is None or entry.expires_at_s <= self._clock() else entry.client
+        if entry is None:
+            return None
+        now_s = self._clock()
+        if entry.refresh_at_s <= now_s:
+            if entry.expires_at_s <= now_s:
+                return None
+            self._refresh(authorization or "", entry)
+        return entry.client
 
     async def authenticate(self, authorization: str | None) -> ApiClient:
         """The client, or ApiProblem unauthenticated. What the store raises comes through."""
@@ -89,7 +105,7 @@ class Authenticator:
         key = key.strip()
         if scheme.lower() != "bearer" or not key or len(key) > MAX_KEY_CHARS:
             raise ApiProblem("unauthenticated", "expected: Authorization: Bearer <api key>", headers=_CHALLENGE)
-        digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
+        digest = _digest(key)
         entry = self._known.get(digest) or self._refused.get(digest)
         if entry is None or entry.expires_at_s <= self._clock():
             entry = await self._ask(digest)
@@ -107,19 +123,46 @@ class Authenticator:
         self._refused.clear()
 
     async def _ask(self, digest: bytes) -> _Entry:
+        return await asyncio.shield(self._looking_up(digest))
+
+    def _refresh(self, authorization: str, entry: _Entry) -> None:
+        """Look the key up again, while `entry` still answers for it."""
+        digest = _digest(authorization.partition(" ")[2].strip())
+        if digest not in self._asking:
+            task = self._looking_up(digest)
+            task.add_done_callback(lambda done: self._refreshed(authorization, entry, done))
+
+    def _refreshed(self, authorization: str, before: _Entry, done: asyncio.Task[_Entry]) -> None:
+        if done.cancelled() or done.exception() is not None:  # whoever asks when the time is over is told
+            return
+        if self._by_header.get(authorization) is before:
+            if done.result().client is None:
+                del self._by_header[authorization]
+            else:
+                self._by_header[authorization] = done.result()
+
+    def _looking_up(self, digest: bytes) -> asyncio.Task[_Entry]:
         task = self._asking.get(digest)
         if task is None:
             task = asyncio.create_task(self._look_up(digest))
             self._asking[digest] = task
             task.add_done_callback(lambda _done: self._asking.pop(digest, None))
-        return await asyncio.shield(task)
+        return task
 
     async def _look_up(self, digest: bytes) -> _Entry:
-        client = await self._keys.lookup(digest.hex())
+        try:
+            client = await self._keys.lookup(digest.hex())
+        except Exception:
+            known, now_s = self._known.get(digest), self._clock()
+            if known is None or now_s >= known.since_s + self._ttl_s + GRACE_S:
+                raise
+            known.refresh_at_s, known.expires_at_s = now_s + RETRY_S, max(known.expires_at_s, now_s + 2 * RETRY_S)
+            return known
         self._known.pop(digest, None)
         self._refused.pop(digest, None)
         cache = self._known if client is not None else self._refused
-        entry = cache[digest] = _Entry(client, self._clock() + self._ttl_s)
+        now_s = self._clock()
+        entry = cache[digest] = _Entry(client, now_s, now_s + self._ttl_s / 2, now_s + self._ttl_s)
         if len(cache) > self._size:
             cache.popitem(last=False)
         return entry
@@ -132,6 +175,10 @@ def require_access(client: ApiClient, *, scopes: frozenset[str], hospital_id: st
         raise ApiProblem("forbidden_scope", extra={"scopes": missing})
     if hospital_id is not None and not client.may_use(hospital_id):
         raise ApiProblem("forbidden_hospital")
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def new_api_key(client_id: str) -> str:

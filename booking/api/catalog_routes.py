@@ -80,7 +80,8 @@ class CatalogHandlers:
         listing = self._answers.get(hospital_id, query)
         if listing is None:
             recipe = WholeList(self._context.store, self._days, hospital_id, read)
-            listing = await self._answers.make(hospital_id, query, recipe)
+            shown = await self._answers.make(hospital_id, query, recipe)
+            return shown.value.reply(call.request.headers, shown.age_s)
         return listing.reply(call.request.headers)
 
     def slots_at_once(self, call: Call[SlotQuery, None]) -> Ready | None:
@@ -93,7 +94,8 @@ class CatalogHandlers:
         listing = self._answers.get(hospital_id, query)
         if listing is None:
             page = SlotPage(self._context.store, self._days, self._feed, self._context.hospital(call), query)
-            listing = await self._answers.make(hospital_id, query, page)
+            shown = await self._answers.make(hospital_id, query, page)
+            return shown.value.reply(call.request.headers, shown.age_s)
         return listing.reply(call.request.headers)
 
 

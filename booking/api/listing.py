@@ -6,6 +6,7 @@ Each form is made once, and sent as often as it is asked for.
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Mapping
 from hashlib import blake2b
 
@@ -34,8 +35,14 @@ class Listing:
         self._packed: Ready | None = None
         self.nbytes = len(body) + len(body) // 2 + _LISTING_BYTES
 
-    def reply(self, headers: Mapping[str, str]) -> Ready:
-        """The form that fits what the caller has and can unpack."""
+    def reply(self, headers: Mapping[str, str], age_s: float | None = None) -> Ready:
+        """The form that fits what the caller has and can unpack. `age_s`: said in `Age` (RFC 9111, section 5.1)."""
+        ready = self._form(headers)
+        if age_s is None:
+            return ready
+        return Ready(ready.status, ready.head + b"Age: %d\r\n" % math.ceil(age_s), ready.body)
+
+    def _form(self, headers: Mapping[str, str]) -> Ready:
         known = headers.get(hdrs.IF_NONE_MATCH)
         if known is not None and etag_matches(known, self._etag):
             return self._unchanged

@@ -136,6 +136,11 @@ class ChangeFeed:
         """The store's clock as well as we know it, never ahead of it."""
         return self._clock.now_ms(hospital_id)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the last poll could not reach the store."""
+        return self._away
+
     def is_behind(self, hospital_id: str) -> bool:
         """Whether this process has just written at the hospital, and the poll that shows it is about to end."""
         return hospital_id in self._behind

@@ -9,4 +9,5 @@
 
 from booking.snapshots.answers import Answers as Answers
 from booking.snapshots.answers import Made as Made
+from booking.snapshots.answers import Shown as Shown
 from booking.snapshots.days import Days as Days

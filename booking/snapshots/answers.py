@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -13,11 +14,16 @@ from booking.snapshots.day import FOREVER_MS
 from booking.snapshots.days import Days, Ticks
 from booking.snapshots.reading import DayKey
 from booking.snapshots.shelf import Shelf, Sized
+from booking.store.engine import StoreUnavailable
 from monitoring.metrics import snapshot_reads
 
 # A poll comes every 100 ms. If the last one is older, this process was busy or the store was slow: the next one is better
 # than a crowd that reads through the store because of it.
 CATCH_UP_S = 0.25
+# While the store cannot be reached, the last answer is shown for so long, with its age: a hold decides anew in any case.
+STALE_S = 30.0
+# A store that the feed has lost is waited for no longer than this, and after a failure not asked by the whole crowd.
+PATIENCE_S, AVOIDED_S = 0.25, 2.0
 _MADE_BYTES = 1_000
 
 _NOBODY = Ticks()
@@ -60,6 +66,14 @@ class Made(Generic[V]):
         self.nbytes = value.nbytes + _MADE_BYTES + 200 * len(self.ticks)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown(Generic[V]):
+    """An answer for a reader. `age_s`: it shows what was committed so long ago, as nobody could tell since; None: it holds."""
+
+    value: V
+    age_s: float | None = None
+
+
 class Recipe(Protocol[V]):
     """How an answer is made."""
 
@@ -83,9 +97,10 @@ class Answers(Generic[V]):
         self._monotonic_s = monotonic_s
         self._shelf: Shelf[tuple[str, Hashable], Made[V]] = Shelf("answers", max_bytes)
         self._making: dict[tuple[str, Hashable], asyncio.Task[Made[V]]] = {}
+        self._avoid_until_s = 0.0
         self._hits = 0
-        self._count_hits, self._count_composed, self._count_read = (
-            snapshot_reads.labels(result).inc for result in ("hit", "composed", "store")
+        self._count_hits, self._count_composed, self._count_read, self._count_stale = (
+            snapshot_reads.labels(result).inc for result in ("hit", "composed", "store", "stale")
         )
         feed.listen(on_polled=self._flush_hits)
 
@@ -100,21 +115,47 @@ class Answers(Generic[V]):
         self._hits += 1
         return made.value
 
-    async def make(self, hospital_id: str, query: Hashable, recipe: Recipe[V]) -> V:
-        """The answer where `get` had none; made once for all who ask meanwhile. Raises StoreUnavailable."""
-        feed = self._feed
+    async def make(self, hospital_id: str, query: Hashable, recipe: Recipe[V]) -> Shown[V]:
+        """The answer where `get` had none; made once for all who ask meanwhile.
+
+        While the store is away, the last answer with its age (RFC 5861, section 4). Raises StoreUnavailable where there is none.
+        """
+        feed, key = self._feed, (hospital_id, query)
         if not feed.is_fresh(hospital_id):
             await feed.catch_up(CATCH_UP_S)
             answer = self.get(hospital_id, query)
             if answer is not None:
-                return answer
-        key = (hospital_id, query)
+                return Shown(answer)
+            if self._monotonic_s() < self._avoid_until_s and (stale := self._stale(key)) is not None:
+                return stale
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, recipe), name=f"answer of {hospital_id}")
             making.add_done_callback(partial(self._end, key))
+        if feed.is_away and not (await asyncio.wait([making], timeout=PATIENCE_S))[0]:
+            self._avoid_until_s = self._monotonic_s() + AVOIDED_S
+            if (stale := self._stale(key)) is not None:
+                return stale
         await asyncio.wait([making])
-        return making.result().value
+        try:
+            return Shown(making.result().value)
+        except StoreUnavailable:
+            self._avoid_until_s = self._monotonic_s() + AVOIDED_S
+            if (stale := self._stale(key)) is None:
+                raise
+            return stale
+
+    def _stale(self, key: tuple[str, Hashable]) -> Shown[V] | None:
+        """The last answer, if it is not too old and the clock has not made another of it."""
+        made = self._shelf.get(key)
+        if made is None or not made.from_ms <= self._feed.store_now_ms(key[0]) < made.until_ms:
+            return None
+        settled = not made.through and made.settled_at == made.of.tick
+        age_s = self._monotonic_s() - (max(made.known_s, self._feed.sure_s) if settled else made.known_s)
+        if age_s > STALE_S:
+            return None
+        self._count_stale()
+        return Shown(made.value, age_s)
 
     async def _make(self, key: tuple[str, Hashable], recipe: Recipe[V]) -> Made[V]:
         if self._feed.age_ms() < FRESH_MS:

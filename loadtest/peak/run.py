@@ -79,7 +79,10 @@ class Stage:
 
 
 async def play(profile: Profile, folder: Path) -> None:
-    """Run a profile; `folder` has the empty folders `run`, for what comes of it, and `prometheus`. Raises ProcessFailed, postgres.PostgresMissing."""
+    """Run a profile; `folder` has the empty folders `run`, for what comes of it, and `prometheus`.
+
+    Raises ProcessFailed, postgres.PostgresMissing.
+    """
     async with _stage(profile, folder) as stage:
         await _perform(stage, folder / "run")
 

@@ -121,3 +121,80 @@ def test_keys_differ_and_carry_their_client_when_made() -> None:
 def test_digest_is_sha256_when_a_key_is_stored() -> None:
     # FIPS 180-4, the example message "abc"
     assert digest_api_key("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+class Unsteady(Keys):
+    """Keys in a store that can be away."""
+
+    away = False
+
+    async def lookup(self, digest: str) -> ApiClient | None:
+        found = await super().lookup(digest)
+        if self.away:
+            raise ConnectionError("store down")
+        return found
+
+
+async def settle() -> None:
+    """Let look-ups beside the requests end: they wait for nothing."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_key_in_use_is_looked_up_again_beside_its_requests() -> None:
+    now_s, keys = [0.0], Keys()
+    authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
+    await authenticator.authenticate(f"Bearer {KEY}")
+    for now_s[0] in (4.9, 5.0, 9.9, 10.0, 14.9):  # each before its time is over, so that nobody waits
+        assert authenticator.recall(f"Bearer {KEY}") is not None
+        await settle()
+    # At 5.0, from then on at 10.0; the others come within half of the time after the last look.
+    assert keys.lookups == 3
+
+
+async def test_key_stops_working_when_the_look_beside_finds_it_revoked() -> None:
+    now_s, keys = [0.0], Keys()
+    authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
+    await authenticator.authenticate(f"Bearer {KEY}")
+    keys.clients.clear()
+    now_s[0] = 5.0
+    assert authenticator.recall(f"Bearer {KEY}") is not None
+    await settle()
+    assert authenticator.recall(f"Bearer {KEY}") is None
+    with pytest.raises(ApiProblem, match="unauthenticated"):
+        await authenticator.authenticate(f"Bearer {KEY}")
+
+
+async def test_known_key_works_on_for_a_minute_when_the_store_is_away() -> None:
+    now_s, keys = [0.0], Unsteady()
+    authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
+    await authenticator.authenticate(f"Bearer {KEY}")
+    keys.away = True
+    for now_s[0] in (6.0, 11.0, 40.0, 69.9):
+        assert (await authenticator.authenticate(f"Bearer {KEY}")).id == "portal"
+        await settle()
+    now_s[0] = 72.0  # 10 s, and 60 s, and what the last answer was good for
+    with pytest.raises(ConnectionError):
+        await authenticator.authenticate(f"Bearer {KEY}")
+    keys.away = False
+    assert (await authenticator.authenticate(f"Bearer {KEY}")).id == "portal"
+
+
+async def test_nobody_gets_in_when_the_store_is_away_and_the_key_is_not_known() -> None:
+    keys = Unsteady()
+    keys.away = True
+    with pytest.raises(ConnectionError):
+        await Authenticator(keys).authenticate(f"Bearer {KEY}")
+
+
+async def test_revoked_key_does_not_come_back_when_the_store_goes_away() -> None:
+    now_s, keys = [0.0], Unsteady()
+    authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
+    await authenticator.authenticate(f"Bearer {KEY}")
+    keys.clients.clear()
+    now_s[0] = 10.0
+    with pytest.raises(ApiProblem):
+        await authenticator.authenticate(f"Bearer {KEY}")
+    keys.away, now_s[0] = True, 21.0
+    with pytest.raises(ConnectionError):
+        await authenticator.authenticate(f"Bearer {KEY}")

@@ -206,12 +206,14 @@ async def test_lists_are_read_through_the_store_when_the_feed_is_behind(
         await shows(site, SLOTS, lambda items: items[0]["remaining"] == 4)
 
 
-async def test_nothing_old_is_shown_when_neither_feed_nor_store_answer(
+async def test_last_list_is_shown_with_its_age_for_a_while_when_neither_feed_nor_store_answer(
     store: Store, hospital: Hospital, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put_slot(store, 5)
+    other = SLOTS + "&practitioner_id=nobody"  # nobody has asked for this list before
     async with another_process(store, hospital, wall) as site:
-        assert (await site.ask(SLOTS)).status == 200
+        before = await site.ask(SLOTS)
+        assert (before.status, before.headers.get("Age")) == (200, None)
 
         async def fail(self: Poller) -> Clocks:
             raise OSError("away")
@@ -220,14 +222,46 @@ async def test_nothing_old_is_shown_when_neither_feed_nor_store_answer(
             raise StoreUnavailable("away")
 
         with monkeypatch.context() as patch:
+            patch.setattr("booking.snapshots.answers.STALE_S", 1.5)
             patch.setattr(Poller, "clocks", fail)
             patch.setattr(Store, "read", refuse)
-            gone_s = time.monotonic()
+            gone_s, ages = time.monotonic(), list[str | None]()
             while (answer := await site.ask(SLOTS)).status == 200:
+                ages.append(answer.headers.get("Age"))
+                assert answer.items == before.items
                 assert time.monotonic() - gone_s < 10
+            assert time.monotonic() - gone_s >= 1.0  # the last poll that succeeded began a little before
             assert (answer.status, answer.json["code"]) == (503, "store_unavailable")
-        while (await site.ask(SLOTS)).status != 200:  # noqa: ASYNC110 - what is waited for sets no event
+            # As it was for what may still be known, then with a second, then with two; rounded up.
+            assert list(dict.fromkeys(ages)) == [None, "1", "2"]
+            assert (await site.ask(other)).status == 503
+        while (answer := await site.ask(SLOTS)).status != 200:  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.01)
+        await shows(site, SLOTS, lambda items: len(items) == 1)
+
+
+async def test_opening_is_not_missed_when_the_store_is_away(
+    store: Store, hospital: Hospital, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the clock has made another is not shown as it was: nobody is told "not released" after the opening."""
+    opens_at = dt.datetime.combine(DAY - dt.timedelta(days=1), dt.time(7), ZONE)
+    await put_slot(store, 5, schedule=make_schedule(opens_at=opens_at))
+    async with another_process(store, hospital, wall) as site:
+        assert [i["status"] for i in (await site.ask(SLOTS)).items] == ["not_released"]
+
+        async def fail(self: Poller) -> Clocks:
+            raise OSError("away")
+
+        def refuse(*_: Any) -> None:
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(Poller, "clocks", fail)
+        monkeypatch.setattr(Store, "read", refuse)
+        while (answer := await site.ask(SLOTS)).headers.get("Age") is None:
+            assert answer.status == 200
+            await asyncio.sleep(0.01)
+        wall.now_ms = round(opens_at.timestamp() * 1000)
+        assert (await site.ask(SLOTS)).status == 503
 
 
 async def test_answer_is_503_when_the_store_was_never_reached(engine: str, tmp_path: Any, hospital: Hospital) -> None:
