@@ -17,6 +17,7 @@ from loadtest.verdict.promises import mark_broken
 from loadtest.verdict.recovery import Recovery, measure_recovery
 from loadtest.verdict.samples import BAD, JudgedSamples, judge_samples
 from loadtest.verdict.server_sli import AGREED, Comparison, compare
+from loadtest.verdict.words import objective as told_objective
 from loadtest.verdict.words import percent, points
 
 LAG_P99_MS = 50.0
@@ -133,7 +134,7 @@ def _missed(run: Run, availabilities: Availabilities) -> Iterator[str]:
             told = ", ".join(f"{availability.counts[v]:,} {v.name.lower()}" for v in BAD if availability.counts[v])
             yield (
                 f"{name}: {percent(availability.share)} of {availability.valid:,} valid requests were good ({told}), "
-                f"below {percent(objective)}"
+                f"below {told_objective(objective)}"
             )
 
 
@@ -151,12 +152,10 @@ def _not_recovered(run: Run, recoveries: tuple[Recovery, ...]) -> Iterator[str]:
 
 
 def _disagreeing(comparisons: tuple[Comparison, ...]) -> Iterator[str]:
-    for c in comparisons:
-        if c.required and c.agrees is False:
-            yield (
-                f"{c.name}: the service says {percent(c.server_share)}, the client {percent(c.client_share)}; "
-                f"they may differ by {points(AGREED)}"
-            )
+    apart = [c for c in comparisons if c.required and c.agrees is False]
+    if apart:
+        told = "; ".join(f"{c.name} {percent(c.server_share)}, the client {percent(c.client_share)}" for c in apart)
+        yield f"the service's own SLI differs from the client's by more than {points(AGREED)}: the service says of {told}"
 
 
 def _remarks(

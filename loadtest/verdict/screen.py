@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from loadtest.verdict.availability import Availability
 from loadtest.verdict.conclusion import Conclusion, Outcome
-from loadtest.verdict.samples import BAD, Verdict
+from loadtest.verdict.samples import Verdict
 from loadtest.verdict.server_sli import Comparison
-from loadtest.verdict.words import milliseconds, percent, points, quantile_name
+from loadtest.verdict.words import milliseconds, objective, percent, points, quantile_name
 
 STYLES = {
     Outcome.PASSED: "bold green",
@@ -32,26 +33,30 @@ def print_verdict(conclusion: Conclusion, console: Console) -> None:
     console.print(_audit_table(conclusion))
     for check in conclusion.checks:
         for finding in check.findings[:MOST_FINDINGS]:
-            console.print(f"  [red]{check.name}[/] {escape(f'{finding.hospital} {finding.subject} {finding.text}')}")
+            told = escape(f"{finding.hospital} {finding.subject} {finding.text}".strip())
+            console.print(f"  [red]{check.name}[/] {told}", soft_wrap=True)
     for remark in conclusion.remarks:
-        console.print(f"[yellow]Note:[/] {escape(remark)}")
+        console.print(f"[yellow]Note:[/] {escape(remark)}", soft_wrap=True)
     style = STYLES[conclusion.outcome]
     console.print(
         f"\n[{style}]{conclusion.outcome.name}[/] {escape(conclusion.run.facts.profile)}: "
         f"{percent(conclusion.availabilities.whole.share)} of {conclusion.availabilities.whole.valid:,} valid requests good, "
-        f"objective {percent(conclusion.objective)}; generator lag p99 {conclusion.lag_p99_ms:.1f} ms"
+        f"objective {objective(conclusion.objective)}; generator lag p99 {conclusion.lag_p99_ms:.1f} ms",
+        soft_wrap=True,
     )
     for reason in conclusion.reasons:
-        console.print(f"  [{style}]because[/] {escape(reason)}")
+        console.print(f"  [{style}]because[/] {escape(reason)}", soft_wrap=True)
 
 
 def _availability_table(conclusion: Conclusion) -> Table:
-    table = Table(title="Availability", title_justify="left", caption=_caption(conclusion), caption_justify="left")
-    table.add_column("")
-    for head in ("valid", "good", "bad", "limited", "invalid", *map(quantile_name, SHOWN_QUANTILES)):
+    table = Table(title="Availability", box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for head in ("valid", "good", "bad", "limited", *map(quantile_name, SHOWN_QUANTILES)):
         table.add_column(head, justify="right", no_wrap=True)
     for name, availability in rows(conclusion):
         table.add_row(name, *_cells(availability, conclusion))
+    table.caption = f"ms from the intended start; under {conclusion.floor:,} valid samples no percentage"
+    table.caption_justify = "left"
     return table
 
 
@@ -64,9 +69,9 @@ def rows(conclusion: Conclusion) -> Iterator[tuple[str, Availability]]:
     for hospital, availability in found.live_by_hospital.items():
         if availability.sent:
             yield f"live of {hospital}", availability
-    for client, availability in found.by_client.items():
-        if availability.sent and len(found.by_client) > 1:
-            yield f"client {client}", availability
+    came = {client: availability for client, availability in found.by_client.items() if availability.sent}
+    if len(came) > 1:
+        yield from ((f"client {client}", availability) for client, availability in came.items())
     for hospital, availability in found.peak_by_hospital.items():
         if availability.sent:
             yield f"peak at {hospital}", availability
@@ -76,24 +81,18 @@ def rows(conclusion: Conclusion) -> Iterator[tuple[str, Availability]]:
 
 
 def _cells(a: Availability, conclusion: Conclusion) -> list[str]:
-    met = a.meets(conclusion.objective)
-    style = {True: "green", False: "red", None: "yellow"}[met]
+    style = {True: "green", False: "red", None: "yellow"}[a.meets(conclusion.objective)]
     return [
         f"{a.valid:,}",
         f"[{style}]{percent(a.share)}[/]",
-        " ".join(f"{a.counts[v]:,} {v.name.lower()}" for v in BAD if a.counts[v]) or "0",
+        f"{a.bad:,}",
         f"{a.counts[Verdict.LIMITED]:,}",
-        f"{a.counts[Verdict.INVALID]:,}",
         *(milliseconds(a.latency_ms[q]) if q in a.latency_ms else "-" for q in SHOWN_QUANTILES),
     ]
 
 
-def _caption(conclusion: Conclusion) -> str:
-    return f"latencies in ms, from the intended start; under {conclusion.floor:,} valid samples there is no percentage"
-
-
 def _sli_table(conclusion: Conclusion) -> Table:
-    table = Table(title="The service's own SLI beside the client's", title_justify="left")
+    table = Table(title="The service's own SLI beside the client's", box=SIMPLE_HEAD, title_justify="left")
     for head in ("", "client", "service", "difference", ""):
         table.add_column(head, justify="left" if not head else "right")
     for c in conclusion.comparisons:
@@ -111,7 +110,7 @@ def agreement(c: Comparison) -> str:
 
 
 def _audit_table(conclusion: Conclusion) -> Table:
-    table = Table(title="Audit", title_justify="left")
+    table = Table(title="Audit", box=SIMPLE_HEAD, title_justify="left")
     table.add_column("promise")
     table.add_column("examined", justify="right")
     table.add_column("findings", justify="right")

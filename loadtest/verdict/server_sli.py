@@ -13,7 +13,7 @@ from loadtest.verdict.facts import Run, ServerSli
 from loadtest.verdict.samples import LIVE, JudgedSamples, Verdict
 
 AGREED = Fraction("0.0005")  # 0.05 points
-WHOLE = "judged classes together"
+WHOLE = "judged classes"
 SERVER_VALID = ("good", "slow", "failed", "shed")
 
 
@@ -88,23 +88,23 @@ def _reasons(client: dict[Verdict, int], server: dict[str, int]) -> Iterator[str
     late, slow = client[Verdict.SLOW], server.get("slow", 0)
     if late > slow:
         yield (
-            f"{late - slow} more were late for the client than for the service: the client counts from the intended start, with "
+            f"{late - slow:,} more were late for the client than for the service: the client counts from the intended start, with "
             "the network, the queue before the socket and the generator's own lag in it"
         )
     elif slow > late:
-        yield f"{slow - late} more were late for the service than for the client"
+        yield f"{slow - late:,} more were late for the service than for the client"
     if unanswered := client[Verdict.UNANSWERED]:
         yield (
-            f"{unanswered} got no answer: the service counts those whose caller hung up as gone ({server.get('gone', 0)}), "
+            f"{unanswered:,} got no answer: the service counts those whose caller hung up as gone ({server.get('gone', 0)}), "
             "and knows nothing of connections that failed"
         )
     if refused := client[Verdict.REFUSED]:
-        yield f"{refused} were answered 429 to a client within the policy: the service counts them as limited"
+        yield f"{refused:,} were answered 429 to a client within the policy: the service counts them as limited"
     if wrong := client[Verdict.WRONG]:
-        yield f"{wrong} were told that a released slot is not released: the service takes that for good"
+        yield f"{wrong:,} were told that a released slot is not released: the service takes that for good"
     for verdict, name in ((Verdict.FAILED, "failed"), (Verdict.SHED, "shed")):
         if (theirs := server.get(name, 0)) != client[verdict]:
-            yield f"{client[verdict]} {name} by the client, {theirs} by the service"
+            yield f"{client[verdict]:,} {name} by the client, {theirs:,} by the service"
     sent, counted = sum(client.values()), sum(server.values())
     if sent != counted:
-        yield f"the client sent {sent}, the service counted {counted}"
+        yield f"the client sent {sent:,}, the service counted {counted:,}"

@@ -15,6 +15,11 @@ def percent(share: Fraction | None) -> str:
     return f"{thousandths // 1000}.{thousandths % 1000:03d} %"
 
 
+def objective(share: Fraction) -> str:
+    """As it was set: 99.9 %."""
+    return f"{float(share * 100):g} %"
+
+
 def points(difference: Fraction | None) -> str:
     """Percentage points, signed where it is a difference."""
     return "-" if difference is None else f"{float(difference * 100):.3f} points"

@@ -12,7 +12,7 @@ from loadtest.verdict.page.markup import Html, escape, join, tag
 from loadtest.verdict.page.tiles import show_tiles
 from loadtest.verdict.pictures import Picture
 from loadtest.verdict.pictures.frame import as_svg
-from loadtest.verdict.words import percent
+from loadtest.verdict.words import objective
 
 STYLE = Path(__file__).with_name("style.css")
 EXPLAINED = {
@@ -54,7 +54,7 @@ def _header(conclusion: Conclusion) -> Html:
             tag("h1", conclusion.outcome.name),
             tag(
                 "p",
-                f"{EXPLAINED[conclusion.outcome]} Profile {facts.profile}, objective {percent(conclusion.objective)}.",
+                f"{EXPLAINED[conclusion.outcome]} Profile {facts.profile}, objective {objective(conclusion.objective)}.",
             ),
             reasons,
             tag(

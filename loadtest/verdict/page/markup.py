@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -25,7 +26,11 @@ Value = str | Cell
 
 
 def escape(text: str) -> Html:
-    return text if isinstance(text, Html) else Html(html.escape(text))
+    """Safe to stand in a page; a number keeps its unit on its line."""
+    return text if isinstance(text, Html) else Html(_UNIT.sub("\\1\u00a0", html.escape(text)))
+
+
+_UNIT = re.compile(r"(\d) (?=%|ms\b|s\b|points\b|fen\b|GiB\b)")
 
 
 def join(parts: Iterable[str]) -> Html:

@@ -12,7 +12,7 @@ from loadtest.verdict.page.markup import Cell, Html, Value, join, table, tag
 from loadtest.verdict.samples import BAD, LIMITS_S, Verdict
 from loadtest.verdict.screen import agreement, rows
 from loadtest.verdict.server_sli import SERVER_VALID
-from loadtest.verdict.words import milliseconds, percent, points, quantile_name, yuan
+from loadtest.verdict.words import milliseconds, objective, percent, points, quantile_name, yuan
 
 MOST_FINDINGS = 20
 TEXT = "text"
@@ -32,9 +32,9 @@ def availability(conclusion: Conclusion) -> Html:
     kinds = [v for v in (*BAD, Verdict.LIMITED, Verdict.INVALID) if any(a.counts[v] for _, a in shown)]
     note = tag(
         "p",
-        f"Good / valid requests, {percent(conclusion.objective)} is asked for. Under {conclusion.floor:,} valid requests a class "
-        "has no percentage. Latency counts from the intended start. Requests that were limited by the published policy, and the "
-        "caller's errors, are not valid requests and are counted apart.",
+        f"Good / valid requests; {objective(conclusion.objective)} is asked for. Under {conclusion.floor:,} valid requests a "
+        "class has no percentage. Latency counts from the intended start. Requests that were limited by the published policy, "
+        "and the caller's errors, are not valid requests and are counted apart.",
         css="soft",
     )
     if not kinds:
@@ -122,7 +122,7 @@ def server_sli(conclusion: Conclusion) -> Html:
         css="soft",
     )
     shown = table(
-        ["", "client", "service", "difference", "", "service: good", *SERVER_VALID[1:], "limited", "gone", "invalid"],
+        ["", "client", "service", "difference", "", "good", *SERVER_VALID[1:], "limited", "gone", "invalid"],
         [
             [
                 c.name,

@@ -6,7 +6,7 @@ from loadtest.verdict.audit import Check
 from loadtest.verdict.availability import Availability
 from loadtest.verdict.conclusion import LAG_P99_MS, Conclusion
 from loadtest.verdict.page.markup import Html, tag
-from loadtest.verdict.words import percent, points
+from loadtest.verdict.words import percent
 
 GOOD, BAD, WARN, PLAIN = "good", "bad", "warn", ""
 IN_AUDIT = {"oversold": "oversold", "lost": "acknowledged and lost", "money": "payments that do not balance",
@@ -50,13 +50,15 @@ def _recovery(conclusion: Conclusion, limit_s: float) -> Html:
 
 
 def _sli(conclusion: Conclusion) -> Html:
-    whole = conclusion.comparisons[-1]
+    """Where the two differ most."""
+    whole = conclusion.comparisons[-1].difference
     required = [c for c in conclusion.comparisons if c.required]
+    worst = max((c.difference for c in required if c.difference is not None), key=abs, default=whole)
+    figure = "-" if worst is None else f"{float(worst * 100):+.3f}"
+    what = "points, client less service's own SLI"
     if not required:
-        return _tile(points(whole.difference), "client less service's SLI: not judged", WARN)
-    worst = max((c.difference for c in required if c.difference is not None), key=abs, default=whole.difference)
-    agree = all(c.agrees for c in required)
-    return _tile(points(worst), "client less service's SLI, the worst", GOOD if agree else BAD)
+        return _tile(figure, f"{what}: not judged", WARN)
+    return _tile(figure, what, GOOD if all(c.agrees for c in required) else BAD)
 
 
 def _lag(conclusion: Conclusion) -> Html:

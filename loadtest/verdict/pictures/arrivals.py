@@ -27,5 +27,5 @@ def draw_arrivals(conclusion: Conclusion) -> Figure | None:
     )  # fmt: skip
     ax.set_ylabel("requests per second")
     ax.set_ylim(bottom=0)
-    add_legend(ax)
+    add_legend(figure)
     return figure

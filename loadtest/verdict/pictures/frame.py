@@ -85,7 +85,9 @@ def _mark(ax: Axes, facts: Facts, *, named: bool) -> None:
         if fault.until_s is None:
             ax.axvline(fault.at_s, color=FAULT_COLOR, linewidth=1.4, zorder=2)
         else:
-            ax.axvspan(fault.at_s, fault.until_s, color=FAULT_COLOR, alpha=0.12, zorder=0.5, linewidth=0)
+            ax.axvspan(fault.at_s, fault.until_s, 0.965, 1.0, color=FAULT_COLOR, zorder=2, linewidth=0)
+            for edge_s in (fault.at_s, fault.until_s):
+                ax.axvline(edge_s, color=FAULT_COLOR, linewidth=1.0, linestyle=":", zorder=2)
     if named:
         _name(ax, facts)
 
@@ -114,9 +116,10 @@ def _side(at_s: float, facts: Facts) -> str:
     return "left" if at_s < facts.duration_s * 0.7 else "right"
 
 
-def add_legend(ax: Axes, columns: int = 6) -> None:
-    """Below the panel, where it hides nothing."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, fontsize=9, handlelength=1.4)
+def add_legend(figure: Figure, columns: int = 6) -> None:
+    """Below everything, where it hides nothing: what the last panel shows."""
+    shown, names = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(shown, names, loc="outside lower center", ncols=columns, fontsize=9, handlelength=1.4, frameon=False)
 
 
 def known(line: Sequence[float | None]) -> npt.NDArray[np.float64]:

@@ -47,5 +47,5 @@ def _lines(conclusion: Conclusion, lines: Mapping[str, Line], label: str) -> Fig
         ax.plot(conclusion.run.series.t_s, line, color=color, linewidth=1.4, drawstyle="steps-post", label=name)
     ax.set_ylabel(label)
     ax.set_ylim(bottom=0)
-    add_legend(ax)
+    add_legend(figure)
     return figure

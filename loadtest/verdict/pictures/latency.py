@@ -32,7 +32,9 @@ def draw_latency(conclusion: Conclusion) -> Figure | None:
     for ax, (name, which) in zip(axes, classes.items(), strict=True):
         lines = _quantiles_ms(judged.intended_s[which], judged.latency_s[which], edges)
         for share, line, color in zip(QUANTILES, lines, COLORS, strict=True):
-            ax.plot(edges[:-1], line, color=color, linewidth=1.2, label=quantile_name(share))
+            ax.plot(
+                edges[:-1], line, color=color, linewidth=1.2, marker=".", markersize=2.5, label=quantile_name(share)
+            )
         ax.set_yscale("log")
         limit_s = LIMITS_S.get(name)
         highest = max(np.nanmax(lines), 1000 * (limit_s or 0.0))
@@ -46,7 +48,7 @@ def draw_latency(conclusion: Conclusion) -> Figure | None:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
         ax.set_ylabel(f"{name}\nms")
     axes[-1].set_xlabel("seconds since the start (intended)")
-    add_legend(axes[-1])
+    add_legend(figure)
     return figure
 
 

@@ -24,5 +24,5 @@ def draw_cpu(conclusion: Conclusion) -> Figure | None:
         ax.plot(series.t_s, line, color=color, linewidth=1.3, label=name)
     ax.set_ylabel("cores busy")
     ax.set_ylim(bottom=0)
-    add_legend(ax)
+    add_legend(figure)
     return figure

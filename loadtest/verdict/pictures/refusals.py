@@ -55,7 +55,7 @@ def _bars(conclusion: Conclusion, times: dict[str, Times], colors: dict[str, str
         base += rate
     ax.set_ylabel(label)
     if base.any():
-        add_legend(ax, 4)
+        add_legend(figure, 4)
     else:
         ax.set_ylim(0, 1)
         ax.set_yticks([0])
