@@ -88,7 +88,7 @@ def _reasons(client: dict[Verdict, int], server: dict[str, int]) -> Iterator[str
     late, slow = client[Verdict.SLOW], server.get("slow", 0)
     if late > slow:
         yield (
-            f"{late - slow:,} more were late for the client than for the service: the client counts from the intended start, with "
+            f"{late - slow:,} more were late for the client than for the service: it counts from the intended start, with "
             "the network, the queue before the socket and the generator's own lag in it"
         )
     elif slow > late:
