@@ -22,7 +22,8 @@ STYLES = {
     Outcome.VOID: "bold yellow",
 }
 MOST_FINDINGS = 5
-SHOWN_QUANTILES = (0.5, 0.99, 0.999)
+SHOWN_QUANTILES = (0.99, 0.999)
+WIDTHS = {"valid": 9, "good": 12, "bad": 7, "limited": 7}  # a narrow terminal cuts the names, not the figures
 
 
 def print_verdict(conclusion: Conclusion, console: Console) -> None:
@@ -51,33 +52,35 @@ def print_verdict(conclusion: Conclusion, console: Console) -> None:
 def _availability_table(conclusion: Conclusion) -> Table:
     table = Table(title="Availability", box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for head in ("valid", "good", "bad", "limited", *map(quantile_name, SHOWN_QUANTILES)):
-        table.add_column(head, justify="right", no_wrap=True)
-    for name, availability in rows(conclusion):
+    for head, width in (*WIDTHS.items(), *((quantile_name(q), 6) for q in SHOWN_QUANTILES)):
+        table.add_column(head, justify="right", no_wrap=True, min_width=width)
+    for name, availability in rows(conclusion, all_of_peak=False):
         table.add_row(name, *_cells(availability, conclusion))
     table.caption = f"ms from the intended start; under {conclusion.floor:,} valid samples no percentage"
     table.caption_justify = "left"
     return table
 
 
-def rows(conclusion: Conclusion) -> Iterator[tuple[str, Availability]]:
-    """What is shown of the availability, the most important last."""
+def rows(conclusion: Conclusion, *, all_of_peak: bool) -> Iterator[tuple[str, Availability]]:
+    """What is shown of the availability, the most important last. `all_of_peak`: also by class and by hospital."""
     found, judged = conclusion.availabilities, conclusion.run.facts.judged
-    for name, availability in found.by_class.items():
-        if availability.sent:
-            yield name + ("" if name in judged.classes else " (not judged)"), availability
-    for hospital, availability in found.live_by_hospital.items():
-        if availability.sent:
-            yield f"live of {hospital}", availability
-    came = {client: availability for client, availability in found.by_client.items() if availability.sent}
-    if len(came) > 1:
-        yield from ((f"client {client}", availability) for client, availability in came.items())
-    for hospital, availability in found.peak_by_hospital.items():
-        if availability.sent:
-            yield f"peak at {hospital}", availability
+    for name, availability in _sent(found.by_class):
+        yield name + ("" if name in judged.classes else " (not judged)"), availability
+    for hospital, availability in _sent(found.live_by_hospital):
+        yield f"live of {hospital}", availability
+    clients = _sent(found.by_client)
+    if len(clients) > 1:
+        yield from ((f"client {client}", availability) for client, availability in clients)
     if found.peak_whole is not None:
+        if all_of_peak:
+            yield from ((f"{name} at the peak", a) for name, a in _sent(found.peak_by_class))
+            yield from ((f"{hospital} at the peak", a) for hospital, a in _sent(found.peak_by_hospital))
         yield "peak window" + ("" if judged.peak else " (not judged)"), found.peak_whole
     yield "judged classes", found.whole
+
+
+def _sent(availabilities: dict[str, Availability]) -> list[tuple[str, Availability]]:
+    return [(name, availability) for name, availability in availabilities.items() if availability.sent]
 
 
 def _cells(a: Availability, conclusion: Conclusion) -> list[str]:

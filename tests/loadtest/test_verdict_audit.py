@@ -164,7 +164,7 @@ def test_a_step_may_have_been_carried_out_when_it_had_no_answer(
     conclusion = concluded(tmp_path, samples=[unanswered], bookings=[made], visits=[at_his])
     assert failed_checks(conclusion) == []
     (note,) = (note for check in conclusion.checks for note in check.notes)
-    assert note == "east: 1 did what was asked without an answer; 1 steps had none"
+    assert note == "east: paid or cancelled without an acknowledgement 1, steps without an answer 1"
 
 
 # --- we and the HIS -------------------------------------------------------------------------------------------------
@@ -260,6 +260,10 @@ def test_money_pays_twice_when_two_visits_have_one_trade_number(tmp_path: Path) 
          visit(1, "released"), "has a refund that is maybe"),
         (booking(cancel=CANCEL, final={**GIVEN_BACK, "refunds": [{"amount_fen": 800, "state": "refunded"}]}),
          visit(1, "released"), "800 fen go back, and at most 700 can have been paid"),
+        (booked() | {"paid": None}, visit(1, "registered", paid_fen=600),
+         "is registered at the HIS with 600 fen; its fee is 700"),
+        (booked(final={"refunds": [{"amount_fen": 700, "state": "refunded"}]}) | {"paid": None}, visit(1, "registered"),
+         "is registered and paid at the HIS, and 700 fen go back"),
     ],
 )  # fmt: skip
 def test_money_is_told_wrong_when_the_booking_shows_something_else(

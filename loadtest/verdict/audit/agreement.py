@@ -23,7 +23,7 @@ def check_agreement(run: Run) -> Check:
             findings += strangers
         elif strangers:
             notes.append(
-                f"{hospital}: {len(strangers)} visits of holds without an answer; {may_be[hospital]} holds had none"
+                f"{hospital}: visits unknown to the client {len(strangers):,}, holds without an answer {may_be[hospital]:,}"
             )
     visits = sum(len(his.visits) for his in run.his.values())
     return Check(

@@ -44,7 +44,7 @@ def check_unasked(run: Run) -> Check:
     by_hospital = Counter(f.hospital for f in found)
     findings = [f for f in found if by_hospital[f.hospital] > may_be[f.hospital]]
     notes = tuple(
-        f"{hospital}: {count} did what was asked without an answer; {may_be[hospital]} steps had none"
+        f"{hospital}: paid or cancelled without an acknowledgement {count:,}, steps without an answer {may_be[hospital]:,}"
         for hospital, count in sorted(by_hospital.items())
         if count <= may_be[hospital]
     )

@@ -33,7 +33,7 @@ def check_money(run: Run) -> Check:
     findings: list[Finding] = []
     for booking in run.bookings:
         visits = [v for no in booking.order_nos for v in registered[booking.hospital][no]]
-        texts = _unpaid(booking) if booking.paid is None else _paid(booking, booking.paid, visits)
+        texts = _unpaid(booking, visits) if booking.paid is None else _paid(booking, booking.paid, visits)
         findings += [Finding(booking.hospital, booking.id, text) for text in texts]
     for hospital in run.his:
         findings += _used_twice(hospital, registered[hospital])
@@ -89,10 +89,15 @@ def _paid(booking: Booking, paid: Paid, visits: list[Visit]) -> Iterator[str]:
         yield f"its money goes back, and shows as {final.payment_state}"
 
 
-def _unpaid(booking: Booking) -> Iterator[str]:
-    """Its payment may have had no answer (see `histories`); even so no more can go back than was asked for."""
+def _unpaid(booking: Booking, visits: list[Visit]) -> Iterator[str]:
+    """Its payment may have had no answer (see `histories`); even so it was the fee."""
     if booking.final.owed_fen > booking.fee_fen:
         yield f"{booking.final.owed_fen} fen go back, and at most {booking.fee_fen} can have been paid"
+    for visit in visits:
+        if visit.paid_fen != booking.fee_fen:
+            yield f"is registered at the HIS with {visit.paid_fen} fen; its fee is {booking.fee_fen}"
+    if visits and booking.final.owed_fen:
+        yield f"is registered and paid at the HIS, and {booking.final.owed_fen} fen go back"
 
 
 def _used_twice(hospital: str, registered: Registered) -> Iterator[Finding]:

@@ -61,7 +61,7 @@ def _header(conclusion: Conclusion) -> Html:
                 "p",
                 tag(
                     "small",
-                    f"{started}, {facts.duration_s:g} s, {facts.engine}, {facts.workers} "
+                    f"{started}, {facts.duration_s:.0f} s, {facts.engine}, {facts.workers} "
                     f"{'worker' if facts.workers == 1 else 'workers'}; {machine.model}, {machine.cores} cores, "
                     f"{machine.memory_gib:g} GiB, {machine.kernel}",
                 ),

@@ -20,7 +20,7 @@ TEXT = "text"
 
 def availability(conclusion: Conclusion) -> Html:
     """Shares and latencies; what counts as bad, by kind, below."""
-    shown = list(rows(conclusion))
+    shown = list(rows(conclusion, all_of_peak=True))
     shares = table(
         ["", "valid", "good", "bad", "limit, ms", *(quantile_name(q) + ", ms" for q in QUANTILES)],
         [
@@ -221,7 +221,7 @@ def setting(conclusion: Conclusion) -> Html:
     facts = conclusion.run.facts
     lag = facts.generator.lag_ms
     told = {
-        "Phases": "; ".join(f"{p.name} {p.from_s:g} to {p.to_s:g} s" for p in facts.phases),
+        "Phases": "; ".join(f"{p.name} {p.from_s:.0f} to {p.to_s:.0f} s" for p in facts.phases),
         "Rates": "; ".join(f"{name} {rate:g}" for name, rate in facts.rates.items()),
         "Judged": _judged(conclusion),
         "Generator": f"lag p50 {lag.p50:.1f} ms, p99 {lag.p99:.1f} ms, most {lag.max:.1f} ms; "

@@ -22,12 +22,12 @@ LEAST_MS = 0.1
 def draw_latency(conclusion: Conclusion) -> Figure | None:
     """A panel for each class, on one scale, with its limit."""
     judged, facts = conclusion.judged, conclusion.run.facts
-    answered = judged.verdicts != Verdict.UNANSWERED
-    classes = {name: judged.of_class(name) & answered for name in judged.class_names}
+    edges = time_edges(facts)
+    shown = (judged.verdicts != Verdict.UNANSWERED) & (judged.intended_s >= 0) & (judged.intended_s < edges[-1])
+    classes = {name: judged.of_class(name) & shown for name in judged.class_names}
     classes = {name: which for name, which in classes.items() if which.any()}
     if not classes:
         return None
-    edges = time_edges(facts)
     figure, axes = new_figure(facts, len(classes), height_in=1.9)
     for ax, (name, which) in zip(axes, classes.items(), strict=True):
         lines = _quantiles_ms(judged.intended_s[which], judged.latency_s[which], edges)
