@@ -8,11 +8,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+LOADTEST_ARGS ?=
 ROUNDS ?= 50
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo venv test torture check bench lock clean
+.PHONY: help demo venv test torture check bench loadtest lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +40,10 @@ check: $(DEV_STAMP) ## lint, formatting, types and layers
 bench: $(STAMP) ## every figure of docs/benchmarks.md against its baseline (BENCH_ARGS="--rows get,idle" for some)
 	@$(COMPILE)
 	@$(BIN)/python -m loadtest.bench $(BENCH_ARGS)
+
+loadtest: $(DEV_STAMP) ## the release peak under load, judged (LOADTEST_ARGS="--profile his-outage --out DIR" for another one)
+	@$(COMPILE)
+	@$(BIN)/python -m loadtest $(LOADTEST_ARGS)
 
 lock: $(DEV_STAMP) ## write the lock files anew from pyproject.toml
 	$(BIN)/pip-compile $(LOCK_OPTIONS) --output-file=requirements.lock pyproject.toml

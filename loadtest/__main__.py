@@ -1,4 +1,9 @@
-"""`python -m loadtest`: play a profile of the release peak against a service of our own, and judge it."""
+"""`python -m loadtest`: play a profile of the release peak against a service of our own, and judge it.
+
+python -m loadtest --profile release-peak --out DIR     play, then judge
+python -m loadtest judge DIR                            judge again what was played
+python -m loadtest ceiling --out DIR                    the highest rate that passes
+"""
 
 from __future__ import annotations
 
@@ -6,35 +11,81 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from rich.console import Console
 
 from loadtest.bench.postgres import PostgresMissing
 from loadtest.bench.processes import ProcessFailed
-from loadtest.peak.profiles import PROFILES, short
+from loadtest.peak.ceiling import find_ceiling, table_of
+from loadtest.peak.profiles import PROFILES, Profile, short
 from loadtest.peak.run import play
+from loadtest.verdict.availability import FLOOR
+from loadtest.verdict.judge import judge
+
+NOT_PLAYED = 5
+SHORT_FLOOR = 100
 
 
-def main() -> int:
-    """The exit code: 0 passed, 1 missed, 2 not enough samples or nothing to run with, 3 void."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest", description=__doc__)
-    kinds = "; ".join(f"{p.name}: {p.about}" for p in PROFILES.values())
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="release-peak", help=kinds)
-    parser.add_argument("--out", type=Path, help="an empty folder for the run and its report (default: a new one)")
-    parser.add_argument("--scale", type=float, default=1.0, help="so many times the arrivals")
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code: 0 passed, 1 failed, 2 too few samples, 3 void, 4 not to be judged, 5 not played."""
+    words = sys.argv[1:] if words is None else words
+    command = {"judge": _judge, "ceiling": _ceiling}.get(words[0] if words else "")
+    return command(words[1:]) if command is not None else _play(words)
+
+
+def _play(words: Sequence[str]) -> int:
+    parser = _parser("python -m loadtest", str(__doc__))
     parser.add_argument("--short", action="store_true", help="in little: to see that everything works, not to measure")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     profile = PROFILES[chosen.profile]
     profile = (short(profile) if chosen.short else profile).scaled(chosen.scale)
-    folder = (chosen.out or Path(tempfile.mkdtemp(prefix=f"hisbridge-{profile.name}-"))).resolve()
+    folder = _folder(chosen.out, profile)
     for part in ("run", "prometheus"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     try:
         asyncio.run(play(profile, folder))
     except (ProcessFailed, PostgresMissing) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(folder)
+        print(f"{profile.name} could not be played: {error}", file=sys.stderr)
+        return NOT_PLAYED
+    return judge(folder, floor=SHORT_FLOOR if chosen.short else FLOOR)
+
+
+def _judge(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m loadtest judge")
+    parser.add_argument("folder", type=Path, help="as it was given to --out")
+    parser.add_argument("--floor", type=int, default=FLOOR, help="valid samples below which a class has no percentage")
+    chosen = parser.parse_args(words)
+    return judge(chosen.folder, floor=chosen.floor)
+
+
+def _ceiling(words: Sequence[str]) -> int:
+    parser = _parser("python -m loadtest ceiling", "Find the highest rate of arrivals that passes.")
+    chosen = parser.parse_args(words)
+    profile, console = PROFILES[chosen.profile], Console()
+    folder = _folder(chosen.out, profile)
+    try:
+        tries = asyncio.run(find_ceiling(profile, folder, scale=chosen.scale, console=console))
+    except (ProcessFailed, PostgresMissing) as error:
+        print(f"{profile.name} could not be played: {error}", file=sys.stderr)
+        return NOT_PLAYED
+    console.print(table_of(tries))
+    console.print(str(folder), soft_wrap=True, highlight=False)
     return 0
+
+
+def _parser(name: str, about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = "; ".join(f"{p.name}: {p.about}" for p in PROFILES.values())
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="release-peak", help=kinds)
+    parser.add_argument("--out", type=Path, help="an empty folder for the run and its report (default: a new one)")
+    parser.add_argument("--scale", type=float, default=1.0, help="so many times the arrivals")
+    return parser
+
+
+def _folder(chosen: Path | None, profile: Profile) -> Path:
+    return (chosen or Path(tempfile.mkdtemp(prefix=f"hisbridge-{profile.name}-"))).resolve()
 
 
 if __name__ == "__main__":

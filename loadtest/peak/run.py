@@ -392,8 +392,8 @@ async def _write_bookings(stage: Stage, out: Path) -> None:
                 "state": body["state"],
                 "his_state": body["his_state"],
                 "payment_state": body["payment_state"],
-                "rejected_code": body.get("reason"),
-                "refunds": [{"amount_fen": r["amount_fen"], "state": r.get("state")} for r in body.get("refunds", [])],
+                "rejected_code": body.get("reason") if body["state"] == "rejected" else None,
+                "refunds": [{"amount_fen": r["amount_fen"], "state": r["status"]} for r in body.get("refunds", [])],
             }
         return {**booking, "final": final}
 
