@@ -22,9 +22,9 @@ def availability(conclusion: Conclusion) -> Html:
     """Shares and latencies; what counts as bad, by kind, below."""
     shown = list(rows(conclusion, all_of_peak=True))
     shares = table(
-        ["", "valid", "good", "bad", "limit, ms", *(quantile_name(q) + ", ms" for q in QUANTILES)],
+        ["", "good", "bad", "valid", "limit, ms", *(quantile_name(q) + ", ms" for q in QUANTILES)],
         [
-            [name, f"{a.valid:,}", _share(conclusion, a), f"{a.bad:,}", _limit(name), *_latencies(a)]
+            [name, _share(conclusion, a), f"{a.bad:,}", f"{a.valid:,}", _limit(name), *_latencies(a)]
             for name, a in shown
         ],
         sums=2 if conclusion.availabilities.peak_whole is not None else 1,
@@ -79,14 +79,14 @@ def _latencies(a: Availability) -> list[str]:
 
 def audit(conclusion: Conclusion) -> Html:
     """Each promise, and the first findings against it."""
-    heads: list[Value] = [Cell("promise", TEXT), "examined", "findings"]
+    heads: list[Value] = [Cell("promise", TEXT), "findings", "examined"]
     summary = table(
         heads,
         [
             [
-                check.promise,
-                f"{check.examined:,} {check.unit}",
+                Cell(check.promise, TEXT),
                 Cell(f"{len(check.findings):,}", "good-text" if check.holds else "bad-text"),
+                f"{check.examined:,} {check.unit}",
             ]
             for check in conclusion.checks
         ],
