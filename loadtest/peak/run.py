@@ -389,6 +389,7 @@ async def _write_bookings(stage: Stage, out: Path) -> None:
         final: dict[str, Any] = {"status": status}
         if status == 200:
             final |= {
+                "order_no": body["order_no"],
                 "state": body["state"],
                 "his_state": body["his_state"],
                 "payment_state": body["payment_state"],
