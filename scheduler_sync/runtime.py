@@ -29,6 +29,7 @@ from scheduler_sync.sweeps import (
     NEWS_EVERY_S,
     Forgetting,
     expire_holds,
+    measure_seats,
     repeat,
 )
 from scheduler_sync.webhooks import WebhookSender
@@ -131,7 +132,11 @@ class HospitalRuntime:
         group = self._group
         group.spawn(self._outbox.run(group.stopping), f"outbox {hospital_id}")
         self._pull = group.spawn(self._puller.run(group.stopping), f"pull {hospital_id}")
-        for measure in (self._outbox.measure, self._inbox.measure):
+        for measure in (
+            self._outbox.measure,
+            self._inbox.measure,
+            lambda: measure_seats(self._store, hospital_id),
+        ):
             group.repeat(MEASURE_EVERY_S, measure, "measure", hospital_id=hospital_id)
         group.repeat(
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id
