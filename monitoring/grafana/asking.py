@@ -68,7 +68,7 @@ class Choice:
 
     def variables(self, board: Mapping[str, Any]) -> dict[str, str]:
         """The board's variables by name."""
-        chosen = "|".join(re.escape(hospital) for hospital in self.hospitals)
+        chosen = "|".join(self.hospitals)  # their ids have no character that means anything in a regular expression
         listed = {variable["name"]: variable for variable in board["templating"]["list"]}
         return {"hospital": f"({chosen})" if self.hospitals else listed["hospital"]["allValue"]}
 

@@ -181,7 +181,7 @@ def _truth() -> list[Any]:
             runbook="reconciliation-difference",
         ),
         graph(
-            "Seats that differ",
+            "Seats that differ, by hospital",
             Line(newest("hisbridge_seats_drift", H), "{{hospital}}"),
             unit="short",
             width=QUARTER,
@@ -201,7 +201,7 @@ def _truth() -> list[Any]:
             runbook="illegal-states",
         ),
         graph(
-            "Waiting for a person",
+            "Waiting for a person, by hospital",
             Line(newest("hisbridge_dead_letters", H, by="hospital, box"), "{{hospital}} {{box}}"),
             unit="short",
             width=QUARTER,

@@ -45,14 +45,14 @@ def release_board() -> dict[str, Any]:
 
 def _now() -> list[Any]:
     return [
-        figure(
+        _figure(
             "Opens in",
             Line(f"max by (hospital) ({OPENS}{{{H}}} > 0) - time()", "{{hospital}}"),
             unit="dthms",
             says="Until the release that is next, or since the one that is on. Empty for hospitals without a release rule.",
             spark=False,
         ),
-        figure(
+        _figure(
             "Seats left",
             Line(f'sum by (hospital) ({_SEATS}{{{H},window=~"coming|fresh"}})', "{{hospital}}"),
             unit="short",
@@ -61,7 +61,7 @@ def _now() -> list[Any]:
             "schedules were not fetched, or the HIS has none.",
             runbook="sync-freshness",
         ),
-        figure(
+        _figure(
             "Availability, release",
             Line(availability(RANGE, H, _AT_RELEASE, OURS)),
             unit="percentunit",
@@ -72,7 +72,7 @@ def _now() -> list[Any]:
             runbook="release-availability",
             spark=False,
         ),
-        figure(
+        _figure(
             "Holds slower than 1 s",
             Line(
                 f'1 - sum(increase(hisbridge_http_request_seconds_bucket{{{HOLD},le="1.0"}}[{RANGE}])) / '
@@ -85,7 +85,7 @@ def _now() -> list[Any]:
             runbook="hold-latency",
             spark=False,
         ),
-        figure(
+        _figure(
             "Oldest command to a HIS",
             Line(newest("hisbridge_outbox_oldest_seconds", H), "{{hospital}}"),
             unit="s",
@@ -94,7 +94,7 @@ def _now() -> list[Any]:
             says="Locks wait in line here. Above `lock_wait_s` (60 s) holds end without having been locked.",
             runbook="outbox-age",
         ),
-        figure(
+        _figure(
             "Circuit breaker",
             Line(newest("hisbridge_his_breaker", H), "{{hospital}}"),
             unit="none",
@@ -103,7 +103,29 @@ def _now() -> list[Any]:
             runbook="his-down",
             spark=False,
         ),
+        _figure(
+            "Waiting room",
+            Line(newest("hisbridge_waiting_room_open", H), "{{hospital}}"),
+            unit="none",
+            words={0: ("closed", "green"), 1: ("open", "orange")},
+            says="It opens itself by load or by schedule. Open: holds without an admitted ticket are sent there.",
+            spark=False,
+        ),
+        _figure(
+            "Paid, not registered",
+            Line(newest("hisbridge_paid_unregistered", H), "{{hospital}}"),
+            unit="short",
+            decimals=0,
+            limits=Limits(warn=1, bad=20),
+            says="Patients whose money we have and who are not registered at the HIS. Some at a release, for seconds.",
+            runbook="paid-unregistered",
+        ),
     ]
+
+
+def _figure(title: str, line: Line, **looks: Any) -> Any:
+    """Eight in a row."""
+    return figure(title, line, width=3, **looks)
 
 
 def _asked() -> list[Any]:
@@ -116,7 +138,7 @@ def _asked() -> list[Any]:
             says="What is asked of us. `sold_out` are requests for a seat that was gone: after a minute nearly all holds.",
         ),
         graph(
-            "Availability",
+            "Availability by class",
             Line(availability("$__rate_interval", H, OURS, by="request_class"), "{{request_class}}"),
             unit="percentunit",
             limits=Limits(bad=OBJECTIVE, low=True),
@@ -139,7 +161,7 @@ def _holds() -> list[Any]:
     holds = "hisbridge_http_request_seconds"
     return [
         graph(
-            "Seats left",
+            "Seats left, over time",
             Line(f"{newest(_SEATS, H, by='hospital, window')}", "{{hospital}} {{window}}"),
             unit="short",
             steps=True,
@@ -215,14 +237,14 @@ def _door() -> list[Any]:
     room = "hisbridge_waiting_room"
     return [
         graph(
-            "Waiting room",
+            "In the waiting room",
             Line(newest(f"{room}_waiting", H), "{{hospital}} waiting"),
             unit="short",
             width=QUARTER,
             says="Who has a ticket and is not admitted yet. 0 while the room is not open, which is most of the time.",
         ),
         graph(
-            "Waiting room, a second",
+            "Through the waiting room",
             Line(rate(f"{room}_joined_total", H, by="hospital"), "{{hospital}} joined"),
             Line(rate(f"{room}_admitted_total", H, by="hospital"), "{{hospital}} admitted"),
             Line(rate(f"{room}_refused_total", H, by="hospital"), "{{hospital}} refused"),
