@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from monitoring.grafana.asking import Prometheus, Span
 from monitoring.grafana.boards import FOLDER, as_text, boards
 
 
@@ -21,11 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawing = parser.add_subparsers(dest="what").add_parser("draw", help="a PNG of each board")
     drawing.add_argument("--prometheus", required=True, help="for example http://127.0.0.1:9090")
     drawing.add_argument("--out", type=Path, required=True, help="the folder for the pictures")
+    drawing.add_argument("--until", type=float, default=time.time(), help="the end, in epoch seconds (now)")
     drawing.add_argument("--minutes", type=float, default=15.0, help="how far back (15)")
     drawing.add_argument("--scrape-s", type=float, default=15.0, help="Prometheus's scrape interval (15)")
     given = parser.parse_args(arguments)
     if given.what == "draw":
-        return _draw(given.prometheus, given.out, given.minutes, given.scrape_s)
+        span = Span(given.until - given.minutes * 60, given.until, given.scrape_s)
+        return _draw(Prometheus(given.prometheus), span, given.out)
     FOLDER.mkdir(exist_ok=True)
     for file, board in boards():
         file.write_text(as_text(board), encoding="utf-8")
@@ -33,13 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _draw(url: str, out: Path, minutes: float, scrape_s: float) -> int:
-    from monitoring.grafana.asking import Prometheus, Span  # what a generator does not need
-    from monitoring.grafana.picture import draw_boards
+def _draw(prometheus: Prometheus, span: Span, out: Path) -> int:
+    from monitoring.grafana.picture import draw_boards  # matplotlib is slow to load, and a generator needs none
 
-    now = time.time()
     out.mkdir(parents=True, exist_ok=True)
-    for file in draw_boards(Prometheus(url), Span(now - minutes * 60, now, scrape_s), out):
+    for file in draw_boards(prometheus, span, out):
         sys.stdout.write(f"{file}\n")
     return 0
 

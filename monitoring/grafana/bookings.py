@@ -35,37 +35,37 @@ def _zeros() -> list[Any]:
             "Paid, not registered",
             f"sum({_UNREGISTERED}{{{H}}})",
             "Patients whose money we have and who are not registered at the HIS. A few for seconds; nobody for minutes.",
-            "paid-unregistered",
+            "PaidNotRegistered",
         ),
         _zero(
             "Outcome unknown",
             f"sum({_UNKNOWN}{{{H}}})",
             "Commands without a reply. They are looked up at the HIS, and settle within about a minute.",
-            "unknown-outcomes",
+            "UnknownOutcome",
         ),
         _zero(
             "Waiting for a person",
             f"sum(hisbridge_dead_letters{{{H}}})",
             "What no machine can settle.",
-            "dead-letters",
+            "DeadLetters",
         ),
         _zero(
             "Seats that differ",
             f"sum(hisbridge_seats_drift{{{H}}})",
             "Between our figures and the HIS's, at the last reconciliation.",
-            "seat-drift",
+            "SeatsDrift",
         ),
         _zero(
             "Differences in the books",
             f"sum({_DIFFERENCES}{{{H}}})",
             "Between the merchant's bill, the HIS's statement and our payments.",
-            "reconciliation-difference",
+            "ReconciliationDifference",
         ),
         _zero(
             "Impossible states",
             f"sum(hisbridge_illegal_states{{{H}}})",
             "Bookings in a combination of states that must not exist. Each is a fault of ours.",
-            "illegal-states",
+            "IllegalStates",
         ),
     ]
 
@@ -99,7 +99,7 @@ def _bookings() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="Nothing. They were promised a seat that the HIS was never asked for in time; each counts as a bad request.",
-            runbook="outbox-age",
+            runbook="HoldsFailed",
         ),
     ]
 
@@ -110,19 +110,19 @@ def _delays() -> list[Any]:
             "From hold to lock",
             "hisbridge_lock_seconds",
             "Until the seat is the patient's at the HIS, and can be paid.",
-            "registration-delay",
+            "RegistrationDelayBurn",
         ),
         _delay(
             "From hold to registration",
             "hisbridge_registration_seconds",
             "Without the time that we waited for the patient's money.",
-            "registration-delay",
+            "RegistrationDelayBurn",
         ),
         _delay(
             "From a report's issue to its reading here",
             "hisbridge_report_delay_seconds",
             "What the HIS has issued and patients can read.",
-            "report-delay",
+            "ReportDelayBurn",
         ),
     ]
 
@@ -141,7 +141,7 @@ def _truth() -> list[Any]:
             width=QUARTER,
             limits=Limits(warn=60, bad=300),
             says="Seconds. Minutes: the HIS is gone, or refuses what was paid.",
-            runbook="paid-unregistered",
+            runbook="PaidNotRegistered",
         ),
         graph(
             "Outcome unknown: the oldest",
@@ -150,7 +150,7 @@ def _truth() -> list[Any]:
             width=QUARTER,
             limits=Limits(warn=120, bad=600),
             says="Under a minute or two: a HIS is believed when it says twice, after `his_settle_s`, that it knows nothing.",
-            runbook="unknown-outcomes",
+            runbook="UnknownOutcome",
         ),
         graph(
             "Commands that are not done",
@@ -159,7 +159,7 @@ def _truth() -> list[Any]:
             width=QUARTER,
             stacked=True,
             says="queued and sent for moments. unknown that stays, or dead: somebody has to look.",
-            runbook="unknown-outcomes",
+            runbook="UnknownOutcome",
         ),
         graph(
             "Oldest command",
@@ -168,7 +168,7 @@ def _truth() -> list[Any]:
             width=QUARTER,
             limits=Limits(warn=30, bad=60),
             says="Seconds, at a release up to `lock_wait_s`.",
-            runbook="outbox-age",
+            runbook="OutboxStuck",
         ),
         graph(
             "Differences in the books, by kind",
@@ -178,7 +178,7 @@ def _truth() -> list[Any]:
             steps=True,
             limits=ANY_IS_BAD,
             says="None. long: the merchant has money that we know nothing of. short: the other way round.",
-            runbook="reconciliation-difference",
+            runbook="ReconciliationDifference",
         ),
         graph(
             "Seats that differ, by hospital",
@@ -188,7 +188,7 @@ def _truth() -> list[Any]:
             steps=True,
             limits=ANY_IS_BAD,
             says="None. Our count of what may be sold is not the HIS's.",
-            runbook="seat-drift",
+            runbook="SeatsDrift",
         ),
         graph(
             "Impossible states, by rule",
@@ -198,7 +198,7 @@ def _truth() -> list[Any]:
             steps=True,
             limits=ANY_IS_BAD,
             says="None.",
-            runbook="illegal-states",
+            runbook="IllegalStates",
         ),
         graph(
             "Waiting for a person, by hospital",
@@ -208,6 +208,6 @@ def _truth() -> list[Any]:
             steps=True,
             limits=ANY_IS_BAD,
             says="None: `hisbridge commands list`, `hisbridge messages list --state quarantined`.",
-            runbook="dead-letters",
+            runbook="DeadLetters",
         ),
     ]

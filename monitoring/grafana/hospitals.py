@@ -20,8 +20,11 @@ from monitoring.grafana.terms import RATE, H, availability, newest, quantile, ra
 _BREAKER = {0: ("closed", "green"), 1: ("half-open", "orange"), 2: ("open", "red")}
 _UP = {0: ("down", "red"), 1: ("up", "green")}
 _WORSE = 'outcome=~"unknown|unavailable|refused|reply_invalid|error|cancelled"'
-# A kind that the HIS does not offer is never fetched, and its age is infinite.
-_AGE = f"max by (hospital, kind) (hisbridge_sync_age_seconds{{{H}}} < Inf)"
+
+
+def _age(kinds: str) -> Line:
+    """A kind that the HIS does not offer is never fetched, and its age is infinite."""
+    return Line(f"max by (hospital, kind) (hisbridge_sync_age_seconds{{{H},{kinds}}} < Inf)", "{{hospital}} {{kind}}")
 
 
 def hospitals_board() -> dict[str, Any]:
@@ -58,7 +61,7 @@ def _overview() -> Any:
         by=("hospital", "connector"),
         says="All up and closed. A connection that is down, or a breaker that is open: the HIS or the network to it is gone, "
         "and everything for it waits in the store.",
-        runbook="his-down",
+        runbook="ConnectorDown",
     )
 
 
@@ -79,7 +82,7 @@ def _calls() -> list[Any]:
             stacked=True,
             says="Nothing. unknown: a command without a reply, looked up before it is sent again. unavailable: a read without "
             "one. reply_invalid: not what the profile says.",
-            runbook="his-down",
+            runbook="ConnectorDown",
         ),
         graph(
             "Refusals by the HIS",
@@ -89,7 +92,7 @@ def _calls() -> list[Any]:
             unit="reqps",
             stacked=True,
             says="Some at a release: the window sells as well. Many locks refused: our figures are behind the HIS's.",
-            runbook="seat-drift",
+            runbook="SeatsDrift",
         ),
         graph(
             "Duration of calls",
@@ -98,14 +101,14 @@ def _calls() -> list[Any]:
             unit="s",
             exemplars=True,
             says="Getting slower is the earliest sign of trouble at a HIS. 0.1 to 7 s is what small ones take when idle.",
-            runbook="his-slow",
+            runbook="HisOverloaded",
         ),
         graph(
             "Duration by verb, p95",
             Line(quantile(0.95, seconds, H, by="hospital, verb"), "{{hospital}} {{verb}}"),
             unit="s",
             says="Which question is the slow one.",
-            runbook="his-slow",
+            runbook="HisOverloaded",
         ),
         graph(
             "Live reads answered well",
@@ -113,7 +116,7 @@ def _calls() -> list[Any]:
             unit="percentunit",
             most=1,
             says="Bills and reports that portals ask for while they wait. The hospital's own figure: it does not count in ours.",
-            runbook="his-down",
+            runbook="ConnectorDown",
         ),
     ]
 
@@ -129,7 +132,7 @@ def _protection() -> list[Any]:
             width=QUARTER,
             says="The limit moves between `his_concurrency_floor` and `his_concurrency` with how the HIS answers. Staying at "
             "the floor under load: it bears no more.",
-            runbook="his-slow",
+            runbook="HisOverloaded",
         ),
         graph(
             "Calls that wait",
@@ -138,7 +141,7 @@ def _protection() -> list[Any]:
             width=QUARTER,
             limits=Limits(bad=200),
             says="For a place. Short waits are what protection is; at `his_queue` (200 unless changed) calls are refused.",
-            runbook="his-slow",
+            runbook="HisOverloaded",
         ),
         graph(
             "Circuit breaker",
@@ -148,7 +151,7 @@ def _protection() -> list[Any]:
             most=2,
             width=QUARTER,
             says="0 closed. 1 half-open: one call at a time may try. 2 open: nothing is sent.",
-            runbook="his-down",
+            runbook="ConnectorDown",
         ),
         graph(
             "Clock of the HIS ahead of ours",
@@ -160,7 +163,7 @@ def _protection() -> list[Any]:
             negative=True,
             limits=Limits(bad=5),
             says="Within 5 s (`clock_warn_s`). Behind: locks at the opening are refused as not open yet.",
-            runbook="clock-offset",
+            runbook="HisClockOff",
         ),
     ]
 
@@ -169,28 +172,40 @@ def _fetched() -> list[Any]:
     return [
         graph(
             "Age of what was fetched",
-            Line(_AGE, "{{hospital}} {{kind}}"),
+            _age('kind!="master"'),
             unit="s",
+            width=QUARTER,
             limits=Limits(bad=180),
             says="A saw between 0 and `sync_every_s`; the dashed line is three times its default. Climbing: fetches fail, and "
             "what patients see grows old.",
-            runbook="sync-freshness",
+            runbook="SyncStale",
+        ),
+        graph(
+            "Age of departments and practitioners",
+            _age('kind="master"'),
+            unit="s",
+            width=QUARTER,
+            limits=Limits(bad=1_800),
+            says="A saw of ten minutes.",
+            runbook="SyncStale",
         ),
         graph(
             "Messages from the hospital, by type",
             Line(rate("hisbridge_inbound_messages_total", H, by="hospital, type"), "{{hospital}} {{type}}"),
             unit="reqps",
+            width=QUARTER,
             stacked=True,
             says="As on other days at this hour. None where some should come: the HIS does not reach us.",
-            runbook="his-down",
+            runbook="ConnectorDown",
         ),
         graph(
             "Messages, by what became of them",
             Line(rate("hisbridge_inbound_messages_total", H, by="hospital, result"), "{{hospital}} {{result}}"),
             unit="reqps",
+            width=QUARTER,
             stacked=True,
             says="applied and duplicate. quarantined, refused or unreadable: a profile does not fit, or the peer sends rubbish.",
-            runbook="dead-letters",
+            runbook="DeadLetters",
         ),
     ]
 
@@ -203,7 +218,7 @@ def _set_aside() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="A few, for milliseconds. Piling up: the booking store is away or one message blocks the others.",
-            runbook="inbox-age",
+            runbook="InboxStuck",
         ),
         graph(
             "Oldest message not applied",
@@ -212,7 +227,7 @@ def _set_aside() -> list[Any]:
             width=QUARTER,
             limits=Limits(bad=10),
             says="0. Above 10 s messages are acknowledged and not applied.",
-            runbook="inbox-age",
+            runbook="InboxStuck",
         ),
         graph(
             "Waiting for a person",
@@ -222,7 +237,7 @@ def _set_aside() -> list[Any]:
             width=QUARTER,
             limits=ANY_IS_BAD,
             says="0. What no machine can settle: `hisbridge commands list`, `hisbridge messages list`.",
-            runbook="dead-letters",
+            runbook="DeadLetters",
         ),
         graph(
             "Read by another decoder than labelled",
@@ -233,7 +248,7 @@ def _set_aside() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="Nothing. The peer labels its character set wrongly; the text was read all the same.",
-            runbook="decode-fallbacks",
+            runbook="DecodeFallbacks",
         ),
         graph(
             "Processes that work the hospital",
@@ -242,7 +257,7 @@ def _set_aside() -> list[Any]:
             steps=True,
             width=HALF,
             says="1. Another sum for longer than a take-over (15 s): no process, or two, think that it is theirs.",
-            runbook="hospital-not-worked",
+            runbook="HospitalNotWorked",
         ),
         graph(
             "Certificates, time left",
@@ -251,6 +266,6 @@ def _set_aside() -> list[Any]:
             width=HALF,
             limits=Limits(warn=30 * 86_400, bad=7 * 86_400, low=True),
             says="More than 30 days.",
-            runbook="certificate-expiry",
+            runbook="CertificateEndsSoon",
         ),
     ]

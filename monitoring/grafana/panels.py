@@ -34,7 +34,8 @@ GREEN, AMBER, RED = "green", "orange", "red"
 WIDE, HALF, THIRD, QUARTER = 24, 12, 8, 6
 GRAPH_HEIGHT, FIGURE_HEIGHT = 8, 4
 
-RUNBOOKS = "monitoring/runbooks"
+RUNBOOKS = "docs/runbooks"
+"""A page for each alert; a panel is told the alert without its `Hisbridge`."""
 
 Panel = timeseries.Panel | stat.Panel | table.Panel
 
@@ -224,7 +225,7 @@ def _thresholds(limits: Limits) -> dashboard.ThresholdsConfig:
 
 
 def _description(says: str, runbook: str) -> str:
-    return f"{says}\n\nRunbook: {RUNBOOKS}/{runbook}.md" if runbook else says
+    return f"{says}\n\nRunbook: {RUNBOOKS}/Hisbridge{runbook}.md" if runbook else says
 
 
 def _query(number: int, line: Line) -> prometheus.Dataquery:

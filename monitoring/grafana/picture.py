@@ -235,6 +235,7 @@ def _frame(axes: Axes, span: Span, looks: Json) -> None:
 
 
 def _scale(axes: Axes, looks: Json, custom: Json) -> None:
+    least, most = axes.dataLim.intervaly
     low, high = axes.get_ylim()
     if looks.get("min") is not None:
         low = looks["min"]
@@ -242,7 +243,9 @@ def _scale(axes: Axes, looks: Json, custom: Json) -> None:
         high = looks["max"] * 1.02
     elif custom.get("axisSoftMax") is not None:
         high = max(high, custom["axisSoftMax"] * 1.05)
-    axes.set_ylim(low, high if high > low else low + 1)
+    elif least == most == 0:
+        high = 1.0
+    axes.set_ylim(low, high)
 
 
 def _limits(axes: Axes, looks: Json) -> None:

@@ -59,7 +59,7 @@ def _now() -> list[Any]:
             decimals=0,
             says="Of the visits that open within 24 hours or opened within the last hour. 0 before the opening: the "
             "schedules were not fetched, or the HIS has none.",
-            runbook="sync-freshness",
+            runbook="ReleaseNotReady",
         ),
         _figure(
             "Availability, release",
@@ -69,7 +69,7 @@ def _now() -> list[Any]:
             limits=_AVAILABLE,
             says="Good among valid requests in the window of the release, over the time shown. 99.9 % is promised; live "
             "reads are the hospital's. Empty outside a release.",
-            runbook="release-availability",
+            runbook="PeakAvailabilityBurn",
             spark=False,
         ),
         _figure(
@@ -82,7 +82,7 @@ def _now() -> list[Any]:
             decimals=3,
             limits=Limits(bad=0.001),
             says="Share of the requests for a seat that took longer than their limit. All hospitals together.",
-            runbook="hold-latency",
+            runbook="HoldLatencyBurn",
             spark=False,
         ),
         _figure(
@@ -92,7 +92,7 @@ def _now() -> list[Any]:
             decimals=0,
             limits=Limits(warn=30, bad=60),
             says="Locks wait in line here. Above `lock_wait_s` (60 s) holds end without having been locked.",
-            runbook="outbox-age",
+            runbook="OutboxStuck",
         ),
         _figure(
             "Circuit breaker",
@@ -100,7 +100,7 @@ def _now() -> list[Any]:
             unit="none",
             words={0: ("closed", "green"), 1: ("half-open", "orange"), 2: ("open", "red")},
             says="Open: nothing is sent to the HIS, holds are taken and wait. It is tried again within half a minute.",
-            runbook="his-down",
+            runbook="ConnectorDown",
             spark=False,
         ),
         _figure(
@@ -109,6 +109,7 @@ def _now() -> list[Any]:
             unit="none",
             words={0: ("closed", "green"), 1: ("open", "orange")},
             says="It opens itself by load or by schedule. Open: holds without an admitted ticket are sent there.",
+            runbook="WaitingRoomStuck",
             spark=False,
         ),
         _figure(
@@ -118,7 +119,7 @@ def _now() -> list[Any]:
             decimals=0,
             limits=Limits(warn=1, bad=20),
             says="Patients whose money we have and who are not registered at the HIS. Some at a release, for seconds.",
-            runbook="paid-unregistered",
+            runbook="PaidNotRegistered",
         ),
     ]
 
@@ -144,7 +145,7 @@ def _asked() -> list[Any]:
             limits=Limits(bad=OBJECTIVE, low=True),
             most=1,
             says="Good among valid requests by class. All lines at 100 %; the dashed one is the promise.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
         ),
         graph(
             "Not good, by verdict",
@@ -152,7 +153,7 @@ def _asked() -> list[Any]:
             unit="reqps",
             stacked=True,
             says="slow, failed and shed use up the budget. limited, invalid and gone are the callers' own doing.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
         ),
     ]
 
@@ -175,7 +176,7 @@ def _holds() -> list[Any]:
             limits=Limits(bad=1),
             exemplars=True,
             says="All hospitals together, refusals included. The slowest in a hundred stay under 1 s.",
-            runbook="hold-latency",
+            runbook="HoldLatencyBurn",
         ),
         graph(
             "Holds by what became of them",
@@ -183,7 +184,7 @@ def _holds() -> list[Any]:
             unit="reqps",
             stacked=True,
             says="granted while seats last; then refused_from_memory, which costs next to nothing. shed: the queue was full.",
-            runbook="hold-latency",
+            runbook="HoldLatencyBurn",
         ),
     ]
 
@@ -199,7 +200,7 @@ def _his() -> list[Any]:
             width=QUARTER,
             says="At the release they run at the limit. A limit that has fallen to `his_concurrency_floor`: the HIS bears no "
             "more. Never above what the settings allow.",
-            runbook="his-slow",
+            runbook="HisOverloaded",
         ),
         graph(
             "Waiting for the HIS",
@@ -208,7 +209,7 @@ def _his() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="Commands pile up at the release and are worked off, paid registrations first. Bad is what does not fall.",
-            runbook="outbox-age",
+            runbook="OutboxStuck",
         ),
         graph(
             "Age of the oldest",
@@ -219,7 +220,7 @@ def _his() -> list[Any]:
             limits=Limits(bad=60),
             says="Of the commands to a HIS and of the messages from it. Above `lock_wait_s` (dashed at its default) holds end "
             "unlocked.",
-            runbook="outbox-age",
+            runbook="OutboxStuck",
         ),
         graph(
             "Time from hold to lock",
@@ -228,7 +229,7 @@ def _his() -> list[Any]:
             unit="s",
             width=QUARTER,
             says="How long a patient waits until the seat is his at the HIS and can be paid.",
-            runbook="registration-delay",
+            runbook="RegistrationDelayBurn",
         ),
     ]
 
@@ -242,6 +243,7 @@ def _door() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="Who has a ticket and is not admitted yet. 0 while the room is not open, which is most of the time.",
+            runbook="WaitingRoomStuck",
         ),
         graph(
             "Through the waiting room",
@@ -252,6 +254,7 @@ def _door() -> list[Any]:
             unit="reqps",
             width=QUARTER,
             says="Admitted is as many as may be while somebody waits. refused: holds without an admitted ticket.",
+            runbook="WaitingRoomStuck",
         ),
         graph(
             "Limited and shed",
@@ -265,7 +268,7 @@ def _door() -> list[Any]:
             stacked=True,
             says="limited: one client or patient asks more often than the published policy allows; look for a scalper. shed: "
             "we are overloaded, and that counts against us.",
-            runbook="request-availability",
+            runbook="Shedding",
         ),
         graph(
             "Calls to the HIS that were not made",
@@ -274,6 +277,6 @@ def _door() -> list[Any]:
             width=QUARTER,
             stacked=True,
             says="Nothing. queue_full, displaced, deadline: the HIS is too slow for what is asked. breaker_open: it is gone.",
-            runbook="his-slow",
+            runbook="HisOverloaded",
         ),
     ]

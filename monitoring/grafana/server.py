@@ -52,7 +52,7 @@ def _now() -> list[Any]:
             decimals=3,
             limits=Limits(warn=OBJECTIVE, bad=0.995, low=True),
             says="Good among valid requests over the time shown, live reads from a HIS left out. 99.9 % is promised.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
             spark=False,
         ),
         figure(
@@ -63,7 +63,7 @@ def _now() -> list[Any]:
             limits=Limits(warn=0.5, bad=1),
             says="Of what 99.9 % allows to go wrong in the time shown. Choose 30 days for the month's. Above 100 % the promise "
             "is broken.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
             spark=False,
         ),
         figure(
@@ -78,7 +78,7 @@ def _now() -> list[Any]:
             unit="short",
             limits=Limits(warn=1_000, bad=1_800),
             says="Far below `max_in_flight` (2,000 in each process unless changed). Long polls count as well.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
         ),
         figure(
             "Child processes that are not up",
@@ -87,7 +87,7 @@ def _now() -> list[Any]:
             decimals=0,
             limits=Limits(bad=1),
             says="0. Empty where one process does everything (SQLite).",
-            runbook="child-down",
+            runbook="ChildDown",
         ),
         figure(
             "Restarts",
@@ -96,7 +96,7 @@ def _now() -> list[Any]:
             decimals=0,
             limits=Limits(warn=1, bad=5),
             says="Of child processes that had ended by themselves, over the time shown. 0.",
-            runbook="child-down",
+            runbook="ChildRestarts",
         ),
     ]
 
@@ -117,7 +117,7 @@ def _requests() -> list[Any]:
             unit="reqps",
             stacked=True,
             says="good. slow, failed and shed use up the budget; limited, invalid and gone are the callers' doing.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
         ),
         graph(
             "Budget burnt, times the pace that lasts",
@@ -125,7 +125,7 @@ def _requests() -> list[Any]:
             unit="short",
             limits=Limits(warn=1, bad=14.4),
             says="Below 1 the budget lasts. At 14.4 two hundredths of a month's go in an hour, and the alert pages.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
         ),
         graph(
             "Answers by status class",
@@ -141,7 +141,7 @@ def _requests() -> list[Any]:
             limits=Limits(warn=0.3, bad=1),
             exemplars=True,
             says="Reads and sold-out answers under 0.3 s, holds under 1 s. Long polls wait on purpose, and raise the last line.",
-            runbook="hold-latency",
+            runbook="HoldLatencyBurn",
         ),
         graph(
             "Time to answer by route, p99",
@@ -160,7 +160,7 @@ def _inside() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="Level with the load, the same in each process.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
         ),
         graph(
             "Queue delay",
@@ -169,7 +169,7 @@ def _inside() -> list[Any]:
             width=QUARTER,
             limits=Limits(bad=0.1),
             says="What a request waits before anybody looks at it: milliseconds. Shedding goes by this.",
-            runbook="request-availability",
+            runbook="Shedding",
         ),
         graph(
             "Holds that wait for their batch",
@@ -177,7 +177,7 @@ def _inside() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="A batch's worth at the release, else 0. At `hold_queue` holds are shed.",
-            runbook="hold-latency",
+            runbook="HoldLatencyBurn",
         ),
         graph(
             "Holds in a batch",
@@ -203,7 +203,7 @@ def _inside() -> list[Any]:
             unit="cps",
             width=QUARTER,
             says="Nothing. full: callers were turned away. head_timeout: somebody sends heads drop by drop.",
-            runbook="request-availability",
+            runbook="ConnectionsFull",
         ),
         graph(
             "Hold requests and their answers",
@@ -212,7 +212,7 @@ def _inside() -> list[Any]:
             width=QUARTER,
             stacked=True,
             says="201 while seats last, then 409. 429 is limited or in the waiting room, 503 is shed.",
-            runbook="hold-latency",
+            runbook="HoldLatencyBurn",
         ),
         graph(
             "Shed",
@@ -221,7 +221,7 @@ def _inside() -> list[Any]:
             width=QUARTER,
             stacked=True,
             says="Nothing. The cheapest go first, a paid booking's step never.",
-            runbook="request-availability",
+            runbook="Shedding",
         ),
     ]
 
@@ -235,7 +235,7 @@ def _ready_made() -> list[Any]:
             width=QUARTER,
             limits=Limits(bad=0.2),
             says="About 0.1 s. Above 0.2 s lists are read through the store, which is slow.",
-            runbook="store-slow",
+            runbook="FeedStale",
         ),
         graph(
             "Lists, by where they came from",
@@ -244,7 +244,7 @@ def _ready_made() -> list[Any]:
             width=QUARTER,
             stacked=True,
             says="hit, nearly all of them. store: the feed was behind.",
-            runbook="store-slow",
+            runbook="FeedStale",
         ),
         graph(
             "Days read anew",
@@ -273,7 +273,7 @@ def _processes() -> list[Any]:
             width=QUARTER,
             limits=Limits(bad=0.9),
             says="Of one processor, by process. Near 100 % a process has no more to give: add workers.",
-            runbook="request-availability",
+            runbook="AvailabilityBurn",
         ),
         graph(
             "Memory",
@@ -300,6 +300,6 @@ def _processes() -> list[Any]:
             width=QUARTER,
             steps=True,
             says="As many as are configured, and no restarts. Empty where one process does everything (SQLite).",
-            runbook="child-down",
+            runbook="ChildDown",
         ),
     ]

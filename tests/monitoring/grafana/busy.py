@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
+import random
 import signal
 import time
 import uuid
@@ -12,14 +14,18 @@ from collections.abc import Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tests.acceptance.installation import HOSPITALS, LOCK_OP, Installation, made_up_person, money, until
+from tests.acceptance.installation import HOSPITALS, LOCK_OP, Installation, made_up_person, until
 from tests.acceptance.processes import children_of
 
 RELEASED = "soap-demo"
 OTHERS = ("hl7-demo", "fhir-demo")
-PATIENTS = 40
-ROUNDS = 6
+PATIENTS = 60
+RATE_PER_S = 40.0
+CROWD_S = 15.0
+SLOW_S = 0.1  # of each call to the released hospital
+SEATS = 3  # of each of the released hospital's 32 slots
 HEAD_START_S = 25.0
+AFTER_S = 30.0
 ZONE = ZoneInfo("Asia/Shanghai")
 
 HOSPITAL = {"his_concurrency": 3, "his_concurrency_floor": 1, "lock_wait_s": 60, "his_queue_deadline_s": 20}
@@ -36,18 +42,16 @@ def next_release(first_visits: dt.date) -> tuple[dt.datetime, str]:
 
 async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> None:
     """Until half a minute after the opening. `parent` is the process of the service."""
-    ends = opens.timestamp() + 35
+    ends = opens.timestamp() + AFTER_S
     patients = await _patients(site)
-    background = [asyncio.create_task(work) for work in (_look_around(site, ends), _idle(site, ends))]
-    await asyncio.gather(*(_walk(site, hospital_id) for hospital_id in OTHERS), _drip(site))
-    await _lose_a_reply(site, "hl7-demo")
-    await _read_gbk(site)
-    await _lose_a_worker(parent)
-    await asyncio.sleep(opens.timestamp() - time.time() - 0.3)
-    held = await _crowd(site, patients)
-    await asyncio.gather(_settle(site, held), _go_away(site, "fhir-demo"))
-    await asyncio.sleep(max(0.0, ends - time.time()))
-    await asyncio.gather(*background)
+    await _lose_a_worker(parent)  # now, while it owes nobody an answer
+    await site.clinics[RELEASED].fault("*", "slow", delay_s=SLOW_S)
+    async with asyncio.TaskGroup() as background:
+        for work in (_look_around, _idle, _ordinary_day):
+            background.create_task(work(site, ends))
+        await asyncio.gather(_walk(site, "fhir-demo"), _drip(site), _read_gbk(site))
+        await asyncio.sleep(opens.timestamp() - time.time() - 0.3)
+        await asyncio.gather(_crowd(site, patients), _go_away(site, "fhir-demo"))
 
 
 async def _patients(site: Installation) -> list[str]:
@@ -69,7 +73,17 @@ async def _look_around(site: Installation, ends: float) -> None:
                 await portal.call("GET", f"/v1/hospitals/{hospital_id}/{what}")
         await portal.call("GET", "/v1/events", after=0, limit=5)
         await portal.call("GET", f"/v1/hospitals/{RELEASED}/bookings/{uuid.uuid4()}")  # nobody's
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
+
+
+async def _ordinary_day(site: Installation, ends: float) -> None:
+    """What goes on all the time at a hospital: bookings, bills, reports, and now and then a lost reply."""
+    while time.time() < ends:
+        await _lose_a_reply(site, "hl7-demo")
+        for hospital_id in ("hl7-demo", RELEASED):
+            clinic = site.clinics[hospital_id]
+            await clinic.do("/report", {"mrn": (await clinic.state())["people"][-1]["mrn"]})
+        await _walk(site, "hl7-demo")
 
 
 async def _idle(site: Installation, ends: float) -> None:
@@ -79,6 +93,8 @@ async def _idle(site: Installation, ends: float) -> None:
     await asyncio.sleep(max(0.0, ends - time.time()))
     for _, writer in opened:
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def _drip(site: Installation) -> None:
@@ -89,6 +105,8 @@ async def _drip(site: Installation) -> None:
         writer.write(b"GET /v1/hospitals HTTP/1.1\r\nHost:")
         await reader.read()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def _walk(site: Installation, hospital_id: str) -> None:
@@ -132,15 +150,14 @@ async def _lose_a_reply(site: Installation, hospital_id: str) -> None:
 
 async def _read_gbk(site: Installation) -> None:
     """Fetches whose bytes are not what their label says."""
-    for hospital_id in HOSPITALS:
-        await site.clinics[hospital_id].fault("*", "gbk", times=6)
+    for hospital_id in OTHERS:
+        for op in ("fetch_schedules", "fetch_slots"):
+            await site.clinics[hospital_id].fault(op, "gbk", times=10)
 
-    async def counted() -> float:
-        return await site.metric("hisbridge_decode_fallbacks_total")
+    async def counted() -> list[float]:
+        return [await site.metric("hisbridge_decode_fallbacks_total", hospital=hospital_id) for hospital_id in OTHERS]
 
-    await until(counted, lambda n: n >= 2 * len(HOSPITALS), what="decode fallbacks")
-    for hospital_id in HOSPITALS:
-        await site.clinics[hospital_id].heal()
+    await until(counted, lambda found: min(found) >= 2, what="decode fallbacks")
 
 
 async def _lose_a_worker(parent: int) -> None:
@@ -154,39 +171,37 @@ async def _lose_a_worker(parent: int) -> None:
     await until(another, lambda pid: pid != before, what="another worker")
 
 
-async def _crowd(site: Installation, patients: Sequence[str]) -> list[dict[str, Any]]:
-    """Everybody wants the slots of one schedule, most of them in vain; the holds that were granted."""
+async def _crowd(site: Installation, patients: Sequence[str]) -> None:
+    """Everybody wants a seat at once, and most come too late. Who got one pays, or does not, or thinks again."""
     portal, of = site.portal(), f"/v1/hospitals/{RELEASED}"
-    items = (await portal.get(f"{of}/slots"))["items"]
-    slots = [slot["id"] for slot in items if slot["schedule_id"] == items[0]["schedule_id"]]
+    slots = [slot["id"] for slot in (await portal.get(f"{of}/slots"))["items"]]
+    chance = random.Random(7)
     granted: list[dict[str, Any]] = []
 
-    async def attempt(number: int, patient_id: str) -> None:
-        body = {"user_ref": "user", "slot_id": slots[number % len(slots)], "patient_id": patient_id}
+    async def attempt(slot_id: str, patient_id: str) -> None:
+        body = {"user_ref": "user", "slot_id": slot_id, "patient_id": patient_id}
         answer = await portal.call("POST", f"{of}/bookings", body, key=uuid.uuid4().hex)
         if answer.status == 201:
             granted.append(answer.body)
+            await _go_on(site, answer.body, len(granted))
 
-    for shift in range(ROUNDS):
-        await asyncio.gather(*(attempt(number + shift, patient) for number, patient in enumerate(patients)))
-        await asyncio.sleep(0.5)
-    assert 0 < len(granted) < len(patients) * ROUNDS
-    return granted
+    ends = time.monotonic() + CROWD_S
+    async with asyncio.TaskGroup() as arrivals:
+        while time.monotonic() < ends:
+            arrivals.create_task(attempt(chance.choice(slots), chance.choice(patients)))
+            await asyncio.sleep(chance.expovariate(RATE_PER_S))
+    assert granted
 
 
-async def _settle(site: Installation, held: Sequence[dict[str, Any]]) -> None:
-    """Of those who hold a seat half pay, and one of them thinks again."""
-    portal = site.portal()
-
-    async def pay(booking: dict[str, Any]) -> None:
-        locked = await site.becomes(RELEASED, booking, his_state="locked", payable=True)
-        of = f"/v1/hospitals/{RELEASED}/bookings/{booking['id']}"
-        await portal.post(f"{of}/payments", money(locked["fee_fen"]))
-        await site.becomes(RELEASED, booking, state="booked")
-
-    await asyncio.gather(*(pay(booking) for booking in held[::2]))
-    await site.cancel(RELEASED, held[0])
-    await site.becomes(RELEASED, held[0], state="cancelled")
+async def _go_on(site: Installation, booking: dict[str, Any], number: int) -> None:
+    """Three in four pay; one in eight cancels then."""
+    if number % 4 == 0:
+        return
+    locked = await site.becomes(RELEASED, booking, his_state="locked", payable=True, within_s=60)
+    await site.pay(RELEASED, locked)
+    await site.becomes(RELEASED, booking, state="booked", within_s=60)
+    if number % 8 == 1:
+        await site.cancel(RELEASED, booking)
 
 
 async def _go_away(site: Installation, hospital_id: str) -> None:

@@ -14,11 +14,11 @@ import pytest
 
 from monitoring.grafana.asking import Prometheus, Span
 from tests.acceptance.installation import lay_out, postgres_store, run_process
-from tests.monitoring.grafana.busy import HOSPITAL, SERVICE, ZONE, busy_minute, next_release
+from tests.monitoring.grafana.busy import HOSPITAL, SEATS, SERVICE, ZONE, busy_minute, next_release
 from tests.postgres import PostgresServer
 from tests.prometheus import SCRAPE_S, find_prometheus, run_prometheus
 
-LEAD_S = 5.0
+LEAD_S = 2.0
 """What Prometheus is given to see the last of it."""
 
 
@@ -49,7 +49,7 @@ async def _watch(server: PostgresServer, program: str, folder: Path, kept: ExitS
     visits = dt.datetime.now(ZONE).date() + dt.timedelta(days=1)  # the hospitals' one day
     async with (
         postgres_store(server) as store,
-        lay_out(folder, store=store, hospital=HOSPITAL, service_table=SERVICE) as site,
+        lay_out(folder, store=store, hospital=HOSPITAL, service_table=SERVICE, seats=SEATS) as site,
     ):
         opens, rule = next_release(visits)
         with site.config.open("a", encoding="utf-8") as config:
@@ -58,5 +58,6 @@ async def _watch(server: PostgresServer, program: str, folder: Path, kept: ExitS
             url = kept.enter_context(run_prometheus(program, folder, site.admin_url))
             began = time.time()
             await busy_minute(site, process.process.pid, opens)
+            ended = time.time()
             await asyncio.sleep(LEAD_S)
-            return Watched(url, Span(began, time.time(), SCRAPE_S))
+            return Watched(url, Span(began, ended, SCRAPE_S))

@@ -50,6 +50,18 @@ TO_COME = {
 }
 """Metrics that the boards show already and the program does not have yet."""
 
+RUNBOOKS_TO_COME = {
+    f"Hisbridge{alert}.md"
+    for alert in (
+        "AvailabilityBurn", "CertificateEndsSoon", "ChildDown", "ChildRestarts", "ConnectionsFull", "ConnectorDown",
+        "DeadLetters", "DecodeFallbacks", "FeedStale", "HisClockOff", "HisOverloaded", "HoldLatencyBurn", "HoldsFailed",
+        "HospitalNotWorked", "IllegalStates", "InboxStuck", "OutboxStuck", "PaidNotRegistered", "PeakAvailabilityBurn",
+        "ReconciliationDifference", "RegistrationDelayBurn", "ReleaseNotReady", "ReportDelayBurn", "SeatsDrift", "Shedding",
+        "SyncStale", "UnknownOutcome", "WaitingRoomStuck",
+    )
+}  # fmt: skip
+"""Pages that the panels name already."""
+
 NOT_SHOWN = {"hisbridge_build_info"}
 """Metrics that are for other metrics to be joined with."""
 
@@ -130,6 +142,17 @@ def test_every_panel_says_what_good_looks_like_and_asks_the_chosen_source(name: 
         assert any(units), panel["title"]
 
 
+def test_every_runbook_that_a_panel_names_is_there() -> None:
+    told = {
+        file
+        for board in BOARDS.values()
+        for panel in shown(board)
+        for file in re.findall(r"Runbook: docs/runbooks/(\w+\.md)", panel["description"])
+    }
+    written = {file.name for file in (ROOT / "docs" / "runbooks").glob("*.md")}
+    assert told - written == RUNBOOKS_TO_COME - written
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_limits_ascend_from_a_first_one_without_a_value(name: str) -> None:
     """Grafana, "Configure thresholds": the base comes first and has no value, the others follow in order."""
@@ -163,7 +186,9 @@ def test_every_metric_exists(name: str) -> None:
 
 def test_every_metric_of_a_hospital_can_be_chosen_by_hospital() -> None:
     """Whoever looks at one hospital must not see another one's figures in between."""
-    labels = dict(re.findall(r"^\| `(hisbridge_[a-z0-9_]+)` \| \w+ \| ([^|]*) \|", page(), re.MULTILINE))
+    labels: dict[str, str] = dict(
+        re.findall(r"^\| `(hisbridge_[a-z0-9_]+)` \| \w+ \| ([^|]*) \|", page(), re.MULTILINE)
+    )
     for board in BOARDS.values():
         for expr in exprs(board):
             for name, selector in re.findall(r"(hisbridge_[a-z0-9_]+)(\{[^{}]*\})?", expr):

@@ -74,12 +74,9 @@ def test_prometheus_refuses_what_is_no_query(watched: Watched) -> None:
 
 
 def test_boards_can_be_looked_at_where_no_grafana_is(watched: Watched, tmp_path: Path) -> None:
-    minutes = (watched.span.to_s - watched.span.from_s) / 60
-    out = tmp_path / "pictures"
-    assert (
-        main(["draw", "--prometheus", watched.url, "--out", str(out), "--scrape-s", "1", "--minutes", f"{minutes}"])
-        == 0
-    )
+    span, out = watched.span, tmp_path / "pictures"
+    shown_of = ["--until", f"{span.to_s}", "--minutes", f"{(span.to_s - span.from_s) / 60}", "--scrape-s", "1"]
+    assert main(["draw", "--prometheus", watched.url, "--out", str(out), *shown_of]) == 0
     for file, board in boards():
         picture = imread(out / f"{file.stem}.png")
         cells = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"]) + 2
