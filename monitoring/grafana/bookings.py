@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monitoring.grafana.frame import board
-from monitoring.grafana.panels import ANY_IS_BAD, HALF, QUARTER, Limits, Line, figure, graph
+from monitoring.grafana.panels import ANY_IS_BAD, GRAPH_HEIGHT, HALF, QUARTER, Limits, Line, figure, graph
 from monitoring.grafana.terms import RANGE, RATE, H, newest, quantile, rate
 
 _UNREGISTERED, _UNKNOWN = "hisbridge_paid_unregistered", "hisbridge_his_unknown"
@@ -83,12 +83,15 @@ def _bookings() -> list[Any]:
             width=HALF,
             says="held, then booked as patients pay. rejected: the HIS had no seat. expired: nobody paid in time.",
         ),
-        graph(
+        figure(
             "Bookings of the time shown",
             Line(f"sum by (state) (increase(hisbridge_bookings_total{{{H}}}[{RANGE}]))", "{{state}}"),
             unit="short",
+            decimals=0,
             width=QUARTER,
-            says="Each point counts back over as long a time as is shown. rejected stays far below booked.",
+            height=GRAPH_HEIGHT,
+            says="By the state that they entered. rejected stays far below booked.",
+            spark=False,
         ),
         graph(
             "Holds that never were locked, by our fault",

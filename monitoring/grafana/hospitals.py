@@ -115,6 +115,7 @@ def _calls() -> list[Any]:
             Line(availability(RATE, 'request_class="live"', H, by="hospital"), "{{hospital}}"),
             unit="percentunit",
             most=1,
+            from_about=0.9,
             says="Bills and reports that portals ask for while they wait. The hospital's own figure: it does not count in ours.",
             runbook="ConnectorDown",
         ),
@@ -129,6 +130,7 @@ def _protection() -> list[Any]:
             Line(newest("hisbridge_his_limit", H, by="hospital, connector"), "{{hospital}} {{connector}} limit"),
             unit="short",
             steps=True,
+            dashed="limit$",
             width=QUARTER,
             says="The limit moves between `his_concurrency_floor` and `his_concurrency` with how the HIS answers. Staying at "
             "the floor under load: it bears no more.",

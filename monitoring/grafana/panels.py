@@ -84,10 +84,13 @@ def graph(
     stacked: bool = False,
     steps: bool = False,
     most: float | None = None,
+    from_about: float = 0,
     negative: bool = False,
+    dashed: str = "",
     exemplars: bool = False,
 ) -> timeseries.Panel:
-    """Lines over time. `says` is what good looks like; `steps` for what jumps; `most` is the top of a scale that has one;
+    """Lines over time. `says` is what good looks like; `steps` for what jumps; `most` is the top of a scale that has one,
+    `from_about` its foot while nothing is below; `dashed` are the series (a regular expression of their names) that bound others;
     `exemplars` shows single requests with the trace they belong to, where traces are on.
     """
     panel = (
@@ -112,7 +115,15 @@ def graph(
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .thresholds(_thresholds(limits))
     )
-    panel = panel.axis_centered_zero(True) if negative else panel.min(0)
+    if negative:
+        panel = panel.axis_centered_zero(True)
+    elif from_about:
+        panel = panel.axis_soft_min(from_about)
+    else:
+        panel = panel.min(0)
+    if dashed:
+        style = DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [6, 4]})
+        panel = panel.override_by_regexp(dashed, [style])
     if limits != NO_LIMITS:
         panel = panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphTresholdsStyleMode.DASHED))
         panel = panel.axis_soft_max(max(value for value in (limits.warn, limits.bad) if value is not None))
@@ -132,6 +143,7 @@ def figure(
     runbook: str = "",
     limits: Limits = NO_LIMITS,
     width: int = 4,
+    height: int = FIGURE_HEIGHT,
     decimals: int | None = None,
     words: Mapping[int, tuple[str, str]] | None = None,
     spark: bool = True,
@@ -144,7 +156,7 @@ def figure(
         .datasource(SOURCE)
         .unit(unit)
         .span(width)
-        .height(FIGURE_HEIGHT)
+        .height(height)
         .color_mode(BigValueColorMode.VALUE)
         .graph_mode(BigValueGraphMode.AREA if spark else BigValueGraphMode.NONE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))

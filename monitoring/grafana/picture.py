@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, MultipleLocator
 
 from monitoring.grafana.asking import Choice, Prometheus, Series, Span, legend_of, replaced
 from monitoring.grafana.boards import boards
@@ -123,7 +125,7 @@ def _draw_graph(axes: Axes, panel: Json, asker: _Asker, marks: Sequence[float]) 
         for target in panel["targets"]
         for series in asker.over(target["expr"])
     ]
-    found.sort(key=lambda named: named[0])
+    found.sort(key=lambda named: (-_size(named[1]), named[0]))  # what matters first: a legend has room for few
     _frame(axes, asker.span, looks)
     if not found:
         _no_data(axes)
@@ -135,7 +137,8 @@ def _draw_graph(axes: Axes, panel: Json, asker: _Asker, marks: Sequence[float]) 
         for number, (name, series) in enumerate(found):
             steps = "steps-post" if custom.get("lineInterpolation") == "stepAfter" else "default"
             times, values = zip(*_with_gaps(series, asker.span.step_s), strict=True)
-            axes.plot(times, values, color=_colour(number), lw=1.3, drawstyle=steps, label=name)
+            dashes = "--" if _is_dashed(name, panel) else "-"
+            axes.plot(times, values, color=_colour(number), lw=1.3, ls=dashes, drawstyle=steps, label=name)
     _limits(axes, looks)
     _scale(axes, looks, custom)
     for mark in marks:
@@ -239,13 +242,19 @@ def _scale(axes: Axes, looks: Json, custom: Json) -> None:
     low, high = axes.get_ylim()
     if looks.get("min") is not None:
         low = looks["min"]
+    elif custom.get("axisSoftMin") is not None:
+        low = min(least, custom["axisSoftMin"])
     if looks.get("max") is not None:
-        high = looks["max"] * 1.02
+        high = looks["max"] + (looks["max"] - low) * 0.02
     elif custom.get("axisSoftMax") is not None:
         high = max(high, custom["axisSoftMax"] * 1.05)
     elif least == most == 0:
         high = 1.0
     axes.set_ylim(low, high)
+    if looks["unit"] == "bytes":
+        axes.yaxis.set_major_locator(MultipleLocator(2 ** math.ceil(math.log2(max(1.0, high / 5)))))
+    elif looks["unit"] == "s" and high > 60:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 3, 6, 10]))
 
 
 def _limits(axes: Axes, looks: Json) -> None:
@@ -265,7 +274,7 @@ def _legend(axes: Axes) -> None:
     longest = max(len(name) for name in names)
     columns = max(1, min(4, int(axes.bbox.width / (longest * 5.0 + 30))))
     axes.legend(
-        handles[: len(names)],
+        [*handles[: MOST_LEGENDS - 1], Line2D([], [], lw=0)] if more > 0 else handles,
         names,
         loc="upper left",
         bbox_to_anchor=(-0.06, -0.1),
@@ -282,6 +291,14 @@ def _legend(axes: Axes) -> None:
 
 def _no_data(axes: Axes) -> None:
     axes.text(0.5, 0.5, "no data", size=10, color=FAINT, ha="center", va="center", transform=axes.transAxes)
+
+
+def _size(series: Series) -> float:
+    return sum(value for _, value in series.points)
+
+
+def _is_dashed(name: str, panel: Json) -> bool:
+    return any(re.search(override["matcher"]["options"], name) for override in panel["fieldConfig"]["overrides"])
 
 
 def _with_gaps(series: Series, step_s: float) -> Iterator[tuple[float, float]]:

@@ -144,6 +144,7 @@ def _asked() -> list[Any]:
             unit="percentunit",
             limits=Limits(bad=OBJECTIVE, low=True),
             most=1,
+            from_about=0.99,
             says="Good among valid requests by class. All lines at 100 %; the dashed one is the promise.",
             runbook="AvailabilityBurn",
         ),
@@ -197,6 +198,7 @@ def _his() -> list[Any]:
             Line(newest("hisbridge_his_limit", H, by="hospital, connector"), "{{hospital}} {{connector}} limit"),
             unit="short",
             steps=True,
+            dashed="limit$",
             width=QUARTER,
             says="At the release they run at the limit. A limit that has fallen to `his_concurrency_floor`: the HIS bears no "
             "more. Never above what the settings allow.",

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models import units as grafana_units
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from monitoring.grafana.__main__ import main
 from monitoring.grafana.boards import FOLDER, as_text, boards
@@ -130,16 +134,28 @@ def test_grafana_can_place_every_panel(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
+def test_grafanas_own_model_reads_the_board_and_loses_nothing(name: str) -> None:
+    register_default_plugins()
+    read = json.loads(json.dumps(Dashboard.from_json(BOARDS[name]), cls=JSONEncoder))
+    (mark,) = BOARDS[name]["annotations"]["list"]
+    (read_mark,) = read["annotations"]["list"]
+    assert set(mark) - set(read_mark) == {"useValueForTime", "titleFormat", "textFormat", "step"}  # the model is older
+    assert {**read, "annotations": None} == {**BOARDS[name], "annotations": None}
+
+
+@pytest.mark.parametrize("name", BOARDS)
 def test_every_panel_says_what_good_looks_like_and_asks_the_chosen_source(name: str) -> None:
     source = {"type": "prometheus", "uid": "${datasource}"}
     for panel in shown(BOARDS[name]):
-        assert len(panel["description"].split()) >= 1, panel["title"]
+        assert panel["description"], panel["title"]
         assert panel["datasource"] == source
         assert [target["refId"] for target in panel["targets"]] == list("ABCDEFGHIJ"[: len(panel["targets"])])
         assert all(target["datasource"] == source for target in panel["targets"])
         units = [panel["fieldConfig"]["defaults"].get("unit")]
         units += [p["value"] for o in panel["fieldConfig"]["overrides"] for p in o["properties"] if p["id"] == "unit"]
-        assert any(units), panel["title"]
+        given = {unit for unit in units if unit is not None}
+        assert given, panel["title"]
+        assert given <= {unit for unit in vars(grafana_units).values() if isinstance(unit, str)}
 
 
 def test_every_runbook_that_a_panel_names_is_there() -> None:
