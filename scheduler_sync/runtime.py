@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text, update
 
 from booking.commands import wake_topic
+from booking.lifecycle import State
 from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
@@ -143,6 +144,8 @@ class HospitalRuntime:
         )
         self._running[hospital_id] = self.link
         metrics.hospital_worked.labels(hospital=hospital_id).set(1)
+        for state in State:  # what is counted begins at 0: Prometheus sees only increases
+            metrics.bookings.labels(hospital=hospital_id, state=state.value)
 
     async def _inherit(self) -> None:
         """Whoever worked this hospital before has gone: what it had sent is looked at now, not when its claims run out."""

@@ -30,7 +30,8 @@ def worded(value: float, unit: str, decimals: float | None = None) -> str:
         case "dthms":
             return _clock(value)
         case "percentunit":
-            return f"{_number(value * 100, decimals)}%"
+            # 99.95 % is not 100 %.
+            return f"{value * 100:.5g}%" if decimals is None else f"{value * 100:.{int(decimals)}f}%"
         case "bytes":
             return _scaled(value, _BYTES, " ", decimals)
         case _:

@@ -67,6 +67,16 @@ def test_lists_of_what_is_missing_are_right_when_prometheus_has_seen_everything(
     assert not names(watched.url) & (TO_COME | NOT_SET_YET)
 
 
+def test_counters_begin_at_zero_when_nothing_has_happened_yet(watched: Watched) -> None:
+    """A counter that appears with its first event shows no increase from it."""
+    for never in (
+        'hisbridge_bookings_total{state="no_show"}',
+        'sum by (hospital) (hisbridge_holds_total{outcome="shed"})',
+    ):
+        found = {s.labels["hospital"]: s.newest for s in watched.prometheus.at(never, watched.span.to_s)}
+        assert found == dict.fromkeys(HOSPITALS, 0.0), never
+
+
 def test_prometheus_refuses_what_is_no_query(watched: Watched) -> None:
     """Otherwise the syntax of what is to come would be checked by nobody."""
     with pytest.raises(QueryRefused, match="parse error"):
