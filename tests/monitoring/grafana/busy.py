@@ -23,12 +23,13 @@ PATIENTS = 60
 RATE_PER_S = 40.0
 CROWD_S = 15.0
 SLOW_S = 0.1  # of each call to the released hospital
-SEATS = 3  # of each of the released hospital's 32 slots
+SEATS = 2  # of each of the released hospital's 32 slots
 HEAD_START_S = 25.0
+GO_ON_WITHIN_S = 200.0  # on a machine that does other things as well
 AFTER_S = 30.0
 ZONE = ZoneInfo("Asia/Shanghai")
 
-HOSPITAL = {"his_concurrency": 3, "his_concurrency_floor": 1, "lock_wait_s": 60, "his_queue_deadline_s": 20}
+HOSPITAL = {"his_concurrency": 3, "his_concurrency_floor": 1, "lock_wait_s": 300, "his_queue_deadline_s": 20}
 SERVICE = {"workers": 2, "head_timeout_s": 2}
 
 
@@ -197,9 +198,9 @@ async def _go_on(site: Installation, booking: dict[str, Any], number: int) -> No
     """Three in four pay; one in eight cancels then."""
     if number % 4 == 0:
         return
-    locked = await site.becomes(RELEASED, booking, his_state="locked", payable=True, within_s=60)
+    locked = await site.becomes(RELEASED, booking, his_state="locked", payable=True, within_s=GO_ON_WITHIN_S)
     await site.pay(RELEASED, locked)
-    await site.becomes(RELEASED, booking, state="booked", within_s=60)
+    await site.becomes(RELEASED, booking, state="booked", within_s=GO_ON_WITHIN_S)
     if number % 8 == 1:
         await site.cancel(RELEASED, booking)
 
