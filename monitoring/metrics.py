@@ -5,7 +5,7 @@ Who counts what
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`, `bookings`,
-  `seats_drift`, `illegal_states`
+  `seats_left`, `seats_drift`, `illegal_states`
 
 Labels are bounded: hospital, connector, route and verb come from configuration, everything a peer can choose goes through
 a closed set first (`message_type_label`, `method_label`). No label ever holds patient data.
@@ -230,6 +230,13 @@ hold_batch_size = Histogram(
 holds_waiting = Gauge(
     "hisbridge_holds_waiting", "Requests for a seat that wait for their batch.", ["hospital"], registry=REGISTRY
 )
+seats_left = Gauge(
+    "hisbridge_seats_left",
+    "Seats that may still be sold, by when their visits open for booking: coming (within 12 hours), fresh (within the last "
+    "hour). What has been open for longer is not counted.",
+    ["hospital", "window"],
+    registry=REGISTRY,
+)
 seats_drift = Gauge(
     "hisbridge_seats_drift",
     "Seats by which our figures and the HIS's differ at the last reconciliation, summed over the slots (absolute).",
@@ -261,7 +268,7 @@ hospital_worked = Gauge(
 # What only the process that works a hospital can tell of it.
 _OF_ITS_WORKER = (
     connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, hospital_worked,
-    inbox_oldest_seconds, inbox_waiting, outbox_depth, outbox_oldest_seconds, sync_age_seconds,
+    inbox_oldest_seconds, inbox_waiting, outbox_depth, outbox_oldest_seconds, seats_left, sync_age_seconds,
 )  # fmt: skip
 
 # --- helpers ------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ LABELS = {
     "status": "HTTP's status codes; the statuses of a command",
     "type": "message types that we or a profile know, and other",
     "verb": "verbs of the port",
+    "window": "coming, fresh",
     "worker": "as many as there are processes",
 }
 """Every label that a metric may have, and what bounds its values. Never a slot, a patient, a key or a client's own word."""

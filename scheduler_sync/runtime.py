@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text, update
 
 from booking.commands import wake_topic
+from booking.lifecycle import State
 from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
@@ -29,6 +30,7 @@ from scheduler_sync.sweeps import (
     NEWS_EVERY_S,
     Forgetting,
     expire_holds,
+    measure_seats,
     repeat,
 )
 from scheduler_sync.webhooks import WebhookSender
@@ -131,13 +133,19 @@ class HospitalRuntime:
         group = self._group
         group.spawn(self._outbox.run(group.stopping), f"outbox {hospital_id}")
         self._pull = group.spawn(self._puller.run(group.stopping), f"pull {hospital_id}")
-        for measure in (self._outbox.measure, self._inbox.measure):
+        for measure in (
+            self._outbox.measure,
+            self._inbox.measure,
+            lambda: measure_seats(self._store, hospital_id),
+        ):
             group.repeat(MEASURE_EVERY_S, measure, "measure", hospital_id=hospital_id)
         group.repeat(
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id
         )
         self._running[hospital_id] = self.link
         metrics.hospital_worked.labels(hospital=hospital_id).set(1)
+        for state in State:  # what is counted begins at 0: Prometheus sees only increases
+            metrics.bookings.labels(hospital=hospital_id, state=state.value)
 
     async def _inherit(self) -> None:
         """Whoever worked this hospital before has gone: what it had sent is looked at now, not when its claims run out."""

@@ -19,11 +19,13 @@ from booking.retention import (
     forget_slots,
     oldest_day,
 )
+from booking.seats_left import count_seats_left
 from booking.settings import Hospital
 from booking.store.bell import Bell
 from booking.store.budget import Budget
 from booking.store.engine import Store, StoreUnavailable
 from booking.webhooks import SCOPE as WEBHOOKS
+from monitoring import metrics
 from monitoring.logs import get_logger
 from scheduler_sync.messages.store import forget_messages
 
@@ -84,6 +86,13 @@ async def expire_holds(store: Store, hospital: Hospital) -> int:
         total += expired
         if expired == 0:  # only what cannot expire: the next sweep looks again
             return total
+
+
+async def measure_seats(store: Store, hospital_id: str) -> None:
+    """Refresh the gauge of what a release has left."""
+    left = await count_seats_left(store, hospital_id)
+    metrics.seats_left.labels(hospital=hospital_id, window="coming").set(left.coming)
+    metrics.seats_left.labels(hospital=hospital_id, window="fresh").set(left.fresh)
 
 
 class Forgetting:

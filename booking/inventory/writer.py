@@ -362,9 +362,12 @@ def _counting(counter: Counter, outcome: str) -> Callable[[str], None]:
 
 
 def count_waiting(writer: HoldWriter, hospitals: Iterable[str]) -> None:
-    """Let every scrape ask how many holds wait."""
+    """Let every scrape ask how many holds wait, and let what is counted begin at 0: Prometheus sees only increases."""
     for hospital_id in hospitals:
         metrics.holds_waiting.labels(hospital_id).set_function(partial(_waiting, writer, hospital_id))
+        metrics.bookings.labels(hospital=hospital_id, state="held")
+        for outcome in ("granted", "replayed", "refused", "refused_from_memory", "shed"):
+            metrics.holds.labels(hospital_id, outcome)
 
 
 def _waiting(writer: HoldWriter, hospital_id: str) -> float:

@@ -1,0 +1,273 @@
+"""The board of the connections: each hospital's system, how it answers, and what it tells us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monitoring.grafana.frame import board
+from monitoring.grafana.panels import (
+    ANY_IS_BAD,
+    HALF,
+    QUARTER,
+    Column,
+    Limits,
+    Line,
+    graph,
+    overview,
+)
+from monitoring.grafana.terms import RATE, H, availability, newest, quantile, rate
+
+_BREAKER = {0: ("closed", "green"), 1: ("half-open", "orange"), 2: ("open", "red")}
+_UP = {0: ("down", "red"), 1: ("up", "green")}
+_WORSE = 'outcome=~"unknown|unavailable|refused|reply_invalid|error|cancelled"'
+
+
+def _age(kinds: str) -> Line:
+    """A kind that the HIS does not offer is never fetched, and its age is infinite."""
+    return Line(f"max by (hospital, kind) (hisbridge_sync_age_seconds{{{H},{kinds}}} < Inf)", "{{hospital}} {{kind}}")
+
+
+def hospitals_board() -> dict[str, Any]:
+    """The board as Grafana reads it."""
+    return board(
+        "hisbridge-hospitals",
+        "hisbridge: Hospital connections",
+        "Each hospital's system: does it answer, how fast, what does it bear, what does it send. One hospital's trouble stays "
+        "its own.",
+        {
+            "Now": [_overview()],
+            "Calls": _calls(),
+            "What it bears": _protection(),
+            "What is fetched, and what it sends": _fetched(),
+            "What could not be read or applied": _set_aside(),
+        },
+    )
+
+
+def _overview() -> Any:
+    return overview(
+        "Connections",
+        Column("connection", f"min by (hospital, connector) (hisbridge_connector_up{{{H}}})", words=_UP),
+        Column("breaker", newest("hisbridge_his_breaker", H, by="hospital, connector"), words=_BREAKER),
+        Column("running", newest("hisbridge_his_in_flight", H, by="hospital, connector")),
+        Column("may run", newest("hisbridge_his_limit", H, by="hospital, connector")),
+        Column("waiting", newest("hisbridge_his_queued", H, by="hospital, connector"), limits=Limits(warn=50, bad=150)),
+        Column(
+            "clock ahead",
+            newest("hisbridge_his_clock_offset_seconds", H, by="hospital, connector"),
+            unit="s",
+            limits=Limits(warn=5, bad=60),
+        ),
+        by=("hospital", "connector"),
+        says="All up and closed. A connection that is down, or a breaker that is open: the HIS or the network to it is gone, "
+        "and everything for it waits in the store.",
+        runbook="ConnectorDown",
+    )
+
+
+def _calls() -> list[Any]:
+    seconds = "hisbridge_his_call_seconds"
+    return [
+        graph(
+            "Calls",
+            Line(rate("hisbridge_his_calls_total", H, by="hospital, verb"), "{{hospital}} {{verb}}"),
+            unit="reqps",
+            stacked=True,
+            says="What we ask of each HIS. Fetches come by the clock, the others with the patients.",
+        ),
+        graph(
+            "Calls that did not end well",
+            Line(rate("hisbridge_his_calls_total", H, _WORSE, by="hospital, outcome"), "{{hospital}} {{outcome}}"),
+            unit="reqps",
+            stacked=True,
+            says="Nothing. unknown: a command without a reply, looked up before it is sent again. unavailable: a read without "
+            "one. reply_invalid: not what the profile says.",
+            runbook="ConnectorDown",
+        ),
+        graph(
+            "Refusals by the HIS",
+            Line(
+                rate("hisbridge_his_calls_total", H, 'outcome="rejected"', by="hospital, verb"), "{{hospital}} {{verb}}"
+            ),
+            unit="reqps",
+            stacked=True,
+            says="Some at a release: the window sells as well. Many locks refused: our figures are behind the HIS's.",
+            runbook="SeatsDrift",
+        ),
+        graph(
+            "Duration of calls",
+            Line(quantile(0.5, seconds, H, by="hospital"), "{{hospital}} p50"),
+            Line(quantile(0.99, seconds, H, by="hospital"), "{{hospital}} p99"),
+            unit="s",
+            exemplars=True,
+            says="Getting slower is the earliest sign of trouble at a HIS. 0.1 to 7 s is what small ones take when idle.",
+            runbook="HisOverloaded",
+        ),
+        graph(
+            "Duration by verb, p95",
+            Line(quantile(0.95, seconds, H, by="hospital, verb"), "{{hospital}} {{verb}}"),
+            unit="s",
+            says="Which question is the slow one.",
+            runbook="HisOverloaded",
+        ),
+        graph(
+            "Live reads answered well",
+            Line(availability(RATE, 'request_class="live"', H, by="hospital"), "{{hospital}}"),
+            unit="percentunit",
+            most=1,
+            from_about=0.9,
+            says="Bills and reports that portals ask for while they wait. The hospital's own figure: it does not count in ours.",
+            runbook="ConnectorDown",
+        ),
+    ]
+
+
+def _protection() -> list[Any]:
+    return [
+        graph(
+            "Calls that run, and how many may",
+            Line(newest("hisbridge_his_in_flight", H, by="hospital, connector"), "{{hospital}} {{connector}} running"),
+            Line(newest("hisbridge_his_limit", H, by="hospital, connector"), "{{hospital}} {{connector}} limit"),
+            unit="short",
+            steps=True,
+            dashed="limit$",
+            width=QUARTER,
+            says="The limit moves between `his_concurrency_floor` and `his_concurrency` with how the HIS answers. Staying at "
+            "the floor under load: it bears no more.",
+            runbook="HisOverloaded",
+        ),
+        graph(
+            "Calls that wait",
+            Line(newest("hisbridge_his_queued", H, by="hospital, connector"), "{{hospital}} {{connector}}"),
+            unit="short",
+            width=QUARTER,
+            limits=Limits(bad=200),
+            says="For a place. Short waits are what protection is; at `his_queue` (200 unless changed) calls are refused.",
+            runbook="HisOverloaded",
+        ),
+        graph(
+            "Circuit breaker",
+            Line(newest("hisbridge_his_breaker", H, by="hospital, connector"), "{{hospital}} {{connector}}"),
+            unit="short",
+            steps=True,
+            most=2,
+            width=QUARTER,
+            says="0 closed. 1 half-open: one call at a time may try. 2 open: nothing is sent.",
+            runbook="ConnectorDown",
+        ),
+        graph(
+            "Clock of the HIS ahead of ours",
+            Line(
+                newest("hisbridge_his_clock_offset_seconds", H, by="hospital, connector"), "{{hospital}} {{connector}}"
+            ),
+            unit="s",
+            width=QUARTER,
+            negative=True,
+            limits=Limits(bad=5),
+            says="Within 5 s (`clock_warn_s`). Behind: locks at the opening are refused as not open yet.",
+            runbook="HisClockOff",
+        ),
+    ]
+
+
+def _fetched() -> list[Any]:
+    return [
+        graph(
+            "Age of what was fetched",
+            _age('kind!="master"'),
+            unit="s",
+            width=QUARTER,
+            limits=Limits(bad=180),
+            says="A saw between 0 and `sync_every_s`; the dashed line is three times its default. Climbing: fetches fail, and "
+            "what patients see grows old.",
+            runbook="SyncStale",
+        ),
+        graph(
+            "Age of departments and practitioners",
+            _age('kind="master"'),
+            unit="s",
+            width=QUARTER,
+            limits=Limits(bad=1_800),
+            says="A saw of ten minutes.",
+            runbook="SyncStale",
+        ),
+        graph(
+            "Messages from the hospital, by type",
+            Line(rate("hisbridge_inbound_messages_total", H, by="hospital, type"), "{{hospital}} {{type}}"),
+            unit="reqps",
+            width=QUARTER,
+            stacked=True,
+            says="As on other days at this hour. None where some should come: the HIS does not reach us.",
+            runbook="ConnectorDown",
+        ),
+        graph(
+            "Messages, by what became of them",
+            Line(rate("hisbridge_inbound_messages_total", H, by="hospital, result"), "{{hospital}} {{result}}"),
+            unit="reqps",
+            width=QUARTER,
+            stacked=True,
+            says="applied and duplicate. quarantined, refused or unreadable: a profile does not fit, or the peer sends rubbish.",
+            runbook="DeadLetters",
+        ),
+    ]
+
+
+def _set_aside() -> list[Any]:
+    return [
+        graph(
+            "Stored and not applied",
+            Line(newest("hisbridge_inbox_waiting", H), "{{hospital}}"),
+            unit="short",
+            width=QUARTER,
+            says="A few, for milliseconds. Piling up: the booking store is away or one message blocks the others.",
+            runbook="InboxStuck",
+        ),
+        graph(
+            "Oldest message not applied",
+            Line(newest("hisbridge_inbox_oldest_seconds", H), "{{hospital}}"),
+            unit="s",
+            width=QUARTER,
+            limits=Limits(bad=10),
+            says="0. Above 10 s messages are acknowledged and not applied.",
+            runbook="InboxStuck",
+        ),
+        graph(
+            "Waiting for a person",
+            Line(newest("hisbridge_dead_letters", H, by="hospital, box"), "{{hospital}} {{box}}"),
+            unit="short",
+            steps=True,
+            width=QUARTER,
+            limits=ANY_IS_BAD,
+            says="0. What no machine can settle: `hisbridge commands list`, `hisbridge messages list`.",
+            runbook="DeadLetters",
+        ),
+        graph(
+            "Read by another decoder than labelled",
+            Line(
+                f"sum by (hospital, kind) (increase(hisbridge_decode_fallbacks_total{{{H}}}[{RATE}]))",
+                "{{hospital}} {{kind}}",
+            ),
+            unit="short",
+            width=QUARTER,
+            says="Nothing. The peer labels its character set wrongly; the text was read all the same.",
+            runbook="DecodeFallbacks",
+        ),
+        graph(
+            "Processes that work the hospital",
+            Line(f"sum by (hospital) (hisbridge_hospital_worked{{{H}}})", "{{hospital}}"),
+            unit="short",
+            steps=True,
+            width=HALF,
+            says="1. Another sum for longer than a take-over (15 s): no process, or two, think that it is theirs.",
+            runbook="HospitalNotWorked",
+        ),
+        graph(
+            "Certificates, time left",
+            Line("min by (where) (hisbridge_certificate_expiry_timestamp_seconds) - time()", "{{where}}"),
+            unit="s",
+            width=HALF,
+            limits=Limits(warn=30 * 86_400, bad=7 * 86_400, low=True),
+            says="More than 30 days.",
+            runbook="CertificateEndsSoon",
+        ),
+    ]

@@ -1,0 +1,219 @@
+"""A minute and a half in which everything happens that the boards show: a release, and troubles of every kind around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from tests.acceptance.installation import HOSPITALS, LOCK_OP, Installation, made_up_person, until
+from tests.acceptance.processes import children_of
+
+RELEASED = "soap-demo"
+OTHERS = ("hl7-demo", "fhir-demo")
+PATIENTS = 60
+RATE_PER_S = 40.0
+CROWD_S = 15.0
+SLOW_S = 0.1  # of each call to the released hospital
+SEATS = 2  # of each of the released hospital's 32 slots
+HEAD_START_S = 25.0
+GO_ON_WITHIN_S = 200.0  # on a machine that does other things as well
+AFTER_S = 30.0
+ZONE = ZoneInfo("Asia/Shanghai")
+
+HOSPITAL = {"his_concurrency": 3, "his_concurrency_floor": 1, "lock_wait_s": 300, "his_queue_deadline_s": 20}
+SERVICE = {"workers": 2, "head_timeout_s": 2}
+
+
+def next_release(first_visits: dt.date) -> tuple[dt.datetime, str]:
+    """The next whole minute that leaves time to prepare, and the rule by which the visits of that day open then."""
+    soon = dt.datetime.now(ZONE) + dt.timedelta(seconds=HEAD_START_S)
+    opens = soon.replace(second=0, microsecond=0) + dt.timedelta(minutes=1)
+    rule = f'[hospital.{RELEASED}.release]\ntime = "{opens:%H:%M}"\ndays_ahead = {(first_visits - opens.date()).days}\n'
+    return opens, rule
+
+
+async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> None:
+    """Until half a minute after the opening. `parent` is the process of the service."""
+    ends = opens.timestamp() + AFTER_S
+    patients = await _patients(site)
+    await _lose_a_worker(parent)  # now, while it owes nobody an answer
+    await site.clinics[RELEASED].fault("*", "slow", delay_s=SLOW_S)
+    async with asyncio.TaskGroup() as background:
+        for work in (_look_around, _idle, _ordinary_day):
+            background.create_task(work(site, ends))
+        await asyncio.gather(_walk(site, "fhir-demo"), _drip(site), _read_gbk(site))
+        await asyncio.sleep(opens.timestamp() - time.time() - 0.3)
+        await asyncio.gather(_crowd(site, patients), _go_away(site, "fhir-demo"))
+
+
+async def _patients(site: Installation) -> list[str]:
+    few = asyncio.Semaphore(8)
+
+    async def register() -> str:
+        async with few:
+            return await site.patient(RELEASED)
+
+    return await asyncio.gather(*(register() for _ in range(PATIENTS)))
+
+
+async def _look_around(site: Installation, ends: float) -> None:
+    """Portals that show lists, all the time."""
+    portal = site.portal()
+    while time.time() < ends:
+        for hospital_id in HOSPITALS:
+            for what in ("departments", "practitioners", "slots"):
+                await portal.call("GET", f"/v1/hospitals/{hospital_id}/{what}")
+        await portal.call("GET", "/v1/events", after=0, limit=5)
+        await portal.call("GET", f"/v1/hospitals/{RELEASED}/bookings/{uuid.uuid4()}")  # nobody's
+        await asyncio.sleep(0.1)
+
+
+async def _ordinary_day(site: Installation, ends: float) -> None:
+    """What goes on all the time at a hospital: bookings, bills, reports, and now and then a lost reply."""
+    while time.time() < ends:
+        await _lose_a_reply(site, "hl7-demo")
+        for hospital_id in ("hl7-demo", RELEASED):
+            clinic = site.clinics[hospital_id]
+            await clinic.do("/report", {"mrn": (await clinic.state())["people"][-1]["mrn"]})
+        await _walk(site, "hl7-demo")
+
+
+async def _idle(site: Installation, ends: float) -> None:
+    """People who have connections open and say nothing."""
+    host, _, port = site.base_url.removeprefix("http://").rpartition(":")
+    opened = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
+    await asyncio.sleep(max(0.0, ends - time.time()))
+    for _, writer in opened:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def _drip(site: Installation) -> None:
+    """A head that never ends."""
+    host, _, port = site.base_url.removeprefix("http://").rpartition(":")
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /v1/hospitals HTTP/1.1\r\nHost:")
+        await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def _walk(site: Installation, hospital_id: str) -> None:
+    """A booking that is paid and cancelled, one that is refused, a bill, a report, and the day's books with a stray line."""
+    portal, clinic, of = site.portal(), site.clinics[hospital_id], f"/v1/hospitals/{hospital_id}"
+    patient_id = await site.patient(hospital_id)
+    booking = await site.hold(hospital_id, patient_id=patient_id)
+    again = {"user_ref": "user", "slot_id": booking["slot_id"], "patient_id": patient_id}
+    refused = await portal.call("POST", f"{of}/bookings", again, key=uuid.uuid4().hex)
+    assert refused.status == 409
+    booking = await site.becomes(hospital_id, booking, his_state="locked", payable=True)
+    paid = await site.pay(hospital_id, booking)
+    await site.becomes(hospital_id, booking, state="booked")
+
+    mrn = (await clinic.state())["people"][-1]["mrn"]
+    await clinic.do("/bill", {"mrn": mrn, "items": [{"name": "血常规", "amount_fen": 2500}]})
+    await clinic.do("/report", {"mrn": mrn})
+
+    async def listed() -> bool:
+        found = [(await portal.get(f"{of}/patients/{patient_id}/{what}"))["items"] for what in ("bills", "reports")]
+        return all(found)
+
+    await until(listed, bool, what="the bill and the report")
+    payment = paid["payments"][0]
+    line = {"kind": "payment", **{name: payment[name] for name in ("channel", "trade_no", "amount_fen")}}
+    date = dt.datetime.fromisoformat(payment["paid_at"]).date().isoformat()
+    await portal.call("PUT", f"{of}/merchant-bills/{date}", {"lines": [line, {**line, "trade_no": "T-stray"}]})
+    await portal.get(f"{of}/reconciliations/{date}")
+
+    await site.cancel(hospital_id, booking)
+    await site.becomes(hospital_id, booking, state="cancelled")
+    await clinic.fault(LOCK_OP[hospital_id], "refuse", times=1)
+    await site.becomes(hospital_id, await site.hold(hospital_id), state="rejected")
+
+
+async def _lose_a_reply(site: Installation, hospital_id: str) -> None:
+    await site.clinics[hospital_id].fault(LOCK_OP[hospital_id], "lose_reply", times=1)
+    booking = await site.hold(hospital_id)
+    await site.becomes(hospital_id, booking, his_state="locked")
+
+
+async def _read_gbk(site: Installation) -> None:
+    """Fetches whose bytes are not what their label says."""
+    for hospital_id in OTHERS:
+        for op in ("fetch_schedules", "fetch_slots"):
+            await site.clinics[hospital_id].fault(op, "gbk", times=10)
+
+    async def counted() -> list[float]:
+        return [await site.metric("hisbridge_decode_fallbacks_total", hospital=hospital_id) for hospital_id in OTHERS]
+
+    await until(counted, lambda found: min(found) >= 2, what="decode fallbacks")
+
+
+async def _lose_a_worker(parent: int) -> None:
+    """kill -9 of one API process; its parent starts another."""
+    before = children_of(parent)["api-2"]
+    os.kill(before, signal.SIGKILL)
+
+    async def another() -> int:
+        return children_of(parent).get("api-2", before)
+
+    await until(another, lambda pid: pid != before, what="another worker")
+
+
+async def _crowd(site: Installation, patients: Sequence[str]) -> None:
+    """Everybody wants a seat at once, and most come too late. Who got one pays, or does not, or thinks again."""
+    portal, of = site.portal(), f"/v1/hospitals/{RELEASED}"
+    slots = [slot["id"] for slot in (await portal.get(f"{of}/slots"))["items"]]
+    chance = random.Random(7)
+    granted: list[dict[str, Any]] = []
+
+    async def attempt(slot_id: str, patient_id: str) -> None:
+        body = {"user_ref": "user", "slot_id": slot_id, "patient_id": patient_id}
+        answer = await portal.call("POST", f"{of}/bookings", body, key=uuid.uuid4().hex)
+        if answer.status == 201:
+            granted.append(answer.body)
+            await _go_on(site, answer.body, len(granted))
+
+    ends = time.monotonic() + CROWD_S
+    async with asyncio.TaskGroup() as arrivals:
+        while time.monotonic() < ends:
+            arrivals.create_task(attempt(chance.choice(slots), chance.choice(patients)))
+            await asyncio.sleep(chance.expovariate(RATE_PER_S))
+    assert granted
+
+
+async def _go_on(site: Installation, booking: dict[str, Any], number: int) -> None:
+    """Three in four pay; one in eight cancels then."""
+    if number % 4 == 0:
+        return
+    locked = await site.becomes(RELEASED, booking, his_state="locked", payable=True, within_s=GO_ON_WITHIN_S)
+    await site.pay(RELEASED, locked)
+    await site.becomes(RELEASED, booking, state="booked", within_s=GO_ON_WITHIN_S)
+    if number % 8 == 1:
+        await site.cancel(RELEASED, booking)
+
+
+async def _go_away(site: Installation, hospital_id: str) -> None:
+    """A HIS that is off the network for some seconds, while portals ask for what only it knows."""
+    portal, clinic = site.portal(), site.clinics[hospital_id]
+    patient_id = await site.patient(hospital_id, made_up_person())
+    await clinic.close()
+
+    async def refused() -> float:
+        await portal.call("GET", f"/v1/hospitals/{hospital_id}/patients/{patient_id}/bills")
+        return await site.metric("hisbridge_his_refused_total", hospital=hospital_id, reason="breaker_open")
+
+    await until(refused, lambda n: n >= 3, what="calls that the breaker refuses")
+    await clinic.reopen()
