@@ -34,6 +34,7 @@ from booking.api.context import translate
 from booking.api.documentation import documentation_routes
 from booking.api.limits import allow_connections
 from booking.api.parts import ApiParts
+from booking.api.phases import ReleasePhases
 from booking.api.routes import api_routes
 from booking.api.server import ConnectionLimits
 from booking.conversion import SettingsError, convert_options
@@ -237,6 +238,7 @@ class Service:
             hospital_known=hospitals.__contains__,
             translate=translate,
             health=self.health,
+            phases=ReleasePhases(hospitals.values()),
             options=ApiOptions(
                 max_body_bytes=service.max_body_bytes,
                 body_timeout_s=service.body_timeout_s,

@@ -1,7 +1,7 @@
 """Every Prometheus metric of hisbridge, in one registry.
 
 Who counts what
-- the API framework: `http_requests`, `http_request_seconds`, `http_connections`, `http_connections_ended`
+- the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`, `bookings`,
@@ -54,6 +54,22 @@ http_request_seconds = Histogram(
     "From the request's head to the end of its answer, by route template.",
     ["route", "method"],
     buckets=HTTP_BUCKETS_S,
+    registry=REGISTRY,
+)
+sli_requests = Counter(
+    "hisbridge_sli_requests_total",
+    "Requests answered by the API, as the service level judges them. `verdict`: good (a right answer in time, a business refusal "
+    "too), slow (a right answer, too late), failed (an error of ours, in class live one of the HIS), shed (turned away by us), "
+    "limited (beyond the caller's rate), invalid (the caller's error), gone (the caller hung up). Availability is good / (good + "
+    "slow + failed + shed).",
+    ["hospital", "request_class", "phase", "verdict"],
+    registry=REGISTRY,
+)
+release_opens_timestamp_seconds = Gauge(
+    "hisbridge_release_opens_timestamp_seconds",
+    "When the release that is on (from a minute before its opening to five minutes after it) opened or opens, or else the next "
+    "one, by the hospital's release rule. 0 without a rule.",
+    ["hospital"],
     registry=REGISTRY,
 )
 http_requests_in_flight = Gauge(

@@ -19,7 +19,9 @@ LABELS = {
     "kind": "closed sets of ours: what is fetched, how bytes were read, what is kept ready-made",
     "method": "HTTP's methods, and OTHER",
     "outcome": "closed sets of ours",
+    "phase": "release, ordinary",
     "reason": "closed sets of ours",
+    "request_class": "read, live, hold, step, bulk, sold_out",
     "result": "closed sets of ours",
     "role": "api, sync",
     "route": "templates of the routes, and one value for whatever fits none",
@@ -28,6 +30,7 @@ LABELS = {
     "status": "HTTP's status codes; the statuses of a command",
     "type": "message types that we or a profile know, and other",
     "verb": "verbs of the port",
+    "verdict": "good, slow, failed, shed, limited, invalid, gone",
     "worker": "as many as there are processes",
 }
 """Every label that a metric may have, and what bounds its values. Never a slot, a patient, a key or a client's own word."""

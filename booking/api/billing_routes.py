@@ -5,7 +5,7 @@ from __future__ import annotations
 from booking import billing, people
 from booking.api.context import Context
 from booking.api.present import bill_view, refund_view
-from booking.api.routing import Call, Route
+from booking.api.routing import Call, RequestClass, Route
 from booking.api.views import BillList, BillView, NewPayment, RefundResult, RefundView
 from booking.billing import SetAside
 from booking.money import payments_of, refunds_of
@@ -93,17 +93,21 @@ def billing_routes(context: Context) -> list[Route]:
     bills = of + "/patients/{patient_id}/bills"
     live = ("patient_unknown", "his_unavailable", "his_refused", "his_reply_invalid", "not_offered_by_hospital")
     return [
-        Route("GET", bills, handlers.list, summary="A patient's bills", tag="billing", response=BillList, scopes=scopes,
+        Route("GET", bills, handlers.list, summary="A patient's bills", tag="billing",
+              request_class=RequestClass.LIVE, response=BillList, scopes=scopes,
               errors=live),
         Route("GET", bills + "/{bill_id}", handlers.get, summary="A bill, as last told by the hospital", tag="billing",
+              request_class=RequestClass.READ,
               response=BillView, scopes=scopes, errors=("patient_unknown", "bill_unknown")),
         Route("POST", bills + "/{bill_id}/payments", handlers.pay, summary="Report money for a bill", tag="billing",
+              request_class=RequestClass.STEP,
               request=NewPayment, response=BillView, status=202, scopes=scopes,
               errors=("patient_unknown", "bill_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
         Route("GET", of + "/refunds/{refund_id}", handlers.refund, summary="A refund", tag="billing",
+              request_class=RequestClass.READ,
               response=RefundView, scopes=scopes, errors=("refund_unknown",)),
-        Route("POST", of + "/refunds/{refund_id}/result", handlers.refund_result, tag="billing",
+        Route("POST", of + "/refunds/{refund_id}/result", handlers.refund_result, tag="billing", request_class=RequestClass.STEP,
               summary="Report how a refund ended", request=RefundResult, response=RefundView, scopes=scopes,
               errors=("refund_unknown", "refund_conflict")),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from booking import people, reporting
 from booking.api.context import Context
 from booking.api.present import report_view
 from booking.api.problems import ApiProblem
-from booking.api.routing import Call, Route
+from booking.api.routing import Call, RequestClass, Route
 from booking.api.views import ReportList, ReportView
 from booking.billing import SetAside
 from booking.ports import LiveFailed
@@ -110,11 +110,15 @@ def report_routes(context: Context) -> list[Route]:
     of = "/v1/hospitals/{hospital_id}/patients/{patient_id}/reports"
     live = ("his_unavailable", "his_refused", "his_reply_invalid", "not_offered_by_hospital")
     return [
-        Route("GET", of, handlers.list, summary="A patient's reports", tag="reports", response=ReportList,
+        Route("GET", of, handlers.list, summary="A patient's reports", tag="reports",
+              request_class=RequestClass.LIVE, response=ReportList,
               scopes=scopes, errors=("patient_unknown", *live)),
         Route("GET", of + "/{report_id}", handlers.get, summary="A report with its results", tag="reports",
+              request_class=RequestClass.LIVE,
               response=ReportView, scopes=scopes, errors=("patient_unknown", "report_unknown", *live)),
         Route("GET", of + "/{report_id}/attachments/{n}", handlers.attachment, summary="A document of a report",
-              tag="reports", scopes=scopes, path_types={"n": int}, produces="application/octet-stream", response=bytes,
+              tag="reports",
+              request_class=RequestClass.LIVE, scopes=scopes, path_types={"n": int},
+              produces="application/octet-stream", response=bytes,
               errors=("patient_unknown", "report_unknown", "attachment_unknown", *live)),
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
     routes = [
         Route("POST", "/v1/hospitals/{hospital_id}/bookings", hold, tag="bookings", summary="Hold a seat", status=201,
-              request=NewBooking, response=BookingView, scopes=("booking",), idempotent=True,
+              request_class=RequestClass.HOLD, request=NewBooking, response=BookingView, scopes=("booking",), idempotent=True,
               errors=("slot_sold_out", "duplicate_booking")),
     ]
     server = build_server(routes, authenticator=..., hospital_known=settings.hospitals.__contains__)
@@ -39,10 +39,22 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from booking.api.auth import ApiClient
+from booking.api.classes import RequestClass
 from booking.api.problems import PROBLEMS, ApiProblem
 from booking.api.wire import Ready, make_ready
 
-__all__ = ["COMMON_ERRORS", "AtOnce", "Call", "Handler", "Pending", "Ready", "Reply", "Route", "make_ready"]
+__all__ = [
+    "COMMON_ERRORS",
+    "AtOnce",
+    "Call",
+    "Handler",
+    "Pending",
+    "Ready",
+    "Reply",
+    "RequestClass",
+    "Route",
+    "make_ready",
+]
 
 Q = TypeVar("Q")
 B = TypeVar("B")
@@ -146,12 +158,13 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 class Route:
     """One operation of the API: how it is called, what it answers, who may call it, and the code behind it.
 
+    `request_class` says what it costs, and with that what it is held to and when it is turned away.
     `request` is a Struct type, or `bytes` for a raw body of one of `accepts`. `scopes` None makes it public. `path_types`
     converts path parameters (`{"date": dt.date}`); all others are texts. `errors` are the problem codes beyond the common
     ones. `idempotent` demands an Idempotency-Key. `examples` maps "request" and "response" to instances for the pages.
-    `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the log.
-    `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a
-    task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
+    `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the
+    log. `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers
+    without a task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
     """
 
     def __init__(
@@ -162,6 +175,7 @@ class Route:
         *,
         summary: str,
         tag: str,
+        request_class: RequestClass,
         description: str = "",
         request: Any = None,
         query: type[msgspec.Struct] | None = None,
@@ -185,6 +199,7 @@ class Route:
         self.handler = handler
         self.summary = summary
         self.tag = tag
+        self.request_class = request_class
         self.tagged = tagged
         self.at_once = at_once
         self.description = description

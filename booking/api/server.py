@@ -254,11 +254,18 @@ class ApiServer(web.Server):
     """Serve with `web.ServerRunner(server)`. Make it inside the running loop."""
 
     def __init__(
-        self, handle: Handle, handle_at_once: HandleAtOnce, malformed: Malformed, limits: ConnectionLimits
+        self,
+        handle: Handle,
+        handle_at_once: HandleAtOnce,
+        malformed: Malformed,
+        limits: ConnectionLimits,
+        *,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self.handle_at_once = handle_at_once
         self.heads = HeadWatch(limits.head_timeout_s)
         self._malformed = malformed
+        self._on_refused = on_refused
         self._max_connections = limits.max_connections
         self._open = 0
         self._options: dict[str, Any] = {
@@ -277,6 +284,7 @@ class ApiServer(web.Server):
         """Count a new connection; False where there are too many already."""
         if self._open >= self._max_connections:
             http_connections_ended.labels("full").inc()
+            self._on_refused()
             return False
         self._open += 1
         return True
