@@ -245,6 +245,13 @@ class Service:
                 max_in_flight=service.max_in_flight,
                 client_rate_per_s=service.client_rate_per_s,
                 client_burst=service.client_burst,
+                identity_rate_per_s=service.identity_rate_per_s,
+                identity_burst=service.identity_burst,
+                step_share=service.step_share,
+                hold_share=service.hold_share,
+                live_share=service.live_share,
+                bulk_share=service.bulk_share,
+                client_share=service.client_share,
                 access_log=service.access_log.value,
                 slow_request_s=service.slow_request_s,
                 connections=ConnectionLimits(

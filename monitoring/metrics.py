@@ -72,6 +72,20 @@ release_opens_timestamp_seconds = Gauge(
     ["hospital"],
     registry=REGISTRY,
 )
+rate_limited = Counter(
+    "hisbridge_rate_limited_total",
+    "Requests answered 429. `scope`: client (client_rate_per_s), identity (identity_rate_per_s: a user or a patient of it).",
+    ["scope", "request_class"],
+    registry=REGISTRY,
+)
+requests_shed = Counter(
+    "hisbridge_shed_total",
+    "Requests answered 503 because there was too much to do. `reason`: in_flight (the places that are left are kept for more "
+    "important classes), live_in_flight, bulk_in_flight (the places of this class), client_in_flight (one client had its share), "
+    "hold_queue (too many holds wait), deadline (its turn did not come in time), loop_delay, hold_delay (all wait too long).",
+    ["request_class", "reason"],
+    registry=REGISTRY,
+)
 http_requests_in_flight = Gauge(
     "hisbridge_http_requests_in_flight", "Requests being answered by the API now.", registry=REGISTRY
 )

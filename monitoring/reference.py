@@ -26,6 +26,7 @@ LABELS = {
     "role": "api, sync",
     "route": "templates of the routes, and one value for whatever fits none",
     "rule": "the CHECKs of a booking",
+    "scope": "client, identity",
     "state": "the states of a booking",
     "status": "HTTP's status codes; the statuses of a command",
     "type": "message types that we or a profile know, and other",

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
-import msgspec
 import uuid_utils
 from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
@@ -21,9 +20,9 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from multidict import istr
 
+from booking.api.admission import Admission, AdmissionLimits, rate_fields
 from booking.api.auth import Authenticator
 from booking.api.endpoint import ClientGone, Endpoint
-from booking.api.limits import ClientRate, InFlight
 from booking.api.phases import ReleasePhases
 from booking.api.problems import ApiProblem, answer_problem
 from booking.api.router import Found, Router, split_plain, split_target
@@ -47,14 +46,11 @@ Translate = Callable[[Exception], ApiProblem | None]
 """Turns an exception of the domain (store unavailable, HIS down) into a problem; None: it is a bug, answered 500."""
 
 
-class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ApiOptions(AdmissionLimits, frozen=True, kw_only=True):
     """Limits and logging of the API; the settings of the same names explain them."""
 
     max_body_bytes: int = 1_000_000
     body_timeout_s: float = 15.0
-    max_in_flight: int = 2_000
-    client_rate_per_s: float = 0.0
-    client_burst: int = 200
     access_log: str = "changes"
     slow_request_s: float = 2.0
     connections: ConnectionLimits = ConnectionLimits()
@@ -73,14 +69,14 @@ def build_server(
 ) -> ApiServer:
     """The API, ready for a `web.ServerRunner`. Call it inside the running loop."""
     options = options or ApiOptions()
-    rate = ClientRate(options.client_rate_per_s, options.client_burst, clock=clock)
+    admission = Admission(options, clock=clock)
     router: Router[Endpoint] = Router()
     for route in routes:
         endpoint = Endpoint(
             route,
             authenticator=authenticator,
             hospital_known=hospital_known,
-            rate=rate,
+            admission=admission,
             max_body_bytes=options.max_body_bytes,
             body_timeout_s=options.body_timeout_s,
         )
@@ -88,7 +84,9 @@ def build_server(
         if route.method == "GET":
             router.add("HEAD", route.path, endpoint)
     tally = Tally(hospital_known, phases or ReleasePhases())
-    application = _Application(router, tally, health=health or Health(), options=options, translate=translate)
+    application = _Application(
+        router, admission, tally, health=health or Health(), options=options, translate=translate
+    )
     return ApiServer(
         application.handle,
         application.handle_at_once,
@@ -110,15 +108,22 @@ class _Application:
     """Around every request: its id, what is counted and logged, and every error turned into a problem."""
 
     def __init__(
-        self, router: Router[Endpoint], tally: Tally, *, health: Health, options: ApiOptions, translate: Translate
+        self,
+        router: Router[Endpoint],
+        admission: Admission,
+        tally: Tally,
+        *,
+        health: Health,
+        options: ApiOptions,
+        translate: Translate,
     ) -> None:
         self._router = router
         self._tally = tally
         self._health = health
         self._options = options
         self._translate = translate
-        self._in_flight = InFlight(options.max_in_flight)
-        http_requests_in_flight.set_function(lambda: float(self._in_flight.count))
+        self._admission = admission
+        http_requests_in_flight.set_function(lambda: float(admission.in_flight))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises nothing but its own cancellation."""
@@ -147,9 +152,11 @@ class _Application:
             close = (
                 self._health.leaving or request.content.exception() is not None
             )  # where the next head begins is lost
-            return Answer(answer, request, request_id, close=close).as_response()
+            return Answer(answer, request, request_id, close=close, fields=rate_fields(call)).as_response()
         if not answer.prepared:
             answer.headers[_REQUEST_ID] = request_id
+            for name, _, value in (line.partition(": ") for line in rate_fields(call).decode().splitlines()):
+                answer.headers[name] = value
             if self._health.leaving:
                 answer.force_close()
         return answer
@@ -160,7 +167,7 @@ class _Application:
         False: `handle` must be asked; nothing was done.
         """
         target = split_plain(message.path)
-        if target is None or self._health.draining or self._health.leaving or self._in_flight.is_full:
+        if target is None or self._health.draining or self._health.leaving:
             return False
         found = self._router.find(message.method, target[0])
         endpoint = found.endpoint
@@ -168,14 +175,14 @@ class _Application:
             return False
         asked = _Asked(found, Call(message, _request_id(message.headers), target[0], found.values), time.perf_counter())
         current_request_id.set(asked.call.request_id)
-        self._in_flight.enter()
         try:
+            self._admission.enter(asked.call, endpoint.route)
             answer = endpoint.answer_at_once(asked.call, target[1], content)
         except Exception as error:
             self._conclude_soon(connection, asked, *self._refuse(error, found, asked.call))
             return True
         if answer is None:
-            self._in_flight.leave()
+            self._admission.leave(asked.call)
             return False
         if isinstance(answer, Pending):
             answer.outcome.add_done_callback(partial(self._conclude_pending, connection, asked, answer.told))
@@ -201,9 +208,9 @@ class _Application:
             self._conclude(connection, asked, answer, None)
 
     def _conclude(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None) -> None:
-        self._in_flight.leave()
+        self._admission.leave(asked.call)
         self._note(asked, answer.status, code, gone=connection.transport is None)
-        connection.conclude(answer, asked.call.request_id, close=self._health.leaving)
+        connection.conclude(answer, asked.call.request_id, close=self._health.leaving, fields=rate_fields(asked.call))
 
     def _note(self, asked: _Asked, status: int, code: str | None, *, gone: bool) -> None:
         """Count a request that has been answered, and log it where that is worth a line."""
@@ -229,13 +236,13 @@ class _Application:
     async def _guarded(self, found: Found[Endpoint], call: Call[Any, Any], query: str) -> Ready | web.StreamResponse:
         if self._health.draining:
             raise ApiProblem("draining", retry_after_s=1)
-        self._in_flight.enter()
+        if found.endpoint is None:
+            raise _missing(found)
         try:
-            if found.endpoint is None:
-                raise _missing(found)
+            self._admission.enter(call, found.endpoint.route)
             return await found.endpoint.answer(call, query)
         finally:
-            self._in_flight.leave()
+            self._admission.leave(call)
 
     def _refuse(self, error: Exception, found: Found[Endpoint], call: Call[Any, Any]) -> tuple[Ready, str]:
         """The answer and the code of an error.

@@ -101,7 +101,7 @@ def billing_routes(context: Context) -> list[Route]:
               response=BillView, scopes=scopes, errors=("patient_unknown", "bill_unknown")),
         Route("POST", bills + "/{bill_id}/payments", handlers.pay, summary="Report money for a bill", tag="billing",
               request_class=RequestClass.STEP,
-              request=NewPayment, response=BillView, status=202, scopes=scopes,
+              request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
               errors=("patient_unknown", "bill_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
         Route("GET", of + "/refunds/{refund_id}", handlers.refund, summary="A refund", tag="billing",
@@ -109,5 +109,6 @@ def billing_routes(context: Context) -> list[Route]:
               response=RefundView, scopes=scopes, errors=("refund_unknown",)),
         Route("POST", of + "/refunds/{refund_id}/result", handlers.refund_result, tag="billing", request_class=RequestClass.STEP,
               summary="Report how a refund ended", request=RefundResult, response=RefundView, scopes=scopes,
+              identified_by=("refund_id",),
               errors=("refund_unknown", "refund_conflict")),
     ]  # fmt: skip

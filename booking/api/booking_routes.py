@@ -140,7 +140,8 @@ def booking_routes(context: Context) -> list[Route]:
     return [
         Route("POST", of, handlers.hold, at_once=handlers.hold_at_once, summary="Hold a seat", tag="bookings",
               request_class=RequestClass.HOLD,
-              request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True, errors=hold_errors,
+              request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True,
+              identified_by=("user_ref", "patient_id"), errors=hold_errors,
               description="Answers after our own commit; the lock at the hospital follows. Wait for it with `wait_s`."),
         Route("GET", of + "/{booking_id}", handlers.get, summary="A booking, now or when it changes", tag="bookings",
               request_class=RequestClass.READ,
@@ -150,11 +151,11 @@ def booking_routes(context: Context) -> list[Route]:
               response=BookingList, scopes=scopes, errors=("cursor_invalid",)),
         Route("POST", of + "/{booking_id}/payments", handlers.pay, summary="Report money for a booking", tag="bookings",
               request_class=RequestClass.STEP,
-              request=NewPayment, response=BookingView, status=202, scopes=scopes,
+              request=NewPayment, response=BookingView, status=202, scopes=scopes, identified_by=("booking_id",),
               errors=("booking_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the booking falls due as a refund at once."),
         Route("POST", of + "/{booking_id}/cancel", handlers.cancel, summary="Cancel a booking", tag="bookings",
               request_class=RequestClass.STEP,
-              request=Cancel, response=BookingView, status=202, scopes=scopes,
+              request=Cancel, response=BookingView, status=202, scopes=scopes, identified_by=("booking_id",),
               errors=("booking_unknown", "not_cancellable", "hospital_paused", "hospital_observe_only")),
     ]  # fmt: skip

@@ -91,6 +91,7 @@ def patient_routes(context: Context) -> list[Route]:
         Route("POST", of, handlers.create, summary="Bind a patient", tag="patients",
               request_class=RequestClass.HOLD, request=NewPatient,
               response=PatientView, status=201, scopes=scopes, errors=("patient_rejected",), idempotent=True,
+              identified_by=("user_ref",),
               description="Answers at once; the hospital's own record is looked up or created behind it (`his_state`)."),
         Route("GET", of + "/{patient_id}", handlers.get, summary="A patient, masked", tag="patients",
               request_class=RequestClass.READ,

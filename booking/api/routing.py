@@ -41,6 +41,7 @@ from aiohttp.http import RawRequestMessage
 from booking.api.auth import ApiClient
 from booking.api.classes import RequestClass
 from booking.api.problems import PROBLEMS, ApiProblem
+from booking.api.rates import Left, RatePolicy
 from booking.api.wire import Ready, make_ready
 
 __all__ = [
@@ -111,7 +112,8 @@ class Call(Generic[Q, B]):
     """One request, checked and decoded. `query` and `body` are the route's Structs (None where it has none)."""
 
     __slots__ = (
-        "address", "body", "client", "data", "idempotency_key", "path", "query", "request", "request_id",
+        "address", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates", "request",
+        "request_id",
     )  # fmt: skip
 
     client: ApiClient | None
@@ -121,6 +123,11 @@ class Call(Generic[Q, B]):
     data: bytes
     """The body as it came; for routes whose request type is `bytes`."""
     idempotency_key: str | None
+    place: RequestClass | None
+    """The place that it holds among those who are being answered; `counts_for` is the client whose count it is in."""
+    counts_for: str | None
+    rates: dict[str, tuple[RatePolicy, Left]] | None
+    """What it has left of the limits that it fell under, by their names."""
 
     def __init__(
         self, request: web.BaseRequest | RawRequestMessage, request_id: str, address: str, path: Mapping[str, str]
@@ -132,6 +139,9 @@ class Call(Generic[Q, B]):
         self.path = path
         self.client = None
         self.data = b""
+        self.place = None
+        self.counts_for = None
+        self.rates = None
 
     @property
     def hospital_id(self) -> str:
@@ -161,7 +171,8 @@ class Route:
     `request_class` says what it costs, and with that what it is held to and when it is turned away.
     `request` is a Struct type, or `bytes` for a raw body of one of `accepts`. `scopes` None makes it public. `path_types`
     converts path parameters (`{"date": dt.date}`); all others are texts. `errors` are the problem codes beyond the common
-    ones. `idempotent` demands an Idempotency-Key. `examples` maps "request" and "response" to instances for the pages.
+    ones. `idempotent` demands an Idempotency-Key. `identified_by` names the parameters of the path and the fields of the body
+    that say for whom it is, each with a rate of its own. `examples` maps "request" and "response" to instances for the pages.
     `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the
     log. `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers
     without a task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
@@ -184,6 +195,7 @@ class Route:
         scopes: Sequence[str] | None = (),
         errors: Sequence[str] = (),
         idempotent: bool = False,
+        identified_by: Sequence[str] = (),
         path_types: Mapping[str, Any] | None = None,
         accepts: Sequence[str] = ("application/json",),
         produces: str = "application/json",
@@ -209,6 +221,7 @@ class Route:
         self.status = status
         self.scopes = None if scopes is None else frozenset(scopes)
         self.idempotent = idempotent
+        self.identified_by = tuple(identified_by)
         self.path_types = dict(path_types or {})
         self.accepts = tuple(accepts)
         self.produces = produces

@@ -135,12 +135,12 @@ class Connection(web.RequestHandler):
         self._heads.forget(self)
         return True
 
-    def conclude(self, answer: Ready, request_id: str, *, close: bool) -> None:
-        """Send the answer to what was taken."""
+    def conclude(self, answer: Ready, request_id: str, *, close: bool, fields: bytes = b"") -> None:
+        """Send the answer to what was taken, with `fields` of this one answer."""
         transport = self.transport
         if transport is not None and not transport.is_closing():
             self._closes = close or self._close or self._force_close
-            send(transport, answer, request_id, CLOSES if self._closes else b"")
+            send(transport, answer, request_id, fields + CLOSES if self._closes else fields)
         if self.writing_paused and self.transport is not None:
             self._unsent = True  # the next request is read when the caller has taken this answer
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import gzip
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Annotated, Any
@@ -49,6 +50,8 @@ class NewBooking(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     slot_id: Annotated[str, Meta(max_length=64, description="From GET slots.")]
     fee_fen: Annotated[int, Meta(ge=0)] | None = None
     cards: tuple[Card, ...] = ()
+    user_ref: str = "u1"
+    patient_id: str = "p1"
 
 
 class BookingView(msgspec.Struct, kw_only=True):
@@ -84,6 +87,7 @@ class Keys:
                 scopes=frozenset({"booking"}),
                 hospitals=frozenset({"hl7-demo", "soap-demo"}),
             ),
+            digest_api_key("hb_other_x"): ApiClient(id="other", name="Other", scopes=frozenset({"booking"})),
             digest_api_key("hb_reader_x"): ApiClient(id="reader", name="Reader", scopes=frozenset()),
         }
 
@@ -137,7 +141,11 @@ def _listed(call: Call[BookingQuery, None]) -> Reply:
 
 @asynccontextmanager
 async def run_portal(
-    options: ApiOptions | None = None, *, at_once: bool = False, phases: ReleasePhases | None = None
+    options: ApiOptions | None = None,
+    *,
+    at_once: bool = False,
+    phases: ReleasePhases | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Portal]:
     """Start it on a free port of the loopback. `at_once`: what can be is answered without a task for the request."""
     portal: Portal
@@ -206,7 +214,7 @@ async def run_portal(
     routes = [
         Route(
             "POST", BOOKINGS.replace("hl7-demo", "{hospital_id}"), hold, summary="Hold a seat", tag="bookings",
-            request_class=RequestClass.HOLD,
+            request_class=RequestClass.HOLD, identified_by=("user_ref", "patient_id"),
             request=NewBooking, response=BookingView, status=201, scopes=("booking",), idempotent=True,
             errors=("slot_sold_out",), examples={"request": NewBooking(slot_id="s1")}, at_once=hold_at_once if at_once else None,
         ),
@@ -239,6 +247,7 @@ async def run_portal(
         health=health,
         options=options or ApiOptions(max_body_bytes=1_000),
         phases=phases,
+        clock=clock,
     )
     runner = web.ServerRunner(server)
     await runner.setup()
