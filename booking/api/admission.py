@@ -22,8 +22,12 @@ from booking.api.rates import RatePolicy, Rates, render_rates
 from booking.api.routing import Call, Route
 from monitoring.metrics import rate_limited, requests_shed
 
-RETRY_AFTER_S = (1, 3)
-"""Whoever is shed comes back within this range: not all in the same second."""
+_RETRY_S = (1, 3)
+
+
+def retry_later_s() -> int:
+    """When whoever is turned away shall come again: not all in the same second."""
+    return random.randint(*_RETRY_S)
 
 
 class AdmissionLimits(Shares, frozen=True, kw_only=True):
@@ -42,17 +46,10 @@ class Admission:
     `admit_identity` when it is known for whom.
     """
 
-    def __init__(
-        self,
-        limits: AdmissionLimits,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[int, int], int] = random.randint,
-    ) -> None:
+    def __init__(self, limits: AdmissionLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._places = Places(limits)
         self._clients = _rates("client", limits.client_rate_per_s, limits.client_burst, clock)
         self._identities = _rates("identity", limits.identity_rate_per_s, limits.identity_burst, clock)
-        self._jitter = jitter
 
     @property
     def in_flight(self) -> int:
@@ -114,7 +111,7 @@ class Admission:
 
     def _shed(self, request_class: RequestClass, reason: str) -> ApiProblem:
         _shed(request_class.value, reason).inc()
-        return ApiProblem("overloaded", retry_after_s=self._jitter(*RETRY_AFTER_S))
+        return ApiProblem("overloaded", retry_after_s=retry_later_s())
 
 
 def rate_fields(call: Call[Any, Any]) -> bytes:

@@ -26,7 +26,7 @@ class BillingHandlers:
 
     async def list(self, call: Call[None, None]) -> BillList:
         person = await self._person(call)
-        as_of = await self._refresh(call.hospital_id, person)
+        as_of = await self._refresh(call.hospital_id, person, call.left_s())
         async with self._context.store.read(call.hospital_id) as tx:
             rows = await billing.bills_of(tx, person)
             return BillList(items=[await self._view(tx, row) for row in rows], as_of=as_of)
@@ -65,11 +65,11 @@ class BillingHandlers:
             _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
         return person
 
-    async def _refresh(self, hospital_id: str, person: Person) -> str:
+    async def _refresh(self, hospital_id: str, person: Person, within_s: float | None) -> str:
         """Read the bills live where that is offered, and take them over. A bill that cannot be is left out and logged."""
         if self._context.live.capabilities(hospital_id)["fetch_bills"] == "pushed" or person.record.mrn is None:
             return "stored"
-        found = await self._context.live.bills(hospital_id, person.record)
+        found = await self._context.live.bills(hospital_id, person.record, within_s=within_s)
         hospital = self._context.hospitals[hospital_id]
         async with self._context.store.write(hospital_id) as tx:
             for bill in found:
@@ -94,7 +94,7 @@ def billing_routes(context: Context) -> list[Route]:
     live = ("patient_unknown", "his_unavailable", "his_refused", "his_reply_invalid", "not_offered_by_hospital")
     return [
         Route("GET", bills, handlers.list, summary="A patient's bills", tag="billing",
-              request_class=RequestClass.LIVE, response=BillList, scopes=scopes,
+              request_class=RequestClass.LIVE, heeds_wait=True, response=BillList, scopes=scopes,
               errors=live),
         Route("GET", bills + "/{bill_id}", handlers.get, summary="A bill, as last told by the hospital", tag="billing",
               request_class=RequestClass.READ,

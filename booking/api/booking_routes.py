@@ -31,10 +31,14 @@ class BookingHandlers:
 
     def hold_at_once(self, call: Call[None, NewBooking]) -> Pending:
         """Asks for the seat, and waits for nothing but the decision."""
-        return Pending(self._context.holds.ask(self._context.hospital(call), _request_of(call)), _told)
+        return Pending(
+            self._context.holds.ask(self._context.hospital(call), _request_of(call), within_s=call.left_s()), _told
+        )
 
     async def hold(self, call: Call[None, NewBooking]) -> Reply:
-        return _told(await self._context.holds.hold(self._context.hospital(call), _request_of(call)))
+        return _told(
+            await self._context.holds.hold(self._context.hospital(call), _request_of(call), within_s=call.left_s())
+        )
 
     async def list(self, call: Call[BookingQuery, None]) -> BookingList:
         query, zone = call.query, self._context.hospital(call).zone
@@ -139,7 +143,7 @@ def booking_routes(context: Context) -> list[Route]:
     )  # fmt: skip
     return [
         Route("POST", of, handlers.hold, at_once=handlers.hold_at_once, summary="Hold a seat", tag="bookings",
-              request_class=RequestClass.HOLD,
+              request_class=RequestClass.HOLD, heeds_wait=True,
               request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True,
               identified_by=("user_ref", "patient_id"), errors=hold_errors,
               description="Answers after our own commit; the lock at the hospital follows. Wait for it with `wait_s`."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -14,11 +15,13 @@ from multidict import istr
 from booking.api.admission import Admission
 from booking.api.auth import ApiClient, Authenticator, require_access
 from booking.api.codec import convert_path, decode_body, decode_query
+from booking.api.negotiation import read_wait
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Pending, Reply, Route
 from booking.api.wire import Ready, join_head, make_ready, render_head
 
 _IDEMPOTENCY_KEY = istr("Idempotency-Key")
+_PREFER = istr("Prefer")
 _UTF8 = ("utf-8", "utf8")
 _MAX_CONTENT_TYPES = 64  # spellings of one content type that are remembered
 _encode = msgspec.json.Encoder().encode
@@ -106,6 +109,9 @@ class Endpoint:
         call.idempotency_key = (
             route.read_idempotency_key(call.request.headers.get(_IDEMPOTENCY_KEY)) if route.idempotent else None
         )
+        if route.heeds_wait:
+            wait_s = read_wait(call.request.headers.get(_PREFER))
+            call.waits_until_s = None if wait_s is None else time.monotonic() + wait_s
         if route.path_types:
             call.path = convert_path(call.path, route.path_types)
         call.query = None if route.query is None else decode_query(query, route.query)

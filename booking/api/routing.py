@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
@@ -113,7 +114,7 @@ class Call(Generic[Q, B]):
 
     __slots__ = (
         "address", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates", "request",
-        "request_id",
+        "request_id", "waits_until_s",
     )  # fmt: skip
 
     client: ApiClient | None
@@ -128,6 +129,8 @@ class Call(Generic[Q, B]):
     counts_for: str | None
     rates: dict[str, tuple[RatePolicy, Left]] | None
     """What it has left of the limits that it fell under, by their names."""
+    waits_until_s: float | None
+    """When its caller will have given up, by `time.monotonic`; None: it has not said."""
 
     def __init__(
         self, request: web.BaseRequest | RawRequestMessage, request_id: str, address: str, path: Mapping[str, str]
@@ -142,11 +145,16 @@ class Call(Generic[Q, B]):
         self.place = None
         self.counts_for = None
         self.rates = None
+        self.waits_until_s = None
 
     @property
     def hospital_id(self) -> str:
         """The hospital of the path; it exists, and the client may use it."""
         return str(self.path["hospital_id"])
+
+    def left_s(self) -> float | None:
+        """How long its caller still waits; None: it has not said."""
+        return None if self.waits_until_s is None else max(0.0, self.waits_until_s - time.monotonic())
 
     @property
     def caller(self) -> ApiClient:
@@ -174,8 +182,9 @@ class Route:
     ones. `idempotent` demands an Idempotency-Key. `identified_by` names the parameters of the path and the fields of the body
     that say for whom it is, each with a rate of its own. `examples` maps "request" and "response" to instances for the pages.
     `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the
-    log. `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers
-    without a task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
+    log. `heeds_wait`: nothing is begun for a caller who has given up (`Prefer: wait`, RFC 7240). `tagged`: its answers have
+    an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a task of its own where
+    nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
     """
 
     def __init__(
@@ -201,6 +210,7 @@ class Route:
         produces: str = "application/json",
         max_body_bytes: int | None = None,
         waits: bool = False,
+        heeds_wait: bool = False,
         tagged: bool = False,
         at_once: AtOnce | None = None,
         examples: Mapping[str, Any] | None = None,
@@ -227,6 +237,7 @@ class Route:
         self.produces = produces
         self.max_body_bytes = max_body_bytes
         self.waits = waits
+        self.heeds_wait = heeds_wait
         self.examples = dict(examples or {})
         self.name = name or getattr(handler, "__name__", f"{method} {path}")
         self.path_parameters = tuple(_PATH_PARAMETER.findall(path))
