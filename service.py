@@ -37,6 +37,7 @@ from booking.api.parts import ApiParts
 from booking.api.phases import ReleasePhases
 from booking.api.routes import api_routes
 from booking.api.server import ConnectionLimits
+from booking.api.shedding import SheddingLimits
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
 from booking.ports import LiveHis
@@ -239,6 +240,7 @@ class Service:
             translate=translate,
             health=self.health,
             phases=ReleasePhases(hospitals.values()),
+            oldest_hold_s=parts.holds.oldest_s,
             options=ApiOptions(
                 max_body_bytes=service.max_body_bytes,
                 body_timeout_s=service.body_timeout_s,
@@ -254,6 +256,11 @@ class Service:
                 client_share=service.client_share,
                 access_log=service.access_log.value,
                 slow_request_s=service.slow_request_s,
+                shedding=SheddingLimits(
+                    shed_loop_delay_s=service.shed_loop_delay_s,
+                    shed_hold_delay_s=service.shed_hold_delay_s,
+                    shed_after_s=service.shed_after_s,
+                ),
                 connections=ConnectionLimits(
                     keepalive_s=service.keepalive_s,
                     head_timeout_s=service.head_timeout_s,

@@ -95,6 +95,9 @@ class Service(_Table, frozen=True, kw_only=True):
     live_share: Share = 0.25
     bulk_share: Share = 0.1
     client_share: Share = 0.8
+    shed_loop_delay_s: SecondsOrZero = 0.2
+    shed_hold_delay_s: SecondsOrZero = 0.5
+    shed_after_s: Seconds = 0.5
     hold_queue: Count = 5_000
     hold_deadline_s: Seconds = 5
     client_rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0

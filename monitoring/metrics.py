@@ -86,6 +86,20 @@ requests_shed = Counter(
     ["request_class", "reason"],
     registry=REGISTRY,
 )
+queue_delay_seconds = Gauge(
+    "hisbridge_queue_delay_seconds",
+    "How long this process lets things wait, as of the last look: `loop` (how late a timer fires), `holds` (how long the oldest "
+    "hold has waited for its batch). Shedding goes by it.",
+    ["queue"],
+    registry=REGISTRY,
+)
+shed_level = Gauge(
+    "hisbridge_shed_level",
+    "How many classes of requests are turned away now because of a queue's delay, the cheapest first. `loop`: bulk, read, live, "
+    "hold. `holds`: bulk, hold. 0: none.",
+    ["queue"],
+    registry=REGISTRY,
+)
 http_requests_in_flight = Gauge(
     "hisbridge_http_requests_in_flight", "Requests being answered by the API now.", registry=REGISTRY
 )

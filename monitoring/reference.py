@@ -20,6 +20,7 @@ LABELS = {
     "method": "HTTP's methods, and OTHER",
     "outcome": "closed sets of ours",
     "phase": "release, ordinary",
+    "queue": "loop, holds",
     "reason": "closed sets of ours",
     "request_class": "read, live, hold, step, bulk, sold_out",
     "result": "closed sets of ours",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -46,7 +46,15 @@ class Admission:
     `admit_identity` when it is known for whom.
     """
 
-    def __init__(self, limits: AdmissionLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: AdmissionLimits,
+        *,
+        away: Mapping[RequestClass, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`away`: the classes that are turned away now, and why; it changes with time."""
+        self._away = {} if away is None else away
         self._places = Places(limits)
         self._clients = _rates("client", limits.client_rate_per_s, limits.client_burst, clock)
         self._identities = _rates("identity", limits.identity_rate_per_s, limits.identity_burst, clock)
@@ -59,8 +67,8 @@ class Admission:
     def enter(self, call: Call[Any, Any], route: Route) -> None:
         """Take a place. Raises ApiProblem overloaded."""
         request_class = route.request_class
-        reason = self._places.refuses(request_class)
-        if reason is not None:
+        reason = self._places.refuses(request_class) or (self._away and self._away.get(request_class))
+        if reason:
             raise self._shed(request_class, reason)
         self._places.enter(request_class)
         call.place = request_class

@@ -28,6 +28,7 @@ from booking.api.problems import ApiProblem, answer_problem
 from booking.api.router import Found, Router, split_plain, split_target
 from booking.api.routing import Call, Pending, Route
 from booking.api.server import ApiServer, Connection, ConnectionLimits
+from booking.api.shedding import Shedding, SheddingLimits
 from booking.api.tally import GONE, AnyRoute, Tally, path_of
 from booking.api.wire import Answer, Ready
 from monitoring.health import Health
@@ -53,6 +54,7 @@ class ApiOptions(AdmissionLimits, frozen=True, kw_only=True):
     body_timeout_s: float = 15.0
     access_log: str = "changes"
     slow_request_s: float = 2.0
+    shedding: SheddingLimits = SheddingLimits()
     connections: ConnectionLimits = ConnectionLimits()
 
 
@@ -65,11 +67,16 @@ def build_server(
     health: Health | None = None,
     options: ApiOptions | None = None,
     phases: ReleasePhases | None = None,
+    oldest_hold_s: Callable[[], float] = lambda: 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> ApiServer:
-    """The API, ready for a `web.ServerRunner`. Call it inside the running loop."""
+    """The API, ready for a `web.ServerRunner`. Call it inside the running loop.
+
+    `oldest_hold_s` tells how long the hold has waited that has waited longest.
+    """
     options = options or ApiOptions()
-    admission = Admission(options, clock=clock)
+    shedding = Shedding(options.shedding, oldest_hold_s=oldest_hold_s)
+    admission = Admission(options, away=shedding.away, clock=clock)
     router: Router[Endpoint] = Router()
     for route in routes:
         endpoint = Endpoint(
@@ -87,12 +94,14 @@ def build_server(
     application = _Application(
         router, admission, tally, health=health or Health(), options=options, translate=translate
     )
+    shedding.start()
     return ApiServer(
         application.handle,
         application.handle_at_once,
         application.refuse_malformed,
         options.connections,
         on_refused=application.note_refused,
+        on_shutdown=shedding.stop,
     )
 
 

@@ -261,11 +261,13 @@ class ApiServer(web.Server):
         limits: ConnectionLimits,
         *,
         on_refused: Callable[[], None] = lambda: None,
+        on_shutdown: Callable[[], None] = lambda: None,
     ) -> None:
         self.handle_at_once = handle_at_once
         self.heads = HeadWatch(limits.head_timeout_s)
         self._malformed = malformed
         self._on_refused = on_refused
+        self._on_shutdown = on_shutdown
         self._max_connections = limits.max_connections
         self._open = 0
         self._options: dict[str, Any] = {
@@ -295,6 +297,7 @@ class ApiServer(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:
         self.heads.stop()
+        self._on_shutdown()
         await super().shutdown(timeout)
 
     def _begin(

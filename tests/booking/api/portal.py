@@ -146,6 +146,7 @@ async def run_portal(
     at_once: bool = False,
     phases: ReleasePhases | None = None,
     clock: Callable[[], float] = time.monotonic,
+    oldest_hold_s: Callable[[], float] = lambda: 0.0,
 ) -> AsyncIterator[Portal]:
     """Start it on a free port of the loopback. `at_once`: what can be is answered without a task for the request."""
     portal: Portal
@@ -248,6 +249,7 @@ async def run_portal(
         options=options or ApiOptions(max_body_bytes=1_000),
         phases=phases,
         clock=clock,
+        oldest_hold_s=oldest_hold_s,
     )
     runner = web.ServerRunner(server)
     await runner.setup()
