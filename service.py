@@ -249,6 +249,7 @@ class Service:
                 client_burst=service.client_burst,
                 identity_rate_per_s=service.identity_rate_per_s,
                 identity_burst=service.identity_burst,
+                max_waiting=service.max_waiting,
                 step_share=service.step_share,
                 hold_share=service.hold_share,
                 live_share=service.live_share,

@@ -90,6 +90,7 @@ class Service(_Table, frozen=True, kw_only=True):
     max_body_bytes: Annotated[int, Meta(ge=1_000, le=100_000_000)] = 1_000_000
     body_timeout_s: Seconds = 15
     max_in_flight: Count = 2_000
+    max_waiting: Count = 2_000
     step_share: Share = 0.05
     hold_share: Share = 0.2
     live_share: Share = 0.25

@@ -81,7 +81,8 @@ rate_limited = Counter(
 requests_shed = Counter(
     "hisbridge_shed_total",
     "Requests answered 503 because there was too much to do. `reason`: in_flight (the places that are left are kept for more "
-    "important classes), live_in_flight, bulk_in_flight (the places of this class), client_in_flight (one client had its share), "
+    "important classes), live_in_flight, bulk_in_flight (the places of this class), waiting (the places of "
+    "long polls), client_in_flight (one client had its share), "
     "hold_queue (too many holds wait), deadline (its turn did not come in time), loop_delay, hold_delay (all wait too long).",
     ["request_class", "reason"],
     registry=REGISTRY,

@@ -67,27 +67,30 @@ class Admission:
     def enter(self, call: Call[Any, Any], route: Route) -> None:
         """Take a place. Raises ApiProblem overloaded."""
         request_class = route.request_class
-        reason = self._places.refuses(request_class) or (self._away and self._away.get(request_class))
+        reason = self._places.refuses(request_class, waits=route.waits) or (
+            self._away and self._away.get(request_class)
+        )
         if reason:
             raise self._shed(request_class, reason)
-        self._places.enter(request_class)
-        call.place = request_class
+        self._places.enter(request_class, waits=route.waits)
+        call.place = route
 
     def leave(self, call: Call[Any, Any]) -> None:
         """It is answered, or will be let in again another way. Calls that had no place may come here too."""
-        if call.place is None:
+        route = call.place
+        if route is None:
             return
-        self._places.leave(call.place)
+        self._places.leave(route.request_class, waits=route.waits)
         call.place = None
         if call.counts_for is not None:
-            self._places.leave_client(call.counts_for)
+            self._places.pool(waits=route.waits).leave_client(call.counts_for)
             call.counts_for = None
 
     def admit_client(self, call: Call[Any, Any], route: Route, client: ApiClient) -> None:
         """Raises ApiProblem rate_limited, overloaded. From here on the answer tells the rates."""
         if self._clients is not None:
             self._take(call, route, self._clients, client.id, {"scope": "client"})
-        if not self._places.enter_client(client.id):
+        if not self._places.pool(waits=route.waits).enter_client(client.id):
             raise self._shed(route.request_class, "client_in_flight")
         call.counts_for = client.id
 

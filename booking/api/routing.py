@@ -124,8 +124,8 @@ class Call(Generic[Q, B]):
     data: bytes
     """The body as it came; for routes whose request type is `bytes`."""
     idempotency_key: str | None
-    place: RequestClass | None
-    """The place that it holds among those who are being answered; `counts_for` is the client whose count it is in."""
+    place: Route | None
+    """Whose place it holds among those who are being answered; `counts_for` is the client whose count it is in."""
     counts_for: str | None
     rates: dict[str, tuple[RatePolicy, Left]] | None
     """What it has left of the limits that it fell under, by their names."""

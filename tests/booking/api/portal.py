@@ -28,6 +28,7 @@ from monitoring.health import Health
 KEY = "demo-portal-key"
 BOOKINGS = "/v1/hospitals/hl7-demo/bookings"
 NEWS = "/v1/hospitals/hl7-demo/news"
+LIVE = "/v1/hospitals/hl7-demo/live"
 SNAPSHOT = "/v1/hospitals/hl7-demo/snapshot"
 SNAPSHOT_BODY = msgspec.json.encode({"items": [{"id": f"slot-{n}", "status": "open"} for n in range(200_000)]})
 SNAPSHOT_ETAG = '"s1"'
@@ -232,6 +233,8 @@ async def run_portal(
         ),
         Route("GET", NEWS.replace("hl7-demo", "{hospital_id}"), news, summary="Wait", tag="money",
               request_class=RequestClass.LIVE, scopes=(), waits=True),
+        Route("GET", LIVE.replace("hl7-demo", "{hospital_id}"), news, summary="Ask the HIS", tag="money", scopes=(),
+              request_class=RequestClass.LIVE),
         Route("GET", SNAPSHOT.replace("hl7-demo", "{hospital_id}"), snapshot, summary="Much", tag="money",
               request_class=RequestClass.READ,
               scopes=("booking",), at_once=snapshot_at_once if at_once else None),

@@ -11,7 +11,7 @@ from booking.api.application import ApiOptions
 from booking.api.classes import RequestClass
 from booking.api.places import Places, Shares
 from booking.api.rates import RatePolicy, Rates
-from tests.booking.api.portal import BOOKINGS, NEWS, Portal, run_portal
+from tests.booking.api.portal import BOOKINGS, LIVE, NEWS, Portal, run_portal
 from tests.booking.api.raw import metric, until_metric
 
 LIST = f"{BOOKINGS}?from=2026-01-05"
@@ -108,7 +108,7 @@ def test_memory_is_bounded_and_who_came_last_is_remembered_when_many_come() -> N
 
 # --- places ---------------------------------------------------------------------------------------------------------
 
-READ, LIVE, HOLD, STEP, BULK = (RequestClass(name) for name in ("read", "live", "hold", "step", "bulk"))
+READ, HIS, HOLD, STEP, BULK = (RequestClass(name) for name in ("read", "live", "hold", "step", "bulk"))
 TWENTY = Shares(max_in_flight=20)  # 1 place for steps alone, 4 more for holds, at most 5 for live and 2 for bulk
 
 
@@ -116,15 +116,15 @@ TWENTY = Shares(max_in_flight=20)  # 1 place for steps alone, 4 more for holds, 
     ("taken", "refused"),
     [
         ({}, {}),
-        ({LIVE: 5}, {LIVE: "live_in_flight"}),
+        ({HIS: 5}, {HIS: "live_in_flight"}),
         ({BULK: 2}, {BULK: "bulk_in_flight"}),
         ({READ: 14}, {}),
-        ({READ: 15}, {READ: "in_flight", LIVE: "in_flight", BULK: "in_flight"}),
-        ({READ: 9, LIVE: 4, BULK: 2}, {READ: "in_flight", LIVE: "in_flight", BULK: "in_flight"}),
-        ({READ: 15, HOLD: 3}, {READ: "in_flight", LIVE: "in_flight", BULK: "in_flight"}),
-        ({READ: 15, HOLD: 4}, {READ: "in_flight", LIVE: "in_flight", BULK: "in_flight", HOLD: "in_flight"}),
-        ({HOLD: 19}, {READ: "in_flight", LIVE: "in_flight", BULK: "in_flight", HOLD: "in_flight"}),
-        ({READ: 15, HOLD: 4, STEP: 1}, dict.fromkeys((READ, LIVE, BULK, HOLD, STEP), "in_flight")),
+        ({READ: 15}, {READ: "in_flight", HIS: "in_flight", BULK: "in_flight"}),
+        ({READ: 9, HIS: 4, BULK: 2}, {READ: "in_flight", HIS: "in_flight", BULK: "in_flight"}),
+        ({READ: 15, HOLD: 3}, {READ: "in_flight", HIS: "in_flight", BULK: "in_flight"}),
+        ({READ: 15, HOLD: 4}, {READ: "in_flight", HIS: "in_flight", BULK: "in_flight", HOLD: "in_flight"}),
+        ({HOLD: 19}, {READ: "in_flight", HIS: "in_flight", BULK: "in_flight", HOLD: "in_flight"}),
+        ({READ: 15, HOLD: 4, STEP: 1}, dict.fromkeys((READ, HIS, BULK, HOLD, STEP), "in_flight")),
     ],
 )
 def test_places_are_kept_for_what_matters_more(
@@ -164,12 +164,26 @@ async def test_one_client_leaves_places_to_others_when_it_takes_all_it_can(at_on
 async def test_slow_hospital_fills_only_its_share_when_its_reads_pile_up(at_once: bool) -> None:
     before = metric(SHED, request_class="live", reason="live_in_flight")
     async with run_portal(ApiOptions(max_in_flight=8), at_once=at_once) as portal:  # a quarter of them for live reads
-        waiting = [asyncio.create_task(portal.session.get(NEWS)) for _ in range(2)]
+        waiting = [asyncio.create_task(portal.session.get(LIVE)) for _ in range(2)]
         await until_metric("hisbridge_http_requests_in_flight", 2)
-        async with portal.session.get(NEWS) as response:
+        async with portal.session.get(LIVE) as response:
             assert (response.status, (await response.json(content_type=None))["code"]) == (503, "overloaded")
         assert (await ask(portal))[0] == 200
         assert (await hold(portal))[0] == 201
         portal.release.set()
         assert [(await task).status for task in waiting] == [204, 204]
     assert metric(SHED, request_class="live", reason="live_in_flight") == before + 1
+
+
+async def test_those_who_wait_for_news_take_no_place_from_others_and_have_a_bound_of_their_own() -> None:
+    before = metric(SHED, request_class="live", reason="waiting")
+    async with run_portal(ApiOptions(max_in_flight=1, max_waiting=3, client_share=1)) as portal:
+        waiting = [asyncio.create_task(portal.session.get(NEWS)) for _ in range(3)]
+        await until_metric("hisbridge_http_requests_in_flight", 3)
+        assert (await ask(portal))[0] == 200
+        async with portal.session.get(NEWS) as response:
+            assert (response.status, (await response.json(content_type=None))["code"]) == (503, "overloaded")
+        portal.release.set()
+        assert [(await task).status for task in waiting] == [204] * 3
+        assert metric("hisbridge_http_requests_in_flight") == 0
+    assert metric(SHED, request_class="live", reason="waiting") == before + 1
