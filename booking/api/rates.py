@@ -8,22 +8,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable
 from typing import NamedTuple
 
-import msgspec
-
 MOST_BUCKETS = 100_000
 
 
-class RatePolicy(msgspec.Struct, frozen=True):
-    """`rate_per_s` on average, `burst` at once; a rate of 0 means no limit. `name` is what callers know it by."""
+class RatePolicy:
+    """`rate_per_s` on average, `burst` at once. `name` is what callers know it by; an empty bucket is full after `window_s`."""
 
-    name: str
-    rate_per_s: float
-    burst: int
+    __slots__ = ("burst", "member", "name", "quoted", "rate_per_s", "window_s")
 
-    @property
-    def window_s(self) -> int:
-        """How long an empty bucket takes to be full again."""
-        return max(1, math.ceil(self.burst / self.rate_per_s))
+    def __init__(self, name: str, rate_per_s: float, burst: int) -> None:
+        self.name = name
+        self.rate_per_s = rate_per_s
+        self.burst = burst
+        self.window_s = max(1, math.ceil(burst / rate_per_s))
+        # Rendered once: every answer tells it.
+        self.quoted = f'"{name}"'.encode()
+        self.member = b"%b;q=%d;w=%d" % (self.quoted, burst, self.window_s)
 
 
 class Left(NamedTuple):
@@ -83,6 +83,6 @@ class Rates:
 
 def render_rates(told: Collection[tuple[RatePolicy, Left]]) -> bytes:
     """`RateLimit-Policy` and `RateLimit`, each with its CRLF: one member for each policy that the request fell under."""
-    policies = ", ".join(f'"{policy.name}";q={policy.burst};w={policy.window_s}' for policy, _ in told)
-    lefts = ", ".join(f'"{policy.name}";r={left.remaining};t={left.reset_s}' for policy, left in told)
-    return f"RateLimit-Policy: {policies}\r\nRateLimit: {lefts}\r\n".encode()
+    policies = b", ".join([policy.member for policy, _ in told])
+    lefts = b", ".join([b"%b;r=%d;t=%d" % (policy.quoted, left.remaining, left.reset_s) for policy, left in told])
+    return b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (policies, lefts)

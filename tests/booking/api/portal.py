@@ -216,7 +216,7 @@ async def run_portal(
     routes = [
         Route(
             "POST", BOOKINGS.replace("hl7-demo", "{hospital_id}"), hold, summary="Hold a seat", tag="bookings",
-            request_class=RequestClass.HOLD, identified_by=("user_ref", "patient_id"),
+            request_class=RequestClass.HOLD, identified_by=("user_ref", "patient_id"), heeds_wait=True,
             request=NewBooking, response=BookingView, status=201, scopes=("booking",), idempotent=True,
             errors=("slot_sold_out",), examples={"request": NewBooking(slot_id="s1")}, at_once=hold_at_once if at_once else None,
         ),

@@ -10,14 +10,18 @@ import pytest
 
 from booking.api.application import ApiOptions
 from booking.api.classes import RequestClass
+from booking.api.parts import ApiParts
 from booking.api.phases import ReleasePhases
 from booking.api.problems import PROBLEMS
+from booking.api.routes import api_routes
 from booking.api.routing import Route
 from booking.api.server import ConnectionLimits
 from booking.api.tally import GONE, Tally, judge
 from booking.release import ReleaseRule, release_near
-from booking.settings import Hospital
+from booking.settings import Hospital, Service
+from booking.store.engine import Store
 from monitoring.metrics import REGISTRY
+from tests.booking.api.catalogue_site import NoHis
 from tests.booking.api.portal import BOOKINGS, NEWS, Portal, run_portal
 from tests.booking.api.raw import call_raw, head, metric, until_metric
 
@@ -234,3 +238,37 @@ def test_opening_of_24_00_is_the_next_midnight() -> None:
         now = midnight + dt.timedelta(seconds=after_s)
         assert release_near(rule, now, RELEASING.zone, lasts_s=300) == expected
     assert release_near(ReleaseRule(), midnight, RELEASING.zone, lasts_s=300) is None
+
+
+# --- the routes -----------------------------------------------------------------------------------------------------
+
+
+async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital: Hospital) -> None:
+    """A payment that were a read would be turned away with the reads."""
+    routes = api_routes(ApiParts(store, {hospital.id: hospital}, NoHis(), Service()).context)
+    found: dict[str, set[str]] = {}
+    for each in routes:
+        name = f"{each.method} {each.path.removeprefix('/v1').removeprefix('/hospitals/{hospital_id}')}"
+        found.setdefault(each.request_class.value, set()).add(name)
+    assert found == {
+        "read": {
+            "GET /hospitals", "GET /departments", "GET /practitioners", "GET /slots", "GET /bookings",
+            "GET /bookings/{booking_id}", "GET /patients/{patient_id}", "GET /patients/{patient_id}/registrations",
+            "GET /patients/{patient_id}/bills/{bill_id}", "GET /refunds/{refund_id}",
+        },
+        "live": {
+            "GET /patients/{patient_id}/bills", "GET /patients/{patient_id}/reports",
+            "GET /patients/{patient_id}/reports/{report_id}", "GET /patients/{patient_id}/reports/{report_id}/attachments/{n}",
+        },
+        "hold": {"POST /bookings", "POST /patients"},
+        "step": {
+            "POST /bookings/{booking_id}/payments", "POST /bookings/{booking_id}/cancel",
+            "POST /patients/{patient_id}/bills/{bill_id}/payments", "POST /refunds/{refund_id}/result",
+        },
+        "bulk": {
+            "GET /events", "GET /webhooks", "POST /webhooks", "DELETE /webhooks/{webhook_id}", "PUT /merchant-bills/{date}",
+            "GET /reconciliations/{date}",
+        },
+    }  # fmt: skip
+    assert {r.name for r in routes if r.heeds_wait} == {"hold", "list", "get", "attachment"}
+    assert all(r.request_class in (RequestClass.HOLD, RequestClass.LIVE) for r in routes if r.heeds_wait)
