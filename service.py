@@ -34,8 +34,10 @@ from booking.api.context import translate
 from booking.api.documentation import documentation_routes
 from booking.api.limits import allow_connections
 from booking.api.parts import ApiParts
+from booking.api.phases import ReleasePhases
 from booking.api.routes import api_routes
 from booking.api.server import ConnectionLimits
+from booking.api.shedding import SheddingLimits
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
 from booking.ports import LiveHis
@@ -237,14 +239,29 @@ class Service:
             hospital_known=hospitals.__contains__,
             translate=translate,
             health=self.health,
+            phases=ReleasePhases(hospitals.values()),
+            oldest_hold_s=parts.holds.oldest_s,
             options=ApiOptions(
                 max_body_bytes=service.max_body_bytes,
                 body_timeout_s=service.body_timeout_s,
                 max_in_flight=service.max_in_flight,
                 client_rate_per_s=service.client_rate_per_s,
                 client_burst=service.client_burst,
+                identity_rate_per_s=service.identity_rate_per_s,
+                identity_burst=service.identity_burst,
+                max_waiting=service.max_waiting,
+                step_share=service.step_share,
+                hold_share=service.hold_share,
+                live_share=service.live_share,
+                bulk_share=service.bulk_share,
+                client_share=service.client_share,
                 access_log=service.access_log.value,
                 slow_request_s=service.slow_request_s,
+                shedding=SheddingLimits(
+                    shed_loop_delay_s=service.shed_loop_delay_s,
+                    shed_hold_delay_s=service.shed_hold_delay_s,
+                    shed_after_s=service.shed_after_s,
+                ),
                 connections=ConnectionLimits(
                     keepalive_s=service.keepalive_s,
                     head_timeout_s=service.head_timeout_s,

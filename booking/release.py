@@ -41,6 +41,19 @@ def opens_at(rule: ReleaseRule, visit_date: dt.date, zone: dt.tzinfo) -> dt.date
     return _instant(visit_date - dt.timedelta(days=rule.days_ahead), _minutes(rule.time), zone)
 
 
+def release_near(rule: ReleaseRule, now: dt.datetime, zone: dt.tzinfo, *, lasts_s: float) -> dt.datetime | None:
+    """The opening that was at most `lasts_s` ago, or else the next one, in UTC; None without a rule."""
+    if rule.time is None:
+        return None
+    ended = now.astimezone(dt.UTC) - dt.timedelta(seconds=lasts_s)
+    day = ended.astimezone(zone).date() - dt.timedelta(days=1)  # 24:00 of the day before is today
+    while True:
+        opening = _instant(day, _minutes(rule.time), zone)
+        if opening > ended:
+            return opening
+        day += dt.timedelta(days=1)
+
+
 def closed_until(rule: ReleaseRule, now: dt.datetime, zone: dt.tzinfo) -> dt.datetime | None:
     """When holds are taken again, in UTC; None while they are taken now. Spans that touch count as one."""
     if not rule.closed:

@@ -31,6 +31,7 @@ _CONNECTOR_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 SecondsOrZero = Annotated[float, Meta(ge=0, le=86_400)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -89,10 +90,21 @@ class Service(_Table, frozen=True, kw_only=True):
     max_body_bytes: Annotated[int, Meta(ge=1_000, le=100_000_000)] = 1_000_000
     body_timeout_s: Seconds = 15
     max_in_flight: Count = 2_000
+    max_waiting: Count = 2_000
+    step_share: Share = 0.05
+    hold_share: Share = 0.2
+    live_share: Share = 0.25
+    bulk_share: Share = 0.1
+    client_share: Share = 0.8
+    shed_loop_delay_s: SecondsOrZero = 0.2
+    shed_hold_delay_s: SecondsOrZero = 0.5
+    shed_after_s: Seconds = 0.5
     hold_queue: Count = 5_000
     hold_deadline_s: Seconds = 5
     client_rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     client_burst: Count = 200
+    identity_rate_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    identity_burst: Count = 20
     key_cache_s: SecondsOrZero = 10
     drain_s: SecondsOrZero = 20
     backlog: Annotated[int, Meta(ge=1, le=65_535)] = 4_096
@@ -314,6 +326,8 @@ def _file_problems(file: _File, where: Where) -> Iterator[str]:
         else:
             if key == "internal_listen" and listen.host in _EVERYWHERE:
                 yield f"{where.at('service', key)}: expected an address of this machine, since others are told it"
+    if file.service.step_share + file.service.hold_share > 1:
+        yield f"{where.at('service', 'hold_share')}: expected at most 1 together with step_share"
     if file.store.url.startswith("sqlite"):
         why = "a SQLite file has one writer, so that one process does everything; PostgreSQL shares the work"
         if (file.service.workers or 1) > 1:

@@ -1,7 +1,7 @@
 """Every Prometheus metric of hisbridge, in one registry.
 
 Who counts what
-- the API framework: `http_requests`, `http_request_seconds`, `http_connections`, `http_connections_ended`
+- the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`, `bookings`,
@@ -54,6 +54,51 @@ http_request_seconds = Histogram(
     "From the request's head to the end of its answer, by route template.",
     ["route", "method"],
     buckets=HTTP_BUCKETS_S,
+    registry=REGISTRY,
+)
+sli_requests = Counter(
+    "hisbridge_sli_requests_total",
+    "Requests answered by the API, as the service level judges them. `verdict`: good (a right answer in time, a business refusal "
+    "too), slow (a right answer, too late), failed (an error of ours, in class live one of the HIS), shed (turned away by us), "
+    "limited (beyond the caller's rate), invalid (the caller's error), gone (the caller hung up). Availability is good / (good + "
+    "slow + failed + shed).",
+    ["hospital", "request_class", "phase", "verdict"],
+    registry=REGISTRY,
+)
+release_opens_timestamp_seconds = Gauge(
+    "hisbridge_release_opens_timestamp_seconds",
+    "When the release that is on (from a minute before its opening to five minutes after it) opened or opens, or else the next "
+    "one, by the hospital's release rule. 0 without a rule.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+rate_limited = Counter(
+    "hisbridge_rate_limited_total",
+    "Requests answered 429. `scope`: client (client_rate_per_s), identity (identity_rate_per_s: a user or a patient of it).",
+    ["scope", "request_class"],
+    registry=REGISTRY,
+)
+requests_shed = Counter(
+    "hisbridge_shed_total",
+    "Requests answered 503 because there was too much to do. `reason`: in_flight (the places that are left are kept for more "
+    "important classes), live_in_flight, bulk_in_flight (the places of this class), waiting (the places of "
+    "long polls), client_in_flight (one client had its share), "
+    "hold_queue (too many holds wait), deadline (its turn did not come in time), loop_delay, hold_delay (all wait too long).",
+    ["request_class", "reason"],
+    registry=REGISTRY,
+)
+queue_delay_seconds = Gauge(
+    "hisbridge_queue_delay_seconds",
+    "How long this process lets things wait, as of the last look: `loop` (how late a timer fires), `holds` (how long the oldest "
+    "hold has waited for its batch). Shedding goes by it.",
+    ["queue"],
+    registry=REGISTRY,
+)
+shed_level = Gauge(
+    "hisbridge_shed_level",
+    "How many classes of requests are turned away now because of a queue's delay, the cheapest first. `loop`: bulk, read, live, "
+    "hold. `holds`: bulk, hold. 0: none.",
+    ["queue"],
     registry=REGISTRY,
 )
 http_requests_in_flight = Gauge(

@@ -43,13 +43,14 @@ class QuestionRefused(Exception):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One live read. `arguments` are those of the method `name` of LiveHis, encoded."""
+    """One live read. `arguments` are those of the method `name` of LiveHis, encoded; its caller waits for `within_s` more."""
 
     id: str
     sent_ms: int
     hospital_id: str
     name: str
     arguments: bytes
+    within_s: float | None = None
 
 
 MOVED = "moved"  # instead of an API code: the hospital is not worked there any more
@@ -81,7 +82,15 @@ class Asking:
     """One question of an API process to a node: `sealed` is what to send, `read` opens what came back."""
 
     def __init__(
-        self, vault: Vault, clock: StoreClock, node_id: str, hospital_id: str, name: str, arguments: tuple[Any, ...]
+        self,
+        vault: Vault,
+        clock: StoreClock,
+        node_id: str,
+        hospital_id: str,
+        name: str,
+        arguments: tuple[Any, ...],
+        *,
+        within_s: float | None = None,
     ) -> None:
         self._vault = vault
         self._name = name
@@ -92,6 +101,7 @@ class Asking:
             hospital_id=hospital_id,
             name=name,
             arguments=_encode_content(arguments),
+            within_s=within_s,
         )
         self.sealed = vault.seal(_encode(question), _question_place(node_id))
 

@@ -106,9 +106,12 @@ class Bulkhead:
         return max(0, self.limiter.limit - held - awaited)
 
     @asynccontextmanager
-    async def place(self, rank: int) -> AsyncIterator[Visit]:
-        """Hold one place for one call. Raises NoPlace before anything was sent."""
-        await self._enter(rank)
+    async def place(self, rank: int, *, within_s: float | None = None) -> AsyncIterator[Visit]:
+        """Hold one place for one call; wait for it for `within_s`, if that is less than the deadline of all.
+
+        Raises NoPlace before anything was sent.
+        """
+        await self._enter(rank, self._deadline_s if within_s is None else min(within_s, self._deadline_s))
         try:
             now = asyncio.get_running_loop().time()
             admission = self.breaker.admit(now)
@@ -142,7 +145,7 @@ class Bulkhead:
 
     # --- the queue ------------------------------------------------------------------------------------------------
 
-    async def _enter(self, rank: int) -> None:
+    async def _enter(self, rank: int, deadline_s: float) -> None:
         if not self.queued and self._is_free():
             self._inside[rank] += 1
             return
@@ -153,7 +156,7 @@ class Bulkhead:
         self.queued += 1
         self._serve()  # the limit may have grown since somebody left last
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(deadline_s):
                 await waiter.served
         except NoPlace:
             raise

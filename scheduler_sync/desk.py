@@ -53,7 +53,8 @@ class Desk:
         if not self._live.has(question.hospital_id):
             return Answer(failed=MOVED)
         try:
-            result = await getattr(self._live, question.name)(question.hospital_id, *arguments)
+            read = getattr(self._live, question.name)
+            result = await read(question.hospital_id, *arguments, within_s=question.within_s)
         except LiveFailed as e:
             return Answer(failed=e.code, detail=e.detail)
         return Answer(result=encode_result(result))

@@ -28,7 +28,7 @@ from connectors.port import (
 from monitoring import metrics
 from monitoring.logs import get_logger
 from scheduler_sync.breaker import BreakerState
-from scheduler_sync.bulkhead import Bulkhead, NoPlace, Visit
+from scheduler_sync.bulkhead import Bulkhead, NoPlace, Reason, Visit
 from scheduler_sync.limiter import GradientLimiter
 
 T = TypeVar("T")
@@ -128,11 +128,20 @@ class HospitalLink:
             self._count_refused(name, e)
             return Rejected(code="not_sent", text=str(e), retryable=True)
 
-    async def read(self, verb: Verb, *arguments: Any, attempts: int = READ_ATTEMPTS, rank: int = READ_RANK) -> Any:
+    async def read(
+        self,
+        verb: Verb,
+        *arguments: Any,
+        attempts: int = READ_ATTEMPTS,
+        rank: int = READ_RANK,
+        within_s: float | None = None,
+    ) -> Any:
         """A read, tried again once or twice when the HIS was not there. Raises HisError.
 
-        `rank` is that of the command whose outcome is being looked up, if any: a look need not wait behind portals.
+        `rank` is that of the command whose outcome is being looked up, if any: a look need not wait behind portals. After
+        `within_s` nothing more is begun: the caller has gone.
         """
+        ends_s = None if within_s is None else asyncio.get_running_loop().time() + within_s
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(HisUnavailable),
             stop=stop_after_attempt(attempts),
@@ -140,17 +149,20 @@ class HospitalLink:
             reraise=True,
         ):
             with attempt:
-                return await self._read_once(verb, rank, *arguments)
+                return await self._read_once(verb, rank, ends_s, *arguments)
         raise AssertionError("unreachable: tenacity reraises")
 
-    async def _read_once(self, verb: Verb, rank: int, *arguments: Any) -> Any:
+    async def _read_once(self, verb: Verb, rank: int, ends_s: float | None, *arguments: Any) -> Any:
         name = self._name(verb)
         connector = self.connectors[name]
         if connector.traits(verb).capability != Capability.NATIVE:
             raise NotOffered(f"{verb.value} is not offered", hospital_id=self.hospital.id, verb=verb.value)
         loop = asyncio.get_running_loop()
         try:
-            async with self._bulkheads[name].place(rank) as visit:
+            left_s = None if ends_s is None else ends_s - loop.time()
+            if left_s is not None and left_s <= 0:
+                raise NoPlace(Reason.DEADLINE)
+            async with self._bulkheads[name].place(rank, within_s=left_s) as visit:
                 began = loop.time()
                 label, answered = "error", False
                 try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from booking.ports import LiveFailed
@@ -17,6 +18,7 @@ class LiveReads:
 
     def __init__(self, links: Mapping[str, HospitalLink]) -> None:
         self._links = links
+        self._going_on: set[asyncio.Task[Any]] = set()
 
     def has(self, hospital_id: str) -> bool:
         """Whether this process works the hospital now."""
@@ -28,26 +30,48 @@ class LiveReads:
     def his_status(self, hospital_id: str) -> str:
         return self._links[hospital_id].status
 
-    async def bills(self, hospital_id: str, patient: Patient) -> list[Bill]:
-        return list(await self._read(hospital_id, Verb.FETCH_BILLS, patient))
+    async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
+        return list(await self._read(hospital_id, Verb.FETCH_BILLS, within_s, patient))
 
-    async def reports(self, hospital_id: str, patient: Patient) -> list[Report]:
-        return list(await self._read(hospital_id, Verb.FETCH_REPORTS, patient))
+    async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]:
+        return list(await self._read(hospital_id, Verb.FETCH_REPORTS, within_s, patient))
 
-    async def report(self, hospital_id: str, patient: Patient, report_id: str) -> Report | None:
-        found: Report | None = await self._read(hospital_id, Verb.FETCH_REPORT, patient, report_id)
+    async def report(
+        self, hospital_id: str, patient: Patient, report_id: str, *, within_s: float | None = None
+    ) -> Report | None:
+        found: Report | None = await self._read(hospital_id, Verb.FETCH_REPORT, within_s, patient, report_id)
         return found
 
-    async def attachment(self, hospital_id: str, attachment: Attachment) -> Attachment:
-        found: Attachment = await self._read(hospital_id, Verb.FETCH_ATTACHMENT, attachment)
+    async def attachment(
+        self, hospital_id: str, attachment: Attachment, *, within_s: float | None = None
+    ) -> Attachment:
+        found: Attachment = await self._read(hospital_id, Verb.FETCH_ATTACHMENT, within_s, attachment)
         return found
 
-    async def statement(self, hospital_id: str, date: dt.date) -> list[StatementLine]:
-        return list(await self._read(hospital_id, Verb.FETCH_STATEMENT, date))
+    async def statement(self, hospital_id: str, date: dt.date, *, within_s: float | None = None) -> list[StatementLine]:
+        return list(await self._read(hospital_id, Verb.FETCH_STATEMENT, within_s, date))
 
-    async def _read(self, hospital_id: str, verb: Verb, *arguments: Any) -> Any:
+    async def _read(self, hospital_id: str, verb: Verb, within_s: float | None, *arguments: Any) -> Any:
+        link = self._links[hospital_id]
+        if within_s is None:
+            return await self._told(verb, link.read(verb, *arguments))
+        reading = asyncio.create_task(self._told(verb, link.read(verb, *arguments, within_s=within_s)))
+        self._going_on.add(reading)
+        reading.add_done_callback(self._ended)
+        await asyncio.wait((reading,), timeout=within_s)
+        if not reading.done():
+            raise LiveFailed("his_unavailable", "The hospital's system did not answer within the caller's time.")
+        return reading.result()
+
+    def _ended(self, reading: asyncio.Task[Any]) -> None:
+        self._going_on.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # whoever asked may have gone
+
+    @staticmethod
+    async def _told(verb: Verb, read: Awaitable[Any]) -> Any:
         try:
-            return await self._links[hospital_id].read(verb, *arguments)
+            return await read
         except NotOffered:
             raise LiveFailed("not_offered_by_hospital", f"{verb.value} is off at this hospital.") from None
         except HisUnavailable as e:

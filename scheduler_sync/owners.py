@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ PATIENCE_S = 3.0  # a read waits so long for a hospital that changes hands
 HANDOVER_MS = 15_000  # a lease that changes hands takes so long at most; until then the HIS counts as it last did
 CONNECT_S = 2.0
 MARGIN_S = 2.0
+TELLING_S = 0.5  # beyond the caller's time: the owner itself says that it is over
 
 
 class _Lease(msgspec.Struct, frozen=True):
@@ -157,42 +159,50 @@ class AskedReads:
     def his_status(self, hospital_id: str) -> str:
         return self._board.his_status(hospital_id)
 
-    async def bills(self, hospital_id: str, patient: Patient) -> list[Bill]:
-        found: list[Bill] = await self._ask(hospital_id, Verb.FETCH_BILLS, "bills", patient)
+    async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
+        found: list[Bill] = await self._ask(hospital_id, Verb.FETCH_BILLS, "bills", within_s, patient)
         return found
 
-    async def reports(self, hospital_id: str, patient: Patient) -> list[Report]:
-        found: list[Report] = await self._ask(hospital_id, Verb.FETCH_REPORTS, "reports", patient)
+    async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]:
+        found: list[Report] = await self._ask(hospital_id, Verb.FETCH_REPORTS, "reports", within_s, patient)
         return found
 
-    async def report(self, hospital_id: str, patient: Patient, report_id: str) -> Report | None:
-        found: Report | None = await self._ask(hospital_id, Verb.FETCH_REPORT, "report", patient, report_id)
+    async def report(
+        self, hospital_id: str, patient: Patient, report_id: str, *, within_s: float | None = None
+    ) -> Report | None:
+        found: Report | None = await self._ask(hospital_id, Verb.FETCH_REPORT, "report", within_s, patient, report_id)
         return found
 
-    async def attachment(self, hospital_id: str, attachment: Attachment) -> Attachment:
-        found: Attachment = await self._ask(hospital_id, Verb.FETCH_ATTACHMENT, "attachment", attachment)
+    async def attachment(
+        self, hospital_id: str, attachment: Attachment, *, within_s: float | None = None
+    ) -> Attachment:
+        found: Attachment = await self._ask(hospital_id, Verb.FETCH_ATTACHMENT, "attachment", within_s, attachment)
         return found
 
-    async def statement(self, hospital_id: str, date: dt.date) -> list[StatementLine]:
-        found: list[StatementLine] = await self._ask(hospital_id, Verb.FETCH_STATEMENT, "statement", date)
+    async def statement(self, hospital_id: str, date: dt.date, *, within_s: float | None = None) -> list[StatementLine]:
+        found: list[StatementLine] = await self._ask(hospital_id, Verb.FETCH_STATEMENT, "statement", within_s, date)
         return found
 
-    async def _ask(self, hospital_id: str, verb: Verb, name: str, *arguments: Any) -> Any:
+    async def _ask(self, hospital_id: str, verb: Verb, name: str, within_s: float | None, *arguments: Any) -> Any:
         offer = self._offers[hospital_id]
         if offer.capabilities[verb.value] != "native":
             raise LiveFailed("not_offered_by_hospital", f"{verb.value} is off at this hospital.")
-        return await self._ask_owner(hospital_id, name, arguments, offer.longest_s[verb] + MARGIN_S)
+        return await self._ask_owner(hospital_id, name, arguments, offer.longest_s[verb] + MARGIN_S, within_s)
 
-    async def _ask_owner(self, hospital_id: str, name: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
+    async def _ask_owner(
+        self, hospital_id: str, name: str, arguments: tuple[Any, ...], timeout_s: float, within_s: float | None
+    ) -> Any:
         """Ask whoever works the hospital, each once; where that is nobody, or another one by now, look again for a while."""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._patience_s
+        gives_up = math.inf if within_s is None else loop.time() + within_s
+        ends = min(loop.time() + self._patience_s, gives_up)
         tried: set[str] = set()
         while True:
             owner = self._board.owner(hospital_id)
             if owner is not None and owner[0] not in tried:
                 tried.add(owner[0])
-                answered, result = await self._ask_node(*owner, hospital_id, name, arguments, timeout_s)
+                left_s = None if within_s is None else max(0.0, gives_up - loop.time())
+                answered, result = await self._ask_node(*owner, hospital_id, name, arguments, timeout_s, left_s)
                 if answered:
                     return result
             try:
@@ -202,10 +212,19 @@ class AskedReads:
                 raise LiveFailed("his_unavailable", "No process works this hospital's system at the moment.") from None
 
     async def _ask_node(
-        self, node_id: str, address: str, hospital_id: str, name: str, arguments: tuple[Any, ...], timeout_s: float
+        self,
+        node_id: str,
+        address: str,
+        hospital_id: str,
+        name: str,
+        arguments: tuple[Any, ...],
+        timeout_s: float,
+        left_s: float | None,
     ) -> tuple[bool, Any]:
         """Whether it has answered, and what. Raises LiveFailed for the HIS's own failure."""
-        asking = Asking(self._vault, self._clock, node_id, hospital_id, name, arguments)
+        asking = Asking(self._vault, self._clock, node_id, hospital_id, name, arguments, within_s=left_s)
+        if left_s is not None:
+            timeout_s = min(timeout_s, left_s + TELLING_S)
         try:
             answer = asking.read(await self._post(address, asking.sealed, timeout_s))
             if answer.failed is None:

@@ -13,50 +13,48 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
-import msgspec
 import uuid_utils
 from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from multidict import istr
-from prometheus_client import Counter, Histogram
 
+from booking.api.admission import Admission, AdmissionLimits, rate_fields
 from booking.api.auth import Authenticator
 from booking.api.endpoint import ClientGone, Endpoint
-from booking.api.limits import ClientRate, InFlight
-from booking.api.problems import ApiProblem, Sli, answer_problem
+from booking.api.phases import ReleasePhases
+from booking.api.problems import ApiProblem, answer_problem
 from booking.api.router import Found, Router, split_plain, split_target
 from booking.api.routing import Call, Pending, Route
 from booking.api.server import ApiServer, Connection, ConnectionLimits
+from booking.api.shedding import Shedding, SheddingLimits
+from booking.api.tally import GONE, AnyRoute, Tally, path_of
 from booking.api.wire import Answer, Ready
 from monitoring.health import Health
 from monitoring.logs import get_logger, log_request, members_of
 from monitoring.logs import request_id as current_request_id
 from monitoring.masking import mask_text
-from monitoring.metrics import http_request_seconds, http_requests, http_requests_in_flight, method_label
+from monitoring.metrics import http_requests_in_flight, method_label
 
 log = get_logger(__name__)
 
 _CALLERS_REQUEST_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _REQUEST_ID = istr("X-Request-Id")
-_GONE = 499  # in metrics only: the caller hung up, and no status reached it
-_NOBODY = Ready(_GONE, b"")
+_NOBODY = Ready(GONE, b"")
 
 Translate = Callable[[Exception], ApiProblem | None]
 """Turns an exception of the domain (store unavailable, HIS down) into a problem; None: it is a bug, answered 500."""
 
 
-class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ApiOptions(AdmissionLimits, frozen=True, kw_only=True):
     """Limits and logging of the API; the settings of the same names explain them."""
 
     max_body_bytes: int = 1_000_000
     body_timeout_s: float = 15.0
-    max_in_flight: int = 2_000
-    client_rate_per_s: float = 0.0
-    client_burst: int = 200
     access_log: str = "changes"
     slow_request_s: float = 2.0
+    shedding: SheddingLimits = SheddingLimits()
     connections: ConnectionLimits = ConnectionLimits()
 
 
@@ -68,26 +66,43 @@ def build_server(
     translate: Translate = lambda _error: None,
     health: Health | None = None,
     options: ApiOptions | None = None,
+    phases: ReleasePhases | None = None,
+    oldest_hold_s: Callable[[], float] = lambda: 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> ApiServer:
-    """The API, ready for a `web.ServerRunner`. Call it inside the running loop."""
+    """The API, ready for a `web.ServerRunner`. Call it inside the running loop.
+
+    `oldest_hold_s` tells how long the hold has waited that has waited longest.
+    """
     options = options or ApiOptions()
-    rate = ClientRate(options.client_rate_per_s, options.client_burst, clock=clock)
+    shedding = Shedding(options.shedding, oldest_hold_s=oldest_hold_s)
+    admission = Admission(options, away=shedding.away, clock=clock)
     router: Router[Endpoint] = Router()
     for route in routes:
         endpoint = Endpoint(
             route,
             authenticator=authenticator,
             hospital_known=hospital_known,
-            rate=rate,
+            admission=admission,
             max_body_bytes=options.max_body_bytes,
             body_timeout_s=options.body_timeout_s,
         )
         router.add(route.method, route.path, endpoint)
         if route.method == "GET":
             router.add("HEAD", route.path, endpoint)
-    application = _Application(router, health=health or Health(), options=options, translate=translate)
-    return ApiServer(application.handle, application.handle_at_once, application.refuse_malformed, options.connections)
+    tally = Tally(hospital_known, phases or ReleasePhases())
+    application = _Application(
+        router, admission, tally, health=health or Health(), options=options, translate=translate
+    )
+    shedding.start()
+    return ApiServer(
+        application.handle,
+        application.handle_at_once,
+        application.refuse_malformed,
+        options.connections,
+        on_refused=application.note_refused,
+        on_shutdown=shedding.stop,
+    )
 
 
 class _Asked(NamedTuple):
@@ -101,14 +116,23 @@ class _Asked(NamedTuple):
 class _Application:
     """Around every request: its id, what is counted and logged, and every error turned into a problem."""
 
-    def __init__(self, router: Router[Endpoint], *, health: Health, options: ApiOptions, translate: Translate) -> None:
+    def __init__(
+        self,
+        router: Router[Endpoint],
+        admission: Admission,
+        tally: Tally,
+        *,
+        health: Health,
+        options: ApiOptions,
+        translate: Translate,
+    ) -> None:
         self._router = router
+        self._tally = tally
         self._health = health
         self._options = options
         self._translate = translate
-        self._in_flight = InFlight(options.max_in_flight)
-        http_requests_in_flight.set_function(lambda: float(self._in_flight.count))
-        self._children: dict[tuple[str, str, int, Sli | None], tuple[Counter, Histogram]] = {}
+        self._admission = admission
+        http_requests_in_flight.set_function(lambda: float(admission.in_flight))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises nothing but its own cancellation."""
@@ -120,27 +144,28 @@ class _Application:
         call: Call[Any, Any] = Call(request, request_id, address, found.values)
         connection = cast(Connection, request.protocol)
         code: str | None = None
-        sli: Sli = Sli.OK
         connection.begin(waits=found.endpoint is not None and found.endpoint.route.waits)
         try:
             answer = await self._guarded(found, call, query)
         except asyncio.CancelledError:
-            self._count(found, request.method, _GONE, None, time.perf_counter() - started_s)
+            self._count(_Asked(found, call, started_s), GONE, None, time.perf_counter() - started_s)
             raise
         except ClientGone:
             answer = _NOBODY
         except Exception as error:  # every error becomes an answer; a bug is logged in _problem_of
-            answer, code, sli = self._refuse(error, found, call)
+            answer, code = self._refuse(error, found, call)
         finally:
             connection.end()
-        self._note(_Asked(found, call, started_s), answer.status, code, sli, gone=request.transport is None)
+        self._note(_Asked(found, call, started_s), answer.status, code, gone=request.transport is None)
         if isinstance(answer, Ready):
             close = (
                 self._health.leaving or request.content.exception() is not None
             )  # where the next head begins is lost
-            return Answer(answer, request, request_id, close=close).as_response()
+            return Answer(answer, request, request_id, close=close, fields=rate_fields(call)).as_response()
         if not answer.prepared:
             answer.headers[_REQUEST_ID] = request_id
+            for name, _, value in (line.partition(": ") for line in rate_fields(call).decode().splitlines()):
+                answer.headers[name] = value
             if self._health.leaving:
                 answer.force_close()
         return answer
@@ -151,7 +176,7 @@ class _Application:
         False: `handle` must be asked; nothing was done.
         """
         target = split_plain(message.path)
-        if target is None or self._health.draining or self._health.leaving or self._in_flight.is_full:
+        if target is None or self._health.draining or self._health.leaving:
             return False
         found = self._router.find(message.method, target[0])
         endpoint = found.endpoint
@@ -159,24 +184,24 @@ class _Application:
             return False
         asked = _Asked(found, Call(message, _request_id(message.headers), target[0], found.values), time.perf_counter())
         current_request_id.set(asked.call.request_id)
-        self._in_flight.enter()
         try:
+            self._admission.enter(asked.call, endpoint.route)
             answer = endpoint.answer_at_once(asked.call, target[1], content)
         except Exception as error:
             self._conclude_soon(connection, asked, *self._refuse(error, found, asked.call))
             return True
         if answer is None:
-            self._in_flight.leave()
+            self._admission.leave(asked.call)
             return False
         if isinstance(answer, Pending):
             answer.outcome.add_done_callback(partial(self._conclude_pending, connection, asked, answer.told))
         else:
-            self._conclude_soon(connection, asked, answer, None, Sli.OK)
+            self._conclude_soon(connection, asked, answer, None)
         return True
 
-    def _conclude_soon(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None, sli: Sli) -> None:
+    def _conclude_soon(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None) -> None:
         """When all who are there have been heard: answers that leave one by one wake their callers one by one."""
-        asyncio.get_running_loop().call_soon(self._conclude, connection, asked, answer, code, sli)
+        asyncio.get_running_loop().call_soon(self._conclude, connection, asked, answer, code)
 
     def _conclude_pending(
         self, connection: Connection, asked: _Asked, told: Callable[[Any], Any], outcome: asyncio.Future[Any]
@@ -189,19 +214,19 @@ class _Application:
         except Exception as error:
             self._conclude(connection, asked, *self._refuse(error, asked.found, asked.call))
         else:
-            self._conclude(connection, asked, answer, None, Sli.OK)
+            self._conclude(connection, asked, answer, None)
 
-    def _conclude(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None, sli: Sli) -> None:
-        self._in_flight.leave()
-        self._note(asked, answer.status, code, sli, gone=connection.transport is None)
-        connection.conclude(answer, asked.call.request_id, close=self._health.leaving)
+    def _conclude(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None) -> None:
+        self._admission.leave(asked.call)
+        self._note(asked, answer.status, code, gone=connection.transport is None)
+        connection.conclude(answer, asked.call.request_id, close=self._health.leaving, fields=rate_fields(asked.call))
 
-    def _note(self, asked: _Asked, status: int, code: str | None, sli: Sli, *, gone: bool) -> None:
+    def _note(self, asked: _Asked, status: int, code: str | None, *, gone: bool) -> None:
         """Count a request that has been answered, and log it where that is worth a line."""
         took_s = time.perf_counter() - asked.started_s
         method = asked.call.request.method
-        counted = _GONE if gone else status
-        self._count(asked.found, method, counted, None if gone else sli, took_s)
+        counted = GONE if gone else status
+        self._count(asked, counted, None if gone else code, took_s)
         if self._worth_logging(asked.found, method, counted, status, took_s):
             self._log(asked.found, asked.call, status, code, took_s, gone=gone)
 
@@ -209,23 +234,27 @@ class _Application:
         """The answer to what is not HTTP, or not HTTP that we take. What was sent is neither repeated nor logged."""
         detail = "A line of the head is too long." if isinstance(error, LineTooLong) else None
         problem = ApiProblem("malformed_http", detail)
-        self._count(_NOWHERE, "", problem.problem.status, problem.problem.sli, 0.0)
+        self._tally.count(None, "", problem.problem.status, problem.code, None, 0.0)
         request_id = str(uuid_utils.uuid7())
         return Answer(answer_problem(problem, request_id=request_id), request, request_id, close=True).as_response()
+
+    def note_refused(self) -> None:
+        """A connection beyond the limit was answered `overloaded`, whatever it would have asked."""
+        self._tally.count(None, "", 503, "overloaded", None, 0.0)
 
     async def _guarded(self, found: Found[Endpoint], call: Call[Any, Any], query: str) -> Ready | web.StreamResponse:
         if self._health.draining:
             raise ApiProblem("draining", retry_after_s=1)
-        self._in_flight.enter()
+        if found.endpoint is None:
+            raise _missing(found)
         try:
-            if found.endpoint is None:
-                raise _missing(found)
+            self._admission.enter(call, found.endpoint.route)
             return await found.endpoint.answer(call, query)
         finally:
-            self._in_flight.leave()
+            self._admission.leave(call)
 
-    def _refuse(self, error: Exception, found: Found[Endpoint], call: Call[Any, Any]) -> tuple[Ready, str, Sli]:
-        """The answer, the code and the class of an error.
+    def _refuse(self, error: Exception, found: Found[Endpoint], call: Call[Any, Any]) -> tuple[Ready, str]:
+        """The answer and the code of an error.
 
         Apart from `handle`, which must not hold the error in a variable: its traceback holds the frame of `handle`, and of
         such rings the garbage collector took a twelfth of a refusal's time.
@@ -233,7 +262,7 @@ class _Application:
         problem = self._problem_of(error, found, call.request_id)
         language = call.request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
         answer = answer_problem(problem, request_id=call.request_id, accept_language=language)
-        return answer, problem.code, problem.problem.sli
+        return answer, problem.code
 
     def _problem_of(self, error: Exception, found: Found[Endpoint], request_id: str) -> ApiProblem:
         if isinstance(error, ApiProblem):
@@ -241,31 +270,18 @@ class _Application:
         problem = self._translate(error)
         if problem is not None:
             return problem
-        log.error("request_failed", route=_route_of(found), request_id=request_id, exc_info=error)
+        log.error("request_failed", route=path_of(_route_of(found)), request_id=request_id, exc_info=error)
         return ApiProblem("internal_error")
 
-    def _count(self, found: Found[Endpoint], method: str, status: int, sli: Sli | None, took_s: float) -> None:
-        key = (_route_of(found), method, status, sli)
-        children = self._children.get(key)
-        if children is None:
-            children = self._children_of(*key)
-        children[0].inc()
-        children[1].observe(took_s)
-
-    def _children_of(self, route: str, method: str, status: int, sli: Sli | None) -> tuple[Counter, Histogram]:
-        """The series of one kind of request. The kinds are few: methods that nobody knows are one."""
-        label = method_label(method)
-        children = (
-            http_requests.labels(route, label, str(status), "gone" if sli is None else sli.value),
-            http_request_seconds.labels(route, label),
-        )
-        if label == method:
-            self._children[route, method, status, sli] = children
-        return children
+    def _count(self, asked: _Asked, status: int, code: str | None, took_s: float) -> None:
+        call, route = asked.call, _route_of(asked.found)
+        # Whoever waits for news is answered when there are some; a query that was refused has no such wish.
+        wait_s = getattr(getattr(call, "query", None), "wait_s", 0.0) if route is not None and route.waits else 0.0
+        self._tally.count(route, call.request.method, status, code, call.path.get("hospital_id"), took_s, wait_s)
 
     def _worth_logging(self, found: Found[Endpoint], method: str, counted: int, status: int, took_s: float) -> bool:
         level = self._options.access_log
-        if level == "all" or status in (401, 403) or (status >= 500 and counted != _GONE):
+        if level == "all" or status in (401, 403) or (status >= 500 and counted != GONE):
             return True
         if took_s >= self._options.slow_request_s and not (found.endpoint is not None and found.endpoint.route.waits):
             return True
@@ -278,7 +294,7 @@ class _Application:
         hospital_id = call.path.get("hospital_id")
         about = _members(
             method_label(call.request.method),
-            _route_of(found),
+            path_of(_route_of(found)),
             status,
             hospital_id[:40] if hospital_id is not None and status != 404 else None,
             call.client.id if call.client is not None else None,
@@ -307,9 +323,6 @@ def _members(
     return members_of(fields)
 
 
-_NOWHERE: Found[Endpoint] = Found(None, {})
-
-
 def _missing(found: Found[Endpoint]) -> ApiProblem:
     if not found.allow:
         return ApiProblem("not_found")
@@ -324,6 +337,5 @@ def _request_id(headers: Mapping[str, str]) -> str:
     return str(uuid_utils.uuid7())
 
 
-def _route_of(found: Found[Endpoint]) -> str:
-    """The route's template; never the path, which a caller can choose freely."""
-    return "unmatched" if found.endpoint is None else found.endpoint.route.path
+def _route_of(found: Found[Endpoint]) -> AnyRoute:
+    return None if found.endpoint is None else found.endpoint.route

@@ -5,7 +5,7 @@ from __future__ import annotations
 from booking import billing, people
 from booking.api.context import Context
 from booking.api.present import bill_view, refund_view
-from booking.api.routing import Call, Route
+from booking.api.routing import Call, RequestClass, Route
 from booking.api.views import BillList, BillView, NewPayment, RefundResult, RefundView
 from booking.billing import SetAside
 from booking.money import payments_of, refunds_of
@@ -26,7 +26,7 @@ class BillingHandlers:
 
     async def list(self, call: Call[None, None]) -> BillList:
         person = await self._person(call)
-        as_of = await self._refresh(call.hospital_id, person)
+        as_of = await self._refresh(call.hospital_id, person, call.left_s())
         async with self._context.store.read(call.hospital_id) as tx:
             rows = await billing.bills_of(tx, person)
             return BillList(items=[await self._view(tx, row) for row in rows], as_of=as_of)
@@ -65,11 +65,11 @@ class BillingHandlers:
             _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
         return person
 
-    async def _refresh(self, hospital_id: str, person: Person) -> str:
+    async def _refresh(self, hospital_id: str, person: Person, within_s: float | None) -> str:
         """Read the bills live where that is offered, and take them over. A bill that cannot be is left out and logged."""
         if self._context.live.capabilities(hospital_id)["fetch_bills"] == "pushed" or person.record.mrn is None:
             return "stored"
-        found = await self._context.live.bills(hospital_id, person.record)
+        found = await self._context.live.bills(hospital_id, person.record, within_s=within_s)
         hospital = self._context.hospitals[hospital_id]
         async with self._context.store.write(hospital_id) as tx:
             for bill in found:
@@ -93,17 +93,22 @@ def billing_routes(context: Context) -> list[Route]:
     bills = of + "/patients/{patient_id}/bills"
     live = ("patient_unknown", "his_unavailable", "his_refused", "his_reply_invalid", "not_offered_by_hospital")
     return [
-        Route("GET", bills, handlers.list, summary="A patient's bills", tag="billing", response=BillList, scopes=scopes,
+        Route("GET", bills, handlers.list, summary="A patient's bills", tag="billing",
+              request_class=RequestClass.LIVE, heeds_wait=True, response=BillList, scopes=scopes,
               errors=live),
         Route("GET", bills + "/{bill_id}", handlers.get, summary="A bill, as last told by the hospital", tag="billing",
+              request_class=RequestClass.READ,
               response=BillView, scopes=scopes, errors=("patient_unknown", "bill_unknown")),
         Route("POST", bills + "/{bill_id}/payments", handlers.pay, summary="Report money for a bill", tag="billing",
-              request=NewPayment, response=BillView, status=202, scopes=scopes,
+              request_class=RequestClass.STEP,
+              request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
               errors=("patient_unknown", "bill_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
         Route("GET", of + "/refunds/{refund_id}", handlers.refund, summary="A refund", tag="billing",
+              request_class=RequestClass.READ,
               response=RefundView, scopes=scopes, errors=("refund_unknown",)),
-        Route("POST", of + "/refunds/{refund_id}/result", handlers.refund_result, tag="billing",
+        Route("POST", of + "/refunds/{refund_id}/result", handlers.refund_result, tag="billing", request_class=RequestClass.STEP,
               summary="Report how a refund ended", request=RefundResult, response=RefundView, scopes=scopes,
+              identified_by=("refund_id",),
               errors=("refund_unknown", "refund_conflict")),
     ]  # fmt: skip

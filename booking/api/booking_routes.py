@@ -8,7 +8,7 @@ from booking import bookings as rules
 from booking.api.context import Context
 from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.present import booking_view
-from booking.api.routing import Call, Pending, Reply, Route
+from booking.api.routing import Call, Pending, Reply, RequestClass, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
 from booking.inventory.requests import HoldRequest
 from booking.inventory.writer import Outcome, granted
@@ -31,10 +31,14 @@ class BookingHandlers:
 
     def hold_at_once(self, call: Call[None, NewBooking]) -> Pending:
         """Asks for the seat, and waits for nothing but the decision."""
-        return Pending(self._context.holds.ask(self._context.hospital(call), _request_of(call)), _told)
+        return Pending(
+            self._context.holds.ask(self._context.hospital(call), _request_of(call), within_s=call.left_s()), _told
+        )
 
     async def hold(self, call: Call[None, NewBooking]) -> Reply:
-        return _told(await self._context.holds.hold(self._context.hospital(call), _request_of(call)))
+        return _told(
+            await self._context.holds.hold(self._context.hospital(call), _request_of(call), within_s=call.left_s())
+        )
 
     async def list(self, call: Call[BookingQuery, None]) -> BookingList:
         query, zone = call.query, self._context.hospital(call).zone
@@ -139,17 +143,23 @@ def booking_routes(context: Context) -> list[Route]:
     )  # fmt: skip
     return [
         Route("POST", of, handlers.hold, at_once=handlers.hold_at_once, summary="Hold a seat", tag="bookings",
-              request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True, errors=hold_errors,
+              request_class=RequestClass.HOLD, heeds_wait=True,
+              request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True,
+              identified_by=("user_ref", "patient_id"), errors=hold_errors,
               description="Answers after our own commit; the lock at the hospital follows. Wait for it with `wait_s`."),
         Route("GET", of + "/{booking_id}", handlers.get, summary="A booking, now or when it changes", tag="bookings",
+              request_class=RequestClass.READ,
               query=WaitQuery, response=BookingView, scopes=scopes, errors=("booking_unknown",), waits=True),
-        Route("GET", of, handlers.list, summary="Bookings of a patient or a user", tag="bookings", query=BookingQuery,
+        Route("GET", of, handlers.list, summary="Bookings of a patient or a user", tag="bookings",
+              request_class=RequestClass.READ, query=BookingQuery,
               response=BookingList, scopes=scopes, errors=("cursor_invalid",)),
         Route("POST", of + "/{booking_id}/payments", handlers.pay, summary="Report money for a booking", tag="bookings",
-              request=NewPayment, response=BookingView, status=202, scopes=scopes,
+              request_class=RequestClass.STEP,
+              request=NewPayment, response=BookingView, status=202, scopes=scopes, identified_by=("booking_id",),
               errors=("booking_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the booking falls due as a refund at once."),
         Route("POST", of + "/{booking_id}/cancel", handlers.cancel, summary="Cancel a booking", tag="bookings",
-              request=Cancel, response=BookingView, status=202, scopes=scopes,
+              request_class=RequestClass.STEP,
+              request=Cancel, response=BookingView, status=202, scopes=scopes, identified_by=("booking_id",),
               errors=("booking_unknown", "not_cancellable", "hospital_paused", "hospital_observe_only")),
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import msgspec
 from booking import catalog
 from booking.api.context import Context
 from booking.api.listing import Listing
-from booking.api.routing import Call, Ready, Route
+from booking.api.routing import Call, Ready, RequestClass, Route
 from booking.api.slot_lists import SlotPage, slot_renderer
 from booking.api.views import (
     CampusView,
@@ -149,12 +149,16 @@ def catalog_routes(context: Context) -> list[Route]:
     handlers, scopes = CatalogHandlers(context), ("booking",)
     of = "/v1/hospitals/{hospital_id}"
     return [
-        Route("GET", f"{of}/slots", handlers.slots, summary="Slots of some days", tag="catalogue", query=SlotQuery,
+        Route("GET", f"{of}/slots", handlers.slots, summary="Slots of some days", tag="catalogue",
+              request_class=RequestClass.READ, query=SlotQuery,
               response=SlotList, scopes=scopes, tagged=True, at_once=handlers.slots_at_once, errors=("cursor_invalid",)),
         Route("GET", "/v1/hospitals", handlers.hospitals, summary="The hospitals of this key", tag="catalogue",
+              request_class=RequestClass.READ,
               response=HospitalList, scopes=scopes, tagged=True),
         Route("GET", f"{of}/departments", handlers.departments, summary="Departments", tag="catalogue",
+              request_class=RequestClass.READ,
               response=DepartmentList, scopes=scopes, tagged=True),
         Route("GET", f"{of}/practitioners", handlers.practitioners, summary="Practitioners", tag="catalogue",
+              request_class=RequestClass.READ,
               query=PractitionerQuery, response=PractitionerList, scopes=scopes, tagged=True),
     ]  # fmt: skip

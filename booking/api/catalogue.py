@@ -143,8 +143,11 @@ _REQUEST: tuple[Row, ...] = (
 )  # fmt: skip
 
 _SERVER: tuple[Row, ...] = (
-    ("rate_limited", 429, True, "client_error", "Too many requests with this key", "请求过于频繁",
-     "Wait for `Retry-After`, then go on at a lower rate.", "请等待 `Retry-After` 后降低频率重试。"),
+    ("rate_limited", 429, True, "client_error", "Too many requests", "请求过于频繁",
+     "Wait for `Retry-After`, then go on at a lower rate; `extra.scope` says whose limit it was: `client` (your key) or "
+     "`identity` (one user or patient, named by `extra.by`).",
+     "请等待 `Retry-After` 后降低频率重试；`extra.scope` 说明是哪项限制：`client`（接入方密钥）或 `identity`（某一用户或患者，"
+     "由 `extra.by` 指明）。"),
     ("overloaded", 503, True, "shed", "The service has more work than it can take", "服务繁忙",
      "Try again after `Retry-After` with the same Idempotency-Key.",
      "请在 `Retry-After` 后使用相同的 Idempotency-Key 重试。"),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from booking import idempotency
+from booking.api.admission import retry_later_s
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Reply
 from booking.errors import Refusal
@@ -62,7 +63,7 @@ def translate(error: Exception) -> ApiProblem | None:
                 error.code, error.detail or None, retry_after_s=5 if error.code == "his_unavailable" else None
             )
         case StoreBusy() | Crowded():
-            return ApiProblem("overloaded", str(error), retry_after_s=1)
+            return ApiProblem("overloaded", str(error), retry_after_s=retry_later_s())
         case StoreUnavailable():
             return ApiProblem("store_unavailable", retry_after_s=2)
     return None

@@ -16,7 +16,7 @@ import msgspec
 from booking.api.catalogue import SECTIONS
 from booking.api.openapi import describe_api
 from booking.api.problems import ERRORS_PAGE, PROBLEMS
-from booking.api.routing import Call, Ready, Route, make_ready
+from booking.api.routing import Call, Ready, RequestClass, Route, make_ready
 from booking.api.style import STYLE
 
 _PAGE_HEADERS = {
@@ -42,7 +42,16 @@ def documentation_routes(routes: Sequence[Route], *, version: str) -> list[Route
         return page
 
     return [
-        Route("GET", path, serve(ready), summary="Documentation", tag="documentation", scopes=None, name=path)
+        Route(
+            "GET",
+            path,
+            serve(ready),
+            summary="Documentation",
+            tag="documentation",
+            request_class=RequestClass.READ,
+            scopes=None,
+            name=path,
+        )
         for path, ready in pages.items()
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,14 +12,16 @@ from aiohttp import hdrs, web
 from aiohttp.streams import StreamReader
 from multidict import istr
 
+from booking.api.admission import Admission
 from booking.api.auth import ApiClient, Authenticator, require_access
 from booking.api.codec import convert_path, decode_body, decode_query
-from booking.api.limits import ClientRate
+from booking.api.negotiation import read_wait
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Pending, Reply, Route
 from booking.api.wire import Ready, join_head, make_ready, render_head
 
 _IDEMPOTENCY_KEY = istr("Idempotency-Key")
+_PREFER = istr("Prefer")
 _UTF8 = ("utf-8", "utf8")
 _MAX_CONTENT_TYPES = 64  # spellings of one content type that are remembered
 _encode = msgspec.json.Encoder().encode
@@ -37,14 +40,14 @@ class Endpoint:
         *,
         authenticator: Authenticator,
         hospital_known: Callable[[str], bool],
-        rate: ClientRate,
+        admission: Admission,
         max_body_bytes: int,
         body_timeout_s: float,
     ) -> None:
         self.route = route
         self._authenticator = authenticator
         self._hospital_known = hospital_known
-        self._rate = rate
+        self._admission = admission
         self._max_body_bytes = route.max_body_bytes or max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._head = render_head(route.status, {"Content-Type": route.produces})
@@ -62,6 +65,7 @@ class Endpoint:
             call.body = None
         else:
             self._decode_body(call, await self._read(request))
+        self._admission.admit_identity(call, route)
         return self.ready(await route.handler(call))
 
     def answer_at_once(self, call: Call[Any, Any], query: str, content: StreamReader) -> Ready | Pending | None:
@@ -84,26 +88,30 @@ class Endpoint:
             if len(data) > self._max_body_bytes:
                 raise self._too_large()
             self._decode_body(call, data)
+        self._admission.admit_identity(call, route)
         result = route.at_once(call)
         if result is None:
-            self._rate.give_back(client.id)
+            self._admission.forget(call)
             return None
         return result if isinstance(result, Pending) else cast(Ready, self.ready(result))
 
     def _admit(self, call: Call[Any, Any], client: ApiClient) -> None:
-        """The hospital, the scope, the rate."""
+        """The hospital, the scope, the client's limits."""
         call.client = client
         hospital_id = call.path.get("hospital_id")
         if hospital_id is not None and not self._hospital_known(hospital_id):
             raise ApiProblem("hospital_unknown")
         require_access(client, scopes=self.route.scopes or frozenset(), hospital_id=hospital_id)
-        self._rate.take(client.id)
+        self._admission.admit_client(call, self.route, client)
 
     def _decode_head(self, call: Call[Any, Any], query: str) -> None:
         route = self.route
         call.idempotency_key = (
             route.read_idempotency_key(call.request.headers.get(_IDEMPOTENCY_KEY)) if route.idempotent else None
         )
+        if route.heeds_wait:
+            wait_s = read_wait(call.request.headers.get(_PREFER))
+            call.waits_until_s = None if wait_s is None else time.monotonic() + wait_s
         if route.path_types:
             call.path = convert_path(call.path, route.path_types)
         call.query = None if route.query is None else decode_query(query, route.query)

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from booking.api.context import Context
 from booking.api.problems import ApiProblem
-from booking.api.routing import Call, Reply, Route
+from booking.api.routing import Call, Reply, RequestClass, Route
 from booking.api.views import EventList, EventQuery, EventView, NewWebhook, WebhookList, WebhookSummary, WebhookView
 from booking.store.engine import Tx
 from booking.store.tables import events
@@ -78,12 +78,15 @@ def event_routes(context: Context) -> list[Route]:
     """The routes of this group."""
     handlers, scopes = EventHandlers(context), ("events",)
     return [
-        Route("GET", "/v1/events", handlers.feed, summary="Every change after a cursor", tag="events", query=EventQuery,
+        Route("GET", "/v1/events", handlers.feed, summary="Every change after a cursor", tag="events",
+              request_class=RequestClass.BULK, query=EventQuery,
               response=EventList, scopes=scopes, errors=("cursor_expired",)),
         Route("POST", "/v1/webhooks", handlers.add_webhook, summary="Have events pushed", tag="events",
+              request_class=RequestClass.BULK,
               request=NewWebhook, response=WebhookView, status=201, scopes=scopes, idempotent=True),
         Route("GET", "/v1/webhooks", handlers.webhooks, summary="Your webhooks, without their secrets", tag="events",
+              request_class=RequestClass.BULK,
               response=WebhookList, scopes=scopes),
         Route("DELETE", "/v1/webhooks/{webhook_id}", handlers.remove_webhook, summary="Push no more events there",
-              tag="events", status=204, scopes=scopes),
+              tag="events", request_class=RequestClass.BULK, status=204, scopes=scopes),
     ]  # fmt: skip

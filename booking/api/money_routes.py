@@ -7,7 +7,7 @@ import datetime as dt
 from booking import reconciliation as books
 from booking.api.context import Context
 from booking.api.problems import ApiProblem, FieldError
-from booking.api.routing import Call, Route
+from booking.api.routing import Call, RequestClass, Route
 from booking.api.views import Difference, MerchantBill, MerchantBillView, ReconciliationView, check_years
 from booking.ports import LiveFailed
 
@@ -86,9 +86,10 @@ def money_routes(context: Context) -> list[Route]:
     of = "/v1/hospitals/{hospital_id}"
     return [
         Route("PUT", of + "/merchant-bills/{date}", handlers.put_bill, summary="The merchant's bill of a day",
-              tag="reconciliation", request=MerchantBill, response=MerchantBillView, scopes=scopes, path_types=dates,
+              tag="reconciliation",
+              request_class=RequestClass.BULK, request=MerchantBill, response=MerchantBillView, scopes=scopes, path_types=dates,
               max_body_bytes=MAX_BILL_BYTES),
         Route("GET", of + "/reconciliations/{date}", handlers.reconcile, summary="The three books of a day compared",
-              tag="reconciliation", response=ReconciliationView, scopes=scopes, path_types=dates,
+              tag="reconciliation", request_class=RequestClass.BULK, response=ReconciliationView, scopes=scopes, path_types=dates,
               errors=("reconciliation_unknown", "his_unavailable", "his_refused", "his_reply_invalid")),
     ]  # fmt: skip

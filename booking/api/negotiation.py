@@ -1,4 +1,4 @@
-"""What a caller already has, and what it can unpack: RFC 9110, sections 12.5.3 and 13.1.2.
+"""What a caller already has, what it can unpack, how long it waits: RFC 9110, sections 12.5.3 and 13.1.2, RFC 7240.
 
 Callers send the same few header values over and over: each is read once.
 """
@@ -9,7 +9,21 @@ import re
 from functools import lru_cache
 
 _ETAG = re.compile(r'\s*(?:W/)?"([^\x00-\x20"\x7f]*)"\s*(?:,|$)')
+_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:[;,]|$)', re.IGNORECASE)
 _MAX_CHARS = 2_000
+MOST_WAIT_S = 86_400  # longer than anything here takes
+
+
+@lru_cache(maxsize=1024)
+def read_wait(prefer: str | None) -> int | None:
+    """The seconds of `Prefer: wait=N` (RFC 7240, section 4.3), at least 1; the first one counts. None: no such wish.
+
+    What cannot be read is ignored, as section 2 demands of preferences.
+    """
+    if not prefer or len(prefer) > _MAX_CHARS:
+        return None
+    found = _WAIT.search(prefer)
+    return None if found is None else min(max(1, int(found[1])), MOST_WAIT_S)
 
 
 @lru_cache(maxsize=1024)

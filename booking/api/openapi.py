@@ -13,6 +13,27 @@ from booking.api.routing import Route
 
 _REF = "#/components/schemas/{name}"
 
+_RATE_HEADERS = {
+    "RateLimit-Policy": {
+        "description": "The limits of your key, where it has any: `q` requests in `w` seconds "
+        "(draft-ietf-httpapi-ratelimit-headers).",
+        "schema": {"type": "string"},
+        "example": '"client";q=200;w=10, "identity";q=20;w=20',
+    },
+    "RateLimit": {
+        "description": "What is left of them: `r` requests, and `t` seconds until all of them are there again.",
+        "schema": {"type": "string"},
+        "example": '"client";r=199;t=1, "identity";r=19;t=1',
+    },
+}
+_RETRY_HEADER = {
+    "Retry-After": {
+        "description": "Seconds after which it makes sense to ask again.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_RETRIED = (429, 503)
+
 _ABOUT = """\
 Find a slot, hold it, pay, see it registered at the hospital, cancel; bills, reports and events.
 
@@ -126,6 +147,16 @@ def _parameters(
                 "schema": {"type": "string"},
             }
         )
+    if route.heeds_wait:
+        parameters.append(
+            {
+                "name": "Prefer",
+                "in": "header",
+                "required": False,
+                "description": "`wait=N`: you wait N seconds for the answer (RFC 7240), and nothing is begun for you afterwards.",
+                "schema": {"type": "string", "pattern": "wait=[0-9]+"},
+            }
+        )
     if route.idempotent:
         parameters.append(
             {
@@ -148,6 +179,8 @@ def _responses(route: Route, schema_of: dict[Any, dict[str, Any]]) -> dict[str, 
         "description": route.summary,
         "headers": {"X-Request-Id": {"description": "Quote it to us.", "schema": {"type": "string"}}},
     }
+    if route.scopes is not None:
+        good["headers"] |= _RATE_HEADERS
     if route.response is not None:
         content: dict[str, Any] = {"schema": schema_of.get(route.response, {})}
         if "response" in route.examples:
@@ -173,4 +206,6 @@ def _responses(route: Route, schema_of: dict[Any, dict[str, Any]]) -> dict[str, 
                 }
             },
         }
+        if status in _RETRIED:
+            responses[str(status)]["headers"] = {**_RETRY_HEADER, **(_RATE_HEADERS if route.scopes is not None else {})}
     return responses

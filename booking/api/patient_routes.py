@@ -6,7 +6,7 @@ from booking import people
 from booking.api.context import Context
 from booking.api.present import patient_view, registration_view
 from booking.api.problems import ApiProblem, FieldError
-from booking.api.routing import Call, Reply, Route
+from booking.api.routing import Call, Reply, RequestClass, Route
 from booking.api.views import NewPatient, PatientView, RegistrationList
 from booking.identity import ID_CARD, read_id_card
 from booking.store.engine import Tx
@@ -88,12 +88,16 @@ def patient_routes(context: Context) -> list[Route]:
     handlers, scopes = PatientHandlers(context), ("patients",)
     of = "/v1/hospitals/{hospital_id}/patients"
     return [
-        Route("POST", of, handlers.create, summary="Bind a patient", tag="patients", request=NewPatient,
+        Route("POST", of, handlers.create, summary="Bind a patient", tag="patients",
+              request_class=RequestClass.HOLD, request=NewPatient,
               response=PatientView, status=201, scopes=scopes, errors=("patient_rejected",), idempotent=True,
+              identified_by=("user_ref",),
               description="Answers at once; the hospital's own record is looked up or created behind it (`his_state`)."),
         Route("GET", of + "/{patient_id}", handlers.get, summary="A patient, masked", tag="patients",
+              request_class=RequestClass.READ,
               response=PatientView, scopes=scopes, errors=("patient_unknown",)),
         Route("GET", of + "/{patient_id}/registrations", handlers.registrations, tag="patients",
+              request_class=RequestClass.READ,
               summary="Visits as the hospital tells them, also those not booked here", response=RegistrationList,
               scopes=scopes, errors=("patient_unknown",)),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from booking import people, reporting
 from booking.api.context import Context
 from booking.api.present import report_view
 from booking.api.problems import ApiProblem
-from booking.api.routing import Call, Route
+from booking.api.routing import Call, RequestClass, Route
 from booking.api.views import ReportList, ReportView
 from booking.billing import SetAside
 from booking.ports import LiveFailed
@@ -27,7 +27,7 @@ class ReportHandlers:
 
     async def list(self, call: Call[None, None]) -> ReportList:
         person = await self._person(call)
-        as_of = await self._refresh(call.hospital_id, person)
+        as_of = await self._refresh(call.hospital_id, person, call.left_s())
         async with self._context.store.read(call.hospital_id) as tx:
             rows = await reporting.reports_of(tx, person)
         return ReportList(items=[report_view(r, whole=False) for r in rows], as_of=as_of)
@@ -45,7 +45,7 @@ class ReportHandlers:
             raise ApiProblem("attachment_unknown", f"Report {row.id} has {len(row.record.attachments)} attachments.")
         attachment = row.record.attachments[number - 1]
         if attachment.data is None:
-            attachment = await self._context.live.attachment(call.hospital_id, attachment)
+            attachment = await self._context.live.attachment(call.hospital_id, attachment, within_s=call.left_s())
         return web.Response(
             body=attachment.data or b"",
             content_type=_safe_type(attachment.content_type),
@@ -62,11 +62,11 @@ class ReportHandlers:
         async with self._context.store.read(call.hospital_id) as tx:
             return await reporting.own_report(tx, person, call.path["report_id"])
 
-    async def _refresh(self, hospital_id: str, person: Person) -> str:
+    async def _refresh(self, hospital_id: str, person: Person, within_s: float | None) -> str:
         capability = self._context.live.capabilities(hospital_id)["fetch_reports"]
         if capability == "pushed" or person.record.mrn is None:
             return "stored"
-        found = await self._context.live.reports(hospital_id, person.record)
+        found = await self._context.live.reports(hospital_id, person.record, within_s=within_s)
         async with self._context.store.write(hospital_id) as tx:
             for report in found:
                 try:
@@ -81,7 +81,9 @@ class ReportHandlers:
         """Where the list holds only headings, fetch the report itself."""
         person = await self._person(call)
         try:
-            whole = await self._context.live.report(call.hospital_id, person.record, row.record.id)
+            whole = await self._context.live.report(
+                call.hospital_id, person.record, row.record.id, within_s=call.left_s()
+            )
         except LiveFailed as e:
             if e.code != "not_offered_by_hospital":
                 raise
@@ -110,11 +112,15 @@ def report_routes(context: Context) -> list[Route]:
     of = "/v1/hospitals/{hospital_id}/patients/{patient_id}/reports"
     live = ("his_unavailable", "his_refused", "his_reply_invalid", "not_offered_by_hospital")
     return [
-        Route("GET", of, handlers.list, summary="A patient's reports", tag="reports", response=ReportList,
+        Route("GET", of, handlers.list, summary="A patient's reports", tag="reports",
+              request_class=RequestClass.LIVE, heeds_wait=True, response=ReportList,
               scopes=scopes, errors=("patient_unknown", *live)),
         Route("GET", of + "/{report_id}", handlers.get, summary="A report with its results", tag="reports",
+              request_class=RequestClass.LIVE, heeds_wait=True,
               response=ReportView, scopes=scopes, errors=("patient_unknown", "report_unknown", *live)),
         Route("GET", of + "/{report_id}/attachments/{n}", handlers.attachment, summary="A document of a report",
-              tag="reports", scopes=scopes, path_types={"n": int}, produces="application/octet-stream", response=bytes,
+              tag="reports",
+              request_class=RequestClass.LIVE, heeds_wait=True, scopes=scopes, path_types={"n": int},
+              produces="application/octet-stream", response=bytes,
               errors=("patient_unknown", "report_unknown", "attachment_unknown", *live)),
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
     routes = [
         Route("POST", "/v1/hospitals/{hospital_id}/bookings", hold, tag="bookings", summary="Hold a seat", status=201,
-              request=NewBooking, response=BookingView, scopes=("booking",), idempotent=True,
+              request_class=RequestClass.HOLD, request=NewBooking, response=BookingView, scopes=("booking",), idempotent=True,
               errors=("slot_sold_out", "duplicate_booking")),
     ]
     server = build_server(routes, authenticator=..., hospital_known=settings.hospitals.__contains__)
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
@@ -39,10 +40,23 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from booking.api.auth import ApiClient
+from booking.api.classes import RequestClass
 from booking.api.problems import PROBLEMS, ApiProblem
+from booking.api.rates import Left, RatePolicy
 from booking.api.wire import Ready, make_ready
 
-__all__ = ["COMMON_ERRORS", "AtOnce", "Call", "Handler", "Pending", "Ready", "Reply", "Route", "make_ready"]
+__all__ = [
+    "COMMON_ERRORS",
+    "AtOnce",
+    "Call",
+    "Handler",
+    "Pending",
+    "Ready",
+    "Reply",
+    "RequestClass",
+    "Route",
+    "make_ready",
+]
 
 Q = TypeVar("Q")
 B = TypeVar("B")
@@ -99,7 +113,8 @@ class Call(Generic[Q, B]):
     """One request, checked and decoded. `query` and `body` are the route's Structs (None where it has none)."""
 
     __slots__ = (
-        "address", "body", "client", "data", "idempotency_key", "path", "query", "request", "request_id",
+        "address", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates", "request",
+        "request_id", "waits_until_s",
     )  # fmt: skip
 
     client: ApiClient | None
@@ -109,6 +124,13 @@ class Call(Generic[Q, B]):
     data: bytes
     """The body as it came; for routes whose request type is `bytes`."""
     idempotency_key: str | None
+    place: Route | None
+    """Whose place it holds among those who are being answered; `counts_for` is the client whose count it is in."""
+    counts_for: str | None
+    rates: dict[str, tuple[RatePolicy, Left]] | None
+    """What it has left of the limits that it fell under, by their names."""
+    waits_until_s: float | None
+    """When its caller will have given up, by `time.monotonic`; None: it has not said."""
 
     def __init__(
         self, request: web.BaseRequest | RawRequestMessage, request_id: str, address: str, path: Mapping[str, str]
@@ -120,11 +142,19 @@ class Call(Generic[Q, B]):
         self.path = path
         self.client = None
         self.data = b""
+        self.place = None
+        self.counts_for = None
+        self.rates = None
+        self.waits_until_s = None
 
     @property
     def hospital_id(self) -> str:
         """The hospital of the path; it exists, and the client may use it."""
         return str(self.path["hospital_id"])
+
+    def left_s(self) -> float | None:
+        """How long its caller still waits; None: it has not said."""
+        return None if self.waits_until_s is None else max(0.0, self.waits_until_s - time.monotonic())
 
     @property
     def caller(self) -> ApiClient:
@@ -146,12 +176,15 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 class Route:
     """One operation of the API: how it is called, what it answers, who may call it, and the code behind it.
 
+    `request_class` says what it costs, and with that what it is held to and when it is turned away.
     `request` is a Struct type, or `bytes` for a raw body of one of `accepts`. `scopes` None makes it public. `path_types`
     converts path parameters (`{"date": dt.date}`); all others are texts. `errors` are the problem codes beyond the common
-    ones. `idempotent` demands an Idempotency-Key. `examples` maps "request" and "response" to instances for the pages.
-    `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the log.
-    `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a
-    task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
+    ones. `idempotent` demands an Idempotency-Key. `identified_by` names the parameters of the path and the fields of the body
+    that say for whom it is, each with a rate of its own. `examples` maps "request" and "response" to instances for the pages.
+    `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the
+    log. `heeds_wait`: nothing is begun for a caller who has given up (`Prefer: wait`, RFC 7240). `tagged`: its answers have
+    an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a task of its own where
+    nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
     """
 
     def __init__(
@@ -162,6 +195,7 @@ class Route:
         *,
         summary: str,
         tag: str,
+        request_class: RequestClass,
         description: str = "",
         request: Any = None,
         query: type[msgspec.Struct] | None = None,
@@ -170,11 +204,13 @@ class Route:
         scopes: Sequence[str] | None = (),
         errors: Sequence[str] = (),
         idempotent: bool = False,
+        identified_by: Sequence[str] = (),
         path_types: Mapping[str, Any] | None = None,
         accepts: Sequence[str] = ("application/json",),
         produces: str = "application/json",
         max_body_bytes: int | None = None,
         waits: bool = False,
+        heeds_wait: bool = False,
         tagged: bool = False,
         at_once: AtOnce | None = None,
         examples: Mapping[str, Any] | None = None,
@@ -185,6 +221,7 @@ class Route:
         self.handler = handler
         self.summary = summary
         self.tag = tag
+        self.request_class = request_class
         self.tagged = tagged
         self.at_once = at_once
         self.description = description
@@ -194,11 +231,13 @@ class Route:
         self.status = status
         self.scopes = None if scopes is None else frozenset(scopes)
         self.idempotent = idempotent
+        self.identified_by = tuple(identified_by)
         self.path_types = dict(path_types or {})
         self.accepts = tuple(accepts)
         self.produces = produces
         self.max_body_bytes = max_body_bytes
         self.waits = waits
+        self.heeds_wait = heeds_wait
         self.examples = dict(examples or {})
         self.name = name or getattr(handler, "__name__", f"{method} {path}")
         self.path_parameters = tuple(_PATH_PARAMETER.findall(path))

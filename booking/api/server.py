@@ -135,12 +135,12 @@ class Connection(web.RequestHandler):
         self._heads.forget(self)
         return True
 
-    def conclude(self, answer: Ready, request_id: str, *, close: bool) -> None:
-        """Send the answer to what was taken."""
+    def conclude(self, answer: Ready, request_id: str, *, close: bool, fields: bytes = b"") -> None:
+        """Send the answer to what was taken, with `fields` of this one answer."""
         transport = self.transport
         if transport is not None and not transport.is_closing():
             self._closes = close or self._close or self._force_close
-            send(transport, answer, request_id, CLOSES if self._closes else b"")
+            send(transport, answer, request_id, fields + CLOSES if self._closes else fields)
         if self.writing_paused and self.transport is not None:
             self._unsent = True  # the next request is read when the caller has taken this answer
         else:
@@ -254,11 +254,20 @@ class ApiServer(web.Server):
     """Serve with `web.ServerRunner(server)`. Make it inside the running loop."""
 
     def __init__(
-        self, handle: Handle, handle_at_once: HandleAtOnce, malformed: Malformed, limits: ConnectionLimits
+        self,
+        handle: Handle,
+        handle_at_once: HandleAtOnce,
+        malformed: Malformed,
+        limits: ConnectionLimits,
+        *,
+        on_refused: Callable[[], None] = lambda: None,
+        on_shutdown: Callable[[], None] = lambda: None,
     ) -> None:
         self.handle_at_once = handle_at_once
         self.heads = HeadWatch(limits.head_timeout_s)
         self._malformed = malformed
+        self._on_refused = on_refused
+        self._on_shutdown = on_shutdown
         self._max_connections = limits.max_connections
         self._open = 0
         self._options: dict[str, Any] = {
@@ -277,6 +286,7 @@ class ApiServer(web.Server):
         """Count a new connection; False where there are too many already."""
         if self._open >= self._max_connections:
             http_connections_ended.labels("full").inc()
+            self._on_refused()
             return False
         self._open += 1
         return True
@@ -287,6 +297,7 @@ class ApiServer(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:
         self.heads.stop()
+        self._on_shutdown()
         await super().shutdown(timeout)
 
     def _begin(

@@ -86,10 +86,10 @@ CLOSES = b"Connection: close\r\n"
 
 
 def send(
-    transport: asyncio.WriteTransport, ready: Ready, request_id: str, connection: bytes = b"", *, bare: bool = False
+    transport: asyncio.WriteTransport, ready: Ready, request_id: str, fields: bytes = b"", *, bare: bool = False
 ) -> None:
-    """Write a whole answer. `connection` is the Connection field, with its CRLF; `bare`: without the body."""
-    head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (ready.head, _date(), request_id.encode(), connection)
+    """Write a whole answer. `fields` are those of this one answer, each with its CRLF; `bare`: without the body."""
+    head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (ready.head, _date(), request_id.encode(), fields)
     if bare or not ready.body:
         transport.write(head)
     elif len(ready.body) < _JOIN_BYTES:
@@ -104,13 +104,16 @@ class Answer:
     `request_id` must be plain ASCII without control characters; the caller has checked it. `close` ends the connection.
     """
 
-    __slots__ = ("_ready", "_request", "_request_id", "keep_alive")
+    __slots__ = ("_fields", "_ready", "_request", "_request_id", "keep_alive")
     __http_exception__ = False  # aiohttp asks every response for it
 
-    def __init__(self, ready: Ready, request: web.BaseRequest, request_id: str, *, close: bool = False) -> None:
+    def __init__(
+        self, ready: Ready, request: web.BaseRequest, request_id: str, *, close: bool = False, fields: bytes = b""
+    ) -> None:
         self._ready = ready
         self._request = request
         self._request_id = request_id
+        self._fields = fields
         self.keep_alive = not close and request.keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> None:
@@ -122,7 +125,7 @@ class Answer:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the caller has gone")
-        send(transport, ready, self._request_id, self._connection(), bare=request.method == "HEAD")
+        send(transport, ready, self._request_id, self._fields + self._connection(), bare=request.method == "HEAD")
         if request.protocol.writing_paused:
             await request.writer.drain()
 

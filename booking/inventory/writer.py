@@ -55,6 +55,7 @@ class Crowded(Exception):
 
 class _Item(msgspec.Struct):
     request: HoldRequest
+    asked_s: float
     deadline_s: float
     answer: asyncio.Future[Outcome]
 
@@ -92,6 +93,7 @@ class HoldWriter:
         self._runners: list[asyncio.Task[None]] = []
         self._watch: asyncio.Task[None] | None = None
         self._closing = False
+        self._impatient = 0  # how many asked with a deadline of their own since all queues were looked through
         # Looking up a series costs more than the answer from memory does.
         self._count_refused = _counting(metrics.holds, "refused_from_memory")
 
@@ -116,18 +118,26 @@ class HoldWriter:
         """How many holds of a hospital wait for their batch."""
         return len(self._waiting.get(hospital_id, ()))
 
-    async def hold(self, hospital: Hospital, request: HoldRequest) -> Answer:
+    def oldest_s(self) -> float:
+        """How long the hold has waited that waits longest for its batch."""
+        asked_s = [waiting[0].asked_s for waiting in self._waiting.values() if waiting]
+        return asyncio.get_running_loop().time() - min(asked_s) if asked_s else 0.0
+
+    async def hold(self, hospital: Hospital, request: HoldRequest, *, within_s: float | None = None) -> Answer:
         """Take a seat, or give the key's first success again.
 
         Raises Refusal, Crowded, StoreUnavailable (nothing was decided, or it is not known what: ask again with the same key).
         The decision does not depend on whether the caller still waits for it.
         """
         # A caller that is cancelled cancels this future and nothing else: its item stays in the queue and is decided.
-        return granted(await self.ask(hospital, request))
+        return granted(await self.ask(hospital, request, within_s=within_s))
 
-    def ask(self, hospital: Hospital, request: HoldRequest) -> asyncio.Future[Outcome]:
+    def ask(
+        self, hospital: Hospital, request: HoldRequest, *, within_s: float | None = None
+    ) -> asyncio.Future[Outcome]:
         """Ask for a seat without waiting: see `hold`, and `granted` for what comes of it.
 
+        A caller that waits only for `within_s` is turned away then, as at the deadline of all, unless its batch has begun.
         Raises Refusal (certain without the store) and Crowded at once.
         """
         if self._unsettled and (hospital.id, request.client_id, request.key) in self._unsettled:
@@ -137,13 +147,15 @@ class HoldWriter:
             if refused is not None:
                 self._count_refused(hospital.id)
                 raise _refusal(refused)
-        return self._enqueue(hospital, request)
+        return self._enqueue(hospital, request, within_s)
 
-    def _enqueue(self, hospital: Hospital, request: HoldRequest) -> asyncio.Future[Outcome]:
+    def _enqueue(self, hospital: Hospital, request: HoldRequest, within_s: float | None) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
         waiting = self._waiting.setdefault(hospital.id, deque())
         if self._closing or len(waiting) >= self._queue:
             metrics.holds.labels(hospital.id, "shed").inc()
+            if not self._closing:
+                metrics.requests_shed.labels("hold", "hold_queue").inc()
             raise Crowded("the queue of this hospital is full")
         answer: asyncio.Future[Outcome] = loop.create_future()
         if hospital.id not in self._scheduled:
@@ -151,7 +163,11 @@ class HoldWriter:
             self._ready.append(hospital.id)
             self._work.release()
         self._hospitals[hospital.id] = hospital
-        waiting.append(_Item(request, loop.time() + self._deadline_s, answer))
+        now_s, patience_s = loop.time(), self._deadline_s
+        if within_s is not None and within_s < patience_s:
+            patience_s = within_s
+            self._impatient += 1
+        waiting.append(_Item(request, now_s, now_s + patience_s, answer))
         return answer
 
     # --- draining -------------------------------------------------------------------------------------------------
@@ -197,7 +213,7 @@ class HoldWriter:
         while waiting and len(items) < MOST_IN_BATCH:
             item = waiting.popleft()
             if item.deadline_s <= now_s:
-                _fail([item], Crowded(_LATE))
+                _turn_away(item)
             else:
                 items.append(item)
         return items
@@ -207,9 +223,12 @@ class HoldWriter:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LATE_EVERY_S)
+            impatient, self._impatient = self._impatient, 0
             for waiting in self._waiting.values():
+                if impatient and waiting:
+                    self._impatient += _turn_away_impatient(waiting, loop.time(), self._deadline_s)
                 while waiting and waiting[0].deadline_s <= loop.time():
-                    _fail([waiting.popleft()], Crowded(_LATE))
+                    _turn_away(waiting.popleft())
 
     async def _serve(
         self, hospital: Hospital, items: Sequence[_Item], *, again: bool = True, settles: bool = True
@@ -339,6 +358,23 @@ def granted(outcome: Outcome) -> Answer:
 
 def _refusal(refused: Refused) -> Refusal:
     return Refusal(refused.code, refused.detail, **refused.extra)
+
+
+def _turn_away(item: _Item) -> None:
+    metrics.requests_shed.labels("hold", "deadline").inc()
+    _fail([item], Crowded(_LATE))
+
+
+def _turn_away_impatient(waiting: deque[_Item], now_s: float, deadline_s: float) -> int:
+    """Turn away those of a queue whose own deadline has passed, wherever they stand; how many such deadlines are left."""
+    kept = [item for item in waiting if item.deadline_s > now_s]
+    if len(kept) < len(waiting):
+        late = [item for item in waiting if item.deadline_s <= now_s]
+        waiting.clear()  # the very queue that a batch may be taken from
+        waiting.extend(kept)
+        for item in late:
+            _turn_away(item)
+    return sum(item.deadline_s < item.asked_s + deadline_s for item in kept)
 
 
 def _fail(items: Sequence[_Item], error: Exception) -> None:

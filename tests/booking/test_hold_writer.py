@@ -21,6 +21,7 @@ from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import bookings, events, fragments, idempotency_keys, outbox, persons, schedules
 from booking.store.turns import Turn
 from mappings.canonical import Patient
+from tests.booking.api.raw import metric
 from tests.booking.world import (
     DAY,
     HOSPITAL,
@@ -324,6 +325,34 @@ async def test_request_is_turned_away_when_its_turn_comes_too_late(store: Store,
             await writer.hold(hospital, request(slot_id, ids[1]))
         turn.release()
         assert isinstance(await first, Answer)
+
+
+async def test_caller_is_turned_away_and_nothing_done_when_its_own_time_is_over_before_its_batch_begins(
+    store: Store, hospital: Hospital
+) -> None:
+    slot_id, ids = await put_slot(store, 10), await put_patients(store, 4)
+    before = metric("hisbridge_shed_total", request_class="hold", reason="deadline")
+    turn = store.turn(HOSPITAL)
+    await turn.acquire(timeout_s=1)  # somebody else writes, and goes on writing
+    async with hold_writer(store, deadline_s=30) as writer:
+        begun = asyncio.create_task(writer.hold(hospital, request(slot_id, ids[0]), within_s=0.05))
+        await asyncio.sleep(0)
+        while writer.waiting(HOSPITAL):  # noqa: ASYNC110 - until it is in a batch
+            await asyncio.sleep(0)
+        patient = [asyncio.create_task(writer.hold(hospital, request(slot_id, ids[n]))) for n in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Crowded):
+            await writer.hold(hospital, request(slot_id, ids[3], key="impatient"), within_s=0.05)
+        assert writer.waiting(HOSPITAL) == 2
+        assert writer.oldest_s() >= 0.05
+        assert not begun.done()  # its time is over too, but what has begun is decided
+        turn.release()
+        assert [type(await hold) for hold in (begun, *patient)] == [Answer] * 3
+        assert writer.oldest_s() == 0
+        assert await count(store, bookings) == 3
+        again = await writer.hold(hospital, request(slot_id, ids[3], key="impatient"))
+        assert (again.status, again.replayed) == (201, False)
+    assert metric("hisbridge_shed_total", request_class="hold", reason="deadline") == before + 1
 
 
 async def test_other_hospitals_are_served_in_turn_when_one_has_a_crowd(store: Store) -> None:

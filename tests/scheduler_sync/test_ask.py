@@ -46,6 +46,8 @@ class Clinic(Peer):
     def __init__(self) -> None:
         super().__init__()
         self.error: HisError | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     def _answer(self, found: Any) -> Any:
         if self.error is not None:
@@ -53,6 +55,7 @@ class Clinic(Peer):
         return found
 
     async def fetch_bills(self, patient: Patient) -> Sequence[Bill]:
+        await self.gate.wait()
         return self._answer([])  # type: ignore[no-any-return]
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
@@ -139,6 +142,19 @@ async def test_records_arrive_as_the_his_gave_them_when_another_process_asks(sto
             )
             assert await reads.bills(HOSPITAL, ZHANG) == []
             assert await reads.statement(HOSPITAL, dt.date(2031, 3, 3)) == []
+
+
+async def test_callers_time_travels_with_its_question(store: Store, link: HospitalLink, clinic: Clinic) -> None:
+    """The owner itself says that it is over: another is not asked, and nobody waits for a time-out of the connection."""
+    clinic.gate.clear()
+    async with sync_process(store, "a", link) as sync:
+        await sync.take()
+        async with api_process(store, link) as (reads, _):
+            with pytest.raises(LiveFailed, match="within the caller's time") as failed:
+                await reads.bills(HOSPITAL, ZHANG, within_s=0.05)
+            assert failed.value.code == "his_unavailable"
+            clinic.gate.set()
+            assert await reads.bills(HOSPITAL, ZHANG, within_s=30) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from mappings.canonical import Bill, Observation, Patient, Report, ReportKind, R
 from monitoring.health import Health
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.live import LiveReads
-from tests.booking.world import HOSPITAL, ZHANG, make_hospital, put_patient
+from tests.booking.world import HOSPITAL, ZHANG, make_hospital, put_patient, put_slot
 from tests.scheduler_sync.peer import Peer
 
 HEADING = Report(id="R1", kind=ReportKind.LAB, status=ReportStatus.FINAL, mrn="M1", name="血常规")
@@ -40,8 +41,15 @@ class Ward(Peer):
         self.reports: list[Report] = []
         self.bills: list[Bill] = []
         self.report: Report | None = None
+        self.gate = asyncio.Event()  # closed: it takes its time over lists of reports
+        self.gate.set()
+        self.asked = 0
+        self.told = 0
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
+        self.asked += 1
+        await self.gate.wait()
+        self.told += 1
         return self.reports
 
     async def fetch_report(self, patient: Patient, report_id: str) -> Report | None:
@@ -58,8 +66,12 @@ class Site:
         self.session, self.store, self.ward = session, store, ward
         self.of = f"/v1/hospitals/{HOSPITAL}/patients/{patient_id}"
 
-    async def ask(self, method: str, path: str, body: Any = None, *, key: str = "mine") -> tuple[int, Any]:
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, key: str = "mine", prefer: str | None = None
+    ) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": uuid.uuid4().hex}
+        if prefer is not None:
+            headers["Prefer"] = prefer
         async with self.session.request(method, path, json=body, headers=headers) as response:
             data = await response.read()
         return response.status, msgspec.json.decode(data) if data else None
@@ -201,3 +213,45 @@ async def test_webhooks_are_listed_without_secrets_and_removed_when_asked(site: 
     assert await site.ask("DELETE", path) == (204, None)
     assert (await site.ask("DELETE", path))[0] == 404
     assert (await site.get("/v1/webhooks"))["items"] == []
+
+
+# --- a caller who waits no longer --------------------------------------------------------------------------------------
+
+
+async def test_caller_is_told_and_the_call_goes_on_when_the_hospital_takes_longer_than_the_caller_waits(
+    site: Site,
+) -> None:
+    site.ward.gate.clear()
+    status, problem = await site.ask("GET", f"{site.of}/reports", prefer="wait=1")
+    assert (status, problem["code"], problem["retryable"]) == (503, "his_unavailable", True)
+    assert (site.ward.asked, site.ward.told) == (1, 0)
+    site.ward.gate.set()
+    while not site.ward.told:  # noqa: ASYNC110 - what has been asked is not cut off
+        await asyncio.sleep(0.01)
+
+
+async def test_hospital_is_not_asked_when_no_place_became_free_while_the_caller_waited(site: Site) -> None:
+    site.ward.gate.clear()
+    fill = [asyncio.create_task(site.ask("GET", f"{site.of}/reports")) for _ in range(4)]  # its places, all of them
+    while site.ward.asked < 4:  # noqa: ASYNC110 - the ward has no event for it
+        await asyncio.sleep(0.01)
+    status, problem = await site.ask("GET", f"{site.of}/reports", prefer="wait=1")
+    assert (status, problem["code"]) == (503, "his_unavailable")
+    site.ward.gate.set()
+    assert [status for status, _ in await asyncio.gather(*fill)] == [200] * 4
+    assert site.ward.asked == 4
+
+
+async def test_hold_is_turned_away_undecided_when_its_caller_waits_no_longer(site: Site, store: Store) -> None:
+    slot_id = await put_slot(store)
+    body = {"user_ref": "u1", "slot_id": slot_id, "patient_id": site.of.rpartition("/")[2]}
+    bookings = f"/v1/hospitals/{HOSPITAL}/bookings"
+    turn = store.turn(HOSPITAL)
+    await turn.acquire(timeout_s=5)  # somebody else writes
+    first = asyncio.create_task(site.ask("POST", bookings, {**body, "patient_id": "nobody"}, prefer="wait=1"))
+    await asyncio.sleep(0.2)  # now it is in a batch, which waits for its turn
+    status, problem = await site.ask("POST", bookings, body, prefer="respond-async, wait=1")
+    assert (status, problem["code"], problem["retryable"]) == (503, "overloaded", True)
+    turn.release()
+    assert (await first)[1]["code"] == "patient_unknown"
+    assert (await site.ask("POST", bookings, body))[0] == 201

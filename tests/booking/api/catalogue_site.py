@@ -41,19 +41,23 @@ class NoHis:
     def his_status(self, hospital_id: str) -> str:
         return self.status
 
-    async def bills(self, hospital_id: str, patient: Patient) -> list[Bill]:
+    async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
         raise AssertionError(UNASKED)
 
-    async def reports(self, hospital_id: str, patient: Patient) -> list[Report]:
+    async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]:
         raise AssertionError(UNASKED)
 
-    async def report(self, hospital_id: str, patient: Patient, report_id: str) -> Report | None:
+    async def report(
+        self, hospital_id: str, patient: Patient, report_id: str, *, within_s: float | None = None
+    ) -> Report | None:
         raise AssertionError(UNASKED)
 
-    async def attachment(self, hospital_id: str, attachment: Attachment) -> Attachment:
+    async def attachment(
+        self, hospital_id: str, attachment: Attachment, *, within_s: float | None = None
+    ) -> Attachment:
         raise AssertionError(UNASKED)
 
-    async def statement(self, hospital_id: str, date: dt.date) -> list[StatementLine]:
+    async def statement(self, hospital_id: str, date: dt.date, *, within_s: float | None = None) -> list[StatementLine]:
         raise AssertionError(UNASKED)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import gzip
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,13 +20,15 @@ from booking.api.application import ApiOptions, build_server
 from booking.api.auth import ApiClient, Authenticator, digest_api_key
 from booking.api.documentation import documentation_routes
 from booking.api.negotiation import accepts_gzip, etag_matches
+from booking.api.phases import ReleasePhases
 from booking.api.problems import ApiProblem
-from booking.api.routing import Call, Pending, Ready, Reply, Route, make_ready
+from booking.api.routing import Call, Pending, Ready, Reply, RequestClass, Route, make_ready
 from monitoring.health import Health
 
 KEY = "demo-portal-key"
 BOOKINGS = "/v1/hospitals/hl7-demo/bookings"
 NEWS = "/v1/hospitals/hl7-demo/news"
+LIVE = "/v1/hospitals/hl7-demo/live"
 SNAPSHOT = "/v1/hospitals/hl7-demo/snapshot"
 SNAPSHOT_BODY = msgspec.json.encode({"items": [{"id": f"slot-{n}", "status": "open"} for n in range(200_000)]})
 SNAPSHOT_ETAG = '"s1"'
@@ -48,6 +51,8 @@ class NewBooking(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     slot_id: Annotated[str, Meta(max_length=64, description="From GET slots.")]
     fee_fen: Annotated[int, Meta(ge=0)] | None = None
     cards: tuple[Card, ...] = ()
+    user_ref: str = "u1"
+    patient_id: str = "p1"
 
 
 class BookingView(msgspec.Struct, kw_only=True):
@@ -83,6 +88,7 @@ class Keys:
                 scopes=frozenset({"booking"}),
                 hospitals=frozenset({"hl7-demo", "soap-demo"}),
             ),
+            digest_api_key("hb_other_x"): ApiClient(id="other", name="Other", scopes=frozenset({"booking"})),
             digest_api_key("hb_reader_x"): ApiClient(id="reader", name="Reader", scopes=frozenset()),
         }
 
@@ -102,6 +108,7 @@ class Portal:
         self.routes = routes
         self.held = asyncio.Event()
         self.release = asyncio.Event()
+        self.news_fail: str | None = None  # the code of the problem that news end with
         self.ended: list[str] = []  # what handlers came to their end with, or were cancelled in
 
     @property
@@ -134,7 +141,14 @@ def _listed(call: Call[BookingQuery, None]) -> Reply:
 
 
 @asynccontextmanager
-async def run_portal(options: ApiOptions | None = None, *, at_once: bool = False) -> AsyncIterator[Portal]:
+async def run_portal(
+    options: ApiOptions | None = None,
+    *,
+    at_once: bool = False,
+    phases: ReleasePhases | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    oldest_hold_s: Callable[[], float] = lambda: 0.0,
+) -> AsyncIterator[Portal]:
     """Start it on a free port of the loopback. `at_once`: what can be is answered without a task for the request."""
     portal: Portal
 
@@ -167,6 +181,8 @@ async def run_portal(options: ApiOptions | None = None, *, at_once: bool = False
         except asyncio.CancelledError:
             portal.ended.append("cancelled")
             raise
+        if portal.news_fail is not None:
+            raise ApiProblem(portal.news_fail)
         return None
 
     fields = {"ETag": SNAPSHOT_ETAG, "Vary": "Accept-Encoding"}
@@ -190,6 +206,8 @@ async def run_portal(options: ApiOptions | None = None, *, at_once: bool = False
         return _listed(call)
 
     async def put_bill(call: Call[None, bytes]) -> Any:
+        if call.body == b"his-down":
+            raise ApiProblem("his_unavailable")
         return BookingView(id=f"{call.path['date']:%A} {len(call.body)}", hospital_id=call.hospital_id)
 
     async def forget(_call: Call[None, None]) -> Any:
@@ -198,22 +216,30 @@ async def run_portal(options: ApiOptions | None = None, *, at_once: bool = False
     routes = [
         Route(
             "POST", BOOKINGS.replace("hl7-demo", "{hospital_id}"), hold, summary="Hold a seat", tag="bookings",
+            request_class=RequestClass.HOLD, identified_by=("user_ref", "patient_id"), heeds_wait=True,
             request=NewBooking, response=BookingView, status=201, scopes=("booking",), idempotent=True,
             errors=("slot_sold_out",), examples={"request": NewBooking(slot_id="s1")}, at_once=hold_at_once if at_once else None,
         ),
         Route(
             "GET", BOOKINGS.replace("hl7-demo", "{hospital_id}"), list_bookings, summary="List bookings", tag="bookings",
+            request_class=RequestClass.READ,
             query=BookingQuery, response=BookingView, scopes=("booking",), at_once=list_at_once if at_once else None,
         ),
         Route(
             "PUT", "/v1/hospitals/{hospital_id}/merchant-bills/{date}", put_bill, summary="Deliver a bill", tag="money",
+            request_class=RequestClass.BULK,
             request=bytes, accepts=("text/csv",), path_types={"date": dt.date}, response=BookingView, scopes=("booking",),
             max_body_bytes=2_000,
         ),
-        Route("GET", NEWS.replace("hl7-demo", "{hospital_id}"), news, summary="Wait", tag="money", scopes=(), waits=True),
+        Route("GET", NEWS.replace("hl7-demo", "{hospital_id}"), news, summary="Wait", tag="money",
+              request_class=RequestClass.LIVE, scopes=(), waits=True),
+        Route("GET", LIVE.replace("hl7-demo", "{hospital_id}"), news, summary="Ask the HIS", tag="money", scopes=(),
+              request_class=RequestClass.LIVE),
         Route("GET", SNAPSHOT.replace("hl7-demo", "{hospital_id}"), snapshot, summary="Much", tag="money",
+              request_class=RequestClass.READ,
               scopes=("booking",), at_once=snapshot_at_once if at_once else None),
-        Route("DELETE", "/v1/hospitals/{hospital_id}/x", forget, summary="Forget", tag="money", scopes=("booking",)),
+        Route("DELETE", "/v1/hospitals/{hospital_id}/x", forget, summary="Forget", tag="money",
+              request_class=RequestClass.STEP, scopes=("booking",)),
     ]  # fmt: skip
     keys = Keys()
     health = Health()
@@ -224,6 +250,9 @@ async def run_portal(options: ApiOptions | None = None, *, at_once: bool = False
         translate=lambda error: ApiProblem("store_unavailable") if isinstance(error, StoreDown) else None,
         health=health,
         options=options or ApiOptions(max_body_bytes=1_000),
+        phases=phases,
+        clock=clock,
+        oldest_hold_s=oldest_hold_s,
     )
     runner = web.ServerRunner(server)
     await runner.setup()

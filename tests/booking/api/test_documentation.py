@@ -6,6 +6,8 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import msgspec
+
 from booking.api.problems import PROBLEMS
 from tests.booking.api.portal import BOOKINGS, Portal
 
@@ -58,6 +60,7 @@ async def test_document_describes_the_operations_when_fetched_without_a_key(port
     assert post["security"] == [{"apiKey": ["booking"]}]
     assert [(p["name"], p["in"], p["required"]) for p in post["parameters"]] == [
         ("hospital_id", "path", True),
+        ("Prefer", "header", False),
         ("Idempotency-Key", "header", True),
     ]
     content = post["requestBody"]["content"]["application/json"]
@@ -109,3 +112,13 @@ async def test_links_to_codes_lead_somewhere_when_followed(portal: Portal) -> No
     codes = {link.partition("#")[2] for link in api.links if link.startswith("/docs/errors#")}
     assert "slot_sold_out" in codes
     assert codes <= set(errors.ids)
+
+
+async def test_document_tells_of_limits_and_of_how_long_a_caller_waits(portal: Portal) -> None:
+    hold = msgspec.json.decode(await fetch(portal, "/openapi.json"))["paths"][TEMPLATE]["post"]
+    assert {"RateLimit", "RateLimit-Policy"} <= set(hold["responses"]["201"]["headers"])
+    for status in ("429", "503"):
+        assert {"Retry-After", "RateLimit", "RateLimit-Policy"} <= set(hold["responses"][status]["headers"])
+    assert "headers" not in hold["responses"]["409"]
+    (prefer,) = [p for p in hold["parameters"] if p["name"] == "Prefer"]
+    assert (prefer["in"], prefer["required"]) == ("header", False)

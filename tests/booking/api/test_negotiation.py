@@ -1,10 +1,10 @@
-"""Accept-Encoding (RFC 9110, section 12.5.3) and If-None-Match (section 13.1.2)."""
+"""Accept-Encoding (RFC 9110, section 12.5.3), If-None-Match (section 13.1.2) and Prefer (RFC 7240)."""
 
 from __future__ import annotations
 
 import pytest
 
-from booking.api.negotiation import accepts_gzip, etag_matches
+from booking.api.negotiation import accepts_gzip, etag_matches, read_wait
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,31 @@ def test_gzip_is_chosen_when_the_caller_takes_it(header: str | None, accepted: b
 )
 def test_tag_matches_when_the_list_names_it(header: str | None, etag: str, matches: bool) -> None:
     assert etag_matches(header, etag) is matches
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("wait=10", 10),
+        ("respond-async, wait=10", 10),  # the example of RFC 7240, section 4.3
+        ("Wait=10", 10),  # section 2: names are case-insensitive
+        ("wait = 10", 10),
+        ('wait="10"', 10),  # section 2: a value may be quoted
+        ("wait=10; foo=bar, handling=lenient", 10),
+        ("wait=3, wait=20", 3),  # section 2: the first one counts
+        ("wait=0", 1),
+        ("wait=999999999", 86_400),
+        ("wait", None),
+        ("wait=", None),
+        ("wait=-1", None),
+        ("wait=1.5", None),
+        ("wait=soon", None),
+        ("await=10", None),
+        ("x; wait=10", None),  # a parameter of another preference
+        ("a," * 2_000 + "wait=10", None),
+    ],
+)
+def test_wait_is_read_when_the_caller_says_how_long(header: str | None, seconds: int | None) -> None:
+    assert read_wait(header) == seconds

@@ -235,7 +235,7 @@ async def test_request_is_shed_when_too_many_are_in_flight() -> None:
         async with portal.session.get(f"{BOOKINGS}?from=2026-01-05") as response:
             problem = await response.json(content_type=None)
             assert (response.status, problem["code"], problem["retryable"]) == (503, "overloaded", True)
-            assert response.headers["Retry-After"] == "1"
+            assert 1 <= int(response.headers["Retry-After"]) <= 3
         portal.release.set()
         assert (await first)[0] == 201
         assert (await portal.post(GOOD))[0] == 201
