@@ -16,6 +16,7 @@ import msgspec
 
 from booking.store.crypto import SealBroken, Vault
 from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from monitoring.traces import stored_here
 
 PATH = "/ask"
 FRESH_S = 30.0  # how old a question may be, by the store's clock as both sides know it
@@ -43,13 +44,14 @@ class QuestionRefused(Exception):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One live read. `arguments` are those of the method `name` of LiveHis, encoded."""
+    """One live read. `arguments` are those of the method `name` of LiveHis, encoded; `trace` is that of whoever asks."""
 
     id: str
     sent_ms: int
     hospital_id: str
     name: str
     arguments: bytes
+    trace: str | None = None
 
 
 MOVED = "moved"  # instead of an API code: the hospital is not worked there any more
@@ -92,6 +94,7 @@ class Asking:
             hospital_id=hospital_id,
             name=name,
             arguments=_encode_content(arguments),
+            trace=stored_here(),
         )
         self.sealed = vault.seal(_encode(question), _question_place(node_id))
 

@@ -29,17 +29,20 @@ from booking.api.problems import ApiProblem, Sli, answer_problem
 from booking.api.router import Found, Router, split_plain, split_target
 from booking.api.routing import Call, Pending, Route
 from booking.api.server import ApiServer, Connection, ConnectionLimits
+from booking.api.spans import RequestSpans
 from booking.api.wire import Answer, Ready
 from monitoring.health import Health
 from monitoring.logs import get_logger, log_request, members_of
 from monitoring.logs import request_id as current_request_id
 from monitoring.masking import mask_text
 from monitoring.metrics import http_request_seconds, http_requests, http_requests_in_flight, method_label
+from monitoring.traces import Span, tracer
 
 log = get_logger(__name__)
 
 _CALLERS_REQUEST_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _REQUEST_ID = istr("X-Request-Id")
+_TRACE_ID = "X-Trace-Id"
 _GONE = 499  # in metrics only: the caller hung up, and no status reached it
 _NOBODY = Ready(_GONE, b"")
 
@@ -86,7 +89,9 @@ def build_server(
         router.add(route.method, route.path, endpoint)
         if route.method == "GET":
             router.add("HEAD", route.path, endpoint)
-    application = _Application(router, health=health or Health(), options=options, translate=translate)
+    tracing = tracer()
+    spans = None if tracing is None else RequestSpans(tracing, hospital_known)
+    application = _Application(router, health=health or Health(), options=options, translate=translate, spans=spans)
     return ApiServer(application.handle, application.handle_at_once, application.refuse_malformed, options.connections)
 
 
@@ -101,8 +106,17 @@ class _Asked(NamedTuple):
 class _Application:
     """Around every request: its id, what is counted and logged, and every error turned into a problem."""
 
-    def __init__(self, router: Router[Endpoint], *, health: Health, options: ApiOptions, translate: Translate) -> None:
+    def __init__(
+        self,
+        router: Router[Endpoint],
+        *,
+        health: Health,
+        options: ApiOptions,
+        translate: Translate,
+        spans: RequestSpans | None = None,
+    ) -> None:
         self._router = router
+        self._spans = spans
         self._health = health
         self._options = options
         self._translate = translate
@@ -118,6 +132,8 @@ class _Application:
         address, query = split_target(request)
         found = self._router.find(request.method, address)
         call: Call[Any, Any] = Call(request, request_id, address, found.values)
+        if self._spans is not None:
+            self._spans.begin(call)
         connection = cast(Connection, request.protocol)
         code: str | None = None
         sli: Sli = Sli.OK
@@ -125,7 +141,8 @@ class _Application:
         try:
             answer = await self._guarded(found, call, query)
         except asyncio.CancelledError:
-            self._count(found, request.method, _GONE, None, time.perf_counter() - started_s)
+            self._count(found, request.method, _GONE, None, time.perf_counter() - started_s, call.span)
+            self._end_span(found, call, _GONE, None, sli)
             raise
         except ClientGone:
             answer = _NOBODY
@@ -138,9 +155,11 @@ class _Application:
             close = (
                 self._health.leaving or request.content.exception() is not None
             )  # where the next head begins is lost
-            return Answer(answer, request, request_id, close=close).as_response()
+            return Answer(answer, request, request_id, close=close, more=_trace_field(call)).as_response()
         if not answer.prepared:
             answer.headers[_REQUEST_ID] = request_id
+            if call.span is not None:
+                answer.headers[_TRACE_ID] = call.span.context.trace_id
             if self._health.leaving:
                 answer.force_close()
         return answer
@@ -159,6 +178,8 @@ class _Application:
             return False
         asked = _Asked(found, Call(message, _request_id(message.headers), target[0], found.values), time.perf_counter())
         current_request_id.set(asked.call.request_id)
+        if self._spans is not None:
+            self._spans.begin(asked.call)
         self._in_flight.enter()
         try:
             answer = endpoint.answer_at_once(asked.call, target[1], content)
@@ -194,14 +215,15 @@ class _Application:
     def _conclude(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None, sli: Sli) -> None:
         self._in_flight.leave()
         self._note(asked, answer.status, code, sli, gone=connection.transport is None)
-        connection.conclude(answer, asked.call.request_id, close=self._health.leaving)
+        connection.conclude(answer, asked.call.request_id, close=self._health.leaving, more=_trace_field(asked.call))
 
     def _note(self, asked: _Asked, status: int, code: str | None, sli: Sli, *, gone: bool) -> None:
         """Count a request that has been answered, and log it where that is worth a line."""
         took_s = time.perf_counter() - asked.started_s
         method = asked.call.request.method
         counted = _GONE if gone else status
-        self._count(asked.found, method, counted, None if gone else sli, took_s)
+        self._count(asked.found, method, counted, None if gone else sli, took_s, asked.call.span)
+        self._end_span(asked.found, asked.call, counted, code, sli)
         if self._worth_logging(asked.found, method, counted, status, took_s):
             self._log(asked.found, asked.call, status, code, took_s, gone=gone)
 
@@ -244,13 +266,20 @@ class _Application:
         log.error("request_failed", route=_route_of(found), request_id=request_id, exc_info=error)
         return ApiProblem("internal_error")
 
-    def _count(self, found: Found[Endpoint], method: str, status: int, sli: Sli | None, took_s: float) -> None:
+    def _end_span(self, found: Found[Endpoint], call: Call[Any, Any], status: int, code: str | None, sli: Sli) -> None:
+        if self._spans is not None and call.span is not None:
+            route = None if found.endpoint is None else found.endpoint.route.path
+            self._spans.end(call.span, call, route, status, code, sli)
+
+    def _count(
+        self, found: Found[Endpoint], method: str, status: int, sli: Sli | None, took_s: float, span: Span | None = None
+    ) -> None:
         key = (_route_of(found), method, status, sli)
         children = self._children.get(key)
         if children is None:
             children = self._children_of(*key)
         children[0].inc()
-        children[1].observe(took_s)
+        children[1].observe(took_s, None if span is None else span.exemplar)
 
     def _children_of(self, route: str, method: str, status: int, sli: Sli | None) -> tuple[Counter, Histogram]:
         """The series of one kind of request. The kinds are few: methods that nobody knows are one."""
@@ -285,6 +314,8 @@ class _Application:
             code,
             gone,
         )
+        if call.trace is not None and call.trace.trace_id:
+            about += b',"trace_id":"%b"' % call.trace.trace_id.encode()
         # A caller may have chosen it.
         request_id = mask_text(call.request_id) if _REQUEST_ID in call.request.headers else call.request_id
         log_request(took_s * 1000, request_id, about, level="warning" if status >= 500 else "info")
@@ -308,6 +339,11 @@ def _members(
 
 
 _NOWHERE: Found[Endpoint] = Found(None, {})
+
+
+def _trace_field(call: Call[Any, Any]) -> bytes:
+    """The field of an answer that names its trace, with its CRLF; empty where the request is not traced."""
+    return b"" if call.span is None else b"X-Trace-Id: %b\r\n" % call.span.context.trace_id.encode()
 
 
 def _missing(found: Found[Endpoint]) -> ApiProblem:

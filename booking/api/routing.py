@@ -41,6 +41,8 @@ from aiohttp.http import RawRequestMessage
 from booking.api.auth import ApiClient
 from booking.api.problems import PROBLEMS, ApiProblem
 from booking.api.wire import Ready, make_ready
+from monitoring.trace_context import TraceContext
+from monitoring.traces import Span
 
 __all__ = ["COMMON_ERRORS", "AtOnce", "Call", "Handler", "Pending", "Ready", "Reply", "Route", "make_ready"]
 
@@ -99,7 +101,7 @@ class Call(Generic[Q, B]):
     """One request, checked and decoded. `query` and `body` are the route's Structs (None where it has none)."""
 
     __slots__ = (
-        "address", "body", "client", "data", "idempotency_key", "path", "query", "request", "request_id",
+        "address", "body", "client", "data", "idempotency_key", "path", "query", "request", "request_id", "span", "trace",
     )  # fmt: skip
 
     client: ApiClient | None
@@ -109,6 +111,10 @@ class Call(Generic[Q, B]):
     data: bytes
     """The body as it came; for routes whose request type is `bytes`."""
     idempotency_key: str | None
+    span: Span | None
+    """Of this request, where it is traced."""
+    trace: TraceContext | None
+    """That of the span, or the caller's; None while tracing is off."""
 
     def __init__(
         self, request: web.BaseRequest | RawRequestMessage, request_id: str, address: str, path: Mapping[str, str]
@@ -120,6 +126,7 @@ class Call(Generic[Q, B]):
         self.path = path
         self.client = None
         self.data = b""
+        self.span = self.trace = None
 
     @property
     def hospital_id(self) -> str:

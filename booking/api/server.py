@@ -135,12 +135,12 @@ class Connection(web.RequestHandler):
         self._heads.forget(self)
         return True
 
-    def conclude(self, answer: Ready, request_id: str, *, close: bool) -> None:
-        """Send the answer to what was taken."""
+    def conclude(self, answer: Ready, request_id: str, *, close: bool, more: bytes = b"") -> None:
+        """Send the answer to what was taken. `more` are fields of this answer alone, each with its CRLF."""
         transport = self.transport
         if transport is not None and not transport.is_closing():
             self._closes = close or self._close or self._force_close
-            send(transport, answer, request_id, CLOSES if self._closes else b"")
+            send(transport, answer, request_id, more + CLOSES if self._closes else more)
         if self.writing_paused and self.transport is not None:
             self._unsent = True  # the next request is read when the caller has taken this answer
         else:

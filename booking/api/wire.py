@@ -86,10 +86,10 @@ CLOSES = b"Connection: close\r\n"
 
 
 def send(
-    transport: asyncio.WriteTransport, ready: Ready, request_id: str, connection: bytes = b"", *, bare: bool = False
+    transport: asyncio.WriteTransport, ready: Ready, request_id: str, more: bytes = b"", *, bare: bool = False
 ) -> None:
-    """Write a whole answer. `connection` is the Connection field, with its CRLF; `bare`: without the body."""
-    head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (ready.head, _date(), request_id.encode(), connection)
+    """Write a whole answer. `more` are the fields of this one alone, each with its CRLF; `bare`: without the body."""
+    head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (ready.head, _date(), request_id.encode(), more)
     if bare or not ready.body:
         transport.write(head)
     elif len(ready.body) < _JOIN_BYTES:
@@ -101,13 +101,17 @@ def send(
 class Answer:
     """One `Ready` on its way to one request: what aiohttp's connection asks of a response, and no more.
 
-    `request_id` must be plain ASCII without control characters; the caller has checked it. `close` ends the connection.
+    `request_id` must be plain ASCII without control characters; the caller has checked it. `close` ends the connection, `more`
+    are fields of this answer alone.
     """
 
-    __slots__ = ("_ready", "_request", "_request_id", "keep_alive")
+    __slots__ = ("_more", "_ready", "_request", "_request_id", "keep_alive")
     __http_exception__ = False  # aiohttp asks every response for it
 
-    def __init__(self, ready: Ready, request: web.BaseRequest, request_id: str, *, close: bool = False) -> None:
+    def __init__(
+        self, ready: Ready, request: web.BaseRequest, request_id: str, *, close: bool = False, more: bytes = b""
+    ) -> None:
+        self._more = more
         self._ready = ready
         self._request = request
         self._request_id = request_id
@@ -122,7 +126,7 @@ class Answer:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the caller has gone")
-        send(transport, ready, self._request_id, self._connection(), bare=request.method == "HEAD")
+        send(transport, ready, self._request_id, self._more + self._connection(), bare=request.method == "HEAD")
         if request.protocol.writing_paused:
             await request.writer.drain()
 
