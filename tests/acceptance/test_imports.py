@@ -31,7 +31,8 @@ async def run_python(code: str, *arguments: str) -> list[str]:
             "service",
             # Alembic is for databases that lack something, zeep and the FHIR models are loaded by threads, connectors for the
             # hospitals that have them, Typer is the command's, OpenTelemetry is for those who trace.
-            "opentelemetry google.protobuf alembic mako zeep requests pydantic fhir hl7apy typer connectors.hl7v2 connectors.fhir connectors.soap",
+            "opentelemetry google.protobuf alembic mako zeep requests pydantic fhir hl7apy typer"
+            " connectors.hl7v2 connectors.fhir connectors.soap",
         ),
         ("connectors.soap", "zeep requests charset_normalizer"),
         ("connectors.fhir", "pydantic fhir"),
