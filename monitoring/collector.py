@@ -143,7 +143,7 @@ class Collector:
             async with self._session.post(
                 self._options.endpoint, data=body, headers=headers, allow_redirects=False
             ) as response:
-                # An answer that has no end is cut off by the time-out, one that is too long here.
+                # So much keeps the connection where the answer is as short as it should be. An end is not waited for.
                 await response.content.read(MAX_ANSWER_BYTES)
                 if 200 <= response.status < 300:
                     return "", False
