@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.acceptance.installation import Installation, lay_out, money, run_process, run_service, until
 from tests.acceptance.processes import laid_out
@@ -265,3 +266,44 @@ async def test_log_lines_name_the_trace_when_what_they_tell_of_is_traced(tmp_pat
         assert {line["event"] for line in lines} >= {"request", "command_outcome"}
         requests = [line for line in process.events() if line["event"] == "request"]
         assert sum("trace_id" in line for line in requests) == 1  # the patient's creation was not traced
+
+
+async def test_portal_is_told_a_trace_when_its_webhook_is_called(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    async def hear(request: web.BaseRequest) -> web.StreamResponse:
+        heard.append(request.headers["traceparent"])
+        return web.Response()
+
+    portal = web.ServerRunner(web.Server(hear))
+    await portal.setup()
+    await web.TCPSite(portal, "127.0.0.1", 0).start()
+    try:
+        async with (
+            otlp_receiver() as receiver,
+            lay_out(tmp_path, tracing=traced(receiver, sample_ratio=1.0)) as site,
+            run_service(site),
+        ):
+            await site.portal().post("/v1/webhooks", {"url": f"http://127.0.0.1:{portal.addresses[0][1]}/hook"})
+            await site.locked("soap-demo")
+            spans = await receiver.wait_for("webhook")
+            delivery = next(span for span in spans if span.name == "webhook")
+            assert heard[0] == f"00-{delivery.trace_id}-{delivery.id}-01"
+            assert delivery.attributes["http.response.status_code"] == 200
+    finally:
+        await portal.cleanup()
+
+
+async def test_service_serves_and_stops_when_the_collector_is_stuck(tmp_path: Path) -> None:
+    async with otlp_receiver("silent") as receiver:
+        tracing = traced(receiver, sample_ratio=1.0, timeout_s=60)
+        async with lay_out(tmp_path, tracing=tracing) as site, run_process(site) as process:
+
+            async def asked() -> int:
+                return len(receiver.headers)
+
+            await until(asked, lambda times: times > 0, what="a batch of spans that hangs")
+            await site.booked("soap-demo")
+            process.terminate()
+            assert await process.exit_code() == 0  # within PATIENCE_S, where the collector has a minute
+        assert receiver.spans == []
