@@ -464,8 +464,9 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
 
 
 def check_secrets(settings: Settings) -> Vault:
-    """The keys of the installation. Raises SettingsError where they are missing or malformed."""
+    """The keys of the installation. Raises SettingsError where they, or another secret, are missing or malformed."""
     found = read_keys(settings)
+    read_tracing_headers(settings)
     return Vault(found.data_keys, found.digest_key)
 
 

@@ -23,7 +23,7 @@ from monitoring.traces import Span, start_tracing, stop_tracing
 log = get_logger("traces")
 
 MOST_WAITING = 4_096  # spans; about 1 KB each
-MOST_AT_ONCE = 256  # packing more would keep the interpreter's lock from the loop for too long
+MOST_AT_ONCE = 128  # packing more would keep the interpreter's lock from the loop for too long
 EVERY_S = 1.0
 MOST_TRIES = 5
 LONGEST_PAUSE_S = 16.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import IntEnum
 
 from monitoring.trace_context import UNSAMPLED, TraceContext, here, read_traceparent
@@ -115,23 +115,34 @@ def is_tracing() -> bool:
 # --- where this task stands --------------------------------------------------------------------------------------------
 
 
-@contextmanager
+_NOTHING = nullcontext(None)
+
+
 def span(
     name: str,
     *,
     kind: Kind = Kind.INTERNAL,
     attributes: Mapping[str, Value] | None = None,
     links: Sequence[TraceContext] = (),
-) -> Iterator[Span | None]:
+) -> AbstractContextManager[Span | None]:
     """A span for the block, child of what this task works for; what the block raises marks it as failed, by its type alone."""
-    if _tracer is None:
-        yield None
-        return
-    tracing = _tracer
+    return _NOTHING if _tracer is None else _traced(_tracer, name, kind, attributes, links)
+
+
+def working_for(stored: str | None) -> AbstractContextManager[None]:
+    """What is done in the block belongs to the trace that was stored with a command or a question (`stored_here`)."""
+    return _NOTHING if _tracer is None else _standing(read_traceparent(stored) or UNSAMPLED)
+
+
+@contextmanager
+def _traced(
+    tracing: Tracer, name: str, kind: Kind, attributes: Mapping[str, Value] | None, links: Sequence[TraceContext]
+) -> Iterator[Span | None]:
     parent = here.get()
     one = tracing.begin(name, kind, parent)
     if one is None:
-        yield from _untraced(parent)
+        with nullcontext() if parent is not None else _standing(UNSAMPLED):  # what is begun in it is not sampled either
+            yield None
         return
     if attributes is not None:
         one.attributes.update(attributes)
@@ -148,25 +159,9 @@ def span(
         tracing.end(one)
 
 
-def _untraced(parent: TraceContext | None) -> Iterator[None]:
-    """The block of a span that was not sampled: what is begun in it is not sampled either."""
-    if parent is not None:
-        yield None
-        return
-    token = here.set(UNSAMPLED)
-    try:
-        yield None
-    finally:
-        here.reset(token)
-
-
 @contextmanager
-def working_for(stored: str | None) -> Iterator[None]:
-    """What is done in the block belongs to the trace that was stored with a command or a question (`stored_here`)."""
-    if _tracer is None:
-        yield
-        return
-    token = here.set(read_traceparent(stored) or UNSAMPLED)
+def _standing(context: TraceContext) -> Iterator[None]:
+    token = here.set(context)
     try:
         yield
     finally:
@@ -175,11 +170,7 @@ def working_for(stored: str | None) -> Iterator[None]:
 
 def stored_here() -> str | None:
     """What to store with a command, so that whoever carries it out goes on with the trace; None where it is not sampled."""
-    return stored(here.get())
-
-
-def stored(context: TraceContext | None) -> str | None:
-    """The same of a given context."""
+    context = here.get()
     return context.traceparent if context is not None and context.sampled else None
 
 
