@@ -1,6 +1,6 @@
 """Traces: spans of our own, which cost nothing until `start_tracing` is called, and go to a `Collector` when they end.
 
-    with span("outbox lock_slot", kind=Kind.CONSUMER, parent=row_context, hospital="h1") as one:
+    with working_for(row.trace), span("outbox lock_slot", kind=Kind.CONSUMER) as one:
         ...                                   # what is begun in here is its child; log lines carry its trace id
         if one is not None:
             one.set("hisbridge.verdict", "accepted")

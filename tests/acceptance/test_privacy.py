@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from tests.acceptance.installation import (
     until,
 )
 from tests.otlp_receiver import otlp_receiver
+from tests.patient_texts import assert_absent, personal, wrapped
 
 # What the walk's bills and reports say: contents that are nobody's business either.
 CONTENTS = ["血常规", "白细胞"]
@@ -33,35 +33,6 @@ PERSON = {
     "guardian": {"name": "诸葛长风", "id_number": str(made_up_person(951)["id_number"])},
 }
 NAMESAKE = {**made_up_person(952), "name": "令狐小冲"}
-
-
-def encodings(text: str) -> set[bytes]:
-    """The bytes by which a text could stand in a file, JSON escapes included."""
-    return {
-        text.encode("utf-8"),
-        text.encode("gb18030"),
-        text.encode("utf-16-le"),
-        text.encode("ascii", "backslashreplace"),
-    }
-
-
-def wrapped(text: str) -> set[bytes]:
-    """The forms in which a text could travel inside another one: percent-encoded, escaped, as base64, as hex."""
-    data = text.encode()
-    forms = {
-        quote(text),
-        quote(text).lower(),
-        quote(text, safe=""),
-        json.dumps(text)[1:-1],
-        data.hex(),
-        data.hex().upper(),
-    }
-    for before in range(3):
-        # Without the first and the last characters, which depend on what stands beside it.
-        packed = base64.b64encode(b"\0" * before + data).decode().rstrip("=")
-        forms.add(packed[(before * 8 + 5) // 6 : (before + len(data)) * 8 // 6])
-    forms |= {form.replace("+", "-").replace("/", "_") for form in forms}  # base64url
-    return {form.encode() for form in forms if len(form) >= 6}
 
 
 async def live_a_little(site: Installation) -> list[str]:
@@ -109,23 +80,6 @@ async def live_a_little(site: Installation) -> list[str]:
         people = (await clinic.state())["people"]
         found += [person["mrn"] for person in people] + [person["name"] for person in people]
     return sorted(set(found))
-
-
-def personal(person: Mapping[str, object]) -> list[str]:
-    """The names and numbers of a patient."""
-    found = [str(person[name]) for name in ("name", "id_number", "phone")]
-    for inner in ("card", "guardian"):
-        part = person.get(inner)
-        if isinstance(part, dict):
-            found += [str(value) for name, value in part.items() if name != "type"]
-    return found
-
-
-def assert_absent(data: bytes, texts: list[str], where: str, *, forms: Callable[[str], set[bytes]] = encodings) -> None:
-    for text in texts:
-        for form in forms(text):
-            at = data.find(form)
-            assert at < 0, f"{text!r} stands in {where}: ...{data[max(0, at - 80) : at + 80]!r}..."
 
 
 def database_files(folder: Path, when: str) -> dict[str, bytes]:
