@@ -41,7 +41,7 @@ from booking.api.shedding import SheddingLimits
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
 from booking.ports import LiveHis
-from booking.secrets import read_keys, read_store_password
+from booking.secrets import read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
     Hospital,
     Listen,
@@ -61,6 +61,7 @@ from connectors.port import Connector, Verb
 from mappings.profile import ProfileError
 from monitoring.admin import build_admin_app
 from monitoring.child import Orders, read_orders, report_ready, watch_parent
+from monitoring.collector import Collector, CollectorOptions
 from monitoring.health import Health
 from monitoring.listener import CannotListen, Listener, bind, shown
 from monitoring.logs import configure_logging, get_logger, tell_role
@@ -174,6 +175,7 @@ class Service:
         self.health.register("store", self.store.check)
         role = None if self._orders is None else self._orders.role
         yield self._admin()
+        yield from self._tracing(role)
         match role:
             case Role.API:
                 yield from self._api_alone()
@@ -190,6 +192,27 @@ class Service:
         if self._orders is None:
             return self._listener("admin", runner, parse_listen(listen), "service.admin_listen")
         return self._listener("metrics", runner, Listen(parse_listen(listen).host, 0), "service.admin_listen")
+
+    def _tracing(self, role: str | None) -> Iterator[Part]:
+        """Before all that begins spans, and so to the end of it."""
+        tracing = self.settings.tracing
+        if tracing.endpoint is not None:
+            whose = {
+                "service.name": tracing.service_name,
+                "service.version": program_version(),
+                "service.instance.id": new_id(),
+                "hisbridge.role": role or "all",
+            }
+            headers = read_tracing_headers(self.settings)
+            yield Collector(
+                CollectorOptions(
+                    endpoint=tracing.endpoint,
+                    sample_ratio=tracing.sample_ratio,
+                    timeout_s=tracing.timeout_s,
+                    headers=headers,
+                    resource=whose,
+                )
+            )
 
     def _everything(self) -> Iterator[Part]:
         self.health.register("messages", self.messages.check)
@@ -458,8 +481,9 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
 
 
 def check_secrets(settings: Settings) -> Vault:
-    """The keys of the installation. Raises SettingsError where they are missing or malformed."""
+    """The keys of the installation. Raises SettingsError where they, or another secret, are missing or malformed."""
     found = read_keys(settings)
+    read_tracing_headers(settings)
     return Vault(found.data_keys, found.digest_key)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import text, update
 from booking.store.engine import Tx
 from booking.store.ids import new_id
 from booking.store.tables import OPEN_COMMAND, outbox
+from monitoring.traces import stored_here
 
 # Served in this order when the HIS is busy: paid registrations first, then what frees seats, then new locks (DESIGN 3).
 RANKS = {
@@ -34,8 +35,9 @@ def wake_topic(hospital_id: str) -> str:
 async def queue_command(
     tx: Tx, *, line: str, verb: str, subject_id: str, waits_for: str | None = None, due_ms: int | None = None
 ) -> str:
-    """Queue one command of `line`. The store refuses a second open one."""
+    """Queue one command of `line`, for the trace that this task works for. The store refuses a second open one."""
     row = new_command(tx.hospital_id, line, verb, subject_id, tx.now_ms, waits_for=waits_for)
+    row["trace"] = stored_here()
     if due_ms is not None:
         row["due_ms"] = due_ms
     await tx.insert(outbox, row)

@@ -4,6 +4,7 @@
                                                            the first one seals, all open, so that keys can be rotated
     HISBRIDGE_DIGEST_KEY      or secrets.digest_key_file   keys the search digests: base64 of 32 bytes or more
     HISBRIDGE_STORE_PASSWORD  or store.password_file       the database user's password (PostgreSQL only)
+    HISBRIDGE_TRACING_HEADERS or tracing.headers_file      what a collector of traces asks for: lines of `Name: value`
 
 In the environment, several data keys are separated by commas. Nothing here shows a key: not in errors, not in `repr`.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from booking.conversion import SettingsError
 from booking.settings import Settings
 
 MAX_SECRET_BYTES = 100_000
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 
 
 class Keys:
@@ -60,6 +63,20 @@ def read_store_password(settings: Settings, *, environ: Mapping[str, str] = os.e
     """The database password, or None when none is set (peer authentication, .pgpass, SQLite)."""
     password = _read("the store password", "HISBRIDGE_STORE_PASSWORD", settings.store.password_file, environ)
     return None if password is None else password.rstrip("\r\n")
+
+
+def read_tracing_headers(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The HTTP fields that go to the collector of traces with every request. Raises SettingsError."""
+    text = _read("the headers of traces", "HISBRIDGE_TRACING_HEADERS", settings.tracing.headers_file, environ)
+    headers: dict[str, str] = {}
+    for line in (text or "").splitlines():
+        name, colon, value = line.partition(":")
+        if not line.strip():
+            continue
+        if not colon or not _FIELD_NAME.fullmatch(name.strip()) or not value.isprintable() or not value.isascii():
+            raise SettingsError("the headers of traces: expected lines of `Name: value`, in ASCII")
+        headers[name.strip()] = value.strip()
+    return headers
 
 
 def new_data_key(key_id: str = "k1") -> str:

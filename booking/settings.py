@@ -21,12 +21,14 @@ from booking.release import ReleaseRule, rule_problems
 
 __all__ = [
     "AccessLog", "Campus", "Hospital", "Listen", "Mode", "ReserveBy", "Secrets", "Service", "Settings", "SettingsError",
-    "StoreSettings", "Where", "convert_options", "load_settings", "parse_listen", "read_settings_text", "settings_of_text",
+    "StoreSettings", "Tracing", "Where", "convert_options", "load_settings", "parse_listen", "read_settings_text",
+    "settings_of_text",
 ]  # fmt: skip
 
 MAX_FILE_BYTES = 1_000_000
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 _HOSPITAL_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_WEB_ADDRESS = re.compile(r"https?://[^\s/@?#]+/[^\s?#]*")
 _CONNECTOR_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -132,6 +134,16 @@ class Secrets(_Table, frozen=True, kw_only=True):
     digest_key_file: Text | None = None
 
 
+class Tracing(_Table, frozen=True, kw_only=True):
+    """`[tracing]`: where the spans of traces go, if anywhere."""
+
+    endpoint: Text | None = None
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    service_name: Text = "hisbridge"
+    headers_file: Text | None = None
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5
+
+
 class Campus(_Table, frozen=True, kw_only=True):
     """One site of a hospital."""
 
@@ -179,6 +191,7 @@ class Settings(_Table, frozen=True, kw_only=True):
     service: Service = Service()
     store: StoreSettings = StoreSettings()
     secrets: Secrets = Secrets()
+    tracing: Tracing = Tracing()
     profiles_dir: Text | None = None
     hospital: dict[str, Hospital] = {}
     where: Where = Where(Path("settings"))
@@ -194,6 +207,7 @@ class _File(_Table, frozen=True, kw_only=True):
     service: Service = Service()
     store: StoreSettings = StoreSettings()
     secrets: Secrets = Secrets()
+    tracing: Tracing = Tracing()
     profiles_dir: Text | None = None
     hospital: dict[str, dict[str, Any]] = {}
 
@@ -268,6 +282,7 @@ def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] |
             data_key_file=_beside(folder, file.secrets.data_key_file),
             digest_key_file=_beside(folder, file.secrets.digest_key_file),
         ),
+        tracing=msgspec.structs.replace(file.tracing, headers_file=_beside(folder, file.tracing.headers_file)),
         profiles_dir=_beside(folder, file.profiles_dir),
         hospital=hospitals,
         where=where,
@@ -341,6 +356,8 @@ def _file_problems(file: _File, where: Where) -> Iterator[str]:
             yield f"{place}: expected sqlite:///file or postgresql://user@host/database"
         elif ":" in rest.partition("@")[0] and "@" in rest:
             yield f"{place}: no password here; put it into store.password_file or HISBRIDGE_STORE_PASSWORD"
+    if file.tracing.endpoint is not None and not _WEB_ADDRESS.fullmatch(file.tracing.endpoint):
+        yield f"{where.at('tracing', 'endpoint')}: expected a whole URL, for example http://127.0.0.1:4318/v1/traces"
     if file.store.url == file.store.messages_url:
         yield f"{where.at('store', 'messages_url')}: expected another database than store.url"
 

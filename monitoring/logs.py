@@ -34,6 +34,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from monitoring.masking import HIDDEN, PATIENT_KEYS, mask_text, mask_value
+from monitoring.trace_context import here
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAX_STRING_CHARS = 2_000
@@ -47,7 +48,7 @@ _NUMBERS = logging.getLevelNamesMapping()
 _PLAIN = (bool, int, float, type(None))
 _AS_TEXT = (uuid.UUID, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, pathlib.PurePath)
 # Set by us or by structlog and free of patient data: not looked at again.
-_OWN_KEYS = frozenset({"at", "level", "logger"})
+_OWN_KEYS = frozenset({"at", "level", "logger", "trace_id"})
 # The texts of these errors quote bytes of a peer's message: only their type is told.
 _QUOTING_MODULES = ("aiohttp.http_exceptions", "lxml.etree", "xml.", "json.decoder")
 
@@ -240,6 +241,9 @@ def _add_origin(logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     current = request_id.get()
     if current is not None:
         event.setdefault("request_id", current)
+    trace = here.get()
+    if trace is not None and trace.trace_id:
+        event.setdefault("trace_id", trace.trace_id)
     return event
 
 

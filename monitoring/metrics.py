@@ -316,6 +316,17 @@ _OF_ITS_WORKER = (
     inbox_oldest_seconds, inbox_waiting, outbox_depth, outbox_oldest_seconds, seats_left, sync_age_seconds,
 )  # fmt: skip
 
+# --- traces -------------------------------------------------------------------------------------------------------
+
+spans_exported = Counter(
+    "hisbridge_spans_total",
+    "Spans of traces that have ended, by what became of them: exported (the collector has taken them), refused (it said that it "
+    "never would), dropped (too many waited, or it was not there).",
+    ["result"],
+    registry=REGISTRY,
+)
+spans_waiting = Gauge("hisbridge_spans_waiting", "Spans that wait to be sent to the collector.", registry=REGISTRY)
+
 # --- helpers ------------------------------------------------------------------------------------------------------
 
 # The types that INTEROP knows, as `code^trigger` (HL7 v2), resource (FHIR) or trade (SOAP).
@@ -375,11 +386,13 @@ def count_decode_fallback(hospital: str, connector: str, kind: str) -> None:
     decode_fallbacks.labels(hospital=hospital, connector=connector, kind=kind).inc()
 
 
-def observe_his_call(hospital: str, verb: str, outcome: str, seconds: float) -> None:
+def observe_his_call(
+    hospital: str, verb: str, outcome: str, seconds: float, exemplar: dict[str, str] | None = None
+) -> None:
     """Count one finished call to a HIS with its duration in seconds (a difference of `time.monotonic()` or the loop's clock)."""
     calls, duration = _his_children(hospital, verb, outcome)
     calls.inc()
-    duration.observe(seconds)
+    duration.observe(seconds, exemplar)
 
 
 def track_sync_age(hospital: str, kind: str, age_s: Callable[[], float]) -> None:

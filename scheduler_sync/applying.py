@@ -37,13 +37,17 @@ from mappings.canonical import (
     ScheduleChanged,
     ScheduleStopped,
 )
+from monitoring.traces import Kind, span, working_for
 from scheduler_sync.leases import Fence, NotOurs
 
 MOST_AT_ONCE = 32  # messages in one transaction, which takes no new one beyond its budget (DESIGN section 4: 20 ms)
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that is stored and not applied. `problem`: why its events cannot be read. `size`: bytes as received."""
+    """A message that is stored and not applied. `problem`: why its events cannot be read. `size`: bytes as received.
+
+    `trace` is that of its arrival, where it was traced and is not found after a crash.
+    """
 
     id: str
     connector: str
@@ -52,6 +56,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[AnyEvent, ...]
     size: int
     problem: str | None = None
+    trace: str | None = None
 
     @property
     def apart(self) -> bool:
@@ -80,8 +85,7 @@ async def apply_messages(
         if fence is not None and not await fence(tx):
             raise NotOurs("another process works this hospital")
         while not (done and budget.spent) and (message := await following(len(done))) is not None:
-            for event in message.events:
-                await apply_event(tx, hospital, event, budget=budget)
+            await _apply(tx, hospital, message, budget)
             done.append(message)
         ids = [*unmarked, *(message.id for message in done)]
         await tx.upsert(applied_messages, [{"hospital_id": hospital.id, "ids": " ".join(ids)}])
@@ -90,6 +94,15 @@ async def apply_messages(
             if isinstance(event, ScheduleStopped):
                 await carry_stop(store, hospital, event)
     return len(done)
+
+
+async def _apply(tx: Tx, hospital: Hospital, message: Waiting, budget: Budget) -> None:
+    if message.trace is not None:
+        with working_for(message.trace), span("inbound apply", kind=Kind.CONSUMER):
+            await _apply(tx, hospital, msgspec.structs.replace(message, trace=None), budget)
+        return
+    for event in message.events:
+        await apply_event(tx, hospital, event, budget=budget)
 
 
 _APPLIED = Fixed(select(applied_messages.c.ids).where(applied_messages.c.hospital_id == bindparam("of_hospital")))

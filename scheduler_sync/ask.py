@@ -16,6 +16,7 @@ import msgspec
 
 from booking.store.crypto import SealBroken, Vault
 from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from monitoring.traces import stored_here
 
 PATH = "/ask"
 FRESH_S = 30.0  # how old a question may be, by the store's clock as both sides know it
@@ -43,7 +44,10 @@ class QuestionRefused(Exception):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One live read. `arguments` are those of the method `name` of LiveHis, encoded; its caller waits for `within_s` more."""
+    """One live read. `arguments` are those of the method `name` of LiveHis, encoded; its caller waits for `within_s` more.
+
+    `trace` is that of whoever asks.
+    """
 
     id: str
     sent_ms: int
@@ -51,6 +55,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     arguments: bytes
     within_s: float | None = None
+    trace: str | None = None
 
 
 MOVED = "moved"  # instead of an API code: the hospital is not worked there any more
@@ -102,6 +107,7 @@ class Asking:
             name=name,
             arguments=_encode_content(arguments),
             within_s=within_s,
+            trace=stored_here(),
         )
         self.sealed = vault.seal(_encode(question), _question_place(node_id))
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from booking.ports import LiveFailed
 from booking.store.crypto import Vault
 from monitoring.logs import get_logger
+from monitoring.traces import working_for
 from scheduler_sync.ask import (
     MAX_QUESTION_BYTES,
     MOVED,
@@ -46,7 +47,8 @@ class Desk:
         except QuestionRefused as e:
             log.warning("question_refused", reason=str(e))
             return web.Response(status=403)
-        answer = await self._answer(question, arguments)
+        with working_for(question.trace):
+            answer = await self._answer(question, arguments)
         return web.Response(body=self._questions.seal(question, answer), content_type=_BINARY)
 
     async def _answer(self, question: Question, arguments: tuple[Any, ...]) -> Answer:

@@ -27,6 +27,7 @@ from connectors.port import (
 )
 from monitoring import metrics
 from monitoring.logs import get_logger
+from monitoring.traces import Kind, Span, span
 from scheduler_sync.breaker import BreakerState
 from scheduler_sync.bulkhead import Bulkhead, NoPlace, Reason, Visit
 from scheduler_sync.limiter import GradientLimiter
@@ -102,8 +103,10 @@ class HospitalLink:
             return 0
         return bulkhead.room(_rank(verb))
 
-    async def write(self, verb: Verb, argument: Any) -> Outcome:
-        """One attempt at a write. What never left our machine is Rejected("not_sent"), retryable."""
+    async def write(self, verb: Verb, argument: Any, *, attempt: int = 1) -> Outcome:
+        """One attempt at a write, the how manieth of its command it is. What never left our machine is Rejected("not_sent"),
+        retryable.
+        """
         name = self._name(verb)
         connector = self.connectors[name]
         if connector.traits(verb).capability == Capability.OFF:
@@ -113,17 +116,18 @@ class HospitalLink:
         try:
             async with self._bulkheads[name].place(_rank(verb)) as visit:
                 began = loop.time()
-                try:
-                    outcome = await call(argument)
-                except asyncio.CancelledError:
-                    metrics.observe_his_call(self.hospital.id, verb.value, "cancelled", loop.time() - began)
-                    raise
-                answered = not isinstance(outcome, Unknown) and not (
-                    isinstance(outcome, Rejected) and outcome.code == "not_sent"
-                )
-                self._record(name, visit, verb, answered)
-                metrics.observe_his_call(self.hospital.id, verb.value, _outcome_label(outcome), loop.time() - began)
-                return outcome
+                with span(f"his {verb.value}", kind=Kind.CLIENT) as one:
+                    try:
+                        outcome = await call(argument)
+                    except asyncio.CancelledError:
+                        self._tell(name, verb, attempt, "cancelled", loop.time() - began, one)
+                        raise
+                    answered = not isinstance(outcome, Unknown) and not (
+                        isinstance(outcome, Rejected) and outcome.code == "not_sent"
+                    )
+                    self._record(name, visit, verb, answered)
+                    self._tell(name, verb, attempt, _outcome_label(outcome), loop.time() - began, one)
+                    return outcome
         except NoPlace as e:
             self._count_refused(name, e)
             return Rejected(code="not_sent", text=str(e), retryable=True)
@@ -149,10 +153,11 @@ class HospitalLink:
             reraise=True,
         ):
             with attempt:
-                return await self._read_once(verb, rank, ends_s, *arguments)
+                number = attempt.retry_state.attempt_number
+                return await self._read_once(verb, rank, ends_s, number, *arguments)
         raise AssertionError("unreachable: tenacity reraises")
 
-    async def _read_once(self, verb: Verb, rank: int, ends_s: float | None, *arguments: Any) -> Any:
+    async def _read_once(self, verb: Verb, rank: int, ends_s: float | None, attempt: int, *arguments: Any) -> Any:
         name = self._name(verb)
         connector = self.connectors[name]
         if connector.traits(verb).capability != Capability.NATIVE:
@@ -165,26 +170,27 @@ class HospitalLink:
             async with self._bulkheads[name].place(rank, within_s=left_s) as visit:
                 began = loop.time()
                 label, answered = "error", False
-                try:
-                    result = await getattr(connector, verb.value)(*arguments)
-                    label, answered = "ok", True
-                    return result
-                except HisUnavailable:
-                    label = "unavailable"
-                    raise
-                except HisRefused:
-                    label, answered = "refused", True
-                    raise
-                except HisReplyInvalid:
-                    label, answered = "reply_invalid", True
-                    raise
-                except asyncio.CancelledError:
-                    label = "cancelled"
-                    raise
-                finally:
-                    if label != "cancelled":
-                        self._record(name, visit, verb, answered)
-                    metrics.observe_his_call(self.hospital.id, verb.value, label, loop.time() - began)
+                with span(f"his {verb.value}", kind=Kind.CLIENT) as one:
+                    try:
+                        result = await getattr(connector, verb.value)(*arguments)
+                        label, answered = "ok", True
+                        return result
+                    except HisUnavailable:
+                        label = "unavailable"
+                        raise
+                    except HisRefused:
+                        label, answered = "refused", True
+                        raise
+                    except HisReplyInvalid:
+                        label, answered = "reply_invalid", True
+                        raise
+                    except asyncio.CancelledError:
+                        label = "cancelled"
+                        raise
+                    finally:
+                        if label != "cancelled":
+                            self._record(name, visit, verb, answered)
+                        self._tell(name, verb, attempt, label, loop.time() - began, one)
         except NoPlace as e:
             self._count_refused(name, e)
             raise HisUnavailable(str(e), hospital_id=self.hospital.id, verb=verb.value) from None
@@ -196,6 +202,20 @@ class HospitalLink:
         if breaker.status != before:
             log.warning("his_status", hospital=self.hospital.id, connector=name, status=breaker.status, was=before)
             metrics.connector_up.labels(hospital=self.hospital.id, connector=name).set(breaker.status != "down")
+
+    def _tell(self, name: str, verb: Verb, attempt: int, outcome: str, seconds: float, one: Span | None) -> None:
+        """Count a call that has ended, and write down in its span what it was."""
+        exemplar = None if one is None else one.exemplar
+        metrics.observe_his_call(self.hospital.id, verb.value, outcome, seconds, exemplar)
+        if one is not None:
+            one.failed = one.failed or outcome in ("unknown", "unavailable", "reply_invalid", "error")
+            one.attributes |= {
+                "hisbridge.hospital": self.hospital.id,
+                "hisbridge.connector": name,
+                "hisbridge.verb": verb.value,
+                "hisbridge.attempt": attempt,
+                "hisbridge.outcome": outcome,
+            }
 
     def _count_refused(self, name: str, error: NoPlace) -> None:
         metrics.his_refused.labels(hospital=self.hospital.id, connector=name, reason=error.reason.value).inc()

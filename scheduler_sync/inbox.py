@@ -21,6 +21,8 @@ from connectors.port import Inbound, InboundAnswer, Refused, Stored
 from mappings.canonical import AnyEvent
 from monitoring import metrics
 from monitoring.logs import get_logger
+from monitoring.trace_context import nobodys
+from monitoring.traces import Kind, is_tracing, span, stored_here
 from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages, is_heavy
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
@@ -99,6 +101,21 @@ class Inbox:
         duplicate when it comes again. A process that has lost the hospital's lease refuses too.
         While too much waits to be applied the answer waits, and becomes a retryable refusal after `room_within_s`.
         """
+        if not is_tracing():
+            return await self._handle(inbound)
+        with span("inbound", kind=Kind.CONSUMER) as one:
+            answer = await self._handle(inbound)
+            if one is not None:
+                one.failed = isinstance(answer, Refused)
+                one.attributes |= {
+                    "hisbridge.hospital": self._hospital.id,
+                    "hisbridge.connector": inbound.connector,
+                    "hisbridge.message_type": metrics.message_type_label(inbound.message_type),
+                    "hisbridge.answer": "refused" if isinstance(answer, Refused) else "stored",
+                }
+            return answer
+
+    async def _handle(self, inbound: Inbound) -> InboundAnswer:
         if self._backlog.full:
             try:
                 await self._backlog.room(self._room_within_s)
@@ -140,6 +157,7 @@ class Inbox:
             events=inbound.events,
             size=len(inbound.raw),
             problem=inbound.problem,
+            trace=stored_here(),
         )
         if inbound.problem is not None:
             self._tell_set_aside(message, inbound.problem)
@@ -162,7 +180,7 @@ class Inbox:
 
     def _begin_work(self) -> None:
         if not self._closed and (self._working is None or self._working.done()):
-            self._working = asyncio.create_task(self._work(), name=f"inbox {self._hospital.id}")
+            self._working = asyncio.create_task(self._work(), name=f"inbox {self._hospital.id}", context=nobodys())
 
     # --- applying ------------------------------------------------------------------------------------------------------
 
@@ -374,7 +392,9 @@ class Inbox:
     def _note_later(self) -> None:
         """Applied messages are noted with the next one, or soon when none comes: one commit less for each of a stream."""
         if self._marks and (self._marking is None or self._marking.done()):
-            self._marking = asyncio.create_task(self._note_soon(), name=f"inbox {self._hospital.id} notes")
+            self._marking = asyncio.create_task(
+                self._note_soon(), name=f"inbox {self._hospital.id} notes", context=nobodys()
+            )
 
     async def _note_soon(self) -> None:
         waiting: str | None = None

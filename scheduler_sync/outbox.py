@@ -29,6 +29,7 @@ from booking.store.tables import COMMAND_TO_DO, OPEN_COMMAND, bookings, outbox
 from connectors.port import Outcome, Verb, VerbTraits
 from monitoring import metrics
 from monitoring.logs import get_logger
+from monitoring.traces import Kind, span, working_for
 from scheduler_sync.commands import COMMANDS, MARKS, Verdict
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.verdicts import Row, record_settled, record_verdict
@@ -108,8 +109,9 @@ class _Outcome(msgspec.Struct, eq=False):
 class _Way:
     """The link, as one claimed command goes to it: at its first call the bulkhead knows of it, and counts it itself."""
 
-    def __init__(self, link: HospitalLink, on_arrival: Callable[[], None]) -> None:
+    def __init__(self, link: HospitalLink, attempt: int, on_arrival: Callable[[], None]) -> None:
         self._link = link
+        self._attempt = attempt
         self._on_arrival = on_arrival
         self._arrived = False
 
@@ -124,7 +126,7 @@ class _Way:
 
     async def write(self, verb: Verb, argument: Any) -> Outcome:
         self.arrive()
-        return await self._link.write(verb, argument)
+        return await self._link.write(verb, argument, attempt=self._attempt)
 
     async def read(self, verb: Verb, *arguments: Any, **how: Any) -> Any:
         self.arrive()
@@ -336,6 +338,7 @@ class OutboxWorker:
             lease_s=lease_s,
             last_sent_ms=last_sent_ms,
             created_ms=row["created_ms"],
+            trace=row["trace"],
         )
         return taken, change
 
@@ -344,7 +347,7 @@ class OutboxWorker:
     def _start(self, row: Row) -> None:
         name = self._link.connector(row.verb).name
         self._coming[name] += 1
-        way = _Way(self._link, lambda: self._coming.subtract([name]))
+        way = _Way(self._link, row.attempt, lambda: self._coming.subtract([name]))
         task = asyncio.create_task(self._work(row, way), name=f"outbox {row.line}")
         self._running.add(task)
         task.add_done_callback(lambda ended: self._finished(ended, way))
@@ -358,7 +361,18 @@ class OutboxWorker:
 
     async def _work(self, row: Row, way: _Way) -> None:
         until = asyncio.get_running_loop().time() + row.lease_s
-        verdict = await self._ask(row, way)
+        with working_for(row.trace), span(f"outbox {row.verb.value}", kind=Kind.CONSUMER) as one:
+            verdict = await self._ask(row, way)
+            if one is not None:
+                one.attributes |= {
+                    "hisbridge.hospital": self._hospital.id,
+                    "hisbridge.verb": row.verb.value,
+                    "hisbridge.attempt": row.attempt,
+                    "hisbridge.was": row.was,
+                    "hisbridge.verdict": verdict.kind,
+                }
+                if row.kind == "booking":  # of a person there is no id here
+                    one.set("hisbridge.booking.id", row.subject_id)
         self._outcomes.append(_Outcome(row, verdict, until))
 
     async def _ask(self, row: Row, way: _Way) -> Verdict:

@@ -22,6 +22,7 @@ from booking.store.fixed import Fixed, is_one_of
 from booking.store.tables import bookings, outbox, slots
 from connectors.port import Verb
 from monitoring.logs import get_logger
+from monitoring.traces import working_for
 from scheduler_sync.commands import COMMANDS, MARKS, Verdict
 
 log = get_logger("outbox")
@@ -46,6 +47,7 @@ class Row(msgspec.Struct, kw_only=True):
     lease_s: float
     last_sent_ms: int | None
     created_ms: int
+    trace: str | None = None
 
     @property
     def kind(self) -> str:
@@ -55,8 +57,9 @@ class Row(msgspec.Struct, kw_only=True):
 
 async def record_verdict(tx: Tx, hospital: Hospital, row: Row, verdict: Verdict) -> None:
     """Write down how an attempt ended, and do what follows from it. A late word is ignored."""
-    _log(tx, row, verdict)
-    await _RECORD.get(verdict.kind, _bury)(tx, hospital, row, verdict)
+    with working_for(row.trace):  # what follows, as the line's next command, belongs to the trace of this one
+        _log(tx, row, verdict)
+        await _RECORD.get(verdict.kind, _bury)(tx, hospital, row, verdict)
 
 
 def _log(tx: Tx, row: Row, verdict: Verdict) -> None:
@@ -87,8 +90,9 @@ async def record_settled(tx: Tx, hospital: Hospital, settled: Sequence[tuple[Row
             await tx.later(_CLOSE, closed)  # first: what follows may queue the line's next command
             tx.ring(wake_topic(tx.hospital_id))
         for row, verdict in counted:
-            _log(tx, row, verdict)
-            await COMMANDS["booking"].settle(them, hospital, row.verb, row.subject_id, verdict)
+            with working_for(row.trace):
+                _log(tx, row, verdict)
+                await COMMANDS["booking"].settle(them, hospital, row.verb, row.subject_id, verdict)
     for row in (row for row, _ in settled if (row.id, row.attempt) not in mine):
         log.warning("late_outcome_ignored", hospital=tx.hospital_id, line=row.line, attempt=row.attempt)
 

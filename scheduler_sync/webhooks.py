@@ -11,6 +11,7 @@ from booking.news import NUMBERED
 from booking.store.engine import Store, StoreUnavailable
 from booking.webhooks import Delivery, due_deliveries, next_delivery, record_delivery
 from monitoring.logs import get_logger
+from monitoring.traces import Kind, Span, headers_here, span
 
 log = get_logger("webhooks")
 
@@ -64,11 +65,23 @@ class WebhookSender:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), connector=aiohttp.TCPConnector(limit=AT_ONCE)
             )
+        with span("webhook", kind=Kind.PRODUCER) as one:
+            delivered = await self._post(self._session, delivery, one)
+            if one is not None:
+                one.failed = not delivered
+                one.attributes |= {"hisbridge.webhook": delivery.webhook_id, "hisbridge.event.seq": delivery.seq}
+            return delivered
+
+    @staticmethod
+    async def _post(session: aiohttp.ClientSession, delivery: Delivery, one: Span | None) -> bool:
+        headers = {**delivery.headers, **headers_here()}
         try:
-            async with self._session.post(
-                delivery.url, data=delivery.body, headers=delivery.headers, allow_redirects=False
+            async with session.post(
+                delivery.url, data=delivery.body, headers=headers, allow_redirects=False
             ) as response:
                 delivered = 200 <= response.status < 300
+                if one is not None:
+                    one.set("http.response.status_code", response.status)
                 if not delivered:
                     log.warning(
                         "webhook_refused", webhook=delivery.webhook_id, seq=delivery.seq, status=response.status

@@ -29,18 +29,21 @@ from booking.api.router import Found, Router, split_plain, split_target
 from booking.api.routing import Call, Pending, Route
 from booking.api.server import ApiServer, Connection, ConnectionLimits
 from booking.api.shedding import Shedding, SheddingLimits
-from booking.api.tally import GONE, AnyRoute, Tally, path_of
+from booking.api.spans import RequestSpans
+from booking.api.tally import GONE, AnyRoute, Tally, path_of, sli_of
 from booking.api.wire import Answer, Ready
 from monitoring.health import Health
 from monitoring.logs import get_logger, log_request, members_of
 from monitoring.logs import request_id as current_request_id
 from monitoring.masking import mask_text
 from monitoring.metrics import http_requests_in_flight, method_label
+from monitoring.traces import tracer
 
 log = get_logger(__name__)
 
 _CALLERS_REQUEST_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _REQUEST_ID = istr("X-Request-Id")
+_TRACE_ID = "X-Trace-Id"
 _NOBODY = Ready(GONE, b"")
 
 Translate = Callable[[Exception], ApiProblem | None]
@@ -91,8 +94,10 @@ def build_server(
         if route.method == "GET":
             router.add("HEAD", route.path, endpoint)
     tally = Tally(hospital_known, phases or ReleasePhases())
+    tracing = tracer()
+    spans = None if tracing is None else RequestSpans(tracing, hospital_known)
     application = _Application(
-        router, admission, tally, health=health or Health(), options=options, translate=translate
+        router, admission, tally, health=health or Health(), options=options, translate=translate, spans=spans
     )
     shedding.start()
     return ApiServer(
@@ -125,9 +130,11 @@ class _Application:
         health: Health,
         options: ApiOptions,
         translate: Translate,
+        spans: RequestSpans | None = None,
     ) -> None:
         self._router = router
         self._tally = tally
+        self._spans = spans
         self._health = health
         self._options = options
         self._translate = translate
@@ -142,6 +149,8 @@ class _Application:
         address, query = split_target(request)
         found = self._router.find(request.method, address)
         call: Call[Any, Any] = Call(request, request_id, address, found.values)
+        if self._spans is not None:
+            self._spans.begin(call)
         connection = cast(Connection, request.protocol)
         code: str | None = None
         connection.begin(waits=found.endpoint is not None and found.endpoint.route.waits)
@@ -149,6 +158,7 @@ class _Application:
             answer = await self._guarded(found, call, query)
         except asyncio.CancelledError:
             self._count(_Asked(found, call, started_s), GONE, None, time.perf_counter() - started_s)
+            self._end_span(found, call, GONE, None)
             raise
         except ClientGone:
             answer = _NOBODY
@@ -161,11 +171,14 @@ class _Application:
             close = (
                 self._health.leaving or request.content.exception() is not None
             )  # where the next head begins is lost
-            return Answer(answer, request, request_id, close=close, fields=rate_fields(call)).as_response()
+            fields = rate_fields(call) + _trace_field(call)
+            return Answer(answer, request, request_id, close=close, fields=fields).as_response()
         if not answer.prepared:
             answer.headers[_REQUEST_ID] = request_id
             for name, _, value in (line.partition(": ") for line in rate_fields(call).decode().splitlines()):
                 answer.headers[name] = value
+            if call.span is not None:
+                answer.headers[_TRACE_ID] = call.span.context.trace_id
             if self._health.leaving:
                 answer.force_close()
         return answer
@@ -184,6 +197,8 @@ class _Application:
             return False
         asked = _Asked(found, Call(message, _request_id(message.headers), target[0], found.values), time.perf_counter())
         current_request_id.set(asked.call.request_id)
+        if self._spans is not None:
+            self._spans.begin(asked.call)
         try:
             self._admission.enter(asked.call, endpoint.route)
             answer = endpoint.answer_at_once(asked.call, target[1], content)
@@ -219,7 +234,8 @@ class _Application:
     def _conclude(self, connection: Connection, asked: _Asked, answer: Ready, code: str | None) -> None:
         self._admission.leave(asked.call)
         self._note(asked, answer.status, code, gone=connection.transport is None)
-        connection.conclude(answer, asked.call.request_id, close=self._health.leaving, fields=rate_fields(asked.call))
+        fields = rate_fields(asked.call) + _trace_field(asked.call)
+        connection.conclude(answer, asked.call.request_id, close=self._health.leaving, fields=fields)
 
     def _note(self, asked: _Asked, status: int, code: str | None, *, gone: bool) -> None:
         """Count a request that has been answered, and log it where that is worth a line."""
@@ -227,6 +243,7 @@ class _Application:
         method = asked.call.request.method
         counted = GONE if gone else status
         self._count(asked, counted, None if gone else code, took_s)
+        self._end_span(asked.found, asked.call, counted, code)
         if self._worth_logging(asked.found, method, counted, status, took_s):
             self._log(asked.found, asked.call, status, code, took_s, gone=gone)
 
@@ -273,11 +290,18 @@ class _Application:
         log.error("request_failed", route=path_of(_route_of(found)), request_id=request_id, exc_info=error)
         return ApiProblem("internal_error")
 
+    def _end_span(self, found: Found[Endpoint], call: Call[Any, Any], status: int, code: str | None) -> None:
+        if self._spans is not None and call.span is not None:
+            route = None if found.endpoint is None else found.endpoint.route.path
+            self._spans.end(call.span, call, route, status, code, sli_of(code))
+
     def _count(self, asked: _Asked, status: int, code: str | None, took_s: float) -> None:
         call, route = asked.call, _route_of(asked.found)
         # Whoever waits for news is answered when there are some; a query that was refused has no such wish.
         wait_s = getattr(getattr(call, "query", None), "wait_s", 0.0) if route is not None and route.waits else 0.0
-        self._tally.count(route, call.request.method, status, code, call.path.get("hospital_id"), took_s, wait_s)
+        exemplar = None if call.span is None else call.span.exemplar
+        hospital_id = call.path.get("hospital_id")
+        self._tally.count(route, call.request.method, status, code, hospital_id, took_s, wait_s, exemplar)
 
     def _worth_logging(self, found: Found[Endpoint], method: str, counted: int, status: int, took_s: float) -> bool:
         level = self._options.access_log
@@ -301,6 +325,8 @@ class _Application:
             code,
             gone,
         )
+        if call.trace is not None and call.trace.trace_id:
+            about += b',"trace_id":"%b"' % call.trace.trace_id.encode()
         # A caller may have chosen it.
         request_id = mask_text(call.request_id) if _REQUEST_ID in call.request.headers else call.request_id
         log_request(took_s * 1000, request_id, about, level="warning" if status >= 500 else "info")
@@ -321,6 +347,11 @@ def _members(
     if gone:
         fields["gone"] = True  # done all the same: nobody read the answer
     return members_of(fields)
+
+
+def _trace_field(call: Call[Any, Any]) -> bytes:
+    """The field of an answer that names its trace, with its CRLF; empty where the request is not traced."""
+    return b"" if call.span is None else b"X-Trace-Id: %b\r\n" % call.span.context.trace_id.encode()
 
 
 def _missing(found: Found[Endpoint]) -> ApiProblem:

@@ -122,6 +122,7 @@ def _request_of(call: Call[None, NewBooking]) -> HoldRequest:
         key=call.idempotency_key or "",
         digest=call.fingerprint(),
         fee_fen=body.fee_fen,
+        span=call.span,
     )
 
 

@@ -44,6 +44,8 @@ from booking.api.classes import RequestClass
 from booking.api.problems import PROBLEMS, ApiProblem
 from booking.api.rates import Left, RatePolicy
 from booking.api.wire import Ready, make_ready
+from monitoring.trace_context import TraceContext
+from monitoring.traces import Span
 
 __all__ = [
     "COMMON_ERRORS",
@@ -114,7 +116,7 @@ class Call(Generic[Q, B]):
 
     __slots__ = (
         "address", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates", "request",
-        "request_id", "waits_until_s",
+        "request_id", "span", "trace", "waits_until_s",
     )  # fmt: skip
 
     client: ApiClient | None
@@ -131,6 +133,10 @@ class Call(Generic[Q, B]):
     """What it has left of the limits that it fell under, by their names."""
     waits_until_s: float | None
     """When its caller will have given up, by `time.monotonic`; None: it has not said."""
+    span: Span | None
+    """Of this request, where it is traced."""
+    trace: TraceContext | None
+    """That of the span, or the caller's; None while tracing is off."""
 
     def __init__(
         self, request: web.BaseRequest | RawRequestMessage, request_id: str, address: str, path: Mapping[str, str]
@@ -146,6 +152,7 @@ class Call(Generic[Q, B]):
         self.counts_for = None
         self.rates = None
         self.waits_until_s = None
+        self.span = self.trace = None
 
     @property
     def hospital_id(self) -> str:

@@ -65,6 +65,7 @@ class Tally:
         hospital_id: str | None,
         took_s: float,
         wait_s: float = 0.0,
+        exemplar: dict[str, str] | None = None,
     ) -> None:
         """`code` is the problem's, None for a success; `wait_s` what the caller was willing to wait for news."""
         if hospital_id is None or not self._hospital_known(hospital_id):
@@ -75,7 +76,7 @@ class Tally:
         if children is None:
             children = self._children_of(*key)
         children[0].inc()
-        children[1].observe(took_s)
+        children[1].observe(took_s, exemplar)
         children[2].inc()
 
     def _children_of(
@@ -84,7 +85,7 @@ class Tally:
         """The series of one kind of request. The kinds are few: methods that nobody knows are one."""
         label, path = method_label(method), path_of(route)
         request_class, verdict = judge(route, status, code, late=late)
-        sli = "gone" if status == GONE else _sli_of(code).value
+        sli = "gone" if status == GONE else sli_of(code).value
         children = (
             http_requests.labels(path, label, str(status), sli),
             http_request_seconds.labels(path, label),
@@ -102,7 +103,7 @@ def judge(route: AnyRoute, status: int, code: str | None, *, late: bool) -> tupl
         return request_class, Verdict.GONE
     if status == _TOO_MANY_REQUESTS:
         return request_class, Verdict.LIMITED
-    verdict = _OF_SLI[_sli_of(code)]
+    verdict = _OF_SLI[sli_of(code)]
     return request_class, Verdict.SLOW if late and verdict is Verdict.GOOD else verdict
 
 
@@ -132,5 +133,6 @@ def _is_sold_out(route: Route, code: str | None) -> bool:
     return problem.sli is Sli.REJECTED and problem.status == _CONFLICT
 
 
-def _sli_of(code: str | None) -> Sli:
+def sli_of(code: str | None) -> Sli:
+    """How an answer counts, by its problem's code."""
     return Sli.OK if code is None else PROBLEMS[code].sli

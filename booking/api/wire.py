@@ -101,7 +101,8 @@ def send(
 class Answer:
     """One `Ready` on its way to one request: what aiohttp's connection asks of a response, and no more.
 
-    `request_id` must be plain ASCII without control characters; the caller has checked it. `close` ends the connection.
+    `request_id` must be plain ASCII without control characters; the caller has checked it. `close` ends the connection,
+    `fields` are those of this one answer.
     """
 
     __slots__ = ("_fields", "_ready", "_request", "_request_id", "keep_alive")

@@ -6,11 +6,14 @@ from typing import Any
 
 import msgspec
 
+from monitoring.traces import Span
+
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a portal asks for. `fee_fen` is the price that the patient was shown, if the portal wants it checked.
 
-    `key` is the Idempotency-Key of this API client, `digest` stands for the request that it is bound to.
+    `key` is the Idempotency-Key of this API client, `digest` stands for the request that it is bound to. `span` is that of the
+    request, where it is traced.
     """
 
     client_id: str
@@ -20,6 +23,7 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     digest: str
     fee_fen: int | None = None
+    span: Span | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):

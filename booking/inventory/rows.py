@@ -32,7 +32,7 @@ VARYING: dict[str, frozenset[str]] = {
         "id", "order_no", "client_id", "user_ref", "patient_id", "person_id", "slot_id", "schedule_id", "state", "his_state",
         "his_command", "his_command_status", "payment_state", "fee_fen", "lock_by_ms", "pay_by_ms", "expires_at_ms",
     )),
-    "outbox": frozenset(("id", "line", "waits_for", "subject_id")),
+    "outbox": frozenset(("id", "line", "waits_for", "subject_id", "trace")),
     "events": frozenset(("id", "client_id", "seq", "payload")),
     "idempotency_keys": frozenset(("client_id", "key", "body_digest", "sealed_body")),
 }  # fmt: skip
@@ -69,7 +69,7 @@ _COLUMNS = tuple(tuple(column.name for column in table.columns) for table in WRI
 # What differs between the fresh rows of one batch that stand alike, in the order in which `_Form.cast` gives it.
 _DIFFERS = (
     "id", "order_no", "client_id", "user_ref", "patient_id", "person_id", "slot_id", "schedule_id", "line", "command_id",
-    "waits_for", "event_id", "seq", "payload", "key", "digest", "sealed_body",
+    "waits_for", "trace", "event_id", "seq", "payload", "key", "digest", "sealed_body",
 )  # fmt: skip
 _SHOWN = ("id", "order_no", "user_ref", "patient_id", "slot_id", "schedule_id")
 _encode = msgspec.json.Encoder().encode
@@ -125,7 +125,7 @@ def _again(first: Answer | Refused) -> Answer | Refused:
 def _granted(
     batch: Batch, request: HoldRequest, booking_id: str, order_no: str, granted: Granted, form: _Form
 ) -> tuple[Any, ...]:
-    """What differs of a booking: the values of `_DIFFERS` up to `waits_for`, then the key and the digest."""
+    """What differs of a booking: the values of `_DIFFERS` up to `trace` but for the command's, then the key and the digest."""
     person_id, slot = granted.patient.person_id, granted.slot
     waits_for = None
     if form.verb is not None and granted.patient.his_state == "pending":
@@ -133,7 +133,7 @@ def _granted(
         batch.hurried.append((waits_for, RANKS[form.verb]))
     return (
         booking_id, order_no, request.client_id, request.user_ref, request.patient_id, person_id, slot.id, slot.schedule.id,
-        waits_for, request.key, request.digest,
+        waits_for, None if request.span is None else request.span.context.traceparent, request.key, request.digest,
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ class _Form:
             command = new_command(
                 hospital.id, hole("line"), standing.verb, hole("id"), now_ms, waits_for=hole("waits_for")
             )
-            rows[1] = {**_FRESH_COMMAND, **command, "id": hole("command_id")}
+            rows[1] = {**_FRESH_COMMAND, **command, "id": hole("command_id"), "trace": hole("trace")}
         self._rows = [
             None if row is None else row_mould(columns, row, _DIFFERS)
             for columns, row in zip(_COLUMNS, rows, strict=True)
@@ -190,10 +190,10 @@ class _Form:
         seq: int | None,
     ) -> None:
         """Add the rows of one that was granted."""
-        *whose, waits_for, key, digest = granted
+        *whose, waits_for, trace, key, digest = granted
         payload = self._payload(shown).decode()
         line = line_of(granted[0])
-        values = (*whose, line, command_id, waits_for, event_id, seq, payload, key, digest, sealed_body)
+        values = (*whose, line, command_id, waits_for, trace, event_id, seq, payload, key, digest, sealed_body)
         for rows, mould in zip(into, self._rows, strict=True):
             if mould is not None:
                 rows.append(mould(values))

@@ -27,6 +27,8 @@ from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavai
 from booking.store.ids import new_ids
 from monitoring import metrics
 from monitoring.logs import get_logger
+from monitoring.traces import is_tracing, working_for
+from monitoring.traces import span as traced
 
 log = get_logger("holds")
 
@@ -238,7 +240,7 @@ class HoldWriter:
         A lost commit is settled once: a store that keeps losing them is away.
         """
         try:
-            batch = await self._transact(hospital, items)
+            batch = await (self._transact_traced if is_tracing() else self._transact)(hospital, items)
         except StoreUnavailable as error:
             self._store.note_write(error)
             _fail(items, error)
@@ -260,6 +262,25 @@ class HoldWriter:
                 _fail(items, StoreUnavailable(_NOT_KNOWN))
         else:
             self._tell(hospital, items, batch)
+
+    async def _transact_traced(self, hospital: Hospital, items: Sequence[_Item]) -> Batch:
+        """A batch has as many parents as it has requests that are traced: child of the first, linked with all."""
+        spans = [item.request.span for item in items if item.request.span is not None]
+        if not spans:
+            with working_for(None):
+                return await self._transact(hospital, items)
+        with (
+            working_for(spans[0].context.traceparent),
+            traced("holds commit", links=[span.context for span in spans]) as one,
+        ):
+            if one is not None:
+                one.attributes |= {"hisbridge.hospital": hospital.id, "hisbridge.batch.size": len(items)}
+                for span in spans[1:]:
+                    span.link(one.context)
+            batch = await self._transact(hospital, items)
+            if one is not None:
+                one.set("hisbridge.batch.granted", batch.granted)
+            return batch
 
     async def _transact(self, hospital: Hospital, items: Sequence[_Item]) -> Batch:
         requests = [item.request for item in items]

@@ -473,6 +473,8 @@ outbox = Table(
     _str("reason", null=True),
     _ms("created_ms", null=False),
     _ms("updated_ms", null=False),
+    # The span of the request that made it (`monitoring.traces`), where that was traced.
+    _str("trace", null=True),
     _check("status in ('queued','sent','unknown','done','dead','dropped')", name="status"),
     Index("ux_outbox_open_line", "hospital_id", "line", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     # In the order in which they are served, so that the first few are found without sorting a release's whole queue.

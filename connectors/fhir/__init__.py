@@ -27,7 +27,8 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     `base_url` is the server's [base], as in https://his.example/fhir. The bearer token comes from a file or from an
     environment variable, never from the settings themselves. `validation` checks what is read against the R4B models:
     `strict` refuses a reply with one bad resource, `lenient` leaves the resource out, `off` skips the models.
-    `connection` overrides settings of the profile's `connection`.
+    `connection` overrides settings of the profile's `connection`. `send_traceparent` tells the HIS the trace of a call (W3C Trace
+    Context), for one that is traced itself.
     """
 
     base_url: str
@@ -38,6 +39,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     max_pages: int = 100
     connect_timeout_s: float = 5.0
     connection: dict[str, Any] = {}
+    send_traceparent: bool = False
 
 
 def create(hospital: HospitalContext, name: str, options: Options, *, profiles_dir: Path | None = None) -> Connector:
@@ -56,6 +58,7 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
             max_body_bytes=options.max_message_bytes,
             max_pages=options.max_pages,
             connect_timeout_s=options.connect_timeout_s,
+            send_traceparent=options.send_traceparent,
         ),
         HisClock(hospital, name),
         lambda kind: count_decode_fallback(hospital.id, name, kind),

@@ -23,6 +23,7 @@ from yarl import URL
 from connectors.clock import HisClock
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Json, decode_json, encode_json
+from monitoring.traces import headers_here
 
 FHIR_JSON = "application/fhir+json"
 _JSON_TYPES = frozenset({FHIR_JSON, "application/json", "text/json"})
@@ -57,7 +58,7 @@ class _ConnectionDropped(aiohttp.ClientError):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the server is and how much of it we take. `token` is a bearer token."""
+    """Where the server is and how much of it we take. `token` is a bearer token; `send_traceparent`: it is told traces."""
 
     base_url: str
     token: str | None = None
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 10_000_000
     max_pages: int = 100
     connect_timeout_s: float = 5.0
+    send_traceparent: bool = False
 
     def __repr__(self) -> str:
         return f"Settings(base_url={self.base_url!r}, token={'***' if self.token else None})"
@@ -208,6 +210,8 @@ class FhirClient:
             raise NotSent("the connector is not started")
         if body is not None:
             headers = headers | {"Content-Type": FHIR_JSON, "Prefer": "return=representation"}
+        if self._settings.send_traceparent:
+            headers = headers | headers_here()
         timeout_s = deadline.left_s()
         if timeout_s <= 0:
             raise NotSent("no time is left for this request")

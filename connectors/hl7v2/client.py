@@ -20,6 +20,7 @@ from connectors.hl7v2 import er7
 from connectors.hl7v2.charset import HL7CharsetError, decode_message
 from connectors.hl7v2.framing import Deframer, Frame, FrameTooLarge, frame
 from monitoring.logs import get_logger
+from monitoring.trace_context import nobodys
 
 log = get_logger(__name__)
 
@@ -75,7 +76,7 @@ class Line:
         await self.close()
         reader, self._writer = await self.pool.open()
         self._alive = True
-        self._reading = asyncio.get_running_loop().create_task(self._read_answers(reader))
+        self._reading = asyncio.get_running_loop().create_task(self._read_answers(reader), context=nobodys())
 
     async def request(self, message: bytes, control_id: str, timeout_s: float, *, skip_commit: bool) -> er7.Message:
         """Send one message and wait for its answer. On any failure the connection is given up.

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from connectors.clock import HisClock
+from monitoring.traces import headers_here
 
 # --- errors -------------------------------------------------------------------------------------------------------
 #
@@ -43,8 +44,8 @@ class HttpReply(msgspec.Struct, frozen=True):
 class SoapClient:
     """An HTTP session to one hospital: keep-alive, at most `max_connections` at a time, no redirects, no cookies.
 
-    `ca_file` names the authority of a hospital's own certificates; without it the system's are used. `clock` is the HIS's. Must
-    be made inside a running event loop and closed.
+    `ca_file` names the authority of a hospital's own certificates; without it the system's are used. `clock` is the HIS's.
+    `send_traceparent`: it is told the trace of a call. Must be made inside a running event loop and closed.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class SoapClient:
         keepalive_s: float = 15.0,
         max_reply_bytes: int = 10_000_000,
         ca_file: str | None = None,
+        send_traceparent: bool = False,
     ) -> None:
+        self._send_traceparent = send_traceparent
         self._clock = clock
         self._max_reply_bytes = max_reply_bytes
         trace = aiohttp.TraceConfig()
@@ -74,6 +77,8 @@ class SoapClient:
 
         Raises NotSent, Lost (also for a reply larger than allowed).
         """
+        if self._send_traceparent:
+            headers = {**headers, **headers_here()}
         sent = SimpleNamespace(connected=False)
         began = time.time()
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 5.0))

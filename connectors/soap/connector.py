@@ -122,6 +122,7 @@ class SoapConnector:
             keepalive_s=self._options.keepalive_s,
             max_reply_bytes=self._options.max_message_bytes,
             ca_file=self._options.ca_file,
+            send_traceparent=self._options.send_traceparent,
         )
         self._exchange = Exchange(
             self._client,

@@ -11,6 +11,7 @@ import structlog
 
 from connectors.soap.envelope import Call
 from connectors.soap.wsdl import BareService, Service, WsdlError, load_service
+from monitoring.trace_context import nobodys
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +43,8 @@ class Endpoint:
         if self._tried_at is not None and time.monotonic() - self._tried_at < RETRY_S:
             return
         self._tried_at = time.monotonic()
-        self._loading = asyncio.create_task(self._load(self._wsdl, session, sorted(set(operations))))
+        work = self._load(self._wsdl, session, sorted(set(operations)))
+        self._loading = asyncio.create_task(work, context=nobodys())
 
     async def ready(self, timeout_s: float) -> None:
         """Wait for a first reading under way, FIRST_WAIT_S at most; a slow or dead server must not hold up a call."""

@@ -21,6 +21,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     - `max_connections`: TCP connections to the HIS at most; `keepalive_s`: how long an idle one is kept. Keep it below the
       server's own: a request on a connection that the server has just closed ends in doubt.
     - `ca_file`: PEM file of the authority that signed the hospital's certificate.
+    - `send_traceparent`: tell the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
 
     endpoint: str | None = None
@@ -29,6 +30,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     max_connections: int = 8
     keepalive_s: float = 15.0
     ca_file: str | None = None
+    send_traceparent: bool = False
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):

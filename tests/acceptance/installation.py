@@ -369,12 +369,14 @@ async def lay_out(
     hospital: Mapping[str, Any] | None = None,
     service_table: Mapping[str, Any] | None = None,
     store: Mapping[str, str] | None = None,
+    tracing: Mapping[str, Any] | None = None,
     days: int = 1,
     seats: int = 5,
 ) -> AsyncIterator[Installation]:
     """Start the hospitals and write settings, secrets, schema and API keys. The service does not run yet.
 
-    `hospital` changes settings of all three (see QUICK), `service_table` those of the process, `store` the databases.
+    `hospital` changes settings of all three (see QUICK), `service_table` those of the process, `store` the databases, `tracing`
+    where traces go.
     """
     hl7_listen, lis_listen = free_port(), free_port()
     hl7_sim = await hl7.start(hospital=Hospital("H", days=days, seats=seats), push_port=hl7_listen)
@@ -419,6 +421,7 @@ async def lay_out(
             **(service_table or {}),
         },
         "store": dict(databases),
+        "tracing": dict(tracing or {}),
         "secrets": {"data_key_file": "data.key", "digest_key_file": "digest.key"},
         "hospital": {
             hospital_id: {

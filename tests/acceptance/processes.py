@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,15 @@ def frozen(*pids: int) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def laid_out(folder: Path, server: PostgresServer, **service_table: Any) -> AsyncIterator[Installation]:
+async def laid_out(
+    folder: Path, server: PostgresServer, *, tracing: Mapping[str, Any] | None = None, **service_table: Any
+) -> AsyncIterator[Installation]:
     """An installation on PostgreSQL with two API workers."""
     table = {"workers": len(WORKERS), **service_table}
-    async with postgres_store(server) as store, lay_out(folder, store=store, service_table=table) as site:
+    async with (
+        postgres_store(server) as store,
+        lay_out(folder, store=store, service_table=table, tracing=tracing) as site,
+    ):
         yield site
 
 

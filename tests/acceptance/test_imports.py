@@ -30,9 +30,9 @@ async def run_python(code: str, *arguments: str) -> list[str]:
         (
             "service",
             # Alembic is for databases that lack something, zeep and the FHIR models are loaded by threads, connectors for the
-            # hospitals that have them, Typer is the command's, dashboards are made by tools.
-            "alembic mako zeep requests pydantic fhir hl7apy typer connectors.hl7v2 connectors.fhir connectors.soap "
-            "monitoring.grafana grafana_foundation_sdk matplotlib",
+            # hospitals that have them, Typer is the command's, OpenTelemetry is for those who trace, boards are the tools'.
+            "opentelemetry google.protobuf alembic mako zeep requests pydantic fhir hl7apy typer"
+            " connectors.hl7v2 connectors.fhir connectors.soap monitoring.grafana grafana_foundation_sdk matplotlib",
         ),
         ("connectors.soap", "zeep requests charset_normalizer"),
         ("connectors.fhir", "pydantic fhir"),

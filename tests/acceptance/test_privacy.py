@@ -1,11 +1,15 @@
-"""Where patient data must not be found: the log at its most talkative, /metrics, the database files, error answers."""
+"""Where patient data must not be found: the log at its most talkative, /metrics, traces, the database files, error answers."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
+
+import pytest
 
 from loadtest.demo.walk import PATIENT, Walk
 from tests.acceptance.installation import (
@@ -17,6 +21,8 @@ from tests.acceptance.installation import (
     run_process,
     until,
 )
+from tests.otlp_receiver import otlp_receiver
+from tests.patient_texts import assert_absent, personal, wrapped
 
 # What the walk's bills and reports say: contents that are nobody's business either.
 CONTENTS = ["血常规", "白细胞"]
@@ -27,16 +33,6 @@ PERSON = {
     "guardian": {"name": "诸葛长风", "id_number": str(made_up_person(951)["id_number"])},
 }
 NAMESAKE = {**made_up_person(952), "name": "令狐小冲"}
-
-
-def encodings(text: str) -> set[bytes]:
-    """The bytes by which a text could stand in a file, JSON escapes included."""
-    return {
-        text.encode("utf-8"),
-        text.encode("gb18030"),
-        text.encode("utf-16-le"),
-        text.encode("ascii", "backslashreplace"),
-    }
 
 
 async def live_a_little(site: Installation) -> list[str]:
@@ -86,34 +82,33 @@ async def live_a_little(site: Installation) -> list[str]:
     return sorted(set(found))
 
 
-def personal(person: Mapping[str, object]) -> list[str]:
-    """The names and numbers of a patient."""
-    found = [str(person[name]) for name in ("name", "id_number", "phone")]
-    for inner in ("card", "guardian"):
-        part = person.get(inner)
-        if isinstance(part, dict):
-            found += [str(value) for name, value in part.items() if name != "type"]
-    return found
-
-
-def assert_absent(data: bytes, texts: list[str], where: str) -> None:
-    for text in texts:
-        for form in encodings(text):
-            at = data.find(form)
-            assert at < 0, f"{text!r} stands in {where}: ...{data[max(0, at - 80) : at + 80]!r}..."
-
-
 def database_files(folder: Path, when: str) -> dict[str, bytes]:
     """Every file of both databases, their write-ahead logs included."""
     return {f"{path.name} ({when})": path.read_bytes() for path in folder.glob("*.db*")}
 
 
-async def test_nothing_of_a_patient_is_readable_when_log_metrics_and_databases_are_searched(tmp_path: Path) -> None:
+async def openmetrics(site: Installation) -> str:
+    """/metrics as a Prometheus scrapes it that takes exemplars."""
+    assert site.session is not None
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    async with site.session.get(f"{site.admin_url}/metrics", headers=accept) as response:
+        return await response.text()
+
+
+async def test_nothing_of_a_patient_is_readable_when_log_metrics_traces_and_databases_are_searched(
+    tmp_path: Path,
+) -> None:
     talkative = {"log_level": "debug", "access_log": "all"}
-    async with lay_out(tmp_path, service_table=talkative) as site, run_process(site) as process:
+    async with (
+        otlp_receiver() as receiver,
+        lay_out(
+            tmp_path, service_table=talkative, tracing={"endpoint": receiver.endpoint, "sample_ratio": 1.0}
+        ) as site,
+        run_process(site) as process,
+    ):
         secrets = await live_a_little(site)
         assert len(secrets) > 15
-        metrics = await site.metrics()
+        metrics = await site.metrics() + await openmetrics(site)
         databases = database_files(tmp_path, "while running")
         process.terminate()
         assert await process.exit_code() == 0
@@ -126,6 +121,15 @@ async def test_nothing_of_a_patient_is_readable_when_log_metrics_and_databases_a
     assert b"soap-demo" in databases["hisbridge.db (afterwards)"]  # the search can find what is there
     assert_absent(log, secrets, "the log")
     assert_absent(metrics.encode(), secrets, "/metrics")
+    spans = b"".join(receiver.bodies)
+    assert {"holds commit", "his create_patient", "his lock_slot", "outbox register", "inbound"} <= {
+        span.name for span in receiver.spans
+    }
+    assert b"soap-demo" in spans
+    assert "# {trace_id=" in metrics
+    assert_absent(spans, secrets, "the traces")
+    for where, data in (("the log", log), ("/metrics", metrics.encode()), ("the traces", spans)):
+        assert_absent(data, secrets, f"{where}, in another form", forms=wrapped)
     for name, data in databases.items():
         assert_absent(data, secrets, name)
         assert_absent(data, CONTENTS, name)
@@ -140,3 +144,19 @@ async def test_names_and_numbers_are_masked_when_a_patient_is_read(tmp_path: Pat
         assert read.body["phone"] == f"{PERSON['phone'][:3]}****{PERSON['phone'][-4:]}"
         number = PERSON["id_number"]
         assert read.body["id_number"] == f"{number[:3]}{'*' * 11}{number[-4:]}"
+
+
+@pytest.mark.parametrize("text", [str(PERSON["name"]), str(PERSON["phone"]), str(PERSON["id_number"])])
+def test_the_search_finds_what_is_wrapped_when_it_stands_there(text: str) -> None:
+    """The test above would prove nothing if it looked for forms that nobody writes."""
+    for around in range(6):
+        data = b"." * around + text.encode() + b"." * (5 - around)
+        for packed in (
+            base64.b64encode(data),
+            base64.urlsafe_b64encode(data),
+            data.hex().encode(),
+            quote(data).encode(),
+            json.dumps(data.decode()).encode(),
+        ):
+            with pytest.raises(AssertionError, match="stands in a place"):
+                assert_absent(packed, [text], "a place", forms=wrapped)

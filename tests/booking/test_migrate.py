@@ -7,8 +7,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
 from booking.store.migrate import SCRIPTS, migrate, newest_revision
@@ -59,3 +61,25 @@ async def test_nothing_stays_when_a_statement_of_a_migration_fails(tmp_path: Pat
     assert tables_of(file) == set()
     await migrate(f"sqlite:///{file}", scripts_of(tmp_path / "good", "insert into first values (1)"))
     assert tables_of(file) == {"first", "alembic_version"}
+
+
+async def test_command_of_an_older_program_stays_and_has_no_trace_when_the_database_is_upgraded(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(SCRIPTS))
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = "alembic_version"
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "insert into outbox (hospital_id, id, line, verb, subject_id, rank, status, due_ms, created_ms, updated_ms)"
+            " values ('h1', 'c1', 'booking:b1', 'lock_slot', 'b1', 3, 'queued', 1, 1, 1)"
+        )
+    engine.dispose()
+    await migrate(f"sqlite:///{file}", SCRIPTS)
+    reader = sqlite3.connect(file)
+    try:
+        assert reader.execute("select id, status, trace from outbox").fetchall() == [("c1", "queued", None)]
+    finally:
+        reader.close()

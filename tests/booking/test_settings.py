@@ -15,7 +15,7 @@ import connectors.hl7v2
 import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
 from booking.release import ReleaseRule
-from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password
+from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
     Campus,
     Hospital,
@@ -26,6 +26,7 @@ from booking.settings import (
     Service,
     Settings,
     StoreSettings,
+    Tracing,
     load_settings,
     parse_listen,
     read_settings_text,
@@ -98,6 +99,15 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             "hisbridge.toml:2: store.url: expected sqlite:///file or postgresql://user@host/database",
         ),
         ('[store]\nurl = "postgresql://u:secret@h/d"\n', "hisbridge.toml:2: store.url: no password here"),
+        (
+            '[tracing]\nendpoint = "127.0.0.1:4318"\n',
+            "hisbridge.toml:2: tracing.endpoint: expected a whole URL, for example http://127.0.0.1:4318/v1/traces",
+        ),
+        (
+            '[tracing]\nendpoint = "http://me:secret@h/v1/traces"\n',
+            "hisbridge.toml:2: tracing.endpoint: expected a whole URL",
+        ),
+        ("[tracing]\nsample_ratio = 1.5\n", "hisbridge.toml:2: tracing.sample_ratio: expected a number <= 1"),
         (
             LEAST + '[hospital.h1.route]\nbook = "hsi"\n',
             "hospital.h1.route.book: expected the name of one of this hospital's",
@@ -211,6 +221,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         Service: raw["service"],
         StoreSettings: raw["store"],
         Secrets: raw["secrets"],
+        Tracing: raw["tracing"],
         Hospital: {**hospital, "id": None},
         ReleaseRule: hospital["release"],
         Campus: hospital["campuses"][0],
@@ -228,12 +239,13 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
     tables: list[tuple[type[msgspec.Struct], dict[str, Any]]] = [
         (Service, raw["service"]),
         (StoreSettings, raw["store"]),
+        (Tracing, raw["tracing"]),
         (Hospital, raw["hospital"]["first-hospital"]),
         (ReleaseRule, raw["hospital"]["first-hospital"]["release"]),
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
-        "closed",
+        "closed", "endpoint", "headers_file",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):
@@ -286,6 +298,21 @@ def test_store_password_is_the_line_of_its_file_when_set(tmp_path: Path) -> None
     assert read_store_password(settings, environ={}) == "s3cret"
     assert read_store_password(settings, environ={"HISBRIDGE_STORE_PASSWORD": "other"}) == "other"
     assert read_store_password(Settings(), environ={}) is None
+
+
+def test_headers_of_traces_are_the_lines_of_their_file_when_set(tmp_path: Path) -> None:
+    (tmp_path / "headers").write_text("Authorization: Bearer a:b\n\nX-Tenant:hospitals \n")
+    settings = Settings(tracing=Tracing(headers_file=str(tmp_path / "headers")))
+    assert read_tracing_headers(settings, environ={}) == {"Authorization": "Bearer a:b", "X-Tenant": "hospitals"}
+    assert read_tracing_headers(settings, environ={"HISBRIDGE_TRACING_HEADERS": "A: b"}) == {"A": "b"}
+    assert read_tracing_headers(Settings(), environ={}) == {}
+
+
+@pytest.mark.parametrize("line", ["sesame", "Author ization: sesame", "A: se\x01same", "A: sésame", ": sesame"])
+def test_headers_of_traces_are_refused_without_being_shown_when_malformed(line: str) -> None:
+    with pytest.raises(SettingsError, match="expected lines of `Name: value`") as refused:
+        read_tracing_headers(Settings(), environ={"HISBRIDGE_TRACING_HEADERS": line})
+    assert "same" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

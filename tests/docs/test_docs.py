@@ -23,7 +23,7 @@ import yaml
 
 from booking.lifecycle import TABLE
 from booking.release import ReleaseRule
-from booking.settings import Hospital, Secrets, Service, Settings, StoreSettings, load_settings
+from booking.settings import Hospital, Secrets, Service, Settings, StoreSettings, Tracing, load_settings
 from booking.webhooks import sign
 from cli import app
 from connectors.fhir import Options as FhirOptions
@@ -140,6 +140,7 @@ TABLES = {
     "`[service]`": Service,
     "`[store]`": StoreSettings,
     "`[secrets]`": Secrets,
+    "`[tracing]`": Tracing,
     "`[hospital.<id>]`": Hospital,
     "`[hospital.<id>.release]`": ReleaseRule,
 }
