@@ -17,11 +17,13 @@ from connectors.port import Connector
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
+from scheduler_sync.certificates import CERTIFICATES_EVERY_S, Certificates
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.leases import Fence
 from scheduler_sync.outbox import OutboxWorker
 from scheduler_sync.pull import Puller
+from scheduler_sync.reconcile import LOOK_EVERY_S, Reconciler
 from scheduler_sync.sweeps import (
     EXPIRE_EVERY_S,
     FORGET_EVERY_S,
@@ -31,6 +33,7 @@ from scheduler_sync.sweeps import (
     expire_holds,
     repeat,
 )
+from scheduler_sync.truth import LOOK_THROUGH_EVERY_S, Truth
 from scheduler_sync.webhooks import WebhookSender
 
 log = get_logger("runtime")
@@ -110,6 +113,9 @@ class HospitalRuntime:
         self._inbox = Inbox(store, messages, hospital, fence=fence)
         self._outbox = OutboxWorker(store, hospital, self.link, fence=fence)
         self._puller = Puller(store, hospital, self.link)
+        self._truth = Truth(store, hospital)
+        self._reconciler = Reconciler(store, hospital, self.link)
+        self._certificates = Certificates(hospital)
         self._pull: asyncio.Task[None] | None = None
 
     @property
@@ -131,8 +137,11 @@ class HospitalRuntime:
         group = self._group
         group.spawn(self._outbox.run(group.stopping), f"outbox {hospital_id}")
         self._pull = group.spawn(self._puller.run(group.stopping), f"pull {hospital_id}")
-        for measure in (self._outbox.measure, self._inbox.measure):
+        for measure in (self._outbox.measure, self._inbox.measure, self._truth.measure):
             group.repeat(MEASURE_EVERY_S, measure, "measure", hospital_id=hospital_id)
+        group.repeat(LOOK_THROUGH_EVERY_S, self._truth.look_through, "look_through", hospital_id=hospital_id)
+        group.repeat(LOOK_EVERY_S, self._reconciler.reconcile, "reconcile", hospital_id=hospital_id)
+        group.repeat(CERTIFICATES_EVERY_S, self._certificates.look, "certificates", hospital_id=hospital_id)
         group.repeat(
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id
         )
