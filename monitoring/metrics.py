@@ -161,7 +161,7 @@ outbox_depth = Gauge(
 )
 outbox_oldest_seconds = Gauge(
     "hisbridge_outbox_oldest_seconds",
-    "Age of the oldest command that is not done; 0 when there is none.",
+    "Age of the oldest command that is not done and waits for no person; 0 when there is none.",
     ["hospital"],
     registry=REGISTRY,
 )
@@ -179,7 +179,8 @@ his_unknown_oldest_seconds = Gauge(
 )
 sync_age_seconds = Gauge(
     "hisbridge_sync_age_seconds",
-    "Time since the last complete fetch of this kind (departments, schedules, stops ...), read at scrape time.",
+    "Time since the last complete fetch of this kind (master, schedules, stops) that the HIS offers, read at scrape time; +Inf "
+    "before the first.",
     ["hospital", "kind"],
     registry=REGISTRY,
 )
@@ -250,6 +251,7 @@ hold_batch_size = Histogram(
 holds_waiting = Gauge(
     "hisbridge_holds_waiting", "Requests for a seat that wait for their batch.", ["hospital"], registry=REGISTRY
 )
+HOLDS_FAILED = ("never_locked", "seat_gone", "refused", "not_registered")
 holds_failed = Counter(
     "hisbridge_holds_failed_total",
     "Holds that ended without their patient having a say: never_locked (our fault: the lock was not asked for, or not answered, "
@@ -301,7 +303,7 @@ reconciliation_differences = Gauge(
 seats_drift = Gauge(
     "hisbridge_seats_drift",
     "Seats that a slot counts as taken and not yet shown by the HIS, against the bookings for which it does so: the difference, "
-    "absolute, summed over the slots of today and later. Above 0 seats are hidden, or sold twice.",
+    "absolute, summed over the slots from today to the horizon. Above 0 seats are hidden, or sold twice.",
     ["hospital"],
     registry=REGISTRY,
 )
@@ -412,6 +414,17 @@ def observe_his_call(hospital: str, verb: str, outcome: str, seconds: float) -> 
 def track_sync_age(hospital: str, kind: str, age_s: Callable[[], float]) -> None:
     """Let every scrape ask `age_s` for the age in seconds, so that the gauge grows while nothing happens."""
     sync_age_seconds.labels(hospital=hospital, kind=kind).set_function(age_s)
+
+
+def greet_hospital(hospital: str) -> None:
+    """This process works the hospital from now on. What it counts begins at 0: of a series that begins with its first event
+    Prometheus cannot see that event.
+    """
+    for reason in HOLDS_FAILED:
+        holds_failed.labels(hospital=hospital, reason=reason)
+    for histogram in (lock_seconds, registration_seconds, report_delay_seconds):
+        histogram.labels(hospital=hospital)
+    hospital_worked.labels(hospital=hospital).set(1)
 
 
 def forget_hospital(hospital: str) -> None:

@@ -389,7 +389,7 @@ class OutboxWorker:
                 .group_by(outbox.c.status)
             )
             counts = {r["status"]: r["n"] for r in rows}
-            oldest = min((r["oldest"] for r in rows), default=tx.now_ms)
+            oldest = min((r["oldest"] for r in rows if r["status"] != "dead"), default=tx.now_ms)
             unknown = next((r["sent"] for r in rows if r["status"] == "unknown"), tx.now_ms)
             attention = await tx.first(
                 select(func.count().label("n")).where(

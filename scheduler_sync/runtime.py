@@ -146,7 +146,7 @@ class HospitalRuntime:
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id
         )
         self._running[hospital_id] = self.link
-        metrics.hospital_worked.labels(hospital=hospital_id).set(1)
+        metrics.greet_hospital(hospital_id)
 
     async def _inherit(self) -> None:
         """Whoever worked this hospital before has gone: what it had sent is looked at now, not when its claims run out."""

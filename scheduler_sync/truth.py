@@ -57,7 +57,8 @@ class Truth:
         """Refresh what must not be: combinations that the rules forbid, and slots whose figures are not their bookings'."""
         of = self._hospital.id
         async with self._store.read(of) as tx:
-            today = dt.datetime.fromtimestamp(tx.now_ms / 1000, self._hospital.zone).date().isoformat()
+            today = dt.datetime.fromtimestamp(tx.now_ms / 1000, self._hospital.zone).date()
+            last = today + dt.timedelta(days=self._hospital.horizon_days)
             axes = await tx.all(
                 select(*_axes, func.count().label("n"))
                 .where(bookings.c.hospital_id == of, bookings.c.live)
@@ -65,7 +66,7 @@ class Truth:
             )
             lost = await tx.first(_without_row(of))
             unpaid = await tx.first(_without_payment(of))
-            drift = await tx.first(_drift(of, today))
+            drift = await tx.first(_drift(of, today.isoformat(), last.isoformat()))
         broken = broken_rules(axes)
         broken["command_has_its_row"] = 0 if lost is None else lost["n"]
         broken["paid_has_its_payment"] = 0 if unpaid is None else unpaid["n"]
@@ -123,10 +124,10 @@ def _without_payment(hospital_id: str) -> Any:
     )
 
 
-def _drift(hospital_id: str, today: str) -> Any:
-    """In one statement, which sees one state: what slots say is under way, less the bookings that are."""
+def _drift(hospital_id: str, first: str, last: str) -> Any:
+    """In one statement, which sees one state: what slots of these days say is under way, less the bookings that are."""
     said = select(slots.c.id.label("slot_id"), slots.c.unreflected.label("n")).where(
-        slots.c.hospital_id == hospital_id, slots.c.date >= today, slots.c.unreflected > 0
+        slots.c.hospital_id == hospital_id, slots.c.date.between(first, last), slots.c.unreflected > 0
     )
     real = (
         select(bookings.c.slot_id, literal_column("-1").label("n"))
@@ -137,7 +138,10 @@ def _drift(hospital_id: str, today: str) -> Any:
             )
         )
         .where(
-            schedules.c.hospital_id == hospital_id, schedules.c.date >= today, bookings.c.occupies, bookings.c.charged
+            schedules.c.hospital_id == hospital_id,
+            schedules.c.date.between(first, last),
+            bookings.c.occupies,
+            bookings.c.charged,
         )
     )
     both = union_all(said, real).subquery()
