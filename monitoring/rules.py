@@ -112,13 +112,11 @@ class _Maker:
         """Errors, all, and their ratio, in each window."""
         for window in windows:
             errors, total = (self._rate(kind, window) for kind in ("error", "total"))
-            # `or 0 * total`: an outcome that was never counted has no series, which is not the same as none in this window.
+            if window not in MADE_OF:
+                # An outcome that was never counted has no series, which is not the same as none of it in this window.
+                errors = f"({errors})\nor 0 * ({total})"
             yield self._record(f"slo:sli_total:rate{window}", total, window)
-            yield self._record(
-                f"slo:sli_error:rate{window}",
-                f"({errors})\nor 0 * {self._series('slo:sli_total:rate' + window)}",
-                window,
-            )
+            yield self._record(f"slo:sli_error:rate{window}", errors, window)
             yield self._record(
                 f"slo:sli_error:ratio_rate{window}",
                 f"{self._series('slo:sli_error:rate' + window)}\n/ ({self._series('slo:sli_total:rate' + window)} > 0)",
