@@ -1,4 +1,4 @@
-"""Every alert fires when it must, at the moment when it must, and is silent else; and the cases would notice another threshold."""
+"""Every alert fires when it must, not a moment earlier, and is silent else; the cases would notice another threshold."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_rules_are_those_of_the_spec_when_they_are_committed() -> None:
 
 
 def test_burn_rates_are_those_of_the_workbook() -> None:
-    """The Site Reliability Workbook, chapter 5: 2 % of thirty days' budget in an hour, 5 % in six, 10 % in one day and in three."""
+    """The Site Reliability Workbook, chapter 5: 2 % of thirty days' budget in an hour, 5 % in six, 10 % in a day and in three."""
     spent = {
         (w, share)
         for burns in BURNS.values()
@@ -45,12 +45,13 @@ def test_burn_rates_are_those_of_the_workbook() -> None:
     "wrong",
     [
         "version: prometheus/v2\nservice: s\nslos: []",
-        "version: prometheus/v1\nservice: s\nslos: [{name: a, objective: 99, sli: {raw: {}, events: {error_query: a, total_query: b}}, alerting: {name: A}}]",
+        "version: prometheus/v1\nservice: s\nslos: [{name: a, objective: 99, alerting: {name: A}, "
+        "sli: {raw: {}, events: {error_query: a, total_query: b}}}]",
         "version: prometheus/v1\nservice: s\nslos: []\nextra: 1",
     ],
 )
 def test_spec_is_refused_when_it_says_what_we_do_not_know(wrong: str) -> None:
-    with pytest.raises(ValueError, match="version|raw|extra"):
+    with pytest.raises(ValueError, match=r"version|raw|extra"):
         read_spec(wrong)
 
 
