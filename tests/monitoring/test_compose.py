@@ -29,11 +29,10 @@ def loaded(path: Path) -> Any:
 
 
 def test_configurations_are_what_prometheus_and_alertmanager_read() -> None:
-    for name, *arguments in (
-        ("promtool", "check", "config", PROMETHEUS),
-        ("amtool", "check-config", COMPOSE / "alertmanager.yml"),
+    for content, told in (
+        run("promtool", "check", "config", PROMETHEUS),
+        run("amtool", "check-config", COMPOSE / "alertmanager.yml"),
     ):
-        content, told = run(name, *arguments)
         assert content, told
 
 
@@ -126,7 +125,8 @@ async def test_real_prometheus_finds_every_process_and_evaluates_every_rule(
             async def ask(path: str, **query: str) -> Any:
                 try:
                     async with session.get(f"{url}/api/v1/{path}", params=query) as response:
-                        return json.loads(await response.read())["data"]
+                        # It answers in words of its own until it is ready.
+                        return json.loads(await response.read())["data"] if response.status == 200 else None
                 except aiohttp.ClientConnectionError:
                     return None
 
@@ -140,6 +140,7 @@ async def test_real_prometheus_finds_every_process_and_evaluates_every_rule(
 
             async def unwell() -> list[str]:
                 found = await ask("rules")
+                assert found is not None
                 rules = [rule for group in found["groups"] for rule in group["rules"]]
                 assert len(rules) == sum(len(group["rules"]) for group in groups_of(*RULE_FILES))
                 return [f"{r['name']}: {r['health']} {r.get('lastError', '')}" for r in rules if r["health"] != "ok"]
