@@ -85,7 +85,7 @@ def broken_rules(axes: Sequence[dict[str, Any]]) -> dict[str, int]:
     return {rule: found[rule] for rule in RULES}
 
 
-# All of them: a combination that breaks every rule at once does not exist, so that they are named from one that breaks many.
+# The names that `must_not_be` may give: those that nobody breaks are told as 0.
 RULES = (
     "booked_is_registered", "nothing_due_when_over", "no_expiry_with_money", "command_status", "command_needs", "command_state",
     "held_waits_or_locked", "cancelling_waits", "rejected_was_asked", "registered_owes_nothing",

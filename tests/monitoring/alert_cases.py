@@ -222,8 +222,15 @@ CASES: list[Case] = [
     Case(
         "HisbridgeStepShed",
         "one payment",
-        {'hisbridge_shed_total{request_class="step",reason="loop"}': "0x10 1x50"},
-        200,
+        {'hisbridge_shed_total{request_class="step",reason="loop"}': "0x40 1x50"},
+        450,
+        {},
+    ),
+    Case(
+        "HisbridgeStepShed",
+        "one payment, of which nothing was counted before",
+        {'hisbridge_shed_total{request_class="step",reason="loop"}': "_x40 1x50"},
+        450,
         {},
     ),
     Case(
