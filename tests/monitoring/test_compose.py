@@ -161,3 +161,66 @@ async def test_real_prometheus_finds_every_process_and_evaluates_every_rule(
             assert firing == []
             told = {r["metric"]["__name__"] for r in (await ask("query", query='{__name__=~"hisbridge_.*"}'))["result"]}
             assert {"hisbridge_paid_unregistered", "hisbridge_seats_drift", "hisbridge_his_unknown"} <= told
+
+
+# --- a real Alertmanager -------------------------------------------------------------------------------------------
+
+PAGE, TICKET = {"severity": "page"}, {"severity": "ticket"}
+RAISED = [
+    {"alertname": "HisbridgeConnectorDown", "hospital": "h1", **PAGE},
+    {"alertname": "HisbridgeSyncStale", "hospital": "h1", **TICKET},
+    {"alertname": "HisbridgeSyncStale", "hospital": "h2", **TICKET},
+    {"alertname": "HisbridgePaidNotRegistered", "hospital": "h1", **PAGE},
+    {"alertname": "HisbridgeAvailabilityBurn", **PAGE},
+    {"alertname": "HisbridgeAvailabilityBurn", **TICKET},
+    {"alertname": "HisbridgeHoldLatencyBurn", **TICKET},
+]
+SILENT = [RAISED[1], RAISED[5]]
+"""The hospital's connection is down, so that its old schedules need no ticket; a page of a budget needs none beside it."""
+
+
+@asynccontextmanager
+async def alertmanager_running(folder: Path) -> AsyncIterator[str]:
+    """An Alertmanager with the committed configuration, whose placeholders reach nobody; its URL."""
+    port = free_port()
+    with (folder / "alertmanager.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            tool("prometheus-alertmanager"), f"--config.file={COMPOSE / 'alertmanager.yml'}",
+            f"--storage.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=",
+            stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            yield f"http://127.0.0.1:{port}/api/v2"
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def test_real_alertmanager_silences_only_what_another_alert_says(tmp_path: Path) -> None:
+    async with alertmanager_running(tmp_path) as url, aiohttp.ClientSession() as session:
+
+        async def raised() -> bool:
+            try:
+                async with session.post(f"{url}/alerts", json=[{"labels": one} for one in RAISED]) as response:
+                    return response.status == 200
+            except aiohttp.ClientConnectionError:
+                return False
+
+        async def told() -> list[tuple[dict[str, str], list[str], bool]]:
+            async with session.get(f"{url}/alerts") as response:
+                found = await response.json()
+            return [(a["labels"], [r["name"] for r in a["receivers"]], bool(a["status"]["inhibitedBy"])) for a in found]
+
+        await until(raised, bool, what="Alertmanager", within_s=60)
+
+        # It judges an alert a moment after it has come.
+        def is_settled(found: list[tuple[dict[str, str], list[str], bool]]) -> bool:
+            return sum(silent for _, _, silent in found) == len(SILENT)
+
+        found = await until(told, is_settled, what="the silent ones", within_s=60)
+    assert len(found) == len(RAISED)
+    assert all((labels in SILENT) == silent for labels, _, silent in found)
+    assert {(labels["severity"], *receivers) for labels, receivers, _ in found} == {
+        ("page", "pages"),
+        ("ticket", "tickets"),
+    }
