@@ -12,6 +12,7 @@ from booking.errors import Refusal
 from booking.gathering import gathered
 from booking.late_money import can_be_taken_up
 from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
+from booking.milestones import count_lock, count_registration
 from booking.money import PaymentRow, find_payment, kept_payment, record_payment, set_settlement
 from booking.moves import apply, is_lock_over, load_booking, save_booking
 from booking.records import Booking, booking_from_row
@@ -211,7 +212,12 @@ async def settle_command(tx: Tx, hospital: Hospital, booking: Booking, result: C
         payment = await kept_payment(tx, booking_id=booking.id)
         if payment is not None:
             await set_settlement(tx, payment, "rejected")
+    held = booking.state == State.HELD
     await apply(tx, hospital, booking, (_ACCEPTED if result.accepted else _REJECTED)[command], reason=result.code)
+    if held and result.accepted and command == Command.LOCK:
+        count_lock(tx, hospital, booking)
+    elif held and result.accepted and command == Command.REGISTER:
+        count_registration(tx, hospital, booking, await kept_payment(tx, booking_id=booking.id))
     await _hear_deferred(tx, hospital, booking)
 
 

@@ -66,6 +66,7 @@ async def gathered(tx: Tx, rows: Sequence[dict[str, Any]]) -> AsyncIterator[Gath
         seq=tx.seq,
         touched=tx.touched,
         keys=tx.keys,
+        counts=tx.counts,
     )
     if rows:
         it.bookings = {r["id"]: booking for r in rows if (booking := _read(tx, r)) is not None}

@@ -22,6 +22,7 @@ from booking.lifecycle import (
     must_not_be,
     occupies,
 )
+from booking.milestones import SEAT_GONE, count_end
 from booking.money import PaymentRow, owe_refund, payment_sum, set_settlement
 from booking.openings import lock_verb
 from booking.records import Booking
@@ -32,8 +33,6 @@ from monitoring import metrics
 
 # A payment this close to the end of the HIS's own lock would be registered too late.
 LOCK_MARGIN_MS = 5_000
-# A refusal for one of these reasons means that somebody else has the seat.
-SEAT_GONE = frozenset({"full", "taken"})
 
 
 class RuleBroken(Exception):
@@ -89,6 +88,7 @@ async def apply(tx: Tx, hospital: Hospital, booking: Booking, event: Event, *, r
         booking.expires_at_ms = _expires_at(booking)
     if before.state != booking.state:
         metrics.bookings.labels(hospital=tx.hospital_id, state=booking.state.value).inc()
+        count_end(tx, before, booking)
     await save_booking(tx, booking)
 
 

@@ -174,6 +174,24 @@ async def forget_merchant_bills(store: Store, hospital_id: str, *, before: dt.da
     return await _forget_lines(store, hospital_id, merchant_lines.c.date < before.isoformat())
 
 
+async def newest_bill(tx: Tx) -> tuple[str, int] | None:
+    """Day (ISO) and revision of the newest merchant's bill that is whole, None where there is none."""
+    of, day = merchant_lines.c.hospital_id == tx.hospital_id, "9999"
+    while True:
+        # Each of these is found at one place of the key, however long the bills are.
+        found = await tx.first(
+            select(func.max(merchant_lines.c.date).label("day")).where(of, merchant_lines.c.date < day)
+        )
+        if found is None or found["day"] is None:
+            return None
+        day, bill = found["day"], (of, merchant_lines.c.date == found["day"])
+        top = await tx.first(select(func.max(merchant_lines.c.revision).label("n")).where(*bill))
+        for revision in range(0 if top is None else top["n"], 0, -1):
+            key = (merchant_lines.c.revision == revision, merchant_lines.c.line == _WHOLE)
+            if await tx.first(select(merchant_lines.c.line).where(*bill, *key)) is not None:
+                return day, revision
+
+
 async def merchant_entries(tx: Tx, date: dt.date) -> list[Entry] | None:
     """The merchant's bill of a day, None when none was sent."""
     day = (merchant_lines.c.hospital_id == tx.hospital_id) & (merchant_lines.c.date == date.isoformat())

@@ -16,6 +16,7 @@ from booking.store.engine import Tx
 from booking.store.ids import derived_id
 from booking.store.tables import reports
 from mappings.canonical import Report
+from monitoring import metrics
 
 
 class ReportRow(msgspec.Struct, kw_only=True):
@@ -38,9 +39,12 @@ def _row(tx: Tx, row: dict[str, Any]) -> ReportRow:
     return msgspec.convert(row, ReportRow)
 
 
-async def put_report(tx: Tx, report: Report, *, mrn: str | None = None, occurred_ms: int | None = None) -> ReportRow:
+async def put_report(
+    tx: Tx, report: Report, *, mrn: str | None = None, occurred_ms: int | None = None, told: bool = False
+) -> ReportRow:
     """Insert or update a report. An older word than the stored one (by the HIS's time) is dropped, equal ones keep order.
 
+    `told` is for news of the HIS: how late it came is measured. What is asked for live is as old as it likes.
     Raises SetAside for a report without a patient: it must never be guessed whose it is.
     """
     owner = report.mrn or mrn
@@ -77,12 +81,23 @@ async def put_report(tx: Tx, report: Report, *, mrn: str | None = None, occurred
             }
         ],
     )
+    if told:
+        _count_delay(tx, report, occurred_ms)
     person_id = await owner_ids(tx, digest)
     if person_id is not None:
         await tell_owners(
             tx, person_id, "report.changed", {"report_id": row_id, "status": row.status, "version": row.version}
         )
     return row
+
+
+def _count_delay(tx: Tx, report: Report, occurred_ms: int | None) -> None:
+    """From its issue at the HIS, by the report's own time, else the message's, to the moment from which it can be read."""
+    issued_ms = occurred_ms if report.issued_at is None else round(report.issued_at.timestamp() * 1000)
+    if issued_ms is None:
+        return
+    delay_s = max(0.0, (tx.now_ms - issued_ms) / 1000)  # a HIS whose clock is ahead is not early
+    tx.count(lambda: metrics.report_delay_seconds.labels(hospital=tx.hospital_id).observe(delay_s))
 
 
 def _is_heading_of(report: Report, known: Report) -> bool:

@@ -4,8 +4,11 @@ Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
-- the sync: `outbox_depth`, `outbox_oldest_seconds`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`, `bookings`,
-  `seats_left`, `seats_drift`, `illegal_states`
+- the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
+  `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
+  `reconciliation_differences`, certificates
+- the booking rules, when a transaction is committed: `holds_failed`, `lock_seconds`, `registration_seconds`,
+  `report_delay_seconds`
 
 Labels are bounded: hospital, connector, route and verb come from configuration, everything a peer can choose goes through
 a closed set first (`message_type_label`, `method_label`). No label ever holds patient data.
@@ -37,6 +40,12 @@ GCCollector(registry=REGISTRY)
 # on a quiet day and its time-outs end at 60 s.
 HTTP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 HIS_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+# A HIS that locks one seat in four seconds works for minutes at a release; `lock_wait_s` is 60 s unless set, and a registration
+# within it is the objective.
+STEP_BUCKETS_S = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+# Reports: from a push within seconds to a laboratory that sends once a day. An hour is the objective.
+REPORT_BUCKETS_S = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0)
 
 build_info = Info("hisbridge_build", "The running program.", registry=REGISTRY)
 
@@ -198,13 +207,26 @@ outbox_depth = Gauge(
 )
 outbox_oldest_seconds = Gauge(
     "hisbridge_outbox_oldest_seconds",
-    "Age of the oldest command that is not done; 0 when there is none.",
+    "Age of the oldest command that is not done and waits for no person; 0 when there is none.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+his_unknown = Gauge(
+    "hisbridge_his_unknown",
+    "Commands that went out and whose outcome at the HIS is not known yet: it is being looked up.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+his_unknown_oldest_seconds = Gauge(
+    "hisbridge_his_unknown_oldest_seconds",
+    "Time since the oldest of these commands was first sent; 0 when there is none.",
     ["hospital"],
     registry=REGISTRY,
 )
 sync_age_seconds = Gauge(
     "hisbridge_sync_age_seconds",
-    "Time since the last complete fetch of this kind (departments, schedules, stops ...), read at scrape time.",
+    "Time since the last complete fetch of this kind (master, schedules, stops) that the HIS offers, read at scrape time; +Inf "
+    "before the first.",
     ["hospital", "kind"],
     registry=REGISTRY,
 )
@@ -282,15 +304,65 @@ seats_left = Gauge(
     ["hospital", "window"],
     registry=REGISTRY,
 )
+HOLDS_FAILED = ("never_locked", "seat_gone", "refused", "not_registered")
+holds_failed = Counter(
+    "hisbridge_holds_failed_total",
+    "Holds that ended without their patient having a say: never_locked (our fault: the lock was not asked for, or not answered, "
+    "in time), seat_gone (somebody else had the seat), refused (the HIS refused the lock for another reason), not_registered "
+    "(locked, and the registration refused).",
+    ["hospital", "reason"],
+    registry=REGISTRY,
+)
+lock_seconds = Histogram(
+    "hisbridge_lock_seconds",
+    "From the hold to the HIS's lock of its seat.",
+    ["hospital"],
+    buckets=STEP_BUCKETS_S,
+    registry=REGISTRY,
+)
+registration_seconds = Histogram(
+    "hisbridge_registration_seconds",
+    "From the hold to its registration at the HIS, without the time that was spent waiting for the patient's money.",
+    ["hospital"],
+    buckets=STEP_BUCKETS_S,
+    registry=REGISTRY,
+)
+report_delay_seconds = Histogram(
+    "hisbridge_report_delay_seconds",
+    "From the issue of a report that the HIS has pushed, by the HIS's own time, to the moment from which it can be read here.",
+    ["hospital"],
+    buckets=REPORT_BUCKETS_S,
+    registry=REGISTRY,
+)
+paid_unregistered = Gauge(
+    "hisbridge_paid_unregistered",
+    "Bookings that are paid and still held: the HIS has not registered them yet.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+paid_unregistered_oldest_seconds = Gauge(
+    "hisbridge_paid_unregistered_oldest_seconds",
+    "Time since the oldest of these payments was reported to us; 0 when there is none.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+reconciliation_differences = Gauge(
+    "hisbridge_reconciliation_differences",
+    "Trade numbers whose books differ, of the newest day for which there is a merchant's bill: long, short, amount, his_missing, "
+    "his_only.",
+    ["hospital", "kind"],
+    registry=REGISTRY,
+)
 seats_drift = Gauge(
     "hisbridge_seats_drift",
-    "Seats by which our figures and the HIS's differ at the last reconciliation, summed over the slots (absolute).",
+    "Seats that a slot counts as taken and not yet shown by the HIS, against the bookings for which it does so: the difference, "
+    "absolute, summed over the slots from today to the horizon. Above 0 seats are hidden, or sold twice.",
     ["hospital"],
     registry=REGISTRY,
 )
 illegal_states = Gauge(
     "hisbridge_illegal_states",
-    "Bookings in a combination of states that must not exist, by rule. Anything above 0 needs a person.",
+    "Live bookings in a combination of states that must not exist, by rule. Anything above 0 needs a person.",
     ["hospital", "rule"],
     registry=REGISTRY,
 )
@@ -310,10 +382,20 @@ hospital_worked = Gauge(
     registry=REGISTRY,
 )
 
+certificate_expiry_timestamp_seconds = Gauge(
+    "hisbridge_certificate_expiry_timestamp_seconds",
+    "When a certificate ends that a connection to a HIS depends on: `where` is hospital/connector/setting, for an https address "
+    "the certificate that its server shows.",
+    ["where"],
+    registry=REGISTRY,
+)
+
 # What only the process that works a hospital can tell of it.
 _OF_ITS_WORKER = (
-    connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, hospital_worked,
-    inbox_oldest_seconds, inbox_waiting, outbox_depth, outbox_oldest_seconds, seats_left, sync_age_seconds,
+    connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
+    his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, outbox_depth,
+    outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds, reconciliation_differences, seats_drift,
+    seats_left, sync_age_seconds,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------
@@ -400,10 +482,33 @@ def track_sync_age(hospital: str, kind: str, age_s: Callable[[], float]) -> None
     sync_age_seconds.labels(hospital=hospital, kind=kind).set_function(age_s)
 
 
+def greet_hospital(hospital: str) -> None:
+    """This process works the hospital from now on. What it counts begins at 0: of a series that begins with its first event
+    Prometheus cannot see that event.
+    """
+    for reason in HOLDS_FAILED:
+        holds_failed.labels(hospital=hospital, reason=reason)
+    for histogram in (lock_seconds, registration_seconds, report_delay_seconds):
+        histogram.labels(hospital=hospital)
+    hospital_worked.labels(hospital=hospital).set(1)
+
+
 def forget_hospital(hospital: str) -> None:
     """This process works the hospital no longer: another one tells its figures from now on, and old ones would contradict."""
     for gauge in _OF_ITS_WORKER:
         gauge.remove_by_labels({"hospital": hospital})
+    for where in _certificates.pop(hospital, ()):
+        certificate_expiry_timestamp_seconds.remove(where)
+
+
+_certificates: dict[str, set[str]] = {}
+
+
+def note_certificate(hospital: str, name: str, ends_at_s: float) -> None:
+    """A certificate that `hospital` depends on ends then (seconds since the epoch); `name` is connector/setting."""
+    where = f"{hospital}/{name}"
+    _certificates.setdefault(hospital, set()).add(where)
+    certificate_expiry_timestamp_seconds.labels(where=where).set(ends_at_s)
 
 
 @lru_cache(maxsize=4096)

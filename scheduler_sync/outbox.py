@@ -393,12 +393,18 @@ class OutboxWorker:
         """Refresh the gauges of this hospital."""
         async with self._store.read(self._hospital.id) as tx:
             rows = await tx.all(
-                select(outbox.c.status, func.count().label("n"), func.min(outbox.c.created_ms).label("oldest"))
+                select(
+                    outbox.c.status,
+                    func.count().label("n"),
+                    func.min(outbox.c.created_ms).label("oldest"),
+                    func.min(func.coalesce(outbox.c.first_sent_ms, outbox.c.created_ms)).label("sent"),
+                )
                 .where(outbox.c.hospital_id == self._hospital.id, text(OPEN_COMMAND))
                 .group_by(outbox.c.status)
             )
             counts = {r["status"]: r["n"] for r in rows}
-            oldest = min((r["oldest"] for r in rows), default=tx.now_ms)
+            oldest = min((r["oldest"] for r in rows if r["status"] != "dead"), default=tx.now_ms)
+            unknown = next((r["sent"] for r in rows if r["status"] == "unknown"), tx.now_ms)
             attention = await tx.first(
                 select(func.count().label("n")).where(
                     bookings.c.hospital_id == self._hospital.id, bookings.c.needs_attention
@@ -407,5 +413,9 @@ class OutboxWorker:
         for status in OPEN:
             metrics.outbox_depth.labels(hospital=self._hospital.id, status=status).set(counts.get(status, 0))
         metrics.outbox_oldest_seconds.labels(hospital=self._hospital.id).set(max(0.0, (tx.now_ms - oldest) / 1000))
+        metrics.his_unknown.labels(hospital=self._hospital.id).set(counts.get("unknown", 0))
+        metrics.his_unknown_oldest_seconds.labels(hospital=self._hospital.id).set(
+            max(0.0, (tx.now_ms - unknown) / 1000)
+        )
         dead = counts.get("dead", 0) + (attention["n"] if attention is not None else 0)
         metrics.dead_letters.labels(hospital=self._hospital.id, box="outbox").set(dead)

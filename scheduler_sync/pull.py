@@ -33,6 +33,11 @@ log = get_logger("pull")
 CHUNK = 100
 ASKED_PAUSE_S = 0.5  # asked-for fetches are not made more often than this
 MASTER_EVERY_S = 600.0
+_KINDS = {
+    "master": (Verb.FETCH_DEPARTMENTS,),
+    "schedules": (Verb.FETCH_SCHEDULES,),
+    "stops": (Verb.FETCH_SCHEDULES, Verb.FETCH_STOPS),
+}
 RELEASES_EVERY_S = 30.0  # how often the next openings are looked up while nothing else happens
 
 
@@ -46,8 +51,9 @@ class Puller:
         self._done_at: dict[str, float] = {}
         self._releases = ReleaseFetches(hospital)
         self._next_release_s = 0.0
-        for kind in ("master", "schedules", "stops"):
-            metrics.track_sync_age(hospital.id, kind, lambda kind=kind: self.age_s(kind))  # type: ignore[misc]
+        for kind, verbs in _KINDS.items():
+            if all(self._offers(verb) for verb in verbs):  # what is never fetched has no age to be alarmed by
+                metrics.track_sync_age(hospital.id, kind, lambda kind=kind: self.age_s(kind))  # type: ignore[misc]
 
     def age_s(self, kind: str) -> float:
         """Seconds since the last complete fetch of this kind; infinite before the first."""

@@ -18,11 +18,13 @@ from connectors.port import Connector
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
+from scheduler_sync.certificates import CERTIFICATES_EVERY_S, Certificates
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.leases import Fence
 from scheduler_sync.outbox import OutboxWorker
 from scheduler_sync.pull import Puller
+from scheduler_sync.reconcile import LOOK_EVERY_S, Reconciler
 from scheduler_sync.sweeps import (
     EXPIRE_EVERY_S,
     FORGET_EVERY_S,
@@ -33,6 +35,7 @@ from scheduler_sync.sweeps import (
     measure_seats,
     repeat,
 )
+from scheduler_sync.truth import LOOK_THROUGH_EVERY_S, Truth
 from scheduler_sync.webhooks import WebhookSender
 
 log = get_logger("runtime")
@@ -112,6 +115,9 @@ class HospitalRuntime:
         self._inbox = Inbox(store, messages, hospital, fence=fence)
         self._outbox = OutboxWorker(store, hospital, self.link, fence=fence)
         self._puller = Puller(store, hospital, self.link)
+        self._truth = Truth(store, hospital)
+        self._reconciler = Reconciler(store, hospital, self.link)
+        self._certificates = Certificates(hospital)
         self._pull: asyncio.Task[None] | None = None
 
     @property
@@ -136,14 +142,18 @@ class HospitalRuntime:
         for measure in (
             self._outbox.measure,
             self._inbox.measure,
+            self._truth.measure,
             lambda: measure_seats(self._store, hospital_id),
         ):
             group.repeat(MEASURE_EVERY_S, measure, "measure", hospital_id=hospital_id)
+        group.repeat(LOOK_THROUGH_EVERY_S, self._truth.look_through, "look_through", hospital_id=hospital_id)
+        group.repeat(LOOK_EVERY_S, self._reconciler.reconcile, "reconcile", hospital_id=hospital_id)
+        group.repeat(CERTIFICATES_EVERY_S, self._certificates.look, "certificates", hospital_id=hospital_id)
         group.repeat(
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id
         )
         self._running[hospital_id] = self.link
-        metrics.hospital_worked.labels(hospital=hospital_id).set(1)
+        metrics.greet_hospital(hospital_id)
         for state in State:  # what is counted begins at 0: Prometheus sees only increases
             metrics.bookings.labels(hospital=hospital_id, state=state.value)
 

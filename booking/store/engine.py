@@ -75,6 +75,7 @@ class Tx:
     seq: int = 0
     touched: set[tuple[str, str]] = field(default_factory=set)
     keys: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[Callable[[], object]] = field(default_factory=list)
 
     async def all(self, statement: Any, params: Any = None) -> list[dict[str, Any]]:
         """Every row as a dictionary."""
@@ -133,6 +134,10 @@ class Tx:
     def ring(self, topic: str) -> None:
         """Wake those who wait for `topic`, once the commit is certain."""
         self.topics.add(topic)
+
+    def count(self, it: Callable[[], object]) -> None:
+        """Count something once the commit is certain: what is rolled back has not happened."""
+        self.counts.append(it)
 
     def touch(self, date: str, department_id: str) -> None:
         """What readers see of a department's day changes with this commit."""
@@ -297,6 +302,7 @@ class Store:
         """
         done: set[str] = set()
         bound: list[tuple[str, str]] = []
+        counts: list[Callable[[], object]] = []
         # One waits here, not in the pool: a crowd at one hospital must not take the connections of all others.
         turn = self.turn(hospital_id)
         try:
@@ -305,7 +311,7 @@ class Store:
             raise StoreBusy("no turn to write in time") from None
         try:
             async with self._transaction(self._begin_write(hospital_id, here=here), hospital_id, done) as tx:
-                bound = tx.keys
+                bound, counts = tx.keys, tx.counts
                 await self._tick(tx)
                 yield tx
                 await self._note_touched(tx)
@@ -318,6 +324,8 @@ class Store:
         finally:
             turn.release()
         self.note_write(None)
+        for count in counts:
+            count()
         if self.on_key is not None:
             for client_id, key in bound:
                 self.on_key(hospital_id, client_id, key)

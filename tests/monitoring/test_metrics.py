@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from prometheus_client import generate_latest
 
 from monitoring import metrics
@@ -57,3 +58,30 @@ def test_every_metric_of_ours_has_prefix_and_help_when_scraped() -> None:
 def test_method_is_bounded_when_a_caller_invents_one() -> None:
     assert metrics.method_label("GET") == "GET"
     assert metrics.method_label("BREW") == "OTHER"
+
+
+def test_what_a_hospital_s_worker_counts_begins_at_zero_and_its_gauges_end_with_its_work() -> None:
+    """Of a series that begins with its first event Prometheus cannot see that event."""
+    metrics.greet_hospital("m5")
+    assert metrics.REGISTRY.get_sample_value("hisbridge_hospital_worked", {"hospital": "m5"}) == 1
+    for reason in metrics.HOLDS_FAILED:
+        labels = {"hospital": "m5", "reason": reason}
+        assert metrics.REGISTRY.get_sample_value("hisbridge_holds_failed_total", labels) == 0
+    for name in ("lock", "registration", "report_delay"):
+        assert metrics.REGISTRY.get_sample_value(f"hisbridge_{name}_seconds_count", {"hospital": "m5"}) == 0
+    metrics.note_certificate("m5", "his/endpoint", 7.0)
+    metrics.note_certificate("m6", "his/endpoint", 8.0)
+    metrics.forget_hospital("m5")
+    ends = "hisbridge_certificate_expiry_timestamp_seconds"
+    assert metrics.REGISTRY.get_sample_value("hisbridge_hospital_worked", {"hospital": "m5"}) is None
+    assert metrics.REGISTRY.get_sample_value(ends, {"where": "m5/his/endpoint"}) is None
+    assert metrics.REGISTRY.get_sample_value(ends, {"where": "m6/his/endpoint"}) == 8
+    metrics.forget_hospital("m6")
+
+
+@pytest.mark.parametrize(("histogram", "limit_s"), [("registration_seconds", 60.0), ("report_delay_seconds", 3600.0)])
+def test_delays_can_be_judged_exactly_by_their_objectives(histogram: str, limit_s: float) -> None:
+    metrics.greet_hospital("m7")
+    labels = {"hospital": "m7", "le": str(limit_s)}
+    assert metrics.REGISTRY.get_sample_value(f"hisbridge_{histogram}_bucket", labels) == 0
+    metrics.forget_hospital("m7")

@@ -8,10 +8,12 @@ import uuid
 from typing import Any
 
 import service
+from booking.reconciliation import newest_bill
 from booking.retention import forget_commands
 from scheduler_sync.attention import dead_commands
 from scheduler_sync.messages.store import list_messages
 from scheduler_sync.sweeps import Forgetting
+from scheduler_sync.truth import Truth
 from tests.acceptance.installation import HOSPITALS, Installation, made_up_person, money, until
 
 
@@ -125,6 +127,11 @@ async def _people_and_clock(running: service.Service) -> None:
         await list_messages(running.messages, hospital.id)
         await list_messages(running.messages, hospital.id, state="quarantined")
         await forget_commands(running.store, hospital.id)
+        truth = Truth(running.store, hospital)
+        await truth.measure()
+        await truth.look_through()
+        async with running.store.read(hospital.id) as tx:
+            await newest_bill(tx)
     forgetting = Forgetting(
         running.store,
         running.messages,

@@ -12,7 +12,9 @@ from booking.stops import apply_stop
 from booking.store.engine import Store
 from connectors.port import HisRefused, HisReplyInvalid, HisUnavailable, QueryBack, Verb
 from mappings.canonical import RegistrationStatus, ScheduleStopped, StopScope
+from monitoring import metrics
 from scheduler_sync.attention import dead_commands, settle_dead
+from scheduler_sync.outbox import OutboxWorker
 from tests.booking.world import (
     DAY,
     FEE_FEN,
@@ -184,6 +186,29 @@ async def test_lock_is_sent_once_more_when_two_looks_after_settling_find_nothing
     await at.until_row(line(booking_id), status="done")
     assert at.peer.calls(LOCK) == ["lock_slot"] * 2
     assert (await get(at.store, booking_id)).his_state == "locked"
+
+
+async def test_unknown_outcome_is_told_with_its_age_until_it_is_known(at: Desk) -> None:
+    def told() -> tuple[float | None, float | None]:
+        labels = {"hospital": HOSPITAL}
+        read = metrics.REGISTRY.get_sample_value
+        return read("hisbridge_his_unknown", labels), read("hisbridge_his_unknown_oldest_seconds", labels)
+
+    at.peer.script(LOCK, lose_request)
+    booking_id = await hold_one(at)
+    await at.until_row(line(booking_id), status="unknown")
+    at.turn(20)
+    await at.until_row(line(booking_id), looks=1)
+    await at.worker.measure()
+    assert told() == (1, 20)  # since it was sent, not since the look
+    metrics.forget_hospital(HOSPITAL)
+    assert told() == (None, None)
+    await OutboxWorker(at.store, at.hospital, at.link).measure()  # as after a restart
+    assert told() == (1, 20)
+    at.turn(10)
+    await at.until_row(line(booking_id), status="done")
+    await at.worker.measure()
+    assert told() == (0, 0)
 
 
 async def test_one_look_is_not_enough_when_it_comes_after_settling(at: Desk) -> None:
