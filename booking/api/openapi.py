@@ -126,6 +126,10 @@ def _parameters(
                 "schema": {"type": "string"},
             }
         )
+    parameters += [
+        {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
+        for name, about in route.headers.items()
+    ]
     if route.idempotent:
         parameters.append(
             {

@@ -151,7 +151,8 @@ class Route:
     ones. `idempotent` demands an Idempotency-Key. `examples` maps "request" and "response" to instances for the pages.
     `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the log.
     `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a
-    task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
+    task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks. `headers` tells the
+    pages of optional headers that it reads.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class Route:
         at_once: AtOnce | None = None,
         examples: Mapping[str, Any] | None = None,
         name: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -199,6 +201,7 @@ class Route:
         self.produces = produces
         self.max_body_bytes = max_body_bytes
         self.waits = waits
+        self.headers = dict(headers or {})
         self.examples = dict(examples or {})
         self.name = name or getattr(handler, "__name__", f"{method} {path}")
         self.path_parameters = tuple(_PATH_PARAMETER.findall(path))
