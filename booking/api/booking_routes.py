@@ -10,7 +10,7 @@ from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.present import booking_view
 from booking.api.routing import Call, Pending, Reply, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
-from booking.api.waiting import TICKET_HEADER, place_of
+from booking.api.waiting import TICKET_FIELD, place_of
 from booking.inventory.requests import HoldRequest
 from booking.inventory.writer import Outcome, granted
 from booking.money import payments_of, refunds_of
@@ -142,7 +142,7 @@ def booking_routes(context: Context) -> list[Route]:
     return [
         Route("POST", of, handlers.hold, at_once=handlers.hold_at_once, summary="Hold a seat", tag="bookings",
               request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True, errors=hold_errors,
-              headers={TICKET_HEADER: "The patient's ticket, while the hospital's waiting room is open."},
+              headers={TICKET_FIELD: "The patient's ticket, while the hospital's waiting room is open."},
               description="Answers after our own commit; the lock at the hospital follows. Wait for it with `wait_s`."),
         Route("GET", of + "/{booking_id}", handlers.get, summary="A booking, now or when it changes", tag="bookings",
               query=WaitQuery, response=BookingView, scopes=scopes, errors=("booking_unknown",), waits=True),

@@ -12,7 +12,8 @@ from booking.errors import Refusal
 from booking.waiting_room.ranks import NONE_YET
 from booking.waiting_room.rooms import WaitingRooms
 
-TICKET_HEADER = istr("Waiting-Room-Ticket")
+TICKET_FIELD = "Waiting-Room-Ticket"
+_TICKET_FIELD = istr(TICKET_FIELD)
 RETRY_AFTER_S = 5
 _NO_PLACE = (0, NONE_YET)
 
@@ -21,7 +22,7 @@ def place_of(rooms: WaitingRooms | None, call: Call[Any, Any]) -> tuple[int, int
     """Release and rank of the ticket that came with a hold for the patient of its body; those of nobody without a good one."""
     if rooms is None or call.hospital_id not in rooms.hospitals:
         return _NO_PLACE
-    text = call.request.headers.get(TICKET_HEADER)
+    text = call.request.headers.get(_TICKET_FIELD)
     if text is None:
         return _NO_PLACE
     return rooms.place_for(call.hospital_id, call.caller.id, call.body.patient_id, text) or _NO_PLACE

@@ -93,8 +93,7 @@ class Keeper:
         while True:
             await asyncio.sleep(SAMPLE_S)
             samples += 1
-            for charge in self._charges:
-                charge.delay.note(self._delay_of(charge.hospital.id))
+            self.sample()
             if samples % SAMPLES_A_LOOK == 0:
                 await self._try(self.look)
             if samples % SAMPLES_A_TICK == 0:
@@ -111,6 +110,11 @@ class Keeper:
             log.error("waiting_rooms_failed", exc_info=error)
         else:
             self._away = False
+
+    def sample(self) -> None:
+        """Note how long holds wait now."""
+        for charge in self._charges:
+            charge.delay.note(self._delay_of(charge.hospital.id))
 
     # --- following the store --------------------------------------------------------------------------------------
 

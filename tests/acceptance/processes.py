@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,20 @@ def frozen(*pids: int) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def laid_out(folder: Path, server: PostgresServer, **service_table: Any) -> AsyncIterator[Installation]:
-    """An installation on PostgreSQL with two API workers."""
+async def laid_out(
+    folder: Path,
+    server: PostgresServer,
+    *,
+    hospital: Mapping[str, Any] | None = None,
+    seats: int = 5,
+    **service_table: Any,
+) -> AsyncIterator[Installation]:
+    """An installation on PostgreSQL with two API workers. `hospital` and `seats` as for `lay_out`."""
     table = {"workers": len(WORKERS), **service_table}
-    async with postgres_store(server) as store, lay_out(folder, store=store, service_table=table) as site:
+    async with (
+        postgres_store(server) as store,
+        lay_out(folder, store=store, hospital=hospital, seats=seats, service_table=table) as site,
+    ):
         yield site
 
 
