@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from booking.settings import Hospital, Mode
+from booking.openings import lock_verb
+from booking.settings import Hospital, Mode, ReserveBy
 from booking.store.engine import Store, StoreUnavailable, Tx
 from booking.waiting_room import records
 from booking.waiting_room.rate import Delay, Rate
@@ -28,8 +29,11 @@ SAMPLES_A_LOOK, SAMPLES_A_TICK = 5, 10
 LONGEST_TICK_S = 2.0  # a process that stood still does not make up for it
 # By load a room opens when holds were delayed by more than this many times the target for so many ticks in a row.
 OPENS_ABOVE, OPENS_AFTER_TICKS = 2.0, 3
+LONGEST_JOIN_MS = 10_000  # a place that was drawn before the release is committed so long after it at the latest
 KNOWN_MS = 24 * 3600 * 1000
-SEATS_EVERY_TICKS = 2
+STORE_EVERY_TICKS = 2
+# Locks that are expected after this part of `lock_wait_s` count as holds that wait for `delay_s`: of a minute ten seconds.
+LOCKS_PART = 6.0
 
 DelayOf = Callable[[str], float]
 """How long the first hold in a hospital's queue has waited by now, in seconds."""
@@ -45,6 +49,7 @@ class _Charge:
         self.of_release_ms = 0
         self.hot_ticks = 0
         self.ticks = 0
+        self.lock_s = 0.0
         self.open = metrics.waiting_room_open.labels(hospital.id)
         self.waiting = metrics.waiting_room_waiting.labels(hospital.id)
         self.per_s = metrics.waiting_room_rate.labels(hospital.id)
@@ -130,6 +135,7 @@ class Keeper:
                 room.opened_by = OpenedBy(row.opened_by)
                 room.closed_because = ClosedBecause(row.closed_because) if row.closed_because else None
                 room.rate_milli, room.busy_ms, room.is_open = row.rate_milli, row.busy_ms, row.closed_ms is None
+                room.ranks.arrivals = row.arrivals
                 if room.is_open:
                     await self._follow(tx, room)
         current = {room.hospital_id: room for room in rooms.known.values() if room.is_open}
@@ -143,12 +149,14 @@ class Keeper:
 
     async def _follow(self, tx: Tx, room: Room) -> None:
         room.note_steps(await records.steps_after(tx, room.hospital_id, room.release_ms, room.watermark))
-        more = True
+        is_past = self._rooms.now_ms(room.hospital_id) > room.release_ms + LONGEST_JOIN_MS
+        more = not room.is_complete
         while more:
             ranks, room.changed, more = await records.ranks_after(tx, room.hospital_id, room.release_ms, room.changed)
             room.ranks.add(ranks)
             if more:
                 await asyncio.sleep(0)
+        room.is_complete = is_past
 
     def _show(self, charge: _Charge) -> None:
         room = self._rooms.current.get(charge.hospital.id)
@@ -171,7 +179,9 @@ class Keeper:
         hospital, rule = charge.hospital, charge.hospital.waiting_room
         room, now_ms = self._rooms.current.get(hospital.id), self._rooms.now_ms(hospital.id)
         due_ms = release_to_open_for(rule, hospital.release, hospital.zone, now_ms)
-        if due_ms is not None and (hospital.id, due_ms) not in self._rooms.known:
+        if (
+            room is None and due_ms is not None
+        ):  # a room that is open goes on until it is done: nobody loses their place
             await self._open(hospital, due_ms, OpenedBy.RELEASE)
         elif room is None:
             await self._open_by_load(charge, delay_s, now_ms)
@@ -208,7 +218,8 @@ class Keeper:
         rate, waiting = charge.rate, room.waiting
         rates = room.rates_per_s(self._rooms.now_ms(room.hospital_id))
         is_limit = waiting > rate.per_s * dt_s
-        rate.follow(delay_s, dt_s, is_limit=is_limit, fair_per_s=rates[0] * self._share if rates else rate.per_s)
+        slow_s = max(delay_s, rule.delay_s * charge.lock_s / (charge.hospital.lock_wait_s / LOCKS_PART))
+        rate.follow(slow_s, dt_s, is_limit=is_limit, fair_per_s=rates[0] * self._share if rates else rate.per_s)
         count = rate.take(dt_s)
         if count and waiting:
             # What nobody waited for is no measure of what could have been served, and is not remembered.
@@ -228,9 +239,10 @@ class Keeper:
         rule, now_ms = charge.hospital.waiting_room, self._rooms.now_ms(room.hospital_id)
         if now_ms >= room.release_ms + int(rule.lasts_s * 1000):
             return await self._close(room, ClosedBecause.OVER)
-        if charge.ticks % SEATS_EVERY_TICKS == 0:
+        if charge.ticks % STORE_EVERY_TICKS == 0:
             async with self._store.read(room.hospital_id) as tx:
                 sold_out = await records.is_sold_out(tx, room.release_ms)
+                charge.lock_s = await self._lock_s(tx, charge.hospital)
             if sold_out:
                 return await self._close(room, ClosedBecause.SOLD_OUT)
         is_calm = room.waiting == 0 and delay_s <= rule.delay_s / 2
@@ -239,6 +251,13 @@ class Keeper:
         async with self._store.write(room.hospital_id, here=True) as tx:
             closed = await records.close_when_calm(tx, room.release_ms, rule)
         return await self._told(room, ClosedBecause.CALM) if closed else False
+
+    @staticmethod
+    async def _lock_s(tx: Tx, hospital: Hospital) -> float:
+        """How long a new hold would wait for its lock; where the seats are ours there is none."""
+        if hospital.reserve_by is ReserveBy.QUOTA:
+            return 0.0
+        return await records.expected_lock_s(tx, lock_verb(hospital), within_s=hospital.lock_wait_s)
 
     async def _close(self, room: Room, because: ClosedBecause) -> bool:
         async with self._store.write(room.hospital_id, here=True) as tx:

@@ -27,46 +27,51 @@ def draw_rank(draw: Draw = os.urandom) -> int:
 
 
 def late_rank(arrival: int) -> int:
-    """The rank of the n-th who joins from the release on."""
+    """The rank of the n-th who joins from the release on; the first is 1."""
     return FIRST_LATE + arrival
 
 
 class Ranks:
-    """All ranks of a room, 8 bytes each. Adding some costs little, and so does a question."""
+    """The order of one room: the early ranks, 8 bytes each, and how many have arrived since the release.
+
+    Of the late ones nothing else need be known: their numbers have no gaps.
+    """
 
     def __init__(self) -> None:
+        self.arrivals = 0
         self._sorted = array("q")
         self._fresh: list[int] = []  # in order as well; becomes a part of the others once it is long
 
     def __len__(self) -> int:
+        return self._early + self.arrivals
+
+    @property
+    def _early(self) -> int:
         return len(self._sorted) + len(self._fresh)
 
     def add(self, ranks: Iterable[int]) -> None:
-        """More ranks, in any order."""
-        late: list[int] = []
-        for rank in ranks:
-            if rank >= FIRST_LATE and (not self._sorted or rank > self._sorted[-1]):
-                self._sorted.append(rank)
-            else:
-                late.append(rank)
-        if late:
-            self._fresh += late
-            self._fresh.sort()
-            if len(self._fresh) > max(_LEAST_MERGED, len(self._sorted) // 8):
-                self._sorted = array("q", sorted([*self._sorted, *self._fresh]))  # two runs: merged, not sorted
-                self._fresh = []
+        """More early ranks, in any order."""
+        self._fresh += ranks
+        self._fresh.sort()
+        if len(self._fresh) > max(_LEAST_MERGED, len(self._sorted) // 8):
+            self._sorted = array("q", sorted([*self._sorted, *self._fresh]))  # two runs: merged, not sorted
+            self._fresh = []
 
     def below(self, rank: int) -> int:
         """How many are before this rank."""
+        if rank >= FIRST_LATE:
+            return self._early + rank - FIRST_LATE - 1
         return bisect_left(self._sorted, rank) + bisect_left(self._fresh, rank)
 
     def up_to(self, rank: int) -> int:
         """How many are at or before it."""
+        if rank >= FIRST_LATE:
+            return self._early + rank - FIRST_LATE
         return bisect_right(self._sorted, rank) + bisect_right(self._fresh, rank)
 
     def waiting(self, watermark: int) -> int:
         """How many are not admitted."""
-        return len(self) - self.up_to(watermark)
+        return max(0, len(self) - self.up_to(watermark))
 
     def before(self, rank: int, watermark: int) -> int:
         """How many who are not admitted stand before this rank."""

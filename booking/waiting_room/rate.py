@@ -55,11 +55,13 @@ class Rate:
         Where nobody waited for the rate, that it was borne says nothing, and it does not grow. `fair_per_s` is what each process
         would admit if all did alike: their steps are alike, so that in the long run their rates are.
         """
-        was_slow, self._delay_s = self._delay_s > self._target_s, delay_s
+        was_slow, was_braked, self._delay_s = self._delay_s > self._target_s, self._is_braked, delay_s
         self._settling_s = max(0.0, self._settling_s - dt_s)
         if self._settling_s > 0.0:
             return
         if delay_s > self._target_s:
+            if was_braked:  # nobody was admitted: what is still slow says nothing of the rate
+                return
             self.per_s = max(LEAST_PER_S, self.per_s * CUT)
             self._settling_s = SETTLE_S
             if not was_slow:  # later cuts for the same queue say nothing of what is served
@@ -71,12 +73,16 @@ class Rate:
             )
             self.per_s = min(self._most_per_s, grown)
 
+    @property
+    def _is_braked(self) -> bool:
+        return self._delay_s > BRAKE * self._target_s
+
     def take(self, dt_s: float) -> int:
         """How many may be admitted for the time that has passed; nobody while holds wait far too long.
 
         What is left of a person is kept for the next time.
         """
-        if self._delay_s > BRAKE * self._target_s:
+        if self._is_braked:
             return 0
         self._owed = min(self._owed + self.per_s * dt_s, self.per_s * 2 + 1)
         whole = int(self._owed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -12,11 +14,14 @@ from sqlalchemy import bindparam, select, text, update
 from booking.people import load_person
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed, is_one_of
+from booking.store.ids import first_id
 from booking.store.tables import patients, persons, store_clock, waiting_rooms, waiting_steps, waiting_tickets
-from booking.waiting_room.ranks import NONE_YET, Draw, draw_rank, late_rank
+from booking.waiting_room.ranks import FIRST_LATE, NONE_YET, Draw, draw_rank, late_rank
 from booking.waiting_room.rules import ClosedBecause, OpenedBy, WaitingRoomRule
 
 PAGE = 5_000
+LATELY_MS = 5_000
+FEW_LOCKS = 8  # they will be done before one could tell how quickly
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
@@ -73,7 +78,7 @@ _ROOM = Fixed(select(*_ROOM_COLUMNS).where(*_THIS))
 _OF_ROOM = (waiting_tickets.c.hospital_id == bindparam("h"), waiting_tickets.c.release_ms == bindparam("of_release"))
 _RANKS = Fixed(
     select(waiting_tickets.c.rank, waiting_tickets.c.changed)
-    .where(*_OF_ROOM, waiting_tickets.c.changed > bindparam("after"))
+    .where(*_OF_ROOM, waiting_tickets.c.changed > bindparam("after"), waiting_tickets.c.rank < FIRST_LATE)
     .order_by(waiting_tickets.c.changed)
     .limit(PAGE)
 )
@@ -155,7 +160,7 @@ async def room_of(tx: Tx, release_ms: int) -> RoomRow | None:
 
 
 async def ranks_after(tx: Tx, hospital_id: str, release_ms: int, changed: int) -> tuple[list[int], int, bool]:
-    """Ranks given by later writes than this one, up to which write they are complete, and whether there are more."""
+    """Early ranks given by later writes than this one, up to which write they are complete, and whether there are more."""
     rows = await tx.all(_RANKS, {"h": hospital_id, "of_release": release_ms, "after": changed})
     if not rows:
         return [], changed, False
@@ -188,19 +193,40 @@ async def is_sold_out(tx: Tx, release_ms: int) -> bool:
     return row is not None and row["slots"] > 0 and row["free"] == 0
 
 
+_LOCKS = Fixed(
+    text(
+        "select coalesce(sum(case when status = 'queued' then 1 else 0 end), 0) as waiting,"
+        " coalesce(sum(case when status = 'done' and updated_ms > :lately then 1 else 0 end), 0) as done"
+        " from outbox where hospital_id = :h and id >= :first and verb = :verb"
+    )
+)
+
+
+async def expected_lock_s(tx: Tx, verb: str, *, within_s: float) -> float:
+    """How long a hold would wait for the hospital's lock: those queued within this time, at the pace of the last seconds.
+
+    0 while few wait, infinite where many wait and none was done.
+    """
+    # Ids are made by the machines' clocks, not by the store's.
+    since_ms = time.time_ns() // 1_000_000 - int(within_s * 1000)
+    values = {"h": tx.hospital_id, "verb": verb, "first": first_id(since_ms), "lately": tx.now_ms - LATELY_MS}
+    row = await tx.first(_LOCKS, values)
+    if row is None or row["waiting"] <= FEW_LOCKS:
+        return 0.0
+    return row["waiting"] / (row["done"] * 1000 / LATELY_MS) if row["done"] else math.inf
+
+
 # --- the room -----------------------------------------------------------------------------------------------------
 
 
 async def open_room(tx: Tx, release_ms: int, by: OpenedBy, rule: WaitingRoomRule) -> bool:
-    """Open the room of a release, and close any other; False where it is open already.
+    """Open the room of a release; False where one is open already, be it this or another.
 
     A room that is opened again, by load, keeps its tickets. A new one begins with the rate that the last one had.
     """
     showing = await tx.first(_CLOCK_ROOM, {"h": tx.hospital_id})
     if showing is not None and showing["room_ms"]:
-        if showing["room_ms"] == release_ms:
-            return False
-        await close_room(tx, showing["room_ms"], ClosedBecause.OVER)
+        return False
     known = {"h": tx.hospital_id, "of_release": release_ms}
     if await room_of(tx, release_ms) is not None:
         await tx.run(_REOPEN, {**known, "at": tx.now_ms})

@@ -76,7 +76,9 @@ class Room:
         self.watermark = NONE_YET
         self.ranks = Ranks()
         self.changed = 0
-        """The last write whose ranks are known."""
+        """The last write whose early ranks are known."""
+        self.is_complete = False
+        """Whether no early rank can come any more."""
         self._marks: list[int] = []
         self._at_ms: list[int] = []
         self._admitted: list[int] = []

@@ -9,41 +9,45 @@ from hypothesis import strategies as st
 
 from booking.waiting_room.ranks import FIRST_LATE, NONE_YET, Ranks, draw_rank, late_rank
 
-RANK = st.integers(min_value=0, max_value=FIRST_LATE + 10_000)
+RANK = st.integers(min_value=0, max_value=FIRST_LATE - 1)
+ARRIVALS = st.integers(0, 50)
 
 
-def filled(*groups: list[int]) -> Ranks:
+def filled(*groups: list[int], arrivals: int = 0) -> Ranks:
     ranks = Ranks()
     for group in groups:
         ranks.add(group)
+    ranks.arrivals = arrivals
     return ranks
 
 
-@given(st.lists(st.lists(RANK, max_size=30), max_size=20), RANK, st.one_of(st.just(NONE_YET), RANK))
-def test_figures_are_those_of_counting_when_ranks_come_in_any_order(
-    groups: list[list[int]], rank: int, watermark: int
+@given(st.lists(st.lists(RANK, max_size=30), max_size=20), ARRIVALS, st.data())
+def test_figures_are_those_of_counting_when_people_come_before_and_after_the_release(
+    groups: list[list[int]], arrivals: int, data: st.DataObject
 ) -> None:
-    ranks, all_of_them = filled(*groups), [r for group in groups for r in group]
-    assert len(ranks) == len(all_of_them)
-    assert ranks.waiting(watermark) == sum(r > watermark for r in all_of_them)
-    assert ranks.before(rank, watermark) == sum(watermark < r < rank for r in all_of_them)
+    late = [late_rank(n) for n in range(1, arrivals + 1)]
+    ranks, everybody = filled(*groups, arrivals=arrivals), [*(r for group in groups for r in group), *late]
+    place = RANK if not late else st.one_of(RANK, st.sampled_from(late))
+    rank, watermark = data.draw(place), data.draw(st.one_of(st.just(NONE_YET), place))
+    assert len(ranks) == len(everybody)
+    assert ranks.waiting(watermark) == sum(r > watermark for r in everybody)
+    assert ranks.before(rank, watermark) == sum(watermark < r < rank for r in everybody)
 
 
-def test_figures_stay_right_when_thousands_join_before_and_after_the_release() -> None:
+def test_figures_stay_right_when_thousands_join_in_groups() -> None:
     chance, ranks, known = random.Random(7), Ranks(), []
     for _ in range(40):
         group = [chance.getrandbits(62) for _ in range(100)]
         known += group
         ranks.add(group)
-    late = [late_rank(n) for n in range(1, 501)]
-    ranks.add(late)
-    known += late
-    for rank in (known[0], known[1234], late[0], late[-1]):
+    ranks.arrivals = 500
+    known += [late_rank(n) for n in range(1, 501)]
+    for rank in (known[0], known[1234], known[-500], known[-1]):
         assert ranks.below(rank) == sum(r < rank for r in known)
         assert ranks.up_to(rank) == sum(r <= rank for r in known)
 
 
-@given(st.binary(min_size=8, max_size=8), st.integers(min_value=0, max_value=10**9), st.integers(1, 10**6))
+@given(st.binary(min_size=8, max_size=8), st.integers(min_value=1, max_value=10**9), st.integers(1, 10**6))
 def test_late_ones_stand_behind_all_early_ones_and_as_they_came(drawn: bytes, arrival: int, later: int) -> None:
     early = draw_rank(lambda count: drawn[:count])
     assert 0 <= early < late_rank(arrival) < late_rank(arrival + later) < 1 << 63

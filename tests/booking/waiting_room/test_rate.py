@@ -87,6 +87,15 @@ def test_nobody_is_let_in_when_holds_wait_far_too_long() -> None:
     assert rate.take(1.0) == int(50 * CUT)
 
 
+def test_rate_is_not_lost_when_nothing_is_served_for_a_minute() -> None:
+    rate = Rate(50, 1_000, TARGET_S)
+    for _ in range(60):
+        rate.follow(float("inf"), 1.0, is_limit=True, fair_per_s=50)
+        assert rate.take(1.0) == 0
+    rate.follow(0.0, 1.0, is_limit=True, fair_per_s=50)
+    assert rate.take(1.0) >= int(50 * CUT)
+
+
 def test_nothing_is_saved_up_when_nobody_was_there() -> None:
     rate = Rate(50, 1_000, TARGET_S)
     for _ in range(10):

@@ -58,8 +58,9 @@ def test_phase_changes_with_the_clock_alone() -> None:
 
 def test_estimate_is_a_range_of_what_was_measured() -> None:
     """100 in the first ten seconds, 50 in the next: the 300th waits from 300/10 to 300/5 seconds."""
-    people = [late_rank(n) for n in range(1_000)]
-    room = room_of(people, *((people[n * 10 - 1], RELEASE_MS + n * 1_000, n * 10) for n in range(1, 11)))
+    people = [late_rank(n + 1) for n in range(1_000)]
+    room = room_of([], *((people[n * 10 - 1], RELEASE_MS + n * 1_000, n * 10) for n in range(1, 11)))
+    room.ranks.arrivals = 1_000
     assert told(room, people[400], 9).wait is None  # not yet measured
     room.note_steps((people[99 + n * 5], RELEASE_MS + 10_000 + n * 1_000, 100 + n * 5) for n in range(1, 11))
     standing = told(room, people[449], 20)

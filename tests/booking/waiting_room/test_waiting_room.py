@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import msgspec
+from sqlalchemy import text
 
 from booking.release import ReleaseRule
 from booking.settings import Hospital
@@ -12,7 +13,7 @@ from booking.store.engine import Store
 from booking.waiting_room.rules import WaitingRoomRule
 from tests.booking.waiting_room.site import ROOM, Site, put_patients, serve
 from tests.booking.waiting_room.test_ranks import correlation
-from tests.booking.world import ZHANG, ZONE, make_hospital, make_schedule, put_patient, put_slot
+from tests.booking.world import HOSPITAL, ZHANG, ZONE, make_hospital, make_schedule, put_patient, put_slot
 from tests.stores import Wall, opened
 
 # The clock of the store begins at 06:00; visits of the day after open at 07:00.
@@ -289,6 +290,48 @@ async def test_room_opens_by_load_where_that_is_wished_and_the_first_to_come_is_
         assert await positions(site, tickets) == [0, 1, 2]
         await site.turn(1)
         assert await states(site, tickets) == ["admitted", "waiting", "waiting"]
+
+
+async def test_room_in_use_goes_on_when_the_next_release_is_already_due(store: Store, wall: Wall) -> None:
+    patients = await put_patients(store, 30)
+    rule = msgspec.structs.replace(RULE, opens_before_s=86_400, quiet_s=5)
+    async with serve(store, hospital_with(rule), wall) as site:
+        await site.turn(HOUR_S - 300)
+        tickets = await gather(site, patients)
+        await site.turn(300)
+        assert sorted(set(await states(site, tickets))) == ["admitted", "waiting"]
+        await site.turn(2)
+        assert set(await states(site, tickets)) == {"admitted"}
+        for _ in range(8):
+            await site.turn(1)
+        seen = (await site.ask("GET", ROOM)).json
+        assert seen["opens_at"] == (OPENS_AT + dt.timedelta(days=1)).isoformat()
+        assert seen["state"] == "gathering"
+
+
+async def test_nobody_is_let_in_while_the_hospital_locks_nothing(store: Store, wall: Wall) -> None:
+    """Who is let in then holds a seat whose lock would not come in time."""
+    slot, patients = await released_slot(store), await put_patients(store, 50)
+    rule = msgspec.structs.replace(RULE, rate_per_s=20, most_per_s=20)
+    async with serve(store, hospital_with(rule), wall) as site:
+        await site.turn(HOUR_S - 300)
+        tickets = await gather(site, patients)
+        wall.turn(300)
+        await site.tick(1)
+        inside = [n for n, state in enumerate(await states(site, tickets)) if state == "admitted"]
+        assert len(inside) == 20
+        answers = [await site.hold(slot, patients[n], tickets[n]) for n in inside]
+        assert {answer.status for answer in answers} == {201}
+        await site.turn(1)  # the locks are looked at every other second
+        for _ in range(5):
+            before = (await states(site, tickets)).count("admitted")
+            await site.turn(1)
+        assert (await states(site, tickets)).count("admitted") == before < 50
+        async with store.write(HOSPITAL) as tx:
+            await tx.run(text("update outbox set status = 'done', updated_ms = :now").bindparams(now=tx.now_ms))
+        for _ in range(6):
+            await site.turn(1)
+        assert set(await states(site, tickets)) == {"admitted"}
 
 
 async def test_nobody_is_asked_to_wait_when_no_room_is_configured(store: Store, wall: Wall) -> None:
