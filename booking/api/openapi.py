@@ -158,6 +158,8 @@ def _responses(route: Route, schema_of: dict[Any, dict[str, Any]]) -> dict[str, 
             content["example"] = msgspec.to_builtins(route.examples["response"])
         good["content"] = {route.produces: content}
     responses: dict[str, Any] = {str(route.status): good}
+    if route.repeated is not None:
+        responses[str(route.repeated)] = {**good, "description": "What was there already."}
     if route.tagged:
         tag = {"ETag": {"description": "Names this very answer.", "schema": {"type": "string"}}}
         good["headers"] |= tag

@@ -152,7 +152,7 @@ class Route:
     `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the log.
     `tagged`: its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a
     task of its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks. `headers` tells the
-    pages of optional headers that it reads.
+    pages of optional headers that it reads, `repeated` of the status of an answer that was given before.
     """
 
     def __init__(
@@ -181,6 +181,7 @@ class Route:
         examples: Mapping[str, Any] | None = None,
         name: str | None = None,
         headers: Mapping[str, str] | None = None,
+        repeated: int | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -202,6 +203,7 @@ class Route:
         self.max_body_bytes = max_body_bytes
         self.waits = waits
         self.headers = dict(headers or {})
+        self.repeated = repeated
         self.examples = dict(examples or {})
         self.name = name or getattr(handler, "__name__", f"{method} {path}")
         self.path_parameters = tuple(_PATH_PARAMETER.findall(path))

@@ -93,7 +93,7 @@ def waiting_routes(context: Context) -> list[Route]:
               tag="waiting room", response=WaitingRoomView, scopes=scopes,
               description="While it is `open`, a hold needs an admitted ticket; while it is `gathering` or `closed`, none."),
         Route("POST", of + "/tickets", handlers.join, at_once=handlers.join_at_once, summary="Join the waiting room",
-              tag="waiting room", request=JoinWaitingRoom, response=TicketView, status=201, scopes=scopes,
+              tag="waiting room", request=JoinWaitingRoom, response=TicketView, status=201, repeated=200, scopes=scopes,
               errors=("waiting_room_closed", "patient_unknown"),
               description="One place for a person: who joins again, by whichever way, gets the same one (200)."),
         Route("GET", of + "/tickets/{ticket}", handlers.standing, at_once=handlers.standing_at_once,

@@ -214,7 +214,7 @@ async def test_ticket_is_good_for_its_time_and_its_seats_and_then_for_a_new_plac
 ) -> None:
     slots = [await released_slot(store, schedule_id=f"S{n}") for n in range(4)]
     first, second, third = await put_patients(store, 3)
-    async with serve(store, hospital_with(), wall) as site:
+    async with serve(store, hospital_with(msgspec.structs.replace(RULE, quiet_s=600)), wall) as site:
         await site.turn(HOUR_S - 300)
         tickets = await gather(site, [first, second])
         await site.turn(300)
@@ -230,7 +230,12 @@ async def test_ticket_is_good_for_its_time_and_its_seats_and_then_for_a_new_plac
         await site.keeper.look()
         assert await positions(site, [anew.json["ticket"], third_ticket]) == [0, 1]
 
-        await site.turn(299)
+        await site.turn(1)
+        assert await states(site, [anew.json["ticket"]]) == ["admitted"]
+        assert (await site.hold(slots[2], first, tickets[0])).json["extra"]["ticket"] == "none"
+        assert (await site.hold(slots[2], first, anew.json["ticket"])).status == 201
+
+        await site.turn(298)
         assert await states(site, [tickets[1]]) == ["admitted"]
         await site.turn(1)
         assert await states(site, [tickets[1]]) == ["expired"]
