@@ -564,6 +564,11 @@ waiting_rooms = Table(
     Column("rate_milli", BigInteger, nullable=False),  # admitted per 1000 s, as last measured
 )
 
+# What the two indexes of places are for, in these very words: who looks for a person's place must not be led to walk either.
+RANKED_PLACE = "rank >= 0"
+EARLY_PLACE = "rank < 4611686018427387904"  # drawn before the release: see booking.waiting_room.ranks
+_RANKED, _EARLY = text(RANKED_PLACE), text(EARLY_PLACE)
+
 # A person's place, whichever of their patients joined, and whichever portal's. `changed` numbers the write that gave the rank.
 waiting_tickets = Table(
     "waiting_tickets",
@@ -574,9 +579,10 @@ waiting_tickets = Table(
     Column("rank", BigInteger, nullable=False),
     Column("holds", Integer, nullable=False),
     Column("changed", BigInteger, nullable=False),
-    Index(None, "hospital_id", "release_ms", "rank"),
-    Index(None, "hospital_id", "release_ms", "changed"),
-)
+    Index("ix_waiting_tickets_rank", "hospital_id", "release_ms", "rank", sqlite_where=_RANKED, postgresql_where=_RANKED),
+    Index("ix_waiting_tickets_early", "hospital_id", "release_ms", "changed", sqlite_where=_EARLY,
+          postgresql_where=_EARLY),
+)  # fmt: skip
 
 # When the watermark came where: it tells until when an admitted ticket is good, and how many are admitted a second.
 waiting_steps = Table(

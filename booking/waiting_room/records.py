@@ -15,8 +15,17 @@ from booking.people import load_person
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed, is_one_of
 from booking.store.ids import first_id
-from booking.store.tables import patients, persons, store_clock, waiting_rooms, waiting_steps, waiting_tickets
-from booking.waiting_room.ranks import FIRST_LATE, NONE_YET, Draw, draw_rank, late_rank
+from booking.store.tables import (
+    EARLY_PLACE,
+    RANKED_PLACE,
+    patients,
+    persons,
+    store_clock,
+    waiting_rooms,
+    waiting_steps,
+    waiting_tickets,
+)
+from booking.waiting_room.ranks import NONE_YET, Draw, draw_rank, late_rank
 from booking.waiting_room.rules import ClosedBecause, OpenedBy, WaitingRoomRule
 
 PAGE = 5_000
@@ -78,13 +87,13 @@ _ROOM = Fixed(select(*_ROOM_COLUMNS).where(*_THIS))
 _OF_ROOM = (waiting_tickets.c.hospital_id == bindparam("h"), waiting_tickets.c.release_ms == bindparam("of_release"))
 _RANKS = Fixed(
     select(waiting_tickets.c.rank, waiting_tickets.c.changed)
-    .where(*_OF_ROOM, waiting_tickets.c.changed > bindparam("after"), waiting_tickets.c.rank < FIRST_LATE)
+    .where(*_OF_ROOM, waiting_tickets.c.changed > bindparam("after"), text(EARLY_PLACE))
     .order_by(waiting_tickets.c.changed)
     .limit(PAGE)
 )
 _NEXT_RANKS = Fixed(
     select(waiting_tickets.c.rank)
-    .where(*_OF_ROOM, waiting_tickets.c.rank > bindparam("after"))
+    .where(*_OF_ROOM, waiting_tickets.c.rank > bindparam("after"), text(RANKED_PLACE))
     .order_by(waiting_tickets.c.rank)
     .limit(bindparam("most"))
 )

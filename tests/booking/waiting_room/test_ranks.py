@@ -7,6 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from booking.store.tables import EARLY_PLACE
 from booking.waiting_room.ranks import FIRST_LATE, NONE_YET, Ranks, draw_rank, late_rank
 
 RANK = st.integers(min_value=0, max_value=FIRST_LATE - 1)
@@ -77,6 +78,10 @@ def test_order_before_the_release_is_not_that_of_joining() -> None:
     drawn = [draw_rank(seeded.randbytes) for _ in range(1_000)]
     assert abs(correlation(drawn)) < 0.16
     assert correlation([late_rank(n) for n in range(1_000)]) == 1.0
+
+
+def test_index_of_the_store_has_the_same_border_as_the_ranks() -> None:
+    assert f"rank < {FIRST_LATE}" == EARLY_PLACE
 
 
 def correlation(ranks: list[int]) -> float:

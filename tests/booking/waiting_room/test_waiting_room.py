@@ -120,7 +120,7 @@ async def test_hold_needs_an_admitted_ticket_of_that_very_patient(store: Store, 
 
 async def test_joining_again_changes_nothing_whichever_way_it_is_done(store: Store, wall: Wall) -> None:
     """The same person as another user's patient, and as another portal's, has the same place."""
-    (patient,) = await put_patients(store, 1)
+    slot, (patient,) = await released_slot(store), await put_patients(store, 1)
     same = await put_patients(store, 1)
     others = await put_patients(store, 20, first=10)
     record = msgspec.structs.replace(ZHANG, id_type="passport", id_number="E00000000", name="甲0", phone="")
@@ -144,6 +144,13 @@ async def test_joining_again_changes_nothing_whichever_way_it_is_done(store: Sto
         places.append((await site.ticket(outside.json["ticket"], by="other")).json["position"])
         assert len(set(places)) == 1
         assert len(set(await positions(site, [first.json["ticket"], *others_tickets]))) == 21
+
+        await site.tick(2)
+        await site.turn(2)
+        assert set(await states(site, others_tickets)) == {"admitted"}
+        # A ticket is that of one patient, though the place is the person's.
+        assert (await site.hold(slot, second, first.json["ticket"])).json["extra"]["ticket"] == "none"
+        assert (await site.hold(slot, second, aside.json["ticket"])).status == 201
 
 
 async def test_everything_is_as_it_was_when_the_process_begins_anew(store: Store, wall: Wall) -> None:

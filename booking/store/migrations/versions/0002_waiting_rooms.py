@@ -36,12 +36,17 @@ def upgrade() -> None:
         sa.Column("changed", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("hospital_id", "release_ms", "person_id"),
     )
-    for column in ("rank", "changed"):
+    for name, column, which in (
+        ("rank", "rank", "rank >= 0"),
+        ("early", "changed", "rank < 4611686018427387904"),
+    ):
         op.create_index(
-            op.f(f"ix_waiting_tickets_hospital_id_release_ms_{column}"),
+            f"ix_waiting_tickets_{name}",
             "waiting_tickets",
             ["hospital_id", "release_ms", column],
             unique=False,
+            sqlite_where=sa.text(which),
+            postgresql_where=sa.text(which),
         )
     op.create_table(
         "waiting_steps",
