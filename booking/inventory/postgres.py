@@ -173,10 +173,8 @@ class PostgresBatches:
     async def _write(self, connection: Any, hospital_id: str, batch: Batch) -> None:
         for line, rank in batch.hurried:
             await connection.execute(sql.HURRY.format("$1", "$2", "$3"), hospital_id, line, rank)
-        taken = {person_id: place.holds for person_id, place in batch.facts.passes.items() if place.taken}
-        if taken:
-            persons, holds = sql.array_literal(list(taken)), sql.array_literal(list(taken.values()))
-            await connection.execute(sql.POSTGRES_PLACE_USED, hospital_id, batch.facts.room_ms, persons, holds)
+        if used := batch.places_used(hospital_id):
+            await connection.executemany(sql.POSTGRES_PLACE_USED, used)
         fragments = list(batch.fragments)
         await connection.fetch(
             sql.POSTGRES_WRITE,

@@ -111,10 +111,7 @@ class SqliteBatches:
         )
         for line, rank in batch.hurried:
             connection.execute(sql.HURRY.format("?1", "?2", "?3"), (hospital_id, line, rank))
-        if batch.facts.passes:
-            room_ms, passes = batch.facts.room_ms, batch.facts.passes.items()
-            taken = [(place.holds, hospital_id, room_ms, person_id) for person_id, place in passes if place.taken]
-            connection.executemany(sql.SQLITE_PLACE_USED, taken)
+        connection.executemany(sql.SQLITE_PLACE_USED, batch.places_used(hospital_id))
         for client_id, key in batch.facts.old_keys:
             connection.execute(sql.SQLITE_FORGET, (hospital_id, client_id, key))
         for table, rows in zip(WRITTEN, batch.rows, strict=True):
