@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from booking.openings import lock_verb
 from booking.settings import Hospital, Mode, ReserveBy
@@ -76,6 +77,7 @@ class Keeper:
         self._charges = [_Charge(hospital) for hospital in rooms.hospitals.values()]
         self._ticked_s = monotonic_s()
         self._task: asyncio.Task[None] | None = None
+        self._looking = asyncio.Lock()
         self._away = False
 
     async def start(self) -> None:
@@ -102,11 +104,11 @@ class Keeper:
             if samples % SAMPLES_A_LOOK == 0:
                 await self._try(self.look)
             if samples % SAMPLES_A_TICK == 0:
-                await self._try(self.tick)
+                await self.tick()
 
-    async def _try(self, work: Callable[[], object]) -> None:
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work()  # type: ignore[misc]
+            await work()
         except StoreUnavailable as error:
             if not self._away:
                 log.warning("waiting_rooms_interrupted", reason=str(error))
@@ -125,6 +127,10 @@ class Keeper:
 
     async def look(self) -> None:
         """Read what has changed: rooms, then the ranks and steps of those that are open."""
+        async with self._looking:  # two at once would count the same ranks twice
+            await self._look()
+
+    async def _look(self) -> None:
         rooms = self._rooms
         async with self._store.read(clock=False) as tx:
             since_ms = self._rooms.now_ms("") - KNOWN_MS
@@ -170,10 +176,14 @@ class Keeper:
         """Open what is due, let people in for the time since the last tick, close what is done."""
         now_s = self._monotonic_s()
         dt_s, self._ticked_s = min(now_s - self._ticked_s, LONGEST_TICK_S), now_s
-        for charge in self._charges:
-            delay_s = charge.delay.take_s()
-            if charge.hospital.mode is Mode.LIVE:
-                await self._tick(charge, delay_s, dt_s)
+        # Side by side: who waits for the lock of one hospital must not keep the others' people waiting.
+        await asyncio.gather(
+            *(
+                self._try(partial(self._tick, charge, charge.delay.take_s(), dt_s))
+                for charge in self._charges
+                if charge.hospital.mode is Mode.LIVE
+            )
+        )
 
     async def _tick(self, charge: _Charge, delay_s: float, dt_s: float) -> None:
         hospital, rule = charge.hospital, charge.hospital.waiting_room

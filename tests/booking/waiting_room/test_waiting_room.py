@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 
 import msgspec
@@ -344,6 +345,15 @@ async def test_nobody_is_let_in_while_the_hospital_locks_nothing(store: Store, w
         for _ in range(6):
             await site.turn(1)
         assert set(await states(site, tickets)) == {"admitted"}
+
+
+async def test_nobody_is_counted_twice_when_a_process_looks_twice_at_once(store: Store, wall: Wall) -> None:
+    patients = await put_patients(store, 20)
+    async with serve(store, hospital_with(), wall) as site:
+        await site.turn(HOUR_S - 300)
+        await gather(site, patients)
+        await asyncio.gather(*(site.keeper.look() for _ in range(4)))
+        assert (await site.ask("GET", ROOM)).json["waiting"] == 20
 
 
 async def test_nobody_is_asked_to_wait_when_no_room_is_configured(store: Store, wall: Wall) -> None:
