@@ -253,7 +253,8 @@ class Service:
     def _api(self, live: LiveHis) -> Iterator[Part]:
         """The booking API and what it needs, whoever answers its live reads."""
         service, hospitals = self.settings.service, self.settings.hospitals
-        parts = ApiParts(self.store, hospitals, live, service, lambda: self.health.leaving)
+        workers = 1 if self._orders is None else workers_of(self.settings)
+        parts = ApiParts(self.store, hospitals, live, service, lambda: self.health.leaving, workers=workers)
         routes = api_routes(parts.context)  # before the parts start: snapshots listen to the feed from its first poll
         yield parts
         server = build_server(

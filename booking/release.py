@@ -54,6 +54,19 @@ def release_near(rule: ReleaseRule, now: dt.datetime, zone: dt.tzinfo, *, lasts_
         day += dt.timedelta(days=1)
 
 
+def openings(rule: ReleaseRule, zone: dt.tzinfo, from_ms: int, to_ms: int) -> list[tuple[int, dt.date]]:
+    """The openings between two instants, both included, in order: when, and of which day's visits."""
+    days = [dt.datetime.fromtimestamp(ms / 1000, zone).date() for ms in (from_ms, to_ms)]
+    found = []
+    # 24:00 opens a day later than its date says: one day more on either side.
+    for n in range((days[1] - days[0]).days + 3):
+        date = days[0] + dt.timedelta(days=rule.days_ahead + n - 1)
+        at = opens_at(rule, date, zone)
+        if at is not None and from_ms <= (at_ms := round(at.timestamp() * 1000)) <= to_ms:
+            found.append((at_ms, date))
+    return sorted(found)
+
+
 def closed_until(rule: ReleaseRule, now: dt.datetime, zone: dt.tzinfo) -> dt.datetime | None:
     """When holds are taken again, in UTC; None while they are taken now. Spans that touch count as one."""
     if not rule.closed:

@@ -8,12 +8,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from sqlalchemy import ColumnElement, Table, select, tuple_
 
 from booking.store.engine import Store, Tx
-from booking.store.tables import fragments, outbox, schedules, slots
+from booking.store.ids import first_id
+from booking.store.tables import (
+    fragments,
+    outbox,
+    schedules,
+    slots,
+    waiting_rooms,
+    waiting_steps,
+    waiting_tickets,
+)
 
 CHUNK = 200
 KEEP_COMMANDS_DAYS = 30
 KEEP_CATALOGUE_DAYS = 30
 KEEP_MERCHANT_BILLS_DAYS = 400
+KEEP_ROOMS_DAYS = 30  # who asks why they were so far behind can be shown
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -23,17 +33,11 @@ async def forget_commands(store: Store, hospital_id: str, *, limit: int = CHUNK)
         before_ms = tx.now_ms - KEEP_COMMANDS_DAYS * _DAY_MS
     old = [
         outbox.c.hospital_id == hospital_id,
-        outbox.c.id < _first_id(before_ms),  # ids begin with their time: the key's own index finds the old ones
+        outbox.c.id < first_id(before_ms),  # ids begin with their time: the key's own index finds the old ones
         outbox.c.status.in_(("done", "dropped")),
         outbox.c.updated_ms < before_ms,
     ]
     return await _forget(store, hospital_id, outbox, old, limit)
-
-
-def _first_id(ms: int) -> str:
-    """The smallest UUIDv7 of an instant (RFC 9562, 5.7: 48 bits of milliseconds come first)."""
-    text = f"{ms:012x}"
-    return f"{text[:8]}-{text[8:]}"
 
 
 async def forget_slots(
@@ -73,6 +77,29 @@ async def forget_slots(
         or await _forget(store, hospital_id, schedules, schedule, limit)
         or await _forget(store, hospital_id, fragments, fragment, limit)
     )
+
+
+async def forget_rooms(store: Store, hospital_id: str, *, limit: int = CHUNK) -> int:
+    """Delete closed waiting rooms past their days: their places, their steps, then themselves. Returns how many rows went."""
+    async with store.read(hospital_id) as tx:
+        before_ms = tx.now_ms - KEEP_ROOMS_DAYS * _DAY_MS
+        room = await tx.first(
+            select(waiting_rooms.c.release_ms)
+            .where(
+                waiting_rooms.c.hospital_id == hospital_id,
+                waiting_rooms.c.release_ms < before_ms,
+                waiting_rooms.c.closed_ms.is_not(None),
+            )
+            .order_by(waiting_rooms.c.release_ms)
+            .limit(1)
+        )
+    if room is None:
+        return 0
+    for table in (waiting_tickets, waiting_steps, waiting_rooms):
+        of_room = [table.c.hospital_id == hospital_id, table.c.release_ms == room["release_ms"]]
+        if forgotten := await _forget(store, hospital_id, table, of_room, limit):
+            return forgotten
+    return 0
 
 
 async def oldest_day(

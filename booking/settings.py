@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from booking.conversion import SettingsError, Where, convert_options
 from booking.release import ReleaseRule, rule_problems
+from booking.waiting_room.rules import WaitingRoomRule, room_problems
 
 __all__ = [
     "AccessLog", "Campus", "Hospital", "Listen", "Mode", "ReserveBy", "Secrets", "Service", "Settings", "SettingsError",
@@ -177,6 +178,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     channel_quota: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     clock_warn_s: Seconds = 5
     release: ReleaseRule = ReleaseRule()
+    waiting_room: WaitingRoomRule = WaitingRoomRule()
     connector: dict[str, dict[str, Any]] = {}
     route: dict[str, str] = {}
 
@@ -314,6 +316,8 @@ def _hospital_problems(hospital: Hospital, where: Where, verbs: Collection[str] 
         yield f"{where.at('his_concurrency_floor')}: expected at most his_concurrency ({hospital.his_concurrency})"
     for key, problem in rule_problems(hospital.release, hospital.horizon_days):
         yield f"{where.at('release', key)}: {problem}"
+    for key, problem in room_problems(hospital.waiting_room, hospital.release):
+        yield f"{where.at('waiting_room', key)}: {problem}"
     if not hospital.connector:
         yield f"{where}: at least one [hospital.{hospital.id}.connector.<name>] is required"
     for name, table in hospital.connector.items():

@@ -353,6 +353,39 @@ reconciliation_differences = Gauge(
     ["hospital", "kind"],
     registry=REGISTRY,
 )
+waiting_room_open = Gauge(
+    "hisbridge_waiting_room_open",
+    "1 while the hospital's waiting room gathers or lets people in, as this process knows it.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+waiting_room_waiting = Gauge(
+    "hisbridge_waiting_room_waiting",
+    "People in the waiting room who are not admitted yet, as this process knows it: all processes tell the same.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+waiting_room_rate = Gauge(
+    "hisbridge_waiting_room_rate",
+    "People that this process admits a second now, by what it finds the engine to bear: sum it over the processes.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+waiting_room_joined = Counter(
+    "hisbridge_waiting_room_joined_total",
+    "People who got a place in the waiting room; who joins again with the same place is not counted.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+waiting_room_admitted = Counter(
+    "hisbridge_waiting_room_admitted_total", "People who were let in by this process.", ["hospital"], registry=REGISTRY
+)
+waiting_room_refused = Counter(
+    "hisbridge_waiting_room_refused_total",
+    "Holds that were turned away because they came without an admitted ticket.",
+    ["hospital"],
+    registry=REGISTRY,
+)
 seats_drift = Gauge(
     "hisbridge_seats_drift",
     "Seats that a slot counts as taken and not yet shown by the HIS, against the bookings for which it does so: the difference, "

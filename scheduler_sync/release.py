@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import func, select
 
-from booking.release import opens_at
+from booking.release import openings
 from booking.settings import Hospital
 from booking.store.engine import Tx
 from booking.store.tables import schedules
@@ -102,16 +102,8 @@ class ReleaseFetches:
         return list(found.values())
 
     def _by_rule(self, from_ms: int, to_ms: int) -> Sequence[Opening]:
-        rule, zone = self._hospital.release, self._hospital.zone
-        days = [dt.datetime.fromtimestamp(ms / 1000, zone).date() for ms in (from_ms, to_ms)]
-        found = []
-        # 24:00 opens a day later than its date says: one day more on either side.
-        for n in range((days[1] - days[0]).days + 3):
-            date = days[0] + dt.timedelta(days=rule.days_ahead + n - 1)
-            at = opens_at(rule, date, zone)
-            if at is not None and from_ms <= (at_ms := round(at.timestamp() * 1000)) <= to_ms:
-                found.append(Opening(at_ms=at_ms, date_from=date, date_to=date))
-        return found
+        found = openings(self._hospital.release, self._hospital.zone, from_ms, to_ms)
+        return [Opening(at_ms=at_ms, date_from=date, date_to=date) for at_ms, date in found]
 
 
 def stored_openings(hospital_id: str, from_ms: int, to_ms: int) -> Any:

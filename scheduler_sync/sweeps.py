@@ -16,6 +16,7 @@ from booking.retention import (
     KEEP_CATALOGUE_DAYS,
     KEEP_MERCHANT_BILLS_DAYS,
     forget_commands,
+    forget_rooms,
     forget_slots,
     oldest_day,
 )
@@ -129,6 +130,7 @@ class Forgetting:
             today - dt.timedelta(days=days) for days in (KEEP_CATALOGUE_DAYS, KEEP_MERCHANT_BILLS_DAYS)
         )
         await self._until_none(lambda: forget_commands(self._store, hospital.id))
+        await self._until_none(lambda: forget_rooms(self._store, hospital.id))
         await self._until_none(lambda: forget_messages(self._messages, hospital.id, keep_days=self._keep_messages_days))
         await self._until_none(lambda: forget_merchant_bills(self._store, hospital.id, before=bills_before))
         since = self._slots_done.get(hospital.id)

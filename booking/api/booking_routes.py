@@ -10,6 +10,7 @@ from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.present import booking_view
 from booking.api.routing import Call, Pending, Reply, RequestClass, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
+from booking.api.waiting import TICKET_FIELD, place_of
 from booking.inventory.requests import HoldRequest
 from booking.inventory.writer import Outcome, granted
 from booking.money import payments_of, refunds_of
@@ -31,13 +32,26 @@ class BookingHandlers:
 
     def hold_at_once(self, call: Call[None, NewBooking]) -> Pending:
         """Asks for the seat, and waits for nothing but the decision."""
-        return Pending(
-            self._context.holds.ask(self._context.hospital(call), _request_of(call), within_s=call.left_s()), _told
-        )
+        hospital, request = self._context.hospital(call), self._request_of(call)
+        return Pending(self._context.holds.ask(hospital, request, within_s=call.left_s()), _told)
 
     async def hold(self, call: Call[None, NewBooking]) -> Reply:
-        return _told(
-            await self._context.holds.hold(self._context.hospital(call), _request_of(call), within_s=call.left_s())
+        hospital, request = self._context.hospital(call), self._request_of(call)
+        return _told(await self._context.holds.hold(hospital, request, within_s=call.left_s()))
+
+    def _request_of(self, call: Call[None, NewBooking]) -> HoldRequest:
+        body, place = call.body, place_of(self._context.rooms, call)
+        return HoldRequest(
+            client_id=call.caller.id,
+            user_ref=body.user_ref,
+            slot_id=body.slot_id,
+            patient_id=body.patient_id,
+            key=call.idempotency_key or "",
+            digest=call.fingerprint(),
+            fee_fen=body.fee_fen,
+            span=call.span,
+            room_ms=place[0],
+            rank=place[1],
         )
 
     async def list(self, call: Call[BookingQuery, None]) -> BookingList:
@@ -112,20 +126,6 @@ class BookingHandlers:
         )
 
 
-def _request_of(call: Call[None, NewBooking]) -> HoldRequest:
-    body = call.body
-    return HoldRequest(
-        client_id=call.caller.id,
-        user_ref=body.user_ref,
-        slot_id=body.slot_id,
-        patient_id=body.patient_id,
-        key=call.idempotency_key or "",
-        digest=call.fingerprint(),
-        fee_fen=body.fee_fen,
-        span=call.span,
-    )
-
-
 def _told(outcome: Outcome) -> Reply:
     """The answer to a hold. Raises Refusal."""
     answer = granted(outcome)
@@ -140,13 +140,14 @@ def booking_routes(context: Context) -> list[Route]:
         "slot_sold_out", "slot_not_released", "hospital_closed", "schedule_stopped", "slot_in_past", "duplicate_booking",
         "price_changed", "fee_unknown",
         "slot_unknown", "patient_unknown", "patient_rejected", "hospital_paused", "hospital_observe_only",
-        "not_offered_by_hospital",
+        "not_offered_by_hospital", "waiting_room",
     )  # fmt: skip
     return [
         Route("POST", of, handlers.hold, at_once=handlers.hold_at_once, summary="Hold a seat", tag="bookings",
               request_class=RequestClass.HOLD, heeds_wait=True,
               request=NewBooking, response=BookingView, status=201, scopes=scopes, idempotent=True,
               identified_by=("user_ref", "patient_id"), errors=hold_errors,
+              headers={TICKET_FIELD: "The patient's ticket, while the hospital's waiting room is open."},
               description="Answers after our own commit; the lock at the hospital follows. Wait for it with `wait_s`."),
         Route("GET", of + "/{booking_id}", handlers.get, summary="A booking, now or when it changes", tag="bookings",
               request_class=RequestClass.READ,

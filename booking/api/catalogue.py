@@ -30,6 +30,13 @@ _BOOKING: tuple[Row, ...] = (
     ("fee_unknown", 409, False, "rejected", "The hospital has not said what this visit costs", "医院未提供该号源的费用",
      "Do not offer it for booking: nothing that is not known to be free is booked as free.",
      "请勿提供预约：费用未知的号源不会按免费处理。"),
+    ("waiting_room", 429, True, "rejected", "The hospital's waiting room is open", "医院排队大厅已开放，请先排队",
+     "Join at `extra.join` (also in `Link`), poll the ticket as told, and send the request again with the admitted ticket in "
+     "`Waiting-Room-Ticket`. `extra.ticket` says what was wrong with the one you sent: none, waiting, expired or used.",
+     "请在 `extra.join`（亦见 `Link`）排队，按要求的间隔查询凭证，放行后在 `Waiting-Room-Ticket` 中带上凭证再次提交。"
+     "`extra.ticket` 说明所带凭证的问题：none 未带、waiting 未放行、expired 已过期、used 次数已用完。"),
+    ("waiting_room_closed", 409, False, "rejected", "The waiting room is not open", "排队大厅未开放",
+     "No ticket is needed now: hold the seat.", "当前无需排队，可直接预约。"),
     ("slot_in_past", 409, False, "rejected", "The visit has already begun or is over", "就诊时间已过",
      "Offer a later slot.", "请改选之后的号源。"),
     ("not_cancellable", 409, False, "rejected", "This booking can no longer be cancelled", "该预约已不能取消",
@@ -87,6 +94,7 @@ _UNKNOWN: tuple[Row, ...] = tuple(
         ("attachment", "attachment", "附件"),
         ("reconciliation", "reconciliation", "对账结果"),
         ("webhook", "webhook", "回调地址"),
+        ("ticket", "ticket", "排队凭证"),
     )
 )  # fmt: skip
 

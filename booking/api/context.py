@@ -11,12 +11,14 @@ from booking import idempotency
 from booking.api.admission import retry_later_s
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Reply
+from booking.api.waiting import told_to_wait
 from booking.errors import Refusal
 from booking.feed import ChangeFeed
 from booking.inventory.writer import Crowded, HoldWriter
 from booking.ports import LiveFailed, LiveHis
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreBusy, StoreUnavailable, Tx
+from booking.waiting_room.rooms import WaitingRooms
 
 V = TypeVar("V")
 _encode = msgspec.json.Encoder().encode
@@ -32,6 +34,7 @@ class Context(msgspec.Struct, frozen=True):
     draining: Callable[[], bool] = lambda: False
     feed: ChangeFeed | None = None  # none: lists are read through the store each time
     snapshot_bytes: int = 64_000_000
+    rooms: WaitingRooms | None = None  # none: no hospital has a waiting room
 
     def hospital(self, call: Call[Any, Any]) -> Hospital:
         return self.hospitals[call.hospital_id]
@@ -56,6 +59,8 @@ class Context(msgspec.Struct, frozen=True):
 def translate(error: Exception) -> ApiProblem | None:
     """The problem for an error of the rules, the store or a live read; None for a bug."""
     match error:
+        case Refusal(code="waiting_room"):
+            return told_to_wait(error)
         case Refusal():
             return ApiProblem(error.code, error.detail or None, extra=error.extra)
         case LiveFailed():

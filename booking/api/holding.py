@@ -7,7 +7,7 @@ import datetime as dt
 import msgspec
 
 from booking.api.present import booking_view
-from booking.inventory.requests import Terms
+from booking.inventory.requests import RoomTerms, Terms
 from booking.inventory.rows import Render
 from booking.inventory.writer import TermsOf
 from booking.openings import lock_verb
@@ -24,9 +24,26 @@ def terms_by(live: LiveHis) -> TermsOf:
 
     def terms(hospital: Hospital, now_ms: int) -> Terms:
         offered = live.capabilities(hospital.id)[lock_verb(hospital)] == "native"
-        return Terms(mode=hospital.mode.value, offered=offered, closed_until_ms=_closed_until_ms(hospital, now_ms))
+        return Terms(
+            mode=hospital.mode.value,
+            offered=offered,
+            closed_until_ms=_closed_until_ms(hospital, now_ms),
+            room=_room_terms(hospital),
+        )
 
     return terms
+
+
+def _room_terms(hospital: Hospital) -> RoomTerms | None:
+    rule = hospital.waiting_room
+    if not rule.is_used:
+        return None
+    return RoomTerms(
+        hospital_id=hospital.id,
+        holds=rule.holds,
+        admitted_ms=int(rule.admitted_s * 1000),
+        lasts_ms=int(rule.lasts_s * 1000),
+    )
 
 
 def _closed_until_ms(hospital: Hospital, now_ms: int) -> int | None:

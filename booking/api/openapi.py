@@ -157,6 +157,10 @@ def _parameters(
                 "schema": {"type": "string", "pattern": "wait=[0-9]+"},
             }
         )
+    parameters += [
+        {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
+        for name, about in route.headers.items()
+    ]
     if route.idempotent:
         parameters.append(
             {
@@ -187,6 +191,8 @@ def _responses(route: Route, schema_of: dict[Any, dict[str, Any]]) -> dict[str, 
             content["example"] = msgspec.to_builtins(route.examples["response"])
         good["content"] = {route.produces: content}
     responses: dict[str, Any] = {str(route.status): good}
+    if route.repeated is not None:
+        responses[str(route.repeated)] = {**good, "description": "What was there already."}
     if route.tagged:
         tag = {"ETag": {"description": "Names this very answer.", "schema": {"type": "string"}}}
         good["headers"] |= tag

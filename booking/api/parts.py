@@ -12,6 +12,8 @@ from booking.inventory.writer import HoldWriter, count_waiting
 from booking.ports import LiveHis
 from booking.settings import Hospital, Service
 from booking.store.engine import Store
+from booking.waiting_room.keeper import Keeper
+from booking.waiting_room.rooms import WaitingRooms
 
 
 class ApiParts:
@@ -24,29 +26,44 @@ class ApiParts:
         live: LiveHis,
         service: Service,
         draining: Callable[[], bool] = lambda: False,
+        *,
+        workers: int = 1,
     ) -> None:
+        """`workers` share the hospitals' holds on this node."""
         self.feed = ChangeFeed(store, hospitals)
         memory = Memory(self.feed)
         self.feed.listen(on_fragment=memory.on_fragment, on_key=memory.on_key)
+        rooms = WaitingRooms(store, hospitals, self.feed.store_now_ms)
         self.holds = HoldWriter(
             store,
             terms=terms_by(live),
             render=renderer,
             memory=memory,
+            gate=rooms.gate,
             queue=service.hold_queue,
             deadline_s=service.hold_deadline_s,
         )
         count_waiting(self.holds, hospitals)
+        self.rooms = Keeper(store, rooms, self.holds.delay_s, share=1 / workers)
         self.context = Context(
-            store, hospitals, live, self.holds, draining, feed=self.feed, snapshot_bytes=service.snapshot_mb * 1_000_000
+            store,
+            hospitals,
+            live,
+            self.holds,
+            draining,
+            feed=self.feed,
+            snapshot_bytes=service.snapshot_mb * 1_000_000,
+            rooms=rooms,
         )
 
     async def start(self) -> None:
         """Begin to follow the store, and to take holds."""
         await self.feed.start()
         await self.holds.start()
+        await self.rooms.start()
 
     async def close(self) -> None:
         """Decide what waits, then let go of the store."""
+        await self.rooms.close()
         await self.holds.close()
         await self.feed.close()

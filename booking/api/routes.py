@@ -11,6 +11,7 @@ from booking.api.money_routes import money_routes
 from booking.api.patient_routes import patient_routes
 from booking.api.report_routes import report_routes
 from booking.api.routing import Route
+from booking.api.waiting_routes import waiting_routes
 
 
 def api_routes(context: Context) -> list[Route]:
@@ -18,6 +19,7 @@ def api_routes(context: Context) -> list[Route]:
     return [
         *catalog_routes(context),
         *booking_routes(context),
+        *waiting_routes(context),
         *patient_routes(context),
         *billing_routes(context),
         *report_routes(context),

@@ -191,7 +191,8 @@ class Route:
     `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not worth a line in the
     log. `heeds_wait`: nothing is begun for a caller who has given up (`Prefer: wait`, RFC 7240). `tagged`: its answers have
     an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a task of its own where
-    nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks.
+    nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks. `headers` tells the pages of optional
+    headers that it reads, `repeated` of the status of an answer that was given before.
     """
 
     def __init__(
@@ -222,6 +223,8 @@ class Route:
         at_once: AtOnce | None = None,
         examples: Mapping[str, Any] | None = None,
         name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeated: int | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -245,6 +248,8 @@ class Route:
         self.max_body_bytes = max_body_bytes
         self.waits = waits
         self.heeds_wait = heeds_wait
+        self.headers = dict(headers or {})
+        self.repeated = repeated
         self.examples = dict(examples or {})
         self.name = name or getattr(handler, "__name__", f"{method} {path}")
         self.path_parameters = tuple(_PATH_PARAMETER.findall(path))

@@ -16,9 +16,11 @@ from booking.inventory.requests import (
     PatientFacts,
     Refused,
     Replayed,
+    RoomTerms,
     SlotFacts,
     Terms,
 )
+from booking.waiting_room.gate import turn_away
 
 KEEP_KEYS_MS = 24 * 3600 * 1000
 
@@ -46,6 +48,8 @@ def decide(requests: Sequence[HoldRequest], booking_ids: Sequence[str], facts: F
             decision.slot.unreflected += 1
             decision.slot.schedule.taken += 1
             decision.slot.sold += 1
+            if (place := facts.passes.get(decision.patient.person_id)) is not None:
+                place.holds, place.taken = place.holds + 1, True
             facts.live[decision.patient.person_id, decision.slot.schedule.id] = LiveFacts(
                 booking_ids[index], request.client_id
             )
@@ -66,6 +70,8 @@ def _decide(index: int, request: HoldRequest, facts: Facts, terms: Terms) -> Dec
         return Refused("hospital_observe_only" if terms.mode == "observe" else "hospital_paused", "")
     if not terms.offered:
         return Refused("not_offered_by_hospital", "")
+    if facts.room_ms and terms.room is not None and (refused := _of_room(request, facts, terms.room)) is not None:
+        return refused
     slot = facts.slots.get(request.slot_id)
     if slot is None:
         return Refused("slot_unknown", f"There is no slot {request.slot_id} at this hospital.")
@@ -78,6 +84,21 @@ def _decide(index: int, request: HoldRequest, facts: Facts, terms: Terms) -> Dec
         or _of_seat(request, slot, patient, facts)
         or Granted(index, slot, patient, slot.schedule.fee_fen or 0)
     )
+
+
+def _of_room(request: HoldRequest, facts: Facts, terms: RoomTerms) -> Refused | None:
+    """Whether the ticket of this very patient's person, as it stands in the store, was let in; there is no other way in."""
+    if not facts.is_room_open or facts.now_ms >= facts.room_ms + terms.lasts_ms:
+        return None
+    patient = facts.patients.get((request.client_id, request.patient_id))
+    place = None if patient is None else facts.passes.get(patient.person_id)
+    if place is None or request.room_ms != facts.room_ms or request.rank != place.rank:
+        return turn_away(terms.hospital_id, "none")
+    if place.admitted_ms is None:
+        return turn_away(terms.hospital_id, "waiting")
+    if facts.now_ms >= place.admitted_ms + terms.admitted_ms:
+        return turn_away(terms.hospital_id, "expired")
+    return turn_away(terms.hospital_id, "used") if place.holds >= terms.holds else None
 
 
 def _of_patient(patient: PatientFacts) -> Refused | None:

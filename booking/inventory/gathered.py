@@ -13,10 +13,10 @@ Merged = tuple[HoldRequest, str, str | None]
 
 
 def read_facts(
-    rows: Iterable[Sequence[Any]], requests: Sequence[HoldRequest], now_ms: int, seq: int
+    rows: Iterable[Sequence[Any]], requests: Sequence[HoldRequest], now_ms: int, seq: int, room_ms: int
 ) -> tuple[Facts, list[Merged]]:
     """The facts of a batch, and the requests whose persons must still be followed to a survivor."""
-    facts = Facts(now_ms, seq, {}, {}, {}, {})
+    facts = Facts(now_ms, seq, {}, {}, {}, {}, room_ms=room_ms)
     merged: list[Merged] = []
     schedules: dict[str, ScheduleFacts] = {}
     for (

@@ -78,6 +78,10 @@ class Memory:
         """False only for a key that was certainly not accepted before."""
         return f"{hospital_id}\0{client_id}\0{key}" in self._keys
 
+    def is_new(self, hospital_id: str, client_id: str, key: str) -> bool:
+        """Whether a key was certainly not accepted before, here or in another process, up to a moment ago."""
+        return self._feed.age_ms() <= FRESH_MS and not self.may_be_accepted(hospital_id, client_id, key)
+
     def note_key(self, hospital_id: str, client_id: str, key: str) -> None:
         """A key was accepted, here or in another process."""
         self._keys.add(f"{hospital_id}\0{client_id}\0{key}")

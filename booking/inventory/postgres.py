@@ -13,7 +13,7 @@ import asyncpg
 from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
 from booking.inventory.outcomes import CommitUnknown, Violation, Work
-from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts
+from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PassFacts, PatientFacts
 from booking.inventory.rows import Batch
 from booking.inventory.sqlite import LONGEST_CHAIN
 from booking.store.engine import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Store, StoreUnavailable
@@ -144,10 +144,14 @@ class PostgresBatches:
             sql.array_literal([r.patient_id for r in requests]),
             self._store.given_wall_ms,
         )
-        now_ms, seq = rows[0][:2]
-        facts, merged = read_facts((row[2:] for row in rows), requests, now_ms, seq)
+        now_ms, seq, room_ms = rows[0][:3]
+        facts, merged = read_facts((row[3:] for row in rows), requests, now_ms, seq, room_ms)
         for one in merged:
             await self._follow(connection, hospital_id, facts, one)
+        if facts.is_room_open:
+            persons = sql.array_literal([patient.person_id for patient in facts.patients.values()])
+            places = await connection.fetch(sql.POSTGRES_PLACES, hospital_id, facts.room_ms, persons)
+            facts.passes = {person_id: PassFacts(*place) for person_id, *place in places}
         return facts
 
     async def _follow(self, connection: Any, hospital_id: str, facts: Facts, merged: Merged) -> None:
@@ -169,6 +173,8 @@ class PostgresBatches:
     async def _write(self, connection: Any, hospital_id: str, batch: Batch) -> None:
         for line, rank in batch.hurried:
             await connection.execute(sql.HURRY.format("$1", "$2", "$3"), hospital_id, line, rank)
+        if used := batch.places_used(hospital_id):
+            await connection.executemany(sql.POSTGRES_PLACE_USED, used)
         fragments = list(batch.fragments)
         await connection.fetch(
             sql.POSTGRES_WRITE,

@@ -13,7 +13,8 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a portal asks for. `fee_fen` is the price that the patient was shown, if the portal wants it checked.
 
     `key` is the Idempotency-Key of this API client, `digest` stands for the request that it is bound to. `span` is that of the
-    request, where it is traced.
+    request, where it is traced. `room_ms` and `rank` are what the waiting room's ticket says that came with it: the release, and
+    the place.
     """
 
     client_id: str
@@ -24,6 +25,8 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     fee_fen: int | None = None
     span: Span | None = None
+    room_ms: int = 0
+    rank: int = -1
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -82,11 +85,24 @@ class LiveFacts(msgspec.Struct, frozen=True):
     client_id: str
 
 
+class PassFacts(msgspec.Struct):
+    """A person's place in the waiting room that is open. `holds` and `taken` change as a batch is decided.
+
+    `holds` seats were held with it; `admitted_ms` None: it is not admitted. `taken`: whether this batch has held one.
+    """
+
+    rank: int
+    holds: int
+    admitted_ms: int | None
+    taken: bool = False
+
+
 class Facts(msgspec.Struct):
     """Everything that a batch's decisions look at, read under the hospital's lock; earlier items of the batch change it.
 
     `patients` is keyed by (client, patient id), `keys` by (client, key), `live` by (person, schedule). `last_event` is the last
     number of an event, where the writer of the batch numbers its events itself. `old_keys`: requested ones that bind no more.
+    `room_ms` is the release whose waiting room is open (0: none), and `passes` its places by person.
     """
 
     now_ms: int
@@ -97,14 +113,34 @@ class Facts(msgspec.Struct):
     live: dict[tuple[str, str], LiveFacts]
     last_event: int | None = None
     old_keys: list[tuple[str, str]] = []
+    room_ms: int = 0
+    passes: dict[str, PassFacts] = {}
+
+    @property
+    def is_room_open(self) -> bool:
+        """Whether holds need an admitted ticket: from the release on."""
+        return 0 < self.room_ms <= self.now_ms
+
+
+class RoomTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What an admitted ticket is good for: `holds` seats within `admitted_ms`. A room ends `lasts_ms` after its release."""
+
+    hospital_id: str
+    holds: int
+    admitted_ms: int
+    lasts_ms: int
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a hospital allows now. `offered`: it can hold seats at all. `closed_until_ms`: it takes no holds until then."""
+    """What a hospital allows now. `offered`: it can hold seats at all. `closed_until_ms`: it takes no holds until then.
+
+    `room` None: it has no waiting room.
+    """
 
     mode: str
     offered: bool
     closed_until_ms: int | None = None
+    room: RoomTerms | None = None
 
 
 class Granted(msgspec.Struct, frozen=True):

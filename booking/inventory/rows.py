@@ -55,6 +55,11 @@ class Batch(msgspec.Struct):
     def granted(self) -> int:
         return len(self.rows[0])
 
+    def places_used(self, hospital_id: str) -> list[tuple[int, str, int, str]]:
+        """Of every place in the waiting room with which a seat was held: seats held with it, hospital, release, person."""
+        room_ms, passes = self.facts.room_ms, self.facts.passes.items()
+        return [(place.holds, hospital_id, room_ms, person_id) for person_id, place in passes if place.taken]
+
     @property
     def schedules(self) -> dict[str, int]:
         """`taken` of every schedule that has lost seats."""

@@ -15,7 +15,7 @@ import msgspec
 from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
 from booking.inventory.outcomes import Violation, Work
-from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts
+from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PassFacts, PatientFacts
 from booking.inventory.rows import WRITTEN, Batch
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.here import LoopConnection
@@ -79,6 +79,10 @@ class SqliteBatches:
         facts.last_event = connection.execute(sql.SQLITE_LAST_EVENT).fetchone()[0]
         for one in merged:
             self._follow(connection, hospital_id, facts, one)
+        if facts.is_room_open:
+            persons = _encode([patient.person_id for patient in facts.patients.values()]).decode()
+            places = connection.execute(sql.SQLITE_PLACES, (hospital_id, facts.room_ms, persons))
+            facts.passes = {person_id: PassFacts(*place) for person_id, *place in places}
         return facts
 
     def _follow(self, connection: sqlite3.Connection, hospital_id: str, facts: Facts, merged: Merged) -> None:
@@ -107,6 +111,7 @@ class SqliteBatches:
         )
         for line, rank in batch.hurried:
             connection.execute(sql.HURRY.format("?1", "?2", "?3"), (hospital_id, line, rank))
+        connection.executemany(sql.SQLITE_PLACE_USED, batch.places_used(hospital_id))
         for client_id, key in batch.facts.old_keys:
             connection.execute(sql.SQLITE_FORGET, (hospital_id, client_id, key))
         for table, rows in zip(WRITTEN, batch.rows, strict=True):

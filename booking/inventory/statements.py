@@ -66,7 +66,7 @@ def _postgres_gather() -> str:
         for t, alias, on in _JOINS
     ]
     tick = TICK.format(h="$1", now="coalesce($7::bigint, (extract(epoch from clock_timestamp()) * 1000)::bigint)")
-    columns = _COLUMNS.replace("select ", "select tick.last_ms, tick.writes, ", 1)
+    columns = _COLUMNS.replace("select ", "select tick.last_ms, tick.writes, tick.room_ms, ", 1)
     return "\n".join((f"with tick as ({tick})", columns + f"tick cross join {_POSTGRES_INPUT}", *joins))
 
 
@@ -78,12 +78,19 @@ HURRY = (
     "update outbox set rank = {2} where hospital_id = {0} and line = {1} and rank > {2}"  # noqa: S608 - words of ours
     f" and {OPEN_COMMAND} and status in ('queued', 'unknown')"
 )
+# Places in the waiting room that is open, and when each was admitted. Only asked while one is.
+_PLACE = (
+    "select t.person_id, t.rank, t.holds, (select s.at_ms from waiting_steps s where s.hospital_id = t.hospital_id"
+    " and s.release_ms = t.release_ms and s.watermark >= t.rank order by s.watermark limit 1)"
+    " from waiting_tickets t where t.hospital_id = {0} and t.release_ms = {1} and t.person_id {2}"
+)
+_PLACE_USED = "update waiting_tickets set holds = {0} where hospital_id = {1} and release_ms = {2} and person_id = {3}"
 
 TICK = """
 insert into store_clock (hospital_id, last_ms, writes) values ({h}, {now}, 1)
 on conflict (hospital_id) do update set writes = store_clock.writes + 1,
     last_ms = case when excluded.last_ms > store_clock.last_ms then excluded.last_ms else store_clock.last_ms end
-returning last_ms, writes
+returning last_ms, writes, room_ms
 """
 
 SQLITE_GATHER = _sqlite_gather()
@@ -100,6 +107,8 @@ SQLITE_FRAGMENT = (
 )
 # A key that is over its 24 hours is bound anew.
 SQLITE_FORGET = "delete from idempotency_keys where hospital_id = ? and client_id = ? and key = ?"
+SQLITE_PLACES = _PLACE.format("?1", "?2", "in (select value from json_each(?3))")
+SQLITE_PLACE_USED = _PLACE_USED.format("?", "?", "?", "?")
 SQLITE_LAST_EVENT = "select coalesce(max(seq), 0) from events where seq is not null"
 
 MOST_ROWS = 64
@@ -154,6 +163,12 @@ _BIND_ANEW = (
 )
 _ON_CONFLICT = {"idempotency_keys": _BIND_ANEW}
 
+# One look for each person, as above.
+POSTGRES_PLACES = (
+    "select p.* from unnest($3::text::text[]) as i(person_id) cross join lateral"  # noqa: S608
+    f" ({_PLACE.format('$1', '$2', '= i.person_id')} limit 1) p"
+)
+POSTGRES_PLACE_USED = _PLACE_USED.format("$1::int", "$2", "$3", "$4")
 POSTGRES_LOCK = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
 
 

@@ -25,6 +25,8 @@ from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
 from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable, changes_topic
 from booking.store.ids import new_ids
+from booking.waiting_room.gate import CODE as WAITING_ROOM
+from booking.waiting_room.gate import Gate
 from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.traces import is_tracing, working_for
@@ -75,6 +77,7 @@ class HoldWriter:
         terms: TermsOf,
         render: Callable[[Hospital], Render],
         memory: Memory | None = None,
+        gate: Gate | None = None,
         queue: int = 5_000,
         deadline_s: float = 5.0,
         batches: Batches | None = None,
@@ -83,6 +86,7 @@ class HoldWriter:
         self._terms = terms
         self._render = render
         self._memory = memory
+        self._gate = gate
         self._queue = queue
         self._deadline_s = deadline_s
         self._batches = batches or (SqliteBatches(store) if store.dialect == "sqlite" else PostgresBatches(store))
@@ -98,6 +102,7 @@ class HoldWriter:
         self._impatient = 0  # how many asked with a deadline of their own since all queues were looked through
         # Looking up a series costs more than the answer from memory does.
         self._count_refused = _counting(metrics.holds, "refused_from_memory")
+        self._count_turned_away = _counting(metrics.waiting_room_refused)
 
     async def start(self) -> None:
         """Begin to drain the queues."""
@@ -122,8 +127,12 @@ class HoldWriter:
 
     def oldest_s(self) -> float:
         """How long the hold has waited that waits longest for its batch."""
-        asked_s = [waiting[0].asked_s for waiting in self._waiting.values() if waiting]
-        return asyncio.get_running_loop().time() - min(asked_s) if asked_s else 0.0
+        return max(map(self.delay_s, self._waiting), default=0.0)
+
+    def delay_s(self, hospital_id: str) -> float:
+        """How long the first of a hospital's queue has waited by now; 0 where nobody waits."""
+        waiting = self._waiting.get(hospital_id)
+        return asyncio.get_running_loop().time() - waiting[0].asked_s if waiting else 0.0
 
     async def hold(self, hospital: Hospital, request: HoldRequest, *, within_s: float | None = None) -> Answer:
         """Take a seat, or give the key's first success again.
@@ -144,12 +153,21 @@ class HoldWriter:
         """
         if self._unsettled and (hospital.id, request.client_id, request.key) in self._unsettled:
             raise Refusal("request_in_progress", "A request with this Idempotency-Key is still being settled.")
+        if self._gate is not None and hospital.mode == "live":
+            turned_away = self._gate.refuse(hospital.id, request)
+            if turned_away is not None and self._is_new(hospital.id, request):
+                self._count_turned_away(hospital.id)
+                raise _refusal(turned_away)
         if self._memory is not None and hospital.mode == "live":
             refused = self._memory.refuse(hospital.id, request)
             if refused is not None:
                 self._count_refused(hospital.id)
                 raise _refusal(refused)
         return self._enqueue(hospital, request, within_s)
+
+    def _is_new(self, hospital_id: str, request: HoldRequest) -> bool:
+        """Whether this key was certainly not accepted before: whoever was let in once gets the first answer again."""
+        return self._memory is not None and self._memory.is_new(hospital_id, request.client_id, request.key)
 
     def _enqueue(self, hospital: Hospital, request: HoldRequest, within_s: float | None) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
@@ -312,12 +330,14 @@ class HoldWriter:
         """The commit is certain: remember, wake, answer."""
         if self._memory is not None:
             self._memory.note_batch(hospital.id, batch)
-        replayed = 0
+        replayed = turned_away = 0
         for item, answer in zip(items, batch.answers, strict=True):
             if isinstance(answer, Answer):
                 replayed += answer.replayed
                 if self._memory is not None:
                     self._memory.note_key(hospital.id, item.request.client_id, item.request.key)
+            elif answer.code == WAITING_ROOM:
+                turned_away += 1
             if not item.answer.done():
                 item.answer.set_result(answer)
         if batch.granted:
@@ -325,6 +345,8 @@ class HoldWriter:
             self._store.ring((wake_topic(hospital.id), changes_topic(hospital.id), self._news_topic))
             metrics.bookings.labels(hospital=hospital.id, state="held").inc(batch.granted)
             metrics.hold_batch_size.observe(len(items))
+        if turned_away:
+            metrics.waiting_room_refused.labels(hospital.id).inc(turned_away)
         metrics.holds.labels(hospital.id, "granted").inc(batch.granted)
         metrics.holds.labels(hospital.id, "replayed").inc(replayed)
         metrics.holds.labels(hospital.id, "refused").inc(len(items) - batch.granted - replayed)
@@ -405,14 +427,14 @@ def _fail(items: Sequence[_Item], error: Exception) -> None:
             item.answer.exception()  # a caller that has gone leaves nobody to be told
 
 
-def _counting(counter: Counter, outcome: str) -> Callable[[str], None]:
-    """Counts one outcome, by hospital."""
+def _counting(counter: Counter, *outcome: str) -> Callable[[str], None]:
+    """Counts one outcome (where the counter has several), by hospital."""
     series: dict[str, Counter] = {}
 
     def count(hospital_id: str) -> None:
         one = series.get(hospital_id)
         if one is None:
-            one = series[hospital_id] = counter.labels(hospital_id, outcome)
+            one = series[hospital_id] = counter.labels(hospital_id, *outcome)
         one.inc()
 
     return count

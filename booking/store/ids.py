@@ -22,6 +22,12 @@ def new_ids(count: int) -> list[str]:
     return sorted(new_id() for _ in range(count))
 
 
+def first_id(ms: int) -> str:
+    """The smallest UUIDv7 of an instant (RFC 9562, 5.7: 48 bits of milliseconds come first)."""
+    text = f"{ms:012x}"
+    return f"{text[:8]}-{text[8:]}"
+
+
 def derived_id(prefix: str, *parts: str) -> str:
     """An id that is the same on every fetch: `prefix` and 26 characters of a SHA-256 over the HIS's keys.
 

@@ -67,12 +67,14 @@ def _flag(name: str) -> Column[bool]:
 
 # One row per hospital, moved by every write under the hospital's lock: the clock never runs backwards, and `writes` numbers
 # what was committed in the order of the commits, so that a reader can ask for everything after a number without a gap.
+# `room_ms` is the release whose waiting room is open, 0 for none: whoever decides holds reads it with the clock, for nothing.
 store_clock = Table(
     "store_clock",
     metadata,
     _key("hospital_id"),
     _ms("last_ms", null=False),
     Column("writes", BigInteger, nullable=False, server_default="0"),
+    Column("room_ms", BigInteger, nullable=False, server_default="0"),
 )
 
 # Which hospital is worked by which sync process, and until when; `nodes` are those processes and where they can be asked.
@@ -544,3 +546,53 @@ merchant_lines = Table(
 # The newest messages of the HIS that were applied, their ids in a row: written by the transaction that applies them, because the
 # message store, where they are marked, is another database (ADR-0015). One row per hospital.
 applied_messages = Table("applied_messages", metadata, _key("hospital_id"), _str("ids"))
+
+# --- waiting rooms --------------------------------------------------------------------------------------------------
+
+# One row per hospital and release (its instant). `watermark` is the highest rank that is admitted.
+waiting_rooms = Table(
+    "waiting_rooms",
+    metadata,
+    _key("hospital_id"),
+    Column("release_ms", BigInteger, primary_key=True),
+    _str("opened_by"),
+    _ms("opened_ms", null=False),
+    _ms("busy_ms", null=False),  # when somebody waited, or holds were slow
+    _ms("closed_ms"),
+    _str("closed_because", null=True),
+    Column("arrivals", BigInteger, nullable=False),  # of those who came from the release on
+    Column("watermark", BigInteger, nullable=False),
+    Column("admitted", BigInteger, nullable=False),
+    Column("rate_milli", BigInteger, nullable=False),  # admitted per 1000 s, as last measured
+)
+
+# What the two indexes of places are for, in these very words: who looks for a person's place must not be led to walk either.
+RANKED_PLACE = "rank >= 0"
+EARLY_PLACE = "rank < 4611686018427387904"  # drawn before the release: see booking.waiting_room.ranks
+_RANKED, _EARLY = text(RANKED_PLACE), text(EARLY_PLACE)
+
+# A person's place, whichever of their patients joined, and whichever portal's. `changed` numbers the write that gave the rank.
+waiting_tickets = Table(
+    "waiting_tickets",
+    metadata,
+    _key("hospital_id"),
+    Column("release_ms", BigInteger, primary_key=True),
+    _key("person_id"),
+    Column("rank", BigInteger, nullable=False),
+    Column("holds", Integer, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Index("ix_waiting_tickets_rank", "hospital_id", "release_ms", "rank", sqlite_where=_RANKED, postgresql_where=_RANKED),
+    Index("ix_waiting_tickets_early", "hospital_id", "release_ms", "changed", sqlite_where=_EARLY,
+          postgresql_where=_EARLY),
+)  # fmt: skip
+
+# When the watermark came where: it tells until when an admitted ticket is good, and how many are admitted a second.
+waiting_steps = Table(
+    "waiting_steps",
+    metadata,
+    _key("hospital_id"),
+    Column("release_ms", BigInteger, primary_key=True),
+    Column("watermark", BigInteger, primary_key=True),
+    _ms("at_ms", null=False),
+    Column("admitted", BigInteger, nullable=False),
+)

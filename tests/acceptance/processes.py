@@ -54,13 +54,19 @@ def frozen(*pids: int) -> Iterator[None]:
 
 @asynccontextmanager
 async def laid_out(
-    folder: Path, server: PostgresServer, *, tracing: Mapping[str, Any] | None = None, **service_table: Any
+    folder: Path,
+    server: PostgresServer,
+    *,
+    tracing: Mapping[str, Any] | None = None,
+    hospital: Mapping[str, Any] | None = None,
+    seats: int = 5,
+    **service_table: Any,
 ) -> AsyncIterator[Installation]:
-    """An installation on PostgreSQL with two API workers."""
+    """An installation on PostgreSQL with two API workers. `hospital` and `seats` as for `lay_out`."""
     table = {"workers": len(WORKERS), **service_table}
     async with (
         postgres_store(server) as store,
-        lay_out(folder, store=store, service_table=table, tracing=tracing) as site,
+        lay_out(folder, store=store, hospital=hospital, seats=seats, service_table=table, tracing=tracing) as site,
     ):
         yield site
 

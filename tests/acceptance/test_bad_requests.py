@@ -74,7 +74,7 @@ class Operation:
 
     def path(self, hospital_id: str = "soap-demo") -> str:
         ids = {"patient_id": "p", "booking_id": "b", "bill_id": "x", "report_id": "r", "refund_id": "f", "n": "1"}
-        return self.template.format(hospital_id=hospital_id, date="2026-01-05", webhook_id="w", **ids)
+        return self.template.format(hospital_id=hospital_id, date="2026-01-05", webhook_id="w", ticket="t", **ids)
 
 
 @dataclass(frozen=True)

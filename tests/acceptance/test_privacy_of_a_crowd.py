@@ -61,7 +61,7 @@ async def test_nothing_of_anybody_is_found_when_a_crowd_has_been_served(
     people = {hospital_id: [made_up_person() for _ in range(PATIENTS)] for hospital_id in HOSPITALS}
     async with otlp_receiver() as receiver:
         tracing = {"endpoint": receiver.endpoint, "sample_ratio": 1.0}
-        talkative = {"log_level": "debug", "access_log": "all"}
+        talkative: dict[str, Any] = {"log_level": "debug", "access_log": "all"}
         async with (
             laid_out(tmp_path, postgres_server, tracing=tracing, **talkative) as site,
             run_process(site) as process,

@@ -32,6 +32,7 @@ from booking.settings import (
     read_settings_text,
     settings_of_text,
 )
+from booking.waiting_room.rules import WaitingRoomRule
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hisbridge.example.toml"
 LEAST = """\
@@ -224,6 +225,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         Tracing: raw["tracing"],
         Hospital: {**hospital, "id": None},
         ReleaseRule: hospital["release"],
+        WaitingRoomRule: hospital["waiting_room"],
         Campus: hospital["campuses"][0],
         Settings: {**raw, "where": None},
         connectors.soap.Options: {**hospital["connector"]["his"]},
@@ -242,10 +244,11 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (Tracing, raw["tracing"]),
         (Hospital, raw["hospital"]["first-hospital"]),
         (ReleaseRule, raw["hospital"]["first-hospital"]["release"]),
+        (WaitingRoomRule, raw["hospital"]["first-hospital"]["waiting_room"]),
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
-        "closed", "endpoint", "headers_file",
+        "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):

@@ -24,6 +24,7 @@ import yaml
 from booking.lifecycle import TABLE
 from booking.release import ReleaseRule
 from booking.settings import Hospital, Secrets, Service, Settings, StoreSettings, Tracing, load_settings
+from booking.waiting_room.rules import WaitingRoomRule
 from booking.webhooks import sign
 from cli import app
 from connectors.fhir import Options as FhirOptions
@@ -143,6 +144,7 @@ TABLES = {
     "`[tracing]`": Tracing,
     "`[hospital.<id>]`": Hospital,
     "`[hospital.<id>.release]`": ReleaseRule,
+    "`[hospital.<id>.waiting_room]`": WaitingRoomRule,
 }
 
 

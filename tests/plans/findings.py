@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LARGE = frozenset(
     {
         "slots", "schedules", "bookings", "outbox", "events", "idempotency_keys", "persons", "person_mrns", "patients",
-        "fragments", "payments", "refunds", "bills", "reports", "registrations", "messages",
+        "fragments", "payments", "refunds", "bills", "reports", "registrations", "messages", "waiting_tickets", "waiting_steps",
     }
 )  # fmt: skip
 """What grows with the years or with the catalogue; the others have a handful of rows for each hospital or portal."""
