@@ -99,7 +99,8 @@ def waiting_routes(context: Context) -> list[Route]:
               errors=("waiting_room_closed", "patient_unknown"),
               description="One place for a person: who joins again, by whichever way, gets the same one (200)."),
         Route("GET", of + "/tickets/{ticket}", handlers.standing, at_once=handlers.standing_at_once,
-              summary="Where a ticket stands", request_class=RequestClass.READ, tag="waiting room", response=TicketView, scopes=scopes,
+              request_class=RequestClass.READ, summary="Where a ticket stands", tag="waiting room", response=TicketView,
+              scopes=scopes,
               errors=("ticket_unknown",),
               description="Ask again after `poll_after_s`, not before."),
     ]  # fmt: skip

@@ -254,13 +254,14 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
         "read": {
             "GET /hospitals", "GET /departments", "GET /practitioners", "GET /slots", "GET /bookings",
             "GET /bookings/{booking_id}", "GET /patients/{patient_id}", "GET /patients/{patient_id}/registrations",
-            "GET /patients/{patient_id}/bills/{bill_id}", "GET /refunds/{refund_id}",
+            "GET /patients/{patient_id}/bills/{bill_id}", "GET /refunds/{refund_id}", "GET /waiting-room",
+            "GET /waiting-room/tickets/{ticket}",
         },
         "live": {
             "GET /patients/{patient_id}/bills", "GET /patients/{patient_id}/reports",
             "GET /patients/{patient_id}/reports/{report_id}", "GET /patients/{patient_id}/reports/{report_id}/attachments/{n}",
         },
-        "hold": {"POST /bookings", "POST /patients"},
+        "hold": {"POST /bookings", "POST /patients", "POST /waiting-room/tickets"},
         "step": {
             "POST /bookings/{booking_id}/payments", "POST /bookings/{booking_id}/cancel",
             "POST /patients/{patient_id}/bills/{bill_id}/payments", "POST /refunds/{refund_id}/result",
