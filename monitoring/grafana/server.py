@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monitoring.grafana.frame import board
-from monitoring.grafana.panels import QUARTER, Limits, Line, figure, graph
+from monitoring.grafana.panels import HALF, QUARTER, Limits, Line, figure, graph
 from monitoring.grafana.terms import (
     HOLD,
     OBJECTIVE,
@@ -37,8 +37,10 @@ def service_board() -> dict[str, Any]:
             "Now": _now(),
             "Requests": _requests(),
             "Inside": _inside(),
+            "What is turned away": _turned_away(),
             "What is kept ready-made": _ready_made(),
             "Processes": _processes(),
+            "Traces": _traces(),
         },
     )
 
@@ -194,17 +196,22 @@ def _inside() -> list[Any]:
             "Connections",
             Line(f"sum by ({_BY}) (hisbridge_http_connections)", _WHO),
             unit="short",
-            width=QUARTER,
+            width=HALF,
             says="Below `max_connections` (20,000 in each process unless changed), spread evenly.",
         ),
         graph(
             "Connections that we ended",
             Line(rate("hisbridge_http_connections_ended_total", by="reason"), "{{reason}}"),
             unit="cps",
-            width=QUARTER,
+            width=HALF,
             says="Nothing. full: callers were turned away. head_timeout: somebody sends heads drop by drop.",
             runbook="ConnectionsFull",
         ),
+    ]
+
+
+def _turned_away() -> list[Any]:
+    return [
         graph(
             "Hold requests and their answers",
             Line(f"sum by (status) (rate({_REQUESTS}{{{HOLD}}}[{RATE}]))", "{{status}}"),
@@ -215,6 +222,14 @@ def _inside() -> list[Any]:
             runbook="HoldLatencyBurn",
         ),
         graph(
+            "Limited",
+            Line(rate("hisbridge_rate_limited_total", by="scope, request_class"), "{{scope}} {{request_class}}"),
+            unit="reqps",
+            width=QUARTER,
+            stacked=True,
+            says="Nothing, or one portal whose program runs wild. client: a key asks too often. identity: one of its patients.",
+        ),
+        graph(
             "Shed",
             Line(rate("hisbridge_shed_total", by="request_class, reason"), "{{request_class}} {{reason}}"),
             unit="reqps",
@@ -222,6 +237,36 @@ def _inside() -> list[Any]:
             stacked=True,
             says="Nothing. The cheapest go first, a paid booking's step never.",
             runbook="Shedding",
+        ),
+        graph(
+            "Classes that are turned away",
+            Line("max by (queue) (hisbridge_shed_level)", "{{queue}}"),
+            unit="short",
+            width=QUARTER,
+            steps=True,
+            most=4,
+            says="0. How many classes the worst process turns away because of a queue's delay: bulk first, holds last.",
+            runbook="Shedding",
+        ),
+    ]
+
+
+def _traces() -> list[Any]:
+    return [
+        graph(
+            "Spans of traces, by what became of them",
+            Line(rate("hisbridge_spans_total", by="result"), "{{result}}"),
+            unit="cps",
+            width=HALF,
+            stacked=True,
+            says="exported. dropped: the collector is away or slow. refused: it does not take them. Nothing else suffers.",
+        ),
+        graph(
+            "Spans that wait for the collector",
+            Line(f"sum by ({_BY}) (hisbridge_spans_waiting)", _WHO),
+            unit="short",
+            width=HALF,
+            says="A batch's worth. Climbing: the collector does not keep up, and then spans are dropped. Traces off: 0.",
         ),
     ]
 
