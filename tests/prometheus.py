@@ -1,4 +1,6 @@
-"""A real Prometheus for tests: on loopback, in a folder of its own, scraping once a second what the service's parent tells."""
+"""A real Prometheus for tests: on loopback, in a folder of its own, scraping once a second what the service's parent
+tells, or answering from what another one has left.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,22 @@ def find_prometheus() -> str | None:
 @contextmanager
 def run_prometheus(program: str, folder: Path, admin_url: str) -> Iterator[str]:
     """Scrape the service behind an admin listener; yields Prometheus's own URL once it is ready."""
+    config = CONFIG.format(admin=admin_url.removeprefix("http://"))
+    with _running(program, folder, folder / "prometheus", config) as url:
+        yield url
+
+
+@contextmanager
+def open_prometheus(program: str, folder: Path, data: Path) -> Iterator[str]:
+    """Scrape nothing, and answer from what another Prometheus left in `data`; its own files go to `folder`."""
+    with _running(program, folder, data, "scrape_configs: []\n") as url:
+        yield url
+
+
+@contextmanager
+def _running(program: str, folder: Path, data: Path, settings: str) -> Iterator[str]:
     config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(admin=admin_url.removeprefix("http://")), encoding="utf-8")
+    config.write_text(settings, encoding="utf-8")
     url = f"http://127.0.0.1:{free_port()}"
     log = folder / "prometheus.log"
     with log.open("wb") as stream:
@@ -43,7 +59,7 @@ def run_prometheus(program: str, folder: Path, admin_url: str) -> Iterator[str]:
             [
                 program,
                 f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'prometheus'}",
+                f"--storage.tsdb.path={data}",
                 f"--web.listen-address={url.removeprefix('http://')}",
             ],
             stdout=stream,
