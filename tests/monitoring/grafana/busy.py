@@ -11,17 +11,20 @@ import signal
 import time
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from tests.acceptance.installation import HOSPITALS, LOCK_OP, Installation, made_up_person, until
 from tests.acceptance.processes import children_of
+from tests.scheduler_sync.test_certificates import make_certificate
 
 RELEASED = "soap-demo"
 OTHERS = ("hl7-demo", "fhir-demo")
 PATIENTS = 60
 RATE_PER_S = 40.0
 CROWD_S = 15.0
+IN_LINE_SHARE = 0.8  # of the crowd come through the waiting room
 SLOW_S = 0.1  # of each call to the released hospital
 SEATS = 2  # of each of the released hospital's 32 slots
 HEAD_START_S = 25.0
@@ -30,15 +33,30 @@ AFTER_S = 30.0
 ZONE = ZoneInfo("Asia/Shanghai")
 
 HOSPITAL = {"his_concurrency": 3, "his_concurrency_floor": 1, "lock_wait_s": 300, "his_queue_deadline_s": 20}
-SERVICE = {"workers": 2, "head_timeout_s": 2}
+BULK_AT_ONCE, IDENTITY_BURST = 4, 40
+SERVICE = {
+    "workers": 2, "head_timeout_s": 2, "identity_rate_per_s": 5, "identity_burst": IDENTITY_BURST, "max_in_flight": 2_000,
+    "bulk_share": BULK_AT_ONCE / 2_000,
+}  # fmt: skip
+TRACED_SHARE = 0.1
+ENDS = dt.datetime(2041, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
+"""When the certificate of the released hospital's authority does."""
+ROOM_OPENS_S = 20.0  # before the release
 
 
-def next_release(first_visits: dt.date) -> tuple[dt.datetime, str]:
-    """The next whole minute that leaves time to prepare, and the rule by which the visits of that day open then."""
+def release_of_the_next_minute(config: Path, first_visits: dt.date) -> dt.datetime:
+    """Settings by which the visits of that day open at the next whole minute that leaves time to prepare; when that is."""
     soon = dt.datetime.now(ZONE) + dt.timedelta(seconds=HEAD_START_S)
     opens = soon.replace(second=0, microsecond=0) + dt.timedelta(minutes=1)
-    rule = f'[hospital.{RELEASED}.release]\ntime = "{opens:%H:%M}"\ndays_ahead = {(first_visits - opens.date()).days}\n'
-    return opens, rule
+    authority, _ = make_certificate(config.parent, ENDS)
+    main = f"[hospital.{RELEASED}.connector.main]\n"
+    text = config.read_text(encoding="utf-8").replace(main, f'{main}ca_file = "{authority.as_posix()}"\n')
+    config.write_text(
+        f'{text}[hospital.{RELEASED}.release]\ntime = "{opens:%H:%M}"\ndays_ahead = {(first_visits - opens.date()).days}\n'
+        f"[hospital.{RELEASED}.waiting_room]\nopens_before_s = {ROOM_OPENS_S}\n",
+        encoding="utf-8",
+    )
+    return opens
 
 
 async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> None:
@@ -46,6 +64,7 @@ async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> No
     ends = opens.timestamp() + AFTER_S
     patients = await _patients(site)
     await _lose_a_worker(parent)  # now, while it owes nobody an answer
+    await _ask_too_much(site, patients[0])
     await site.clinics[RELEASED].fault("*", "slow", delay_s=SLOW_S)
     async with asyncio.TaskGroup() as background:
         for work in (_look_around, _idle, _ordinary_day):
@@ -172,16 +191,61 @@ async def _lose_a_worker(parent: int) -> None:
     await until(another, lambda pid: pid != before, what="another worker")
 
 
+async def _ask_too_much(site: Installation, patient_id: str) -> None:
+    """One user who asks for more than a person can want, and a portal with more feeds than there are places for."""
+    body = {"user_ref": "in a hurry", "slot_id": uuid.uuid4().hex, "patient_id": patient_id}
+
+    async def limited() -> float:
+        asked = (
+            site.portal().call("POST", f"/v1/hospitals/{RELEASED}/bookings", body, key=uuid.uuid4().hex)
+            for _ in range(IDENTITY_BURST)
+        )
+        await asyncio.gather(*asked)
+        return await site.metric("hisbridge_rate_limited_total", scope="identity")
+
+    async def shed() -> float:
+        feeds = (site.portal().call("GET", "/v1/events", after=0) for _ in range(10 * BULK_AT_ONCE))
+        await asyncio.gather(*feeds)
+        return await site.metric("hisbridge_shed_total", reason="bulk_in_flight")
+
+    await until(limited, bool, what="a user that is limited")
+    await until(shed, bool, what="a feed that is shed")
+
+
+async def _admitted(site: Installation, patient_id: str) -> dict[str, str]:
+    """The field with a patient's ticket, once it lets it hold; nothing where the room is closed and none is needed any more."""
+    portal, room = site.portal(), f"/v1/hospitals/{RELEASED}/waiting-room/tickets"
+    joined = await portal.call("POST", room, {"user_ref": f"user of {patient_id}", "patient_id": patient_id})
+    if joined.status == 409 and joined.code == "waiting_room_closed":
+        return {}
+    ticket = str(joined.body["ticket"])
+    await until(
+        lambda: portal.get(f"{room}/{ticket}"),
+        lambda told: told["state"] not in ("gathering", "waiting"),
+        what="a ticket that is admitted",
+        within_s=GO_ON_WITHIN_S,
+    )
+    return {"Waiting-Room-Ticket": ticket}
+
+
 async def _crowd(site: Installation, patients: Sequence[str]) -> None:
-    """Everybody wants a seat at once, and most come too late. Who got one pays, or does not, or thinks again."""
+    """Everybody wants a seat at once, and most come too late, or pass by the waiting room. Who got one pays, or does not, or
+    thinks again.
+    """
     portal, of = site.portal(), f"/v1/hospitals/{RELEASED}"
     slots = [slot["id"] for slot in (await portal.get(f"{of}/slots"))["items"]]
     chance = random.Random(7)
     granted: list[dict[str, Any]] = []
+    tickets: dict[str, asyncio.Task[dict[str, str]]] = {}
 
-    async def attempt(slot_id: str, patient_id: str) -> None:
-        body = {"user_ref": "user", "slot_id": slot_id, "patient_id": patient_id}
-        answer = await portal.call("POST", f"{of}/bookings", body, key=uuid.uuid4().hex)
+    async def attempt(slot_id: str, patient_id: str, *, in_line: bool) -> None:
+        body = {"user_ref": f"user of {patient_id}", "slot_id": slot_id, "patient_id": patient_id}
+        ticket: dict[str, str] = {}
+        if in_line:
+            if patient_id not in tickets:
+                tickets[patient_id] = asyncio.create_task(_admitted(site, patient_id))
+            ticket = await tickets[patient_id]
+        answer = await portal.call("POST", f"{of}/bookings", body, key=uuid.uuid4().hex, headers=ticket)
         if answer.status == 201:
             granted.append(answer.body)
             await _go_on(site, answer.body, len(granted))
@@ -189,7 +253,8 @@ async def _crowd(site: Installation, patients: Sequence[str]) -> None:
     ends = time.monotonic() + CROWD_S
     async with asyncio.TaskGroup() as arrivals:
         while time.monotonic() < ends:
-            arrivals.create_task(attempt(chance.choice(slots), chance.choice(patients)))
+            in_line = chance.random() < IN_LINE_SHARE
+            arrivals.create_task(attempt(chance.choice(slots), chance.choice(patients), in_line=in_line))
             await asyncio.sleep(chance.expovariate(RATE_PER_S))
     assert granted
 

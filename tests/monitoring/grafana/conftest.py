@@ -14,7 +14,16 @@ import pytest
 
 from monitoring.grafana.asking import Prometheus, Span
 from tests.acceptance.installation import lay_out, postgres_store, run_process
-from tests.monitoring.grafana.busy import HOSPITAL, SEATS, SERVICE, ZONE, busy_minute, next_release
+from tests.monitoring.grafana.busy import (
+    HOSPITAL,
+    SEATS,
+    SERVICE,
+    TRACED_SHARE,
+    ZONE,
+    busy_minute,
+    release_of_the_next_minute,
+)
+from tests.otlp_receiver import otlp_receiver
 from tests.postgres import PostgresServer
 from tests.prometheus import SCRAPE_S, find_prometheus, run_prometheus
 
@@ -49,11 +58,17 @@ async def _watch(server: PostgresServer, program: str, folder: Path, kept: ExitS
     visits = dt.datetime.now(ZONE).date() + dt.timedelta(days=1)  # the hospitals' one day
     async with (
         postgres_store(server) as store,
-        lay_out(folder, store=store, hospital=HOSPITAL, service_table=SERVICE, seats=SEATS) as site,
+        otlp_receiver() as receiver,
+        lay_out(
+            folder,
+            store=store,
+            hospital=HOSPITAL,
+            service_table=SERVICE,
+            tracing={"endpoint": receiver.endpoint, "sample_ratio": TRACED_SHARE},
+            seats=SEATS,
+        ) as site,
     ):
-        opens, rule = next_release(visits)
-        with site.config.open("a", encoding="utf-8") as config:
-            config.write(rule)
+        opens = release_of_the_next_minute(site.config, visits)
         async with run_process(site) as process:
             url = kept.enter_context(run_prometheus(program, folder, site.admin_url))
             began = time.time()

@@ -14,6 +14,7 @@ from monitoring.grafana.asking import Choice, QueryRefused, Series, legend_of, r
 from monitoring.grafana.boards import boards
 from monitoring.grafana.picture import CELL_HEIGHT_IN, CELL_WIDTH_IN, COLUMNS, DPI
 from tests.acceptance.installation import HOSPITALS
+from tests.monitoring.grafana.busy import ENDS
 from tests.monitoring.grafana.conftest import Watched
 from tests.monitoring.grafana.test_boards import shown
 
@@ -55,6 +56,32 @@ def test_only_the_chosen_hospitals_are_shown(watched: Watched, board: dict[str, 
         if "hospital)" in target["expr"] or "hospital," in target["expr"]:
             told = {series.labels["hospital"] for series in ask(watched, board, target, Choice(chosen))}
             assert told <= set(chosen)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        'hisbridge_holds_failed_total{reason="refused"}', "hisbridge_lock_seconds_count",
+        "hisbridge_registration_seconds_count", "hisbridge_report_delay_seconds_count", "hisbridge_paid_unregistered",
+        "hisbridge_his_unknown", 'hisbridge_reconciliation_differences{hospital="fhir-demo",kind="long"}',
+        'hisbridge_rate_limited_total{scope="identity",request_class="hold"}',
+        'hisbridge_shed_total{request_class="bulk",reason="bulk_in_flight"}', "hisbridge_waiting_room_open",
+        "hisbridge_waiting_room_waiting", "hisbridge_waiting_room_joined_total", "hisbridge_waiting_room_admitted_total",
+        "hisbridge_waiting_room_refused_total", 'hisbridge_spans_total{result="exported"}',
+        'hisbridge_sli_requests_total{phase="release",verdict="good"}', "hisbridge_release_opens_timestamp_seconds",
+    ],
+)  # fmt: skip
+def test_what_has_happened_is_seen(watched: Watched, series: str) -> None:
+    """A series at 0 has an answer as well."""
+    over = watched.span.variables()["__range"]
+    (most,) = watched.prometheus.at(f"max(max_over_time({series}[{over}]))", watched.span.to_s)
+    assert most.newest > 0
+
+
+def test_certificate_ends_when_its_text_says(watched: Watched) -> None:
+    expr = "hisbridge_certificate_expiry_timestamp_seconds"
+    told = {series.labels["where"]: series.newest for series in watched.prometheus.at(expr, watched.span.to_s)}
+    assert told == {"soap-demo/main/ca_file": ENDS.timestamp()}
 
 
 def test_counters_begin_at_zero_when_nothing_has_happened_yet(watched: Watched) -> None:
