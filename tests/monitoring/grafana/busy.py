@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from scheduler_sync.reconcile import LOOK_EVERY_S
 from tests.acceptance.installation import HOSPITALS, LOCK_OP, Installation, made_up_person, until
 from tests.acceptance.processes import children_of
 from tests.scheduler_sync.test_certificates import make_certificate
@@ -41,6 +42,7 @@ SERVICE = {
 TRACED_SHARE = 0.1
 ENDS = dt.datetime(2041, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
 """When the certificate of the released hospital's authority does."""
+DOUBTS = 15
 ROOM_OPENS_S = 20.0  # before the release
 
 
@@ -69,9 +71,10 @@ async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> No
     async with asyncio.TaskGroup() as background:
         for work in (_look_around, _idle, _ordinary_day):
             background.create_task(work(site, ends))
-        await asyncio.gather(_walk(site, "fhir-demo"), _drip(site), _read_gbk(site))
+        await asyncio.gather(_walk(site, "fhir-demo"), _drip(site), _read_gbk(site), _doubt(site, "hl7-demo"))
         await asyncio.sleep(opens.timestamp() - time.time() - 0.3)
         await asyncio.gather(_crowd(site, patients), _go_away(site, "fhir-demo"))
+    await _books_compared(site, "fhir-demo")
 
 
 async def _patients(site: Installation) -> list[str]:
@@ -162,10 +165,36 @@ async def _walk(site: Installation, hospital_id: str) -> None:
     await site.becomes(hospital_id, await site.hold(hospital_id), state="rejected")
 
 
+async def _books_compared(site: Installation, hospital_id: str) -> None:
+    """A bill is looked for once a minute."""
+
+    async def differences() -> float:
+        return await site.metric("hisbridge_reconciliation_differences", hospital=hospital_id, kind="long")
+
+    await until(differences, bool, what="the stray line of the merchant's bill", within_s=2 * LOOK_EVERY_S)
+
+
 async def _lose_a_reply(site: Installation, hospital_id: str) -> None:
     await site.clinics[hospital_id].fault(LOCK_OP[hospital_id], "lose_reply", times=1)
     booking = await site.hold(hospital_id)
     await site.becomes(hospital_id, booking, his_state="locked")
+
+
+async def _doubt(site: Installation, hospital_id: str) -> None:
+    """Lost replies, until the look that comes every few seconds has met one whose outcome is not known yet."""
+
+    async def unknown() -> bool:
+        while (await site.booking(hospital_id, booking))["his_state"] != "locked":
+            if await site.metric("hisbridge_his_unknown", hospital=hospital_id) > 0:
+                return True
+        return False
+
+    for _ in range(DOUBTS):
+        await site.clinics[hospital_id].fault(LOCK_OP[hospital_id], "lose_reply", times=1)
+        booking = await site.hold(hospital_id)
+        if await unknown():
+            return
+    raise AssertionError("no command was seen whose outcome is unknown")
 
 
 async def _read_gbk(site: Installation) -> None:

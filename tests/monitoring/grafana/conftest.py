@@ -73,6 +73,6 @@ async def _watch(server: PostgresServer, program: str, folder: Path, kept: ExitS
             url = kept.enter_context(run_prometheus(program, folder, site.admin_url))
             began = time.time()
             await busy_minute(site, process.process.pid, opens)
-            ended = time.time()
             await asyncio.sleep(LEAD_S)
+            ended = time.time()
             return Watched(url, Span(began, ended, SCRAPE_S))
