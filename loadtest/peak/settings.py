@@ -48,7 +48,7 @@ his_settle_s = 5
 time = "{opens}"
 days_ahead = {days}
 sync_before_s = 20
-[hospital.{id}.connector.main]
+{waiting_room}[hospital.{id}.connector.main]
 {connector}
 """
 _CONNECTORS = {
@@ -99,6 +99,7 @@ def _hospital(hospital: HospitalSize, ports: Ports, opens_at: float) -> str:
         days=DAYS_AHEAD,
         opens=local_time(opens_at, zone).strftime("%H:%M"),
         connector=connector,
+        waiting_room=_table(f"hospital.{hospital.id}.waiting_room", hospital.waiting_room),
     )
 
 
@@ -110,6 +111,13 @@ def local_time(at: float, zone: str) -> dt.datetime:
 def released_day(opens_at: float) -> str:
     """The day of the visits that open then."""
     return (local_time(opens_at, zone_of(opens_at)).date() + dt.timedelta(days=DAYS_AHEAD)).isoformat()
+
+
+def _table(name: str, values: Mapping[str, object] | None) -> str:
+    """A table with its line end; nothing where there is none."""
+    if values is None:
+        return ""
+    return "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""])
 
 
 def _toml(value: object) -> str:
