@@ -160,12 +160,10 @@ class Requests:
     def _get(self, path: str) -> bytes:
         return f"GET {self._of}{path} {self._fields}\r\n".encode()
 
-    def _post(self, path: str, body: dict[str, object]) -> bytes:
+    def _post(self, path: str, body: dict[str, object], fields: str = "") -> bytes:
         data = msgspec.json.encode(body)
-        head = (
-            f"POST {self._of}{path} {self._fields}Idempotency-Key: {uuid.uuid4()}\r\nContent-Type: application/json\r\n"
-        )
-        return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+        fields += f"Idempotency-Key: {uuid.uuid4()}\r\nContent-Type: application/json\r\n"
+        return f"POST {self._of}{path} {self._fields}{fields}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
 class Journey:
