@@ -71,9 +71,13 @@ async def start(
 
 
 async def output_of(
-    *command: str, cores: Collection[int], within_s: float, environment: dict[str, str] | None = None
+    *command: str,
+    cores: Collection[int],
+    within_s: float,
+    environment: dict[str, str] | None = None,
+    codes: Collection[int] = (0,),
 ) -> str:
-    """Run a command to its end and return what it printed. Raises ProcessFailed."""
+    """Run a command to its end and return what it printed. Raises ProcessFailed where its exit code is none of `codes`."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdout=asyncio.subprocess.PIPE,
@@ -88,7 +92,7 @@ async def output_of(
         raise ProcessFailed(f"{command[0]} did not end within {within_s:g} s") from None
     finally:
         await end(process)
-    if process.returncode != 0:
+    if process.returncode not in codes:
         raise ProcessFailed(f"{' '.join(command[:4])} failed: {_last_line(complained) or _last_line(said)}")
     return said.decode()
 

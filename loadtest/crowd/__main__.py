@@ -10,6 +10,7 @@ from locust.env import Environment
 # isort: split
 import argparse
 import json
+import os
 import random
 import resource
 import sys
@@ -30,6 +31,7 @@ class Arrivals(User):
     wait_time = constant(0)
     world: World
     over: gevent.event.Event
+    failed: list[BaseException]
 
     @task
     def spawn(self) -> None:
@@ -37,15 +39,20 @@ class Arrivals(User):
         plan, chance = self.world.plan, random.Random(self.world.plan.seed)
         targets, weights = plan.targets, [t.share for t in plan.targets]
         running = gevent.pool.Group()
+        failed: list[BaseException] = []
         if plan.flood is not None:
             running.spawn(flood, self.world, plan.flood, random.Random(plan.seed + 1))
         for at_s in arrivals(plan.shape, plan.starts_s, plan.ends_s, chance):
             arrives_s = at_s - plan.starts_s
             self.world.wait_until(arrives_s)
             target = chance.choices(targets, weights)[0]
-            running.spawn(Journey(self.world, target, random.Random(chance.getrandbits(64))).go, arrives_s)
+            journey = running.spawn(Journey(self.world, target, random.Random(chance.getrandbits(64))).go, arrives_s)
+            journey.link_exception(lambda ended: failed.append(ended.exception))
+            if failed:
+                break  # a crowd that has lost its way proves nothing
         running.join(timeout=max(0.0, self.world.gives_up_s + plan.time_out_s - self.world.now_s()))
         running.kill()
+        self.failed.extend(failed)
         self.over.set()
         gevent.sleep(3600)
 
@@ -66,12 +73,15 @@ def main() -> int:
         if status == 0 or status >= 500:
             stats.log_error("HTTP", name, f"status {status}")
 
-    Arrivals.world, Arrivals.over = World(plan, samples, seen), gevent.event.Event()
+    Arrivals.world, Arrivals.over, Arrivals.failed = World(plan, samples, seen), gevent.event.Event(), []
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     runner = environment.create_local_runner()
     runner.start(1, spawn_rate=1)
     Arrivals.over.wait()
+    if Arrivals.failed:
+        print(f"a journey failed: {Arrivals.failed[0]!r}", file=sys.stderr, flush=True)
+        os._exit(1)
     samples.write(chosen.out)
     used = resource.getrusage(resource.RUSAGE_SELF)
     summary = {

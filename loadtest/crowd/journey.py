@@ -16,7 +16,7 @@ import gevent
 import msgspec
 
 from loadtest.crowd.plan import PORTAL, Behaviour, Plan, Target
-from loadtest.crowd.samples import HOLD, READ, STEP, Kept, Samples
+from loadtest.crowd.samples import HOLD, JOIN, READ, STATUS, STEP, Kept, Samples
 from loadtest.crowd.wire import Answer, Wire
 
 MOST_REPEATS = 2  # of a request that was put off or failed
@@ -42,12 +42,20 @@ class Booking(msgspec.Struct):
     fee_fen: int
 
 
+class Ticket(msgspec.Struct):
+    ticket: str
+    state: str
+    poll_after_s: float
+    closed_because: str | None = None
+
+
 class Problem(msgspec.Struct):
     code: str = ""
 
 
 _slots = msgspec.json.Decoder(SlotList)
 _booking = msgspec.json.Decoder(Booking)
+_ticket = msgspec.json.Decoder(Ticket)
 _problem = msgspec.json.Decoder(Problem)
 
 Seen = Callable[[str, float, int], None]
@@ -131,8 +139,15 @@ class Requests:
     def booking(self, booking_id: str) -> bytes:
         return self._get(f"/bookings/{booking_id}")
 
-    def hold(self, slot: str, patient: str, user: str) -> bytes:
-        return self._post("/bookings", {"user_ref": user, "slot_id": slot, "patient_id": patient})
+    def hold(self, slot: str, patient: str, user: str, ticket: str = "") -> bytes:
+        body: dict[str, object] = {"user_ref": user, "slot_id": slot, "patient_id": patient}
+        return self._post("/bookings", body, f"Waiting-Room-Ticket: {ticket}\r\n" if ticket else "")
+
+    def join(self, patient: str, user: str) -> bytes:
+        return self._post("/waiting-room/tickets", {"user_ref": user, "patient_id": patient})
+
+    def standing(self, ticket: str) -> bytes:
+        return self._get(f"/waiting-room/tickets/{ticket}")
 
     def cancel(self, booking_id: str) -> bytes:
         return self._post(f"/bookings/{booking_id}/cancel", {"reason": "plans changed"})
@@ -145,12 +160,10 @@ class Requests:
     def _get(self, path: str) -> bytes:
         return f"GET {self._of}{path} {self._fields}\r\n".encode()
 
-    def _post(self, path: str, body: dict[str, object]) -> bytes:
+    def _post(self, path: str, body: dict[str, object], fields: str = "") -> bytes:
         data = msgspec.json.encode(body)
-        head = (
-            f"POST {self._of}{path} {self._fields}Idempotency-Key: {uuid.uuid4()}\r\nContent-Type: application/json\r\n"
-        )
-        return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+        fields += f"Idempotency-Key: {uuid.uuid4()}\r\nContent-Type: application/json\r\n"
+        return f"POST {self._of}{path} {self._fields}{fields}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
 class Journey:
@@ -163,6 +176,7 @@ class Journey:
         self._number = world.journeys
         self._chance = chance
         self._requests = Requests(world.plan.key, target.id)
+        self._ticket = ""
         self._department = target.departments[int(chance.random() ** 2 * len(target.departments))]
 
     @property
@@ -210,8 +224,7 @@ class Journey:
                 return None
             slot = self._chance.choice(seats or found)
             at_s += self._between(self._behaviour.think_s)
-            request = self._requests.hold(slot.id, patient, f"user-{self._number}")
-            answer, code, at_s = self._ask("hold", HOLD, request, at_s)
+            answer, code, at_s = self._hold(slot.id, patient, at_s)
             if answer.status == 201:
                 return self._keep(answer, slot.id, at_s)
             if not seats or code in ("duplicate_booking", "limit_reached"):
@@ -219,6 +232,29 @@ class Journey:
             if attempt + 1 < self._behaviour.attempts:
                 at_s, found = self._look(at_s + self._between(self._behaviour.think_s))
         return None
+
+    def _hold(self, slot_id: str, patient: str, at_s: float) -> tuple[Answer, str, float]:
+        """Ask for a seat; where the hospital has a waiting room, through it."""
+        user = f"user-{self._number}"
+        answer, code, at_s = self._ask("hold", HOLD, self._requests.hold(slot_id, patient, user, self._ticket), at_s)
+        if code == "waiting_room":
+            at_s = self._wait_for_admission(patient, user, at_s)
+            answer, code, at_s = self._ask(
+                "hold", HOLD, self._requests.hold(slot_id, patient, user, self._ticket), at_s
+            )
+        return answer, code, at_s
+
+    def _wait_for_admission(self, patient: str, user: str, at_s: float) -> float:
+        """Join, and ask as often as one is told to, until admitted or until the room has closed."""
+        answer, _, at_s = self._ask("join", JOIN, self._requests.join(patient, user), at_s)
+        while answer.status in (200, 201):
+            ticket = _ticket.decode(answer.body)
+            self._ticket = ticket.ticket if ticket.state == "admitted" else ""
+            if ticket.state in ("admitted", "expired") or ticket.closed_because is not None:
+                return at_s
+            request = self._requests.standing(ticket.ticket)
+            answer, _, at_s = self._ask("standing", STATUS, request, at_s + ticket.poll_after_s)
+        return at_s
 
     def _keep(self, answer: Answer, slot_id: str, at_s: float) -> Kept:
         held = _booking.decode(answer.body)
@@ -266,7 +302,7 @@ class Journey:
             at_s += self._between(self._behaviour.poll_s)
             if at_s - since_s > self._behaviour.patience_s:
                 return None
-            answer, _, at_s = self._ask("booking", READ, self._requests.booking(kept.id), at_s)
+            answer, _, at_s = self._ask("booking", STATUS, self._requests.booking(kept.id), at_s)
             if answer.status == 200 and done(booking := _booking.decode(answer.body)):
                 return booking
 
@@ -280,7 +316,7 @@ class Journey:
             answer, code, ended_s = self._world.ask(
                 name, request_class, request, at_s, hospital=self._target.id, client=PORTAL, journey=self._number
             )
-            if answer.status not in (0, 429, 503) or repeat == MOST_REPEATS:
+            if answer.status not in (0, 429, 503) or code == "waiting_room" or repeat == MOST_REPEATS:
                 break
             at_s = ended_s + max(1.0, float(answer.field(b"retry-after") or 0)) * self._chance.uniform(1.0, 1.5)
         return answer, code, ended_s

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-CLASSES = ("read", "sold_out", "hold", "step", "live")
-READ, HOLD, STEP = 0, 2, 3
+CLASSES = ("read", "sold_out", "hold", "step", "live", "status", "join")
+"""`status`: one booking, or a place in the waiting room, which only the store knows; `join`: of the waiting room."""
+
+READ, HOLD, STEP, STATUS, JOIN = 0, 2, 3, 5, 6
 ROW = np.dtype(
     [
         ("intended_s", "f8"), ("started_s", "f8"), ("ended_s", "f8"), ("status", "u2"), ("request_class", "u1"),

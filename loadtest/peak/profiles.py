@@ -23,6 +23,8 @@ class HospitalSize:
     seats: int = 12
     latency_ms: float = 150.0
     at_once: int = 8
+    waiting_room: Mapping[str, object] | None = None
+    """Settings of its waiting room; None: it has none."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Profile:
     flood: FloodRate | None = None
     service: Mapping[str, object] = field(default_factory=dict)
     """Settings of `[service]` beside the defaults."""
-    judged: tuple[str, ...] = ("read", "sold_out", "hold", "step")
+    judged: tuple[str, ...] = ("read", "status", "sold_out", "hold", "step")
     judges_peak: bool = True
     recovery_s: float | None = None
 
@@ -159,8 +161,20 @@ PROFILES: dict[str, Profile] = {
             name="scalper",
             about="One client floods the service from 5 s before the opening on.",
             flood=FloodRate(2_000, -5.0, 60.0, "soap-release"),
-            service={"client_rate_per_s": 1_500.0, "client_burst": 3_000},
+            service={
+                "client_rate_per_s": 1_500.0,
+                "client_burst": 3_000,
+                "identity_rate_per_s": 1.0,
+                "identity_burst": 20,
+            },
         ).scaled(0.35),
+        replace(
+            _BASE,
+            name="waiting-room",
+            about="The largest hospital has a waiting room, which opens before the release.",
+            hospitals=(replace(HOSPITALS[0], waiting_room={"opens_before_s": 25}), *HOSPITALS[1:]),
+            judged=("read", "status", "sold_out", "hold", "join", "step"),
+        ),
         replace(
             _BASE,
             name="soak",
@@ -174,7 +188,12 @@ PROFILES: dict[str, Profile] = {
 
 def short(profile: Profile) -> Profile:
     """The same in little, for tests: fewer seats and people, a tenth of the time."""
-    hospitals = tuple(replace(h, doctors=6, departments=3, seats=2, latency_ms=20.0) for h in profile.hospitals)
+    hospitals = tuple(
+        replace(
+            h, doctors=6, departments=3, seats=2, latency_ms=20.0, waiting_room=h.waiting_room and {"opens_before_s": 5}
+        )
+        for h in profile.hospitals
+    )
     flood = profile.flood and replace(profile.flood, per_s=150.0, from_s=-2.0, to_s=6.0)
     service = dict(profile.service)
     if flood is not None:

@@ -62,6 +62,7 @@ class Stage:
     keys: dict[str, str]
     patients: dict[str, list[str]]
     opens_at: float
+    zone: str
     pages: Pages
     prometheus: Prometheus | None
     database: postgres.Server | None
@@ -96,7 +97,7 @@ async def _perform(stage: Stage, out: Path) -> None:
     started_at = plan.opens_at + plan.starts_s
     watch = Watch(
         stage.hospitals,
-        day=released_day(stage.opens_at),
+        day=released_day(stage.opens_at, stage.zone),
         started_at=started_at,
         service_pid=stage.service.pid,
         crowd_pid=crowd.pid,
@@ -186,14 +187,14 @@ async def _stage(profile: Profile, folder: Path) -> AsyncIterator[Stage]:
         )
         urls, database = await _stores(profile, folder, stack)
         inbound = {h.id: free_port() for h in profile.hospitals if h.protocol == "hl7"}
-        opens_at = time.time() + 60  # for the time zone; the minute is settled when all that is slow has been done
+        opens_at, zone = time.time() + 60, zone_of(time.time())  # the minute is settled when all that is slow is done
         placeholder = Ports(1, 2, {h.id: 3 for h in profile.hospitals}, dict.fromkeys(inbound, 4), {})
-        write_settings(folder, profile, placeholder, urls=urls, opens_at=opens_at)
+        write_settings(folder, profile, placeholder, urls=urls, opens_at=opens_at, zone=zone)
         keys = await _prepare(folder)
         patients = {h.id: await bind_people(folder, urls[0], h.id, PORTAL, profile.people) for h in profile.hospitals}
         hospitals = Hospitals(session)
         stack.push_async_callback(hospitals.close)
-        await hospitals.open(profile, inbound, zone_of(opens_at))
+        await hospitals.open(profile, inbound, zone)
         opens_at = math.ceil((time.time() + START_S - profile.starts_s) / 60) * 60.0
         ports = Ports(
             free_port(),
@@ -202,7 +203,7 @@ async def _stage(profile: Profile, folder: Path) -> AsyncIterator[Stage]:
             inbound,
             {name: s.wsdl for name, s in hospitals.running.items()},
         )
-        config = write_settings(folder, profile, ports, urls=urls, opens_at=opens_at)
+        config = write_settings(folder, profile, ports, urls=urls, opens_at=opens_at, zone=zone)
         log = folder / "run" / "service.log"
         server_cores = cores.server if profile.engine == SQLITE else ()
         service = await start("-m", "service", "--config", str(config), cores=server_cores, log=log)
@@ -213,7 +214,7 @@ async def _stage(profile: Profile, folder: Path) -> AsyncIterator[Stage]:
         if prometheus is not None:
             stack.push_async_callback(prometheus.stop)
         yield Stage(
-            profile, folder, session, hospitals, service, ports, keys, patients, opens_at,
+            profile, folder, session, hospitals, service, ports, keys, patients, opens_at, zone,
             Pages(session, ports.admin, many=many), prometheus, database, cores,
         )  # fmt: skip
 
@@ -261,7 +262,7 @@ def _is_ready(url: str) -> bool:
 
 async def _plan(stage: Stage) -> Plan:
     """Everything that the crowd must know, as the API tells it to any portal."""
-    profile, day = stage.profile, released_day(stage.opens_at)
+    profile, day = stage.profile, released_day(stage.opens_at, stage.zone)
     targets = []
     for hospital in profile.hospitals:
         departments = await _listed(stage, hospital.id, day, hospital.doctors * 8)
@@ -381,11 +382,9 @@ async def _write_bookings(stage: Stage, out: Path) -> None:
     async def look(booking: dict[str, Any]) -> dict[str, Any]:
         url = stage.of(booking["hospital"], f"/bookings/{booking['id']}")
         async with places:
-            for headers in (stage.key(), scalpers):
-                async with stage.session.get(url, headers=headers) as response:
-                    status, body = response.status, await response.json()
-                if status != 404:
-                    break
+            status, body = await _patiently(stage, url, stage.key())
+            if status == 404:
+                status, body = await _patiently(stage, url, scalpers)
         final: dict[str, Any] = {"status": status}
         if status == 200:
             final |= {
@@ -401,6 +400,16 @@ async def _write_bookings(stage: Stage, out: Path) -> None:
     found = await asyncio.gather(*(look(booking) for booking in kept))
     with (out / "bookings.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(booking, ensure_ascii=False) + "\n" for booking in found)
+
+
+async def _patiently(stage: Stage, url: str, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Ask again when told to, as any portal does."""
+    while True:
+        async with stage.session.get(url, headers=headers) as response:
+            if response.status != 429:
+                return response.status, await response.json()
+            wait_s = float(response.headers["Retry-After"])
+        await asyncio.sleep(wait_s)
 
 
 # --- what is said of a run -----------------------------------------------------------------------------------------

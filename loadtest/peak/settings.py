@@ -48,7 +48,7 @@ his_settle_s = 5
 time = "{opens}"
 days_ahead = {days}
 sync_before_s = 20
-[hospital.{id}.connector.main]
+{waiting_room}[hospital.{id}.connector.main]
 {connector}
 """
 _CONNECTORS = {
@@ -68,8 +68,10 @@ def zone_of(opens_at: float) -> str:
     return f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT"
 
 
-def write_settings(folder: Path, profile: Profile, ports: Ports, *, urls: tuple[str, str], opens_at: float) -> Path:
-    """`hisbridge.toml` in the folder."""
+def write_settings(
+    folder: Path, profile: Profile, ports: Ports, *, urls: tuple[str, str], opens_at: float, zone: str
+) -> Path:
+    """`hisbridge.toml` in the folder. `zone` is that of all hospitals, see `zone_of`."""
     service = {
         "listen": f"127.0.0.1:{ports.api}",
         "admin_listen": f"127.0.0.1:{ports.admin}",
@@ -80,14 +82,13 @@ def write_settings(folder: Path, profile: Profile, ports: Ports, *, urls: tuple[
     lines = ["[service]", *(f"{name} = {_toml(value)}" for name, value in service.items())]
     lines += ["[store]", f'url = "{urls[0]}"', f'messages_url = "{urls[1]}"']
     lines += ["[secrets]", 'data_key_file = "data.key"', 'digest_key_file = "digest.key"']
-    text = "\n".join(lines) + "".join(_hospital(h, ports, opens_at) for h in profile.hospitals)
+    text = "\n".join(lines) + "".join(_hospital(h, ports, opens_at, zone) for h in profile.hospitals)
     file = folder / "hisbridge.toml"
     file.write_text(text, encoding="utf-8")
     return file
 
 
-def _hospital(hospital: HospitalSize, ports: Ports, opens_at: float) -> str:
-    zone = zone_of(opens_at)
+def _hospital(hospital: HospitalSize, ports: Ports, opens_at: float, zone: str) -> str:
     connector = _CONNECTORS[hospital.protocol].format(
         his=ports.his[hospital.id], inbound=ports.inbound.get(hospital.id, 0), wsdl=ports.wsdl.get(hospital.id, "")
     )
@@ -99,6 +100,7 @@ def _hospital(hospital: HospitalSize, ports: Ports, opens_at: float) -> str:
         days=DAYS_AHEAD,
         opens=local_time(opens_at, zone).strftime("%H:%M"),
         connector=connector,
+        waiting_room=_table(f"hospital.{hospital.id}.waiting_room", hospital.waiting_room),
     )
 
 
@@ -107,9 +109,16 @@ def local_time(at: float, zone: str) -> dt.datetime:
     return dt.datetime.fromtimestamp(at, ZoneInfo(zone))
 
 
-def released_day(opens_at: float) -> str:
+def released_day(opens_at: float, zone: str) -> str:
     """The day of the visits that open then."""
-    return (local_time(opens_at, zone_of(opens_at)).date() + dt.timedelta(days=DAYS_AHEAD)).isoformat()
+    return (local_time(opens_at, zone).date() + dt.timedelta(days=DAYS_AHEAD)).isoformat()
+
+
+def _table(name: str, values: Mapping[str, object] | None) -> str:
+    """A table with its line end; nothing where there is none."""
+    if values is None:
+        return ""
+    return "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""])
 
 
 def _toml(value: object) -> str:

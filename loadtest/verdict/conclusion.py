@@ -126,6 +126,9 @@ def _void(run: Run, lag_p99_ms: float) -> Iterator[str]:
 def _missed(run: Run, availabilities: Availabilities) -> Iterator[str]:
     objective = exactly(run.facts.objective)
     judged: dict[str, Availability] = {name: availabilities.by_class[name] for name in run.facts.judged.classes}
+    for name, availability in judged.items():
+        if not availability.valid and availabilities.whole.valid:
+            yield f"{name}: to be judged, and nothing of it was asked"
     judged["all judged classes"] = availabilities.whole
     if run.facts.judged.peak and availabilities.peak_whole is not None:
         judged["the peak window"] = availabilities.peak_whole

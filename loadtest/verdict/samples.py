@@ -15,7 +15,7 @@ from loadtest.verdict.facts import Facts, Samples
 
 HOLD, SOLD_OUT, LIVE = "hold", "sold_out", "live"
 
-LIMITS_S = {"read": 0.3, SOLD_OUT: 0.3, HOLD: 1.0, "step": 1.0}
+LIMITS_S = {"read": 0.3, "status": 0.3, SOLD_OUT: 0.3, HOLD: 1.0, "join": 1.0, "step": 1.0}
 """The longest that a right answer may take. A class that is not here has no limit: the HIS decides how long it takes."""
 
 SHED_CODES = ("overloaded", "draining")

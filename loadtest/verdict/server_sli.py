@@ -15,6 +15,8 @@ from loadtest.verdict.samples import LIVE, JudgedSamples, Verdict
 AGREED = Fraction("0.0005")  # 0.05 points
 WHOLE = "judged classes"
 SERVER_VALID = ("good", "slow", "failed", "shed")
+AS_SERVER = {"status": "read", "join": "hold"}
+"""Classes that the client tells apart and the service does not: what is in memory from what only the store knows."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -47,8 +49,8 @@ class Comparison(msgspec.Struct, frozen=True):
 
 def compare(run: Run, judged: JudgedSamples, *, floor: int) -> tuple[Comparison, ...]:
     """Each class that either side knows, then the judged ones together."""
-    classes = tuple(name for name in run.facts.judged.classes if name != LIVE)
-    seen = [*judged.class_names, *(s.request_class for s in run.server_sli.sli)]
+    classes = tuple(dict.fromkeys(AS_SERVER.get(c, c) for c in run.facts.judged.classes if c != LIVE))
+    seen = [*(AS_SERVER.get(c, c) for c in judged.class_names), *(s.request_class for s in run.server_sli.sli)]
     rows = [_compare(run, judged, (name,), name, name in classes, floor) for name in dict.fromkeys(seen)]
     rows = [row for row in rows if any(row.client.values()) or any(row.server.values())]
     return (*rows, _compare(run, judged, classes, WHOLE, True, floor))
@@ -57,7 +59,7 @@ def compare(run: Run, judged: JudgedSamples, *, floor: int) -> tuple[Comparison,
 def _compare(
     run: Run, judged: JudgedSamples, classes: tuple[str, ...], name: str, judged_by: bool, floor: int
 ) -> Comparison:
-    client = judged.counts(judged.of_class(*classes))
+    client = judged.counts(judged.of_class(*(n for n in judged.class_names if AS_SERVER.get(n, n) in classes)))
     answered = {**client, Verdict.GOOD: client[Verdict.GOOD] + client[Verdict.BROKEN], Verdict.BROKEN: 0}
     server = _count(run.server_sli, classes)
     client_share = Availability(answered, floor).share

@@ -1,0 +1,85 @@
+"""Every profile in little: it can be played, breaks what it says, and the audit finds nothing afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest.bench.processes import output_of
+from loadtest.crowd.shape import Shape
+from loadtest.peak.profiles import PROFILES, short
+from loadtest.peak.run import stated
+from loadtest.peak.settings import released_day, zone_of
+
+TROUBLES = [name for name in PROFILES if name not in ("release-peak", "soak")]  # these two have none
+PLAYED = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+async def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every profile in little, three at once: most of a run is waiting for the minute of its opening."""
+    folder, places = tmp_path_factory.mktemp("profiles"), asyncio.Semaphore(3)
+
+    async def play(name: str) -> None:
+        words = ("-m", "loadtest", "--profile", name, "--short", "--out", str(folder / name))
+        async with places:
+            await output_of(sys.executable, *words, cores=(), within_s=280, codes=PLAYED)
+
+    await asyncio.gather(*map(play, TROUBLES))
+    return {name: folder / name for name in TROUBLES}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", TROUBLES)
+def test_profile_is_played_and_nothing_is_sold_twice_or_lost(name: str, played: dict[str, Path]) -> None:
+    """Its verdict on time is worth nothing here: others run beside it. The audit does not depend on that."""
+    folder = played[name]
+    verdict = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    assert verdict["audit"]
+    for check in verdict["audit"]:
+        assert check["findings"] == [], check
+    run = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
+    assert len(run["faults"]) == len(PROFILES[name].his_faults) + len(PROFILES[name].service_faults)
+    assert {b["hospital"] for b in _bookings(folder)} == set(run["hospitals"])
+    assert (folder / "report.html").stat().st_size > 100_000
+
+
+def _bookings(folder: Path) -> list[dict[str, object]]:
+    lines = (folder / "run" / "bookings.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profile_states_its_rates_and_what_they_are_scaled_from(name: str) -> None:
+    text = " ".join(stated(PROFILES[name]))
+    seats = sum(h.doctors * h.seats * 8 for h in PROFILES[name].hospitals)
+    assert "200,000 visits in the release minute" in text
+    assert f"{seats:,} seats" in text
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_short_form_keeps_every_trouble(name: str) -> None:
+    profile, little = PROFILES[name], short(PROFILES[name])
+    assert [f.mode for f in little.his_faults] == [f.mode for f in profile.his_faults]
+    assert [f.action for f in little.service_faults] == [f.action for f in profile.service_faults]
+    assert (little.flood is None) == (profile.flood is None)
+    assert little.ends_s < profile.ends_s / 5
+
+
+def test_scaling_changes_arrivals_and_nothing_else() -> None:
+    profile = PROFILES["release-peak"]
+    twice = profile.scaled(2)
+    assert twice.shape.expected(-30, 60) == pytest.approx(2 * profile.shape.expected(-30, 60))
+    assert (twice.hospitals, twice.behaviour, twice.ends_s) == (profile.hospitals, profile.behaviour, profile.ends_s)
+    assert isinstance(twice.shape, Shape)
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_release_is_in_the_hospitals_morning_whenever_it_is_played(hour: int) -> None:
+    """At midnight of the hospital the released day would be another one than that of the plan."""
+    at = 1_800_000_000 // 86_400 * 86_400 + hour * 3600 + 59 * 60
+    assert released_day(at, zone_of(at)) == released_day(at + 120, zone_of(at))
