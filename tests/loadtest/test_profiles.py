@@ -20,16 +20,20 @@ PLAYED = (0, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
-async def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every profile in little, three at once: most of a run is waiting for the minute of its opening."""
-    folder, places = tmp_path_factory.mktemp("profiles"), asyncio.Semaphore(3)
+    folder = tmp_path_factory.mktemp("profiles")
 
-    async def play(name: str) -> None:
+    async def play(name: str, places: asyncio.Semaphore) -> None:
         words = ("-m", "loadtest", "--profile", name, "--short", "--out", str(folder / name))
         async with places:
             await output_of(sys.executable, *words, cores=(), within_s=280, codes=PLAYED)
 
-    await asyncio.gather(*map(play, TROUBLES))
+    async def play_all() -> None:
+        places = asyncio.Semaphore(3)
+        await asyncio.gather(*(play(name, places) for name in TROUBLES))
+
+    asyncio.run(play_all())
     return {name: folder / name for name in TROUBLES}
 
 
