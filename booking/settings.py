@@ -286,7 +286,7 @@ def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] |
         ),
         tracing=msgspec.structs.replace(file.tracing, headers_file=_beside(folder, file.tracing.headers_file)),
         profiles_dir=_beside(folder, file.profiles_dir),
-        hospital=hospitals,
+        hospital={h.id: _with_files_beside(folder, h) for h in hospitals.values()},
         where=where,
     )
 
@@ -368,6 +368,19 @@ def _file_problems(file: _File, where: Where) -> Iterator[str]:
 
 def _beside(folder: Path, name: str | None) -> str | None:
     return None if name is None else str(folder / name)
+
+
+def _with_files_beside(folder: Path, hospital: Hospital) -> Hospital:
+    """Connectors name files as `..._file`, and a WSDL that is no address."""
+
+    def placed(key: str, value: Any) -> Any:
+        is_file = key.endswith("_file") or (key == "wsdl" and "://" not in str(value))
+        return _beside(folder, value) if is_file and isinstance(value, str) else value
+
+    tables = {
+        name: {key: placed(key, value) for key, value in table.items()} for name, table in hospital.connector.items()
+    }
+    return msgspec.structs.replace(hospital, connector=tables)
 
 
 def _database_beside(folder: Path, url: str) -> str:

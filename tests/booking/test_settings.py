@@ -71,6 +71,22 @@ def test_hospital_begins_read_only_when_little_is_said(tmp_path: Path) -> None:
     assert hospital.zone.key == "Asia/Shanghai"
 
 
+def test_files_of_connectors_are_beside_the_file_when_relative(tmp_path: Path) -> None:
+    """Wherever the program is started from: a hospital whose certificate is not found is not started."""
+    lines = 'ca_file = "his.pem"\ntoken_file = "/etc/token"\nwsdl = "his.wsdl"\nendpoint = "http://his.example/ws"\n'
+    addressed = '[hospital.h1.connector.b]\nprotocol = "soap"\nwsdl = "http://his.example/ws?wsdl"\n[hospital.h1.route]\nping = "b"\n'
+    connector = load_settings(write(tmp_path, LEAST + lines + addressed)).hospitals["h1"].connector
+    assert connector["his"] == {
+        "protocol": "soap",
+        "profile": "dhc",
+        "ca_file": str(tmp_path / "his.pem"),
+        "token_file": "/etc/token",
+        "wsdl": str(tmp_path / "his.wsdl"),
+        "endpoint": "http://his.example/ws",
+    }
+    assert connector["b"]["wsdl"] == "http://his.example/ws?wsdl"
+
+
 def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, 'profiles_dir = "p"\n[secrets]\ndata_key_file = "/run/k"\n' + LEAST))
     assert settings.profiles_dir == str(tmp_path / "p")
