@@ -74,7 +74,8 @@ def test_hospital_begins_read_only_when_little_is_said(tmp_path: Path) -> None:
 def test_files_of_connectors_are_beside_the_file_when_relative(tmp_path: Path) -> None:
     """Wherever the program is started from: a hospital whose certificate is not found is not started."""
     lines = 'ca_file = "his.pem"\ntoken_file = "/etc/token"\nwsdl = "his.wsdl"\nendpoint = "http://his.example/ws"\n'
-    addressed = '[hospital.h1.connector.b]\nprotocol = "soap"\nwsdl = "http://his.example/ws?wsdl"\n[hospital.h1.route]\nping = "b"\n'
+    addressed = '[hospital.h1.connector.b]\nprotocol = "soap"\nwsdl = "http://his.example/ws?wsdl"\n'
+    addressed += '[hospital.h1.route]\nping = "b"\n'
     connector = load_settings(write(tmp_path, LEAST + lines + addressed)).hospitals["h1"].connector
     assert connector["his"] == {
         "protocol": "soap",
