@@ -87,9 +87,14 @@ class Admission:
             call.counts_for = None
 
     def admit_client(self, call: Call[Any, Any], route: Route, client: ApiClient) -> None:
-        """Raises ApiProblem rate_limited, overloaded. From here on the answer tells the rates."""
+        """Raises ApiProblem rate_limited, overloaded. From here on the answer tells the rates.
+
+        A client's share does not bind its steps: they have places of their own, and the money behind them has been taken.
+        """
         if self._clients is not None:
             self._take(call, route, self._clients, client.id, {"scope": "client"})
+        if route.request_class is RequestClass.STEP:
+            return
         if not self._places.pool(waits=route.waits).enter_client(client.id):
             raise self._shed(route.request_class, "client_in_flight")
         call.counts_for = client.id
