@@ -196,8 +196,9 @@ async def steps_after(tx: Tx, hospital_id: str, release_ms: int, watermark: int)
 
 _SEATS = Fixed(
     text(
-        "select count(*) as slots, coalesce(sum(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now"
-        " and s.his_left > s.unreflected and (c.quota is null or c.taken < c.quota) then 1 else 0 end), 0) as free"
+        "select coalesce(sum(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now"
+        " and s.his_left > s.unreflected and (c.quota is null or c.taken < c.quota) then 1 else 0 end), 0) as free,"
+        " coalesce(sum(case when s.booked then 1 else 0 end), 0) as booked"
         " from schedules c join slots s on s.hospital_id = c.hospital_id and s.schedule_id = c.id"
         " where c.hospital_id = :h and c.opens_at_ms is not null and c.opens_at_ms = :r"
     )
@@ -205,9 +206,12 @@ _SEATS = Fixed(
 
 
 async def is_sold_out(tx: Tx, release_ms: int) -> bool:
-    """Whether a release had slots, and none of them has a seat now."""
+    """Whether seats of a release have been held, and none is left now.
+
+    A HIS that opens late shows its slots without seats until then: whoever waits must go on waiting.
+    """
     row = await tx.first(_SEATS, {"h": tx.hospital_id, "r": release_ms, "now": tx.now_ms})
-    return row is not None and row["slots"] > 0 and row["free"] == 0
+    return row is not None and row["booked"] > 0 and row["free"] == 0
 
 
 _LOCKS = Fixed(
