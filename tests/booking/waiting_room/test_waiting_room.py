@@ -344,6 +344,23 @@ async def test_room_in_use_goes_on_when_the_next_release_is_already_due(store: S
         assert seen["state"] == "gathering"
 
 
+async def test_next_room_opens_when_nobody_was_there_to_close_the_last_one(store: Store, wall: Wall) -> None:
+    """The service was stopped while a room was open, and came back two days later."""
+    patients = await put_patients(store, 2)
+    async with serve(store, hospital_with(), wall) as site:
+        await site.turn(HOUR_S - 300)
+        (left,) = await gather(site, patients[:1])
+    wall.turn(2 * 86_400 - 350)
+    async with serve(store, hospital_with(), wall) as site:
+        assert (await site.join(patients[0])).json["code"] == "waiting_room_closed"
+        await site.turn(50)
+        seen = (await site.ask("GET", ROOM)).json
+        assert (seen["state"], seen["opens_at"]) == ("gathering", (OPENS_AT + dt.timedelta(days=2)).isoformat())
+        tickets = await gather(site, patients)
+        assert set(await states(site, tickets)) == {"gathering"}
+        assert await states(site, [left]) == ["closed"]
+
+
 async def test_nobody_is_let_in_while_the_hospital_locks_nothing(store: Store, wall: Wall) -> None:
     """Who is let in then holds a seat whose lock would not come in time."""
     slot, patients = await released_slot(store), await put_patients(store, 50)
