@@ -19,6 +19,9 @@ _MEMBER = re.compile(
     rf"(?:{_SIMPLE_KEY}|{_TENANT_KEY})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 _MOST_MEMBERS = 32
+# At least so many are to be passed on (section 3.3.1.5). With more of them a caller could make the fields of a request to a HIS
+# larger than its server takes, and its refusals would be taken for an outage.
+_MOST_STATE_CHARS = 512
 # An ID number or a phone filled up with zeros, which is no random id: nothing of a patient may become an id that is exported.
 _NUMBER = re.compile(r"0{5}[0-9]+")
 
@@ -72,8 +75,12 @@ def read_traceparent(value: str | None) -> TraceContext | None:
 
 
 def _read_state(values: Sequence[str]) -> str:
-    """The members of all tracestate fields in a row; nothing where one breaks the rules."""
+    """The members of all tracestate fields in a row, the last ones left out where all are too long; nothing where one breaks the
+    rules.
+    """
     members = [member for value in values for part in value.split(",") if (member := part.strip(" \t"))]
     if len(members) > _MOST_MEMBERS or not all(_MEMBER.fullmatch(member) for member in members):
         return ""
-    return ",".join(members)
+    while len(state := ",".join(members)) > _MOST_STATE_CHARS:
+        members.pop()
+    return state

@@ -87,12 +87,18 @@ class Admission:
             call.counts_for = None
 
     def admit_client(self, call: Call[Any, Any], route: Route, client: ApiClient) -> None:
-        """Raises ApiProblem rate_limited, overloaded. From here on the answer tells the rates."""
+        """Raises ApiProblem overloaded, rate_limited. From here on the answer tells the rates.
+
+        A client's share does not bind its steps: they have places of their own, and the money behind them has been taken.
+        """
+        if route.request_class is not RequestClass.STEP:
+            if not self._places.pool(waits=route.waits).enter_client(client.id):
+                raise self._shed(
+                    route.request_class, "client_in_flight"
+                )  # before its rate: what is shed costs none of it
+            call.counts_for = client.id
         if self._clients is not None:
             self._take(call, route, self._clients, client.id, {"scope": "client"})
-        if not self._places.pool(waits=route.waits).enter_client(client.id):
-            raise self._shed(route.request_class, "client_in_flight")
-        call.counts_for = client.id
 
     def admit_identity(self, call: Call[Any, Any], route: Route) -> None:
         """Raises ApiProblem rate_limited. A repeat under the same Idempotency-Key counts like any other request."""

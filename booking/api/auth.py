@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Protocol
 
@@ -35,6 +36,8 @@ MAX_KEY_CHARS = 512
 GRACE_S = 60.0
 RETRY_S = 1.0
 """How often the store is asked again for a key that it could not tell of."""
+PATIENCE_S = 0.25
+"""How long a request waits for a store that says nothing, where its key was good before."""
 
 
 class ApiClient(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +73,8 @@ class Authenticator:
     A revoked key therefore works for up to `ttl_s` longer. Unknown keys are remembered in a cache of their own, so that
     guessing pushes no real client out of memory. Requests that wait for the same key share one look-up; a key that is in use is
     looked up again beside them after half of its time, so that no crowd waits for the store every `ttl_s`. While the store
-    cannot be asked, keys that were good stay good for up to `GRACE_S` more: what is answered from memory needs no store.
+    cannot be asked, or says nothing, keys that were good stay good for up to `GRACE_S` more: what is answered from memory needs
+    no store.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class Authenticator:
         digest = _digest(key)
         entry = self._known.get(digest) or self._refused.get(digest)
         if entry is None or entry.expires_at_s <= self._clock():
-            entry = await self._ask(digest)
+            entry = await self._ask(digest, self._known.get(digest))
         if entry.client is None:
             raise ApiProblem("unauthenticated", "this key is not known", headers=_CHALLENGE_INVALID)
         if len(self._by_header) >= self._size:
@@ -122,8 +126,20 @@ class Authenticator:
         self._known.clear()
         self._refused.clear()
 
-    async def _ask(self, digest: bytes) -> _Entry:
-        return await asyncio.shield(self._looking_up(digest))
+    async def _ask(self, digest: bytes, known: _Entry | None) -> _Entry:
+        task = self._looking_up(digest)
+        if known is not None and not self._is_over(known):
+            await asyncio.wait([task], timeout=PATIENCE_S)
+            if not task.done():  # nobody else waits for this look-up: what comes of it is known a second later
+                known.refresh_at_s, known.expires_at_s = self._clock() + RETRY_S, self._grace_ends_s(known)
+                return known
+        return await asyncio.shield(task)
+
+    def _grace_ends_s(self, known: _Entry) -> float:
+        return known.since_s + self._ttl_s + GRACE_S
+
+    def _is_over(self, known: _Entry) -> bool:
+        return self._clock() >= self._grace_ends_s(known)
 
     def _refresh(self, authorization: str, entry: _Entry) -> None:
         """Look the key up again, while `entry` still answers for it."""
@@ -146,15 +162,20 @@ class Authenticator:
         if task is None:
             task = asyncio.create_task(self._look_up(digest))
             self._asking[digest] = task
-            task.add_done_callback(lambda _done: self._asking.pop(digest, None))
+            task.add_done_callback(partial(self._looked_up, digest))
         return task
+
+    def _looked_up(self, digest: bytes, done: asyncio.Task[_Entry]) -> None:
+        self._asking.pop(digest, None)
+        if not done.cancelled():
+            done.exception()  # when nobody waits any more, it is nobody's error
 
     async def _look_up(self, digest: bytes) -> _Entry:
         try:
             client = await self._keys.lookup(digest.hex())
         except Exception:
             known, now_s = self._known.get(digest), self._clock()
-            if known is None or now_s >= known.since_s + self._ttl_s + GRACE_S:
+            if known is None or self._is_over(known):
                 raise
             known.refresh_at_s, known.expires_at_s = now_s + RETRY_S, max(known.expires_at_s, now_s + 2 * RETRY_S)
             return known

@@ -110,7 +110,8 @@ class Endpoint:
             route.read_idempotency_key(call.request.headers.get(_IDEMPOTENCY_KEY)) if route.idempotent else None
         )
         if route.heeds_wait:
-            wait_s = read_wait(call.request.headers.get(_PREFER))
+            fields = call.request.headers.getall(_PREFER, ())
+            wait_s = read_wait(", ".join(fields)) if fields else None
             call.waits_until_s = None if wait_s is None else time.monotonic() + wait_s
         if route.path_types:
             call.path = convert_path(call.path, route.path_types)

@@ -132,11 +132,13 @@ class Answers(Generic[V]):
         if making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, recipe), name=f"answer of {hospital_id}")
             making.add_done_callback(partial(self._end, key))
-        if feed.is_away and not (await asyncio.wait([making], timeout=PATIENCE_S))[0]:
+        # The feed may lose the store while we wait: whoever came before that must not wait for a reading that says nothing.
+        while not (await asyncio.wait([making], timeout=PATIENCE_S))[0]:
+            if not feed.is_away:
+                continue
             self._avoid_until_s = self._monotonic_s() + AVOIDED_S
             if (stale := self._stale(key)) is not None:
                 return stale
-        await asyncio.wait([making])
         try:
             return Shown(making.result().value)
         except StoreUnavailable:

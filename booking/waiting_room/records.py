@@ -196,8 +196,9 @@ async def steps_after(tx: Tx, hospital_id: str, release_ms: int, watermark: int)
 
 _SEATS = Fixed(
     text(
-        "select count(*) as slots, coalesce(sum(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now"
-        " and s.his_left > s.unreflected and (c.quota is null or c.taken < c.quota) then 1 else 0 end), 0) as free"
+        "select coalesce(sum(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now"
+        " and s.his_left > s.unreflected and (c.quota is null or c.taken < c.quota) then 1 else 0 end), 0) as free,"
+        " coalesce(sum(case when s.booked then 1 else 0 end), 0) as booked"
         " from schedules c join slots s on s.hospital_id = c.hospital_id and s.schedule_id = c.id"
         " where c.hospital_id = :h and c.opens_at_ms is not null and c.opens_at_ms = :r"
     )
@@ -205,9 +206,12 @@ _SEATS = Fixed(
 
 
 async def is_sold_out(tx: Tx, release_ms: int) -> bool:
-    """Whether a release had slots, and none of them has a seat now."""
+    """Whether seats of a release have been held, and none is left now.
+
+    A HIS that opens late shows its slots without seats until then: whoever waits must go on waiting.
+    """
     row = await tx.first(_SEATS, {"h": tx.hospital_id, "r": release_ms, "now": tx.now_ms})
-    return row is not None and row["slots"] > 0 and row["free"] == 0
+    return row is not None and row["booked"] > 0 and row["free"] == 0
 
 
 _LOCKS = Fixed(
@@ -241,9 +245,11 @@ async def open_room(tx: Tx, release_ms: int, by: OpenedBy, rule: WaitingRoomRule
 
     A room that is opened again, by load, keeps its tickets. A new one begins with the rate that the last one had.
     """
-    showing = await tx.first(_CLOCK_ROOM, {"h": tx.hospital_id})
-    if showing is not None and showing["room_ms"]:
-        return False
+    showing_ms = await _showing_ms(tx)
+    if showing_ms:
+        if not _is_over(tx, showing_ms, rule):
+            return False
+        await close_room(tx, showing_ms, ClosedBecause.OVER)  # nobody was there to do it when its time ended
     known = {"h": tx.hospital_id, "of_release": release_ms}
     if await room_of(tx, release_ms) is not None:
         await tx.run(_REOPEN, {**known, "at": tx.now_ms})
@@ -332,7 +338,7 @@ async def join(
 
     A place that was admitted, and whose time or holds are used up, is given up for a new one behind all others.
     """
-    room = await _shown_room(tx)
+    room = await _shown_room(tx, rule)
     if room is None:
         return [NotJoined("waiting_room_closed", "No ticket is needed now.")] * len(requests)
     of_patient = await _persons_of(tx, requests)
@@ -382,9 +388,19 @@ class _Line:
             await self._tx.run(_SET_ARRIVALS, {**known, "n": self._arrivals})
 
 
-async def _shown_room(tx: Tx) -> RoomRow | None:
-    showing = await tx.first(_CLOCK_ROOM, {"h": tx.hospital_id})
-    return None if showing is None or not showing["room_ms"] else await room_of(tx, showing["room_ms"])
+async def _shown_room(tx: Tx, rule: WaitingRoomRule) -> RoomRow | None:
+    showing_ms = await _showing_ms(tx)
+    return None if not showing_ms or _is_over(tx, showing_ms, rule) else await room_of(tx, showing_ms)
+
+
+async def _showing_ms(tx: Tx) -> int:
+    """The release of the room that is not closed; 0 without one."""
+    row = await tx.first(_CLOCK_ROOM, {"h": tx.hospital_id})
+    return 0 if row is None else int(row["room_ms"])
+
+
+def _is_over(tx: Tx, release_ms: int, rule: WaitingRoomRule) -> bool:
+    return tx.now_ms >= release_ms + int(rule.lasts_s * 1000)
 
 
 async def _places_of(tx: Tx, room: RoomRow, persons: set[str], rule: WaitingRoomRule) -> dict[str, int]:

@@ -128,6 +128,14 @@ def test_tracestate_is_passed_on_when_it_keeps_the_rules(values: list[str], kept
     assert context.state == kept
 
 
+def test_tracestate_loses_its_last_members_when_it_is_longer_than_must_be_passed_on() -> None:
+    """512 characters of a combined header are to be passed on (section 3.3.1.5): 5 members of 100 and 4 commas are 504."""
+    members = [f"v{n}=".ljust(100, "x") for n in range(32)]
+    context = read_context([GOOD], [",".join(members[:20]), ",".join(members[20:])])
+    assert context is not None
+    assert context.state == ",".join(members[:5])
+
+
 @pytest.mark.parametrize("sampled", [True, False])
 def test_context_survives_when_it_is_stored_and_read(sampled: bool) -> None:
     context = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", sampled)

@@ -67,11 +67,11 @@ class Site:
         self.of = f"/v1/hospitals/{HOSPITAL}/patients/{patient_id}"
 
     async def ask(
-        self, method: str, path: str, body: Any = None, *, key: str = "mine", prefer: str | None = None
+        self, method: str, path: str, body: Any = None, *, key: str = "mine", prefer: Sequence[str] = ()
     ) -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": uuid.uuid4().hex}
-        if prefer is not None:
-            headers["Prefer"] = prefer
+        """`prefer`: as many fields."""
+        headers = [("Authorization", f"Bearer {key}"), ("Idempotency-Key", uuid.uuid4().hex)]
+        headers += [("Prefer", value) for value in prefer]
         async with self.session.request(method, path, json=body, headers=headers) as response:
             data = await response.read()
         return response.status, msgspec.json.decode(data) if data else None
@@ -218,11 +218,15 @@ async def test_webhooks_are_listed_without_secrets_and_removed_when_asked(site: 
 # --- a caller who waits no longer --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "prefer", [["wait=1"], ["respond-async", "wait=1"]]
+)  # RFC 7240, section 2: several are one list
 async def test_caller_is_told_and_the_call_goes_on_when_the_hospital_takes_longer_than_the_caller_waits(
-    site: Site,
+    site: Site, prefer: list[str]
 ) -> None:
     site.ward.gate.clear()
-    status, problem = await site.ask("GET", f"{site.of}/reports", prefer="wait=1")
+    async with asyncio.timeout(20):
+        status, problem = await site.ask("GET", f"{site.of}/reports", prefer=prefer)
     assert (status, problem["code"], problem["retryable"]) == (503, "his_unavailable", True)
     assert (site.ward.asked, site.ward.told) == (1, 0)
     site.ward.gate.set()
@@ -235,7 +239,7 @@ async def test_hospital_is_not_asked_when_no_place_became_free_while_the_caller_
     fill = [asyncio.create_task(site.ask("GET", f"{site.of}/reports")) for _ in range(4)]  # its places, all of them
     while site.ward.asked < 4:  # noqa: ASYNC110 - the ward has no event for it
         await asyncio.sleep(0.01)
-    status, problem = await site.ask("GET", f"{site.of}/reports", prefer="wait=1")
+    status, problem = await site.ask("GET", f"{site.of}/reports", prefer=["wait=1"])
     assert (status, problem["code"]) == (503, "his_unavailable")
     site.ward.gate.set()
     assert [status for status, _ in await asyncio.gather(*fill)] == [200] * 4
@@ -248,9 +252,9 @@ async def test_hold_is_turned_away_undecided_when_its_caller_waits_no_longer(sit
     bookings = f"/v1/hospitals/{HOSPITAL}/bookings"
     turn = store.turn(HOSPITAL)
     await turn.acquire(timeout_s=5)  # somebody else writes
-    first = asyncio.create_task(site.ask("POST", bookings, {**body, "patient_id": "nobody"}, prefer="wait=1"))
+    first = asyncio.create_task(site.ask("POST", bookings, {**body, "patient_id": "nobody"}, prefer=["wait=1"]))
     await asyncio.sleep(0.2)  # now it is in a batch, which waits for its turn
-    status, problem = await site.ask("POST", bookings, body, prefer="respond-async, wait=1")
+    status, problem = await site.ask("POST", bookings, body, prefer=["respond-async, wait=1"])
     assert (status, problem["code"], problem["retryable"]) == (503, "overloaded", True)
     turn.release()
     assert (await first)[1]["code"] == "patient_unknown"

@@ -161,6 +161,38 @@ async def test_one_client_leaves_places_to_others_when_it_takes_all_it_can(at_on
 
 
 @AT_ONCE
+async def test_request_costs_nothing_of_the_clients_rate_when_it_is_shed(at_once: bool) -> None:
+    """A bucket of 3: two are being answered, one is shed, and the third fits when it comes again."""
+    options = ApiOptions(max_in_flight=5, client_share=0.4, client_rate_per_s=0.1, client_burst=3)
+    async with run_portal(options, at_once=at_once, clock=Clock()) as portal:
+        slow = [asyncio.create_task(hold(portal, slot_id="slow")) for _ in range(2)]
+        await until_metric("hisbridge_http_requests_in_flight", 2)
+        assert (await hold(portal))[0] == 503
+        portal.release.set()
+        assert [(await task)[0] for task in slow] == [201, 201]
+        assert [(await hold(portal))[0] for _ in range(2)] == [201, 429]
+        assert metric("hisbridge_http_requests_in_flight") == 0
+
+
+@AT_ONCE
+async def test_step_is_answered_when_holds_of_its_own_client_fill_the_clients_share(at_once: bool) -> None:
+    """Most installations have one portal, whose holds of 07:00 must not keep its payments out."""
+    before = metric(SHED, request_class="step", reason="client_in_flight")
+    async with run_portal(ApiOptions(max_in_flight=20, client_share=0.4), at_once=at_once) as portal:
+        await ask(portal)
+        slow = [asyncio.create_task(hold(portal, slot_id="slow")) for _ in range(8)]
+        await until_metric("hisbridge_http_requests_in_flight", 8)
+        assert (await hold(portal))[0] == 503
+        async with portal.session.delete("/v1/hospitals/hl7-demo/x") as response:
+            assert response.status == 204
+        portal.release.set()
+        assert [(await task)[0] for task in slow] == [201] * 8
+        assert (await hold(portal))[0] == 201
+        assert metric("hisbridge_http_requests_in_flight") == 0
+    assert metric(SHED, request_class="step", reason="client_in_flight") == before
+
+
+@AT_ONCE
 async def test_slow_hospital_fills_only_its_share_when_its_reads_pile_up(at_once: bool) -> None:
     before = metric(SHED, request_class="live", reason="live_in_flight")
     async with run_portal(ApiOptions(max_in_flight=8), at_once=at_once) as portal:  # a quarter of them for live reads

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from booking.api.auth import ApiClient, Authenticator, digest_api_key, new_api_key
+from booking.api.auth import PATIENCE_S, ApiClient, Authenticator, digest_api_key, new_api_key
 from booking.api.problems import ApiProblem
 from tests.booking.api.portal import BOOKINGS, KEY, Keys, Portal
 
@@ -198,3 +198,62 @@ async def test_revoked_key_does_not_come_back_when_the_store_goes_away() -> None
     keys.away, now_s[0] = True, 21.0
     with pytest.raises(ConnectionError):
         await authenticator.authenticate(f"Bearer {KEY}")
+
+
+class Frozen(Keys):
+    """Keys in a store that takes a question and does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thaws = asyncio.Event()
+        self.thaws.set()
+
+    async def lookup(self, digest: str) -> ApiClient | None:
+        await self.thaws.wait()
+        return await super().lookup(digest)
+
+
+async def test_known_key_works_on_when_the_store_takes_the_question_and_says_nothing() -> None:
+    """A database that is frozen, not gone, answers with a time-out of half a minute: lists from memory must not wait for it."""
+    now_s, keys = [0.0], Frozen()
+    authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
+    await authenticator.authenticate(f"Bearer {KEY}")
+    keys.thaws.clear()
+    now_s[0] = 11.0
+    assert (await asyncio.wait_for(authenticator.authenticate(f"Bearer {KEY}"), 10)).id == "portal"
+    for now_s[0] in (12.5, 40.0, 69.9):  # nobody waits for that look-up a second time
+        assert authenticator.recall(f"Bearer {KEY}") is not None
+    now_s[0] = 70.0  # 10 s, and 60 s
+    assert authenticator.recall(f"Bearer {KEY}") is None
+    waiting = asyncio.create_task(authenticator.authenticate(f"Bearer {KEY}"))
+    assert not (await asyncio.wait([waiting], timeout=2 * PATIENCE_S))[0]
+    keys.thaws.set()
+    assert (await waiting).id == "portal"
+
+
+async def test_key_stops_working_when_it_was_revoked_while_the_store_said_nothing() -> None:
+    now_s, keys = [0.0], Frozen()
+    authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
+    await authenticator.authenticate(f"Bearer {KEY}")
+    keys.thaws.clear()
+    now_s[0] = 11.0
+    assert (await asyncio.wait_for(authenticator.authenticate(f"Bearer {KEY}"), 10)).id == "portal"
+    keys.clients.clear()
+    keys.thaws.set()
+    await settle()
+    now_s[0] = 12.0
+    authenticator.recall(f"Bearer {KEY}")
+    await settle()
+    assert authenticator.recall(f"Bearer {KEY}") is None
+    with pytest.raises(ApiProblem, match="unauthenticated"):
+        await authenticator.authenticate(f"Bearer {KEY}")
+
+
+async def test_unknown_key_waits_for_the_store_when_it_says_nothing() -> None:
+    keys = Frozen()
+    keys.thaws.clear()
+    waiting = asyncio.create_task(Authenticator(keys).authenticate("Bearer guess"))
+    assert not (await asyncio.wait([waiting], timeout=2 * PATIENCE_S))[0]
+    keys.thaws.set()
+    with pytest.raises(ApiProblem, match="unauthenticated"):
+        await waiting

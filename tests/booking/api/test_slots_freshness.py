@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -238,6 +239,44 @@ async def test_last_list_is_shown_with_its_age_for_a_while_when_neither_feed_nor
         while (answer := await site.ask(SLOTS)).status != 200:  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.01)
         await shows(site, SLOTS, lambda items: len(items) == 1)
+
+
+async def test_last_list_is_shown_to_who_asked_before_it_was_known_that_the_store_says_nothing(
+    store: Store, hospital: Hospital, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is frozen takes every question: the feed knows it only when its own poll has taken too long."""
+    await put_slot(store, 5)
+    thaws = asyncio.Event()
+    async with another_process(store, hospital, wall) as site:
+        before = await site.ask(SLOTS)
+        clocks, read = Poller.clocks, Store.read
+
+        async def wait_and_tell(self: Poller) -> Clocks:
+            await thaws.wait()
+            return await clocks(self)
+
+        @asynccontextmanager
+        async def wait_and_read(self: Store, *args: Any, **options: Any) -> AsyncIterator[Any]:
+            await thaws.wait()
+            async with read(self, *args, **options) as tx:
+                yield tx
+
+        with monkeypatch.context() as patch:
+            patch.setattr("booking.feed.changes.POLL_TIMEOUT_S", 1.5)
+            patch.setattr(Poller, "clocks", wait_and_tell)
+            patch.setattr(Store, "read", wait_and_read)
+            asked = [asyncio.create_task(site.ask(SLOTS))]
+            while not site.feed.is_away:
+                await asyncio.sleep(0.1)
+                asked.append(asyncio.create_task(site.ask(SLOTS)))
+            try:
+                async with asyncio.timeout(20):
+                    answers = await asyncio.gather(*asked)
+            finally:
+                thaws.set()
+            assert {answer.status for answer in answers} == {200}
+            assert all(answer.items == before.items for answer in answers)
+            assert answers[-1].headers.get("Age") is not None
 
 
 async def test_opening_is_not_missed_when_the_store_is_away(

@@ -269,6 +269,28 @@ async def test_room_closes_when_the_release_is_sold_out_and_those_who_wait_are_t
         assert (await site.join(patients[0])).json["code"] == "waiting_room_closed"
 
 
+async def test_line_goes_on_when_the_hospital_shows_no_seat_yet(store: Store, wall: Wall) -> None:
+    """Real openings are late by minutes: until then every slot of the release may be there with nothing left."""
+    rule = msgspec.structs.replace(RULE, rate_per_s=1, most_per_s=1)
+    slot, patients = await released_slot(store, 0), await put_patients(store, 10)
+    async with serve(store, hospital_with(rule), wall) as site:
+        await site.turn(HOUR_S - 300)
+        tickets = await gather(site, patients)
+        await site.turn(300)
+        for _ in range(3):
+            await site.turn(1)
+        assert (await site.ask("GET", ROOM)).json["state"] == "open"
+        assert await released_slot(store, 1) == slot
+        await site.turn(1)
+        seen = await states(site, tickets)
+        assert (await site.hold(slot, patients[seen.index("waiting")])).status == 429
+        first = seen.index("admitted")
+        assert (await site.hold(slot, patients[first], tickets[first])).status == 201
+        for _ in range(2):
+            await site.turn(1)
+        assert (await site.ask("GET", ROOM)).json["closed_because"] == "sold_out"
+
+
 async def test_room_closes_when_nobody_waits_any_more_and_not_while_holds_are_slow(store: Store, wall: Wall) -> None:
     slot, (patient,) = await released_slot(store), await put_patients(store, 1)
     async with serve(store, hospital_with(), wall) as site:
@@ -320,6 +342,23 @@ async def test_room_in_use_goes_on_when_the_next_release_is_already_due(store: S
         seen = (await site.ask("GET", ROOM)).json
         assert seen["opens_at"] == (OPENS_AT + dt.timedelta(days=1)).isoformat()
         assert seen["state"] == "gathering"
+
+
+async def test_next_room_opens_when_nobody_was_there_to_close_the_last_one(store: Store, wall: Wall) -> None:
+    """The service was stopped while a room was open, and came back two days later."""
+    patients = await put_patients(store, 2)
+    async with serve(store, hospital_with(), wall) as site:
+        await site.turn(HOUR_S - 300)
+        (left,) = await gather(site, patients[:1])
+    wall.turn(2 * 86_400 - 350)
+    async with serve(store, hospital_with(), wall) as site:
+        assert (await site.join(patients[0])).json["code"] == "waiting_room_closed"
+        await site.turn(50)
+        seen = (await site.ask("GET", ROOM)).json
+        assert (seen["state"], seen["opens_at"]) == ("gathering", (OPENS_AT + dt.timedelta(days=2)).isoformat())
+        tickets = await gather(site, patients)
+        assert set(await states(site, tickets)) == {"gathering"}
+        assert await states(site, [left]) == ["closed"]
 
 
 async def test_nobody_is_let_in_while_the_hospital_locks_nothing(store: Store, wall: Wall) -> None:
