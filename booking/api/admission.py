@@ -89,13 +89,13 @@ class Admission:
     def admit_client(self, call: Call[Any, Any], route: Route, client: ApiClient) -> None:
         """Raises ApiProblem overloaded, rate_limited. From here on the answer tells the rates.
 
-        A client's share does not bind its steps: they have places of their own, and the money behind them has been taken.
+        Neither a client's share nor its rate binds its steps: its own reads must not keep its payments out. They count in the
+        rate, have places of their own, and the persons' rates bind them.
         """
         if route.request_class is not RequestClass.STEP:
+            # Before its rate: what is shed costs none of it.
             if not self._places.pool(waits=route.waits).enter_client(client.id):
-                raise self._shed(
-                    route.request_class, "client_in_flight"
-                )  # before its rate: what is shed costs none of it
+                raise self._shed(route.request_class, "client_in_flight")
             call.counts_for = client.id
         if self._clients is not None:
             self._take(call, route, self._clients, client.id, {"scope": "client"})
@@ -115,12 +115,13 @@ class Admission:
 
     def _take(self, call: Call[Any, Any], route: Route, rates: Rates, key: Any, extra: dict[str, Any]) -> None:
         left, policy = rates.take(key), rates.policy
+        is_bound = rates is not self._clients or route.request_class is not RequestClass.STEP
         if call.rates is None:
             call.rates = {}
         told = call.rates.get(policy.name)
         if told is None or left.remaining <= told[1].remaining:  # of several identities, the one that has least left
             call.rates[policy.name] = (policy, left)
-        if left.granted:
+        if left.granted or not is_bound:
             return
         _limited(policy.name, route.request_class.value).inc()
         facts = {**extra, "rate_per_s": policy.rate_per_s, "burst": policy.burst}

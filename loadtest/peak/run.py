@@ -45,6 +45,7 @@ READY_WITHIN_S = 60.0
 LISTED_WITHIN_S = 60.0
 START_S = 20.0  # what the service takes to be ready and to have fetched all schedules
 SCALPER_PATIENTS = 20
+QUIET_S = 8.0  # more than the time between two measurements of the service
 OBJECTIVE = 0.999
 LAG_LIMIT_MS = 50.0
 
@@ -343,15 +344,20 @@ async def _flood(stage: Stage) -> Flood | None:
 
 
 async def _until_quiet(stage: Stage) -> float | None:
-    """Wait until no command is left and no HIS is asked; how long that took in seconds, None when it never came."""
+    """Wait until no command is left and no HIS is asked; how long that took in seconds, None when it never came.
+
+    The service measures its outbox every 5 s, where somebody works the hospital: a process that has just come tells nothing yet.
+    """
     began = time.monotonic()
-    quiet = 0
+    quiet_since_s: float | None = None
     while time.monotonic() - began < stage.profile.drain_s:
+        worked = await stage.pages.sum("hisbridge_hospital_worked")
         left = await stage.pages.sum("hisbridge_outbox_depth")
         running = sum((one or {"running": 1})["running"] for one in (await stage.hospitals.pulse()).values())
-        quiet = quiet + 1 if left == 0 and running == 0 else 0
-        if quiet >= 3:
-            return time.monotonic() - began
+        is_quiet = worked == len(stage.profile.hospitals) and left == 0 and running == 0
+        quiet_since_s = None if not is_quiet else quiet_since_s or time.monotonic()
+        if quiet_since_s is not None and time.monotonic() - quiet_since_s > QUIET_S:
+            return quiet_since_s - began
         await asyncio.sleep(1.0)
     return None
 

@@ -193,6 +193,17 @@ async def test_step_is_answered_when_holds_of_its_own_client_fill_the_clients_sh
 
 
 @AT_ONCE
+async def test_step_is_answered_when_reads_of_its_own_client_have_used_up_the_clients_rate(at_once: bool) -> None:
+    """Whoever has money to report must not wait until the reads of others under the same key are over."""
+    async with run_portal(ApiOptions(client_rate_per_s=1, client_burst=2), at_once=at_once, clock=Clock()) as portal:
+        assert [(await ask(portal))[0] for _ in range(3)] == [200, 200, 429]
+        async with portal.session.delete("/v1/hospitals/hl7-demo/x") as response:
+            assert response.status == 204
+            assert response.headers["RateLimit"] == '"client";r=0;t=1'
+        assert (await hold(portal))[0] == 429
+
+
+@AT_ONCE
 async def test_slow_hospital_fills_only_its_share_when_its_reads_pile_up(at_once: bool) -> None:
     before = metric(SHED, request_class="live", reason="live_in_flight")
     async with run_portal(ApiOptions(max_in_flight=8), at_once=at_once) as portal:  # a quarter of them for live reads
