@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import BindParameter, ColumnElement, Table, bindparam, select, update
 
 from booking.lifecycle import HisState, State
 from booking.news import tell
@@ -47,12 +47,25 @@ async def find_payment(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None
     return None if row is None else msgspec.convert(row, PaymentRow)
 
 
+def _about(table: Table, subject: ColumnElement[str]) -> Fixed:
+    """What a table has of one booking or bill: read with every look at it."""
+    of_hospital: BindParameter[str] = bindparam("of_hospital")
+    of_subject: BindParameter[str] = bindparam("of_subject")
+    return Fixed(
+        select(table).where(table.c.hospital_id == of_hospital, subject == of_subject).order_by(table.c.created_ms)
+    )
+
+
+_PAYMENTS_OF_BOOKING = _about(payments, payments.c.booking_id)
+_PAYMENTS_OF_BILL = _about(payments, payments.c.bill_id)
+_REFUNDS_OF_BOOKING = _about(refunds, refunds.c.booking_id)
+_REFUNDS_OF_BILL = _about(refunds, refunds.c.bill_id)
+
+
 async def payments_of(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> list[PaymentRow]:
     """All payments reported for one booking or bill, oldest first."""
-    which = payments.c.booking_id == booking_id if booking_id is not None else payments.c.bill_id == bill_id
-    rows = await tx.all(
-        select(payments).where(payments.c.hospital_id == tx.hospital_id, which).order_by(payments.c.created_ms)
-    )
+    statement = _PAYMENTS_OF_BOOKING if booking_id is not None else _PAYMENTS_OF_BILL
+    rows = await tx.all(statement, {"of_hospital": tx.hospital_id, "of_subject": booking_id or bill_id})
     return [msgspec.convert(r, PaymentRow) for r in rows]
 
 
@@ -196,11 +209,9 @@ async def owe_refund(tx: Tx, payment: PaymentRow, *, client_id: str, reason: str
 
 
 async def refunds_of(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> list[dict[str, Any]]:
-    """The refunds of one booking or bill."""
-    which = refunds.c.booking_id == booking_id if booking_id is not None else refunds.c.bill_id == bill_id
-    return await tx.all(
-        select(refunds).where(refunds.c.hospital_id == tx.hospital_id, which).order_by(refunds.c.created_ms)
-    )
+    """The refunds of one booking or bill, oldest first."""
+    statement = _REFUNDS_OF_BOOKING if booking_id is not None else _REFUNDS_OF_BILL
+    return await tx.all(statement, {"of_hospital": tx.hospital_id, "of_subject": booking_id or bill_id})
 
 
 def payment_sum(booking: Booking, paid: list[PaymentRow], owed: list[dict[str, Any]]) -> str:
