@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import text
 
 from booking.store.engine import Store
+from booking.store.fixed import Fixed
 
 Rows = list[dict[str, Any]]
 
@@ -39,7 +40,9 @@ STATEMENTS = {
             select * from slots where hospital_id = :hospital_id and schedule_id = s.id offset 0) as x
         order by x.starts_at_ms, x.id""",  # noqa: S608 - names of columns of ours
 }
-_TEXTS = {dialect: text(statement) for dialect, statement in STATEMENTS.items()}
+FIXED = {dialect: Fixed(text(statement)) for dialect, statement in STATEMENTS.items()}
+DAYS_ON_LOOP = 2
+"""So few are read and given back in less time than it takes to hand them to a thread."""
 
 
 class DayKey(NamedTuple):
@@ -56,8 +59,8 @@ async def read_days(store: Store, hospital_id: str, keys: Sequence[DayKey]) -> d
     The rows are those of `catalog.list_slots`, without what a reader is not shown. Raises StoreUnavailable.
     """
     days = msgspec.json.encode([(key.date, key.department_id) for key in keys]).decode()
-    async with store.read(hospital_id) as tx:
-        rows = await tx.all(_TEXTS[store.dialect], {"hospital_id": hospital_id, "days": days})
+    async with store.read(hospital_id, here=len(keys) <= DAYS_ON_LOOP) as tx:
+        rows = await tx.all(FIXED[store.dialect], {"hospital_id": hospital_id, "days": days})
     found: dict[DayKey, Rows] = {key: [] for key in keys}
     for row in rows:
         found[DayKey(hospital_id, row["date"], row["department_id"])].append(row)
