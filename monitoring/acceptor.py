@@ -1,7 +1,8 @@
-"""Accepting connections from a socket that several processes share, a few at a time, so that each of them gets its part.
+"""Accepting connections: as many as wait, or a few at a time from a socket that several processes share.
 
-The event loop's own servers accept until nothing waits: whichever process wakes first takes a whole crowd, and keeps it for as
-long as the connections are kept alive.
+uvloop's own servers accept one connection in each turn of the loop (libuv since 1.45). In a crowd a turn takes tens of
+milliseconds, and whoever comes on a new connection waits for seconds while all others are served. asyncio's accept until nothing
+waits: of a shared socket, whichever process wakes first takes a whole crowd, and keeps it as long as its connections live.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from monitoring.logs import get_logger
 
 log = get_logger("acceptor")
 
-AT_ONCE = 2  # connections taken before the others have their turn
+SHARED_AT_ONCE = 8  # connections taken before the other processes have their turn
+ALONE_AT_ONCE = 256
 PAUSE_S = 0.2  # without descriptors or memory nothing can be accepted: whoever waits keeps its place in the queue
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Serves the connections of one shared listening socket with protocols from `factory`."""
+    """Serves the connections of one listening socket with protocols from `factory`."""
 
-    def __init__(self, listening: socket.socket, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(
+        self, listening: socket.socket, factory: Callable[[], asyncio.BaseProtocol], *, at_once: int = ALONE_AT_ONCE
+    ) -> None:
         """Owns this process's copy of the descriptor; the socket stays open in the processes that share it."""
         self._listening = listening
+        self._at_once = at_once
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
@@ -45,7 +50,7 @@ class Acceptor:
         await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(self._at_once):
             try:
                 connection, _address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

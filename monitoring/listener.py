@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Sequence
 
 from aiohttp import web
 
-from monitoring.acceptor import Acceptor
+from monitoring.acceptor import ALONE_AT_ONCE, SHARED_AT_ONCE, Acceptor
 from monitoring.health import Health
 from monitoring.logs import get_logger
 
@@ -47,13 +48,14 @@ class Listener:
         self._setting = setting
         self._backlog = backlog
         self._health = health
-        self._inherited = [socket.socket(fileno=number) for number in inherited]
+        self._sockets = [socket.socket(fileno=number) for number in inherited]
+        self._shared = bool(inherited)
         self._acceptors: list[Acceptor] = []
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, once it does."""
-        places = [listening.getsockname() for listening in self._inherited] or self._runner.addresses
+        places = [listening.getsockname() for listening in self._sockets] or self._runner.addresses
         host, port = places[0][:2]
         return host, port
 
@@ -61,12 +63,15 @@ class Listener:
         """Listen. Raises CannotListen."""
         await self._runner.setup()
         server = self._runner.server
-        if self._inherited and server is not None:
-            self._acceptors = [Acceptor(listening, server) for listening in self._inherited]
+        if sys.platform == "win32" or server is None:  # its loop watches no sockets
+            await self._listen()
+        else:
+            if not self._shared:
+                self._sockets = bind(*self._place, setting=self._setting, backlog=self._backlog)
+            at_once = SHARED_AT_ONCE if self._shared else ALONE_AT_ONCE
+            self._acceptors = [Acceptor(listening, server, at_once=at_once) for listening in self._sockets]
             for acceptor in self._acceptors:
                 acceptor.start()
-        else:
-            await self._listen()
         log.info("listening", listener=self._name, on=shown(self.address))
 
     async def _listen(self) -> None:

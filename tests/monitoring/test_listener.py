@@ -60,7 +60,7 @@ async def greetings(callers: list[socket.socket]) -> list[bytes]:
 
 def acceptor(listening: socket.socket, name: bytes) -> Acceptor:
     """As in another process: with its own copy of the descriptor."""
-    return Acceptor(listening.dup(), lambda: Greeter(name))
+    return Acceptor(listening.dup(), lambda: Greeter(name), at_once=accepting.SHARED_AT_ONCE)
 
 
 async def test_a_crowd_is_divided_when_several_accept_from_one_socket(listening: socket.socket) -> None:
@@ -147,3 +147,24 @@ async def test_listener_does_not_wait_when_nobody_is_connected() -> None:
     async with served(health) as listener:
         await listener.close()
     assert (health.leaving, health.draining) == (True, True)
+
+
+async def test_all_who_wait_are_taken_in_one_turn_of_the_loop_when_nobody_shares_the_socket(
+    listening: socket.socket,
+) -> None:
+    """A turn in a crowd takes tens of milliseconds: one connection in each is a queue of seconds."""
+    async with connections(listening, 100):
+        turns, taken = 0, 0
+
+        def made() -> Greeter:
+            nonlocal taken
+            taken += 1
+            return Greeter(b"one")
+
+        one = Acceptor(listening.dup(), made)
+        one.start()
+        while taken < 100:
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns < 20
+        await one.close()
