@@ -179,13 +179,13 @@ class Keeper:
         # Side by side: who waits for the lock of one hospital must not keep the others' people waiting.
         await asyncio.gather(
             *(
-                self._try(partial(self._tick, charge, charge.delay.take_s(), dt_s))
+                self._try(partial(self._tick, charge, charge.delay.peak_s, charge.delay.take_s(), dt_s))
                 for charge in self._charges
                 if charge.hospital.mode is Mode.LIVE
             )
         )
 
-    async def _tick(self, charge: _Charge, delay_s: float, dt_s: float) -> None:
+    async def _tick(self, charge: _Charge, peak_s: float, delay_s: float, dt_s: float) -> None:
         hospital, rule = charge.hospital, charge.hospital.waiting_room
         room, now_ms = self._rooms.current.get(hospital.id), self._rooms.now_ms(hospital.id)
         due_ms = release_to_open_for(rule, hospital.release, hospital.zone, now_ms)
@@ -194,13 +194,14 @@ class Keeper:
         ):  # a room that is open goes on until it is done: nobody loses their place
             await self._open(hospital, due_ms, OpenedBy.RELEASE)
         elif room is None:
-            await self._open_by_load(charge, delay_s, now_ms)
+            await self._open_by_load(charge, peak_s, now_ms)
         elif room.phase(now_ms) is Phase.OPEN:
             await self._serve(charge, room, delay_s, dt_s)
 
-    async def _open_by_load(self, charge: _Charge, delay_s: float, now_ms: int) -> None:
+    async def _open_by_load(self, charge: _Charge, peak_s: float, now_ms: int) -> None:
+        """By the longest delay of each second: where holds are shed, queues come and go, and none of them stands."""
         hospital, rule = charge.hospital, charge.hospital.waiting_room
-        is_hot = rule.opens_by_load and delay_s > OPENS_ABOVE * rule.delay_s
+        is_hot = rule.opens_by_load and peak_s > OPENS_ABOVE * rule.delay_s
         charge.hot_ticks = charge.hot_ticks + 1 if is_hot else 0
         if charge.hot_ticks >= OPENS_AFTER_TICKS:
             charge.hot_ticks = 0

@@ -21,18 +21,20 @@ BOUNDLESS = float("inf")
 
 
 class Delay:
-    """The least delay of a queue since it was last asked for."""
+    """The least and the longest delay of a queue since the least was last taken."""
 
     def __init__(self) -> None:
         self._least_s = BOUNDLESS
+        self.peak_s = 0.0
 
     def note(self, delay_s: float) -> None:
         """The queue's delay as it is now."""
         self._least_s = min(self._least_s, delay_s)
+        self.peak_s = max(self.peak_s, delay_s)
 
     def take_s(self) -> float:
         """The standing delay of the time that ends here; 0 where nothing was noted."""
-        least_s, self._least_s = self._least_s, BOUNDLESS
+        least_s, self._least_s, self.peak_s = self._least_s, BOUNDLESS, 0.0
         return 0.0 if least_s == BOUNDLESS else least_s
 
 

@@ -114,7 +114,9 @@ def test_delay_is_the_standing_one_when_a_burst_was_served_meanwhile() -> None:
     assert delay.take_s() == 0.0
     for seen_s in (0.9, 0.0, 0.7):
         delay.note(seen_s)
+    assert delay.peak_s == 0.9
     assert delay.take_s() == 0.0
     for seen_s in (0.9, 0.4, 0.7):
         delay.note(seen_s)
     assert delay.take_s() == 0.4
+    assert delay.peak_s == 0.0
