@@ -19,6 +19,9 @@ from typing import Protocol
 import msgspec
 
 from booking.api.problems import ApiProblem
+from monitoring.logs import get_logger
+
+log = get_logger(__name__)
 
 SCOPES: dict[str, str] = {
     "booking": "hospitals, slots and bookings",
@@ -173,10 +176,13 @@ class Authenticator:
     async def _look_up(self, digest: bytes) -> _Entry:
         try:
             client = await self._keys.lookup(digest.hex())
-        except Exception:
+        except Exception as error:  # whatever it is: raised where no grace is left, else told here
             known, now_s = self._known.get(digest), self._clock()
             if known is None or self._is_over(known):
                 raise
+            log.warning(
+                "key_not_looked_up", client=known.client.id if known.client else None, reason=type(error).__name__
+            )
             known.refresh_at_s, known.expires_at_s = now_s + RETRY_S, max(known.expires_at_s, now_s + 2 * RETRY_S)
             return known
         self._known.pop(digest, None)

@@ -165,7 +165,7 @@ async def test_key_stops_working_when_the_look_beside_finds_it_revoked() -> None
         await authenticator.authenticate(f"Bearer {KEY}")
 
 
-async def test_known_key_works_on_for_a_minute_when_the_store_is_away() -> None:
+async def test_known_key_works_on_for_a_minute_when_the_store_is_away(capfd: pytest.CaptureFixture[str]) -> None:
     now_s, keys = [0.0], Unsteady()
     authenticator = Authenticator(keys, ttl_s=10.0, clock=lambda: now_s[0])
     await authenticator.authenticate(f"Bearer {KEY}")
@@ -173,6 +173,7 @@ async def test_known_key_works_on_for_a_minute_when_the_store_is_away() -> None:
     for now_s[0] in (6.0, 11.0, 40.0, 69.9):
         assert (await authenticator.authenticate(f"Bearer {KEY}")).id == "portal"
         await settle()
+    assert '"event":"key_not_looked_up"' in capfd.readouterr().err  # somebody may want to know why
     now_s[0] = 72.0  # 10 s, and 60 s, and what the last answer was good for
     with pytest.raises(ConnectionError):
         await authenticator.authenticate(f"Bearer {KEY}")
