@@ -113,12 +113,12 @@ class _Way:
         self._link = link
         self._attempt = attempt
         self._on_arrival = on_arrival
-        self._arrived = False
+        self.arrived = False
 
     def arrive(self) -> None:
         """It is there, or will never come."""
-        if not self._arrived:
-            self._arrived = True
+        if not self.arrived:
+            self.arrived = True
             self._on_arrival()
 
     def traits(self, verb: Verb) -> VerbTraits:
@@ -383,6 +383,12 @@ class OutboxWorker:
                 return await do(self._store, self._hospital, way, row.verb, row.subject_id)
         except TimeoutError:
             return Verdict.unknown("no outcome before the lease's end")
+        except StoreUnavailable as e:
+            # Else it would wait for the end of its lease, minutes after the store is back.
+            log.error("store_unavailable", hospital=self._hospital.id, line=row.line, reason=str(e))
+            if row.was == "queued" and not way.arrived:
+                return Verdict.again("not_sent")
+            return Verdict.unknown("the store was away", soon=True)
         except (LookupError, SealBroken) as e:
             log.error("command_unreadable", hospital=self._hospital.id, line=row.line, exc_info=e)
             return Verdict.dead(f"cannot be read: {e}")

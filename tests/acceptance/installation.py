@@ -203,6 +203,11 @@ class Clinic:
         """What the hospital has: visits, charges, people, calls by operation."""
         return await self._switch("GET", "/state", None)
 
+    async def mrn_of(self, person: dict[str, Any]) -> str:
+        """The number that the HIS knows them by; others may have come in the meantime."""
+        [mrn] = [p["mrn"] for p in (await self.state())["people"] if p["name"] == person["name"]]
+        return str(mrn)
+
     async def visits(self, order_no: str) -> list[dict[str, Any]]:
         """Every visit that the hospital has under one order number of ours, with `state`."""
         return [visit for visit in (await self.state())["visits"] if visit["key"] == order_no]

@@ -106,7 +106,7 @@ async def things(site: Installation) -> Things:
     clinic, portal = site.clinics["soap-demo"], site.portal()
     of = "/v1/hospitals/soap-demo"
     patient_id = await site.patient("soap-demo", PERSON)
-    mrn = next(p["mrn"] for p in (await clinic.state())["people"] if p["name"] == PERSON["name"])
+    mrn = await clinic.mrn_of(PERSON)
     held = await site.becomes("soap-demo", await site.hold("soap-demo", patient_id=patient_id), payable=True)
     await site.pay("soap-demo", held)
     await site.becomes("soap-demo", held, state="booked")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from booking.settings import Hospital
 from booking.stops import apply_stop
-from booking.store.engine import Store
+from booking.store.engine import Store, StoreUnavailable
 from connectors.port import HisRefused, HisReplyInvalid, HisUnavailable, QueryBack, Verb
 from mappings.canonical import RegistrationStatus, ScheduleStopped, StopScope
 from monitoring import metrics
@@ -36,7 +37,7 @@ from tests.booking.world import (
     put_slot,
     remaining,
 )
-from tests.scheduler_sync.peer import Desk, Peer, accept, crash, desk, hang, lose_reply, lose_request, refuse
+from tests.scheduler_sync.peer import Desk, Peer, accept, crash, desk, hang, lose_reply, lose_request, refuse, until
 from tests.stores import BEGIN_MS, Wall
 
 LOCK, REGISTER, UNLOCK, CANCEL, LOOK = (
@@ -464,6 +465,68 @@ async def test_command_is_sent_again_when_a_person_says_retry(
         seen = await get(store, booking_id)
         assert (seen.his_state, seen.needs_attention) == ("locked", False)
         assert mute.calls() == ["lock_slot"] * 2
+
+
+# --- a store that goes away --------------------------------------------------------------------------------------------
+
+
+class _Away:
+    """Stands before the store's readings: while it is `on`, each fails as a connection does that is lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.failed = 0
+        self.on = False
+        read = Store.read
+
+        def fail(store: Store, hospital_id: str = "", **how: Any) -> Any:
+            # Commands read by the hospital's id, in a task of their own; the test and the worker's turn are others.
+            current = asyncio.current_task()
+            if self.on and current is not None and current.get_name().startswith("outbox "):
+                self.failed += 1
+                raise StoreUnavailable("connection reset")
+            return read(store, hospital_id, **how)
+
+        monkeypatch.setattr(Store, "read", fail)
+
+    async def until_met(self) -> None:
+        async def check() -> bool:
+            return self.failed > 0
+
+        await until(check)
+
+
+async def test_command_is_sent_as_soon_as_the_store_is_back_when_it_went_before_the_sending(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seat must not stay unlocked, nor a paid visit unregistered, for the minutes of a lease that nobody needs."""
+    away = _Away(monkeypatch)
+    away.on = True
+    booking_id = await hold_one(at)
+    await away.until_met()
+    away.on = False
+    await at.until_row(line(booking_id), status="queued", tries=1)
+    at.turn(0.5)
+    await at.until_row(line(booking_id), status="done")
+    assert at.peer.calls() == ["lock_slot"]
+    assert (await get(at.store, booking_id)).his_state == "locked"
+
+
+async def test_look_is_repeated_as_soon_as_the_store_is_back_when_it_went_before_the_look(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = _Away(monkeypatch)
+    at.peer.script(LOCK, lose_reply)
+    booking_id = await hold_one(at)
+    await at.until_row(line(booking_id), status="unknown")
+    away.on = True
+    at.turn(1)
+    await away.until_met()
+    away.on = False
+    row = await at.until_row(line(booking_id), status="unknown", tries=1, looks=0)
+    assert row["due_ms"] - at.wall.now_ms == 200
+    at.turn(0.2)
+    await at.until_row(line(booking_id), status="done")
+    assert at.peer.calls() == ["lock_slot", "fetch_registration"]
 
 
 # --- crashes and fences ------------------------------------------------------------------------------------------------

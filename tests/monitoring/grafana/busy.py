@@ -135,7 +135,8 @@ async def _drip(site: Installation) -> None:
 async def _walk(site: Installation, hospital_id: str) -> None:
     """A booking that is paid and cancelled, one that is refused, a bill, a report, and the day's books with a stray line."""
     portal, clinic, of = site.portal(), site.clinics[hospital_id], f"/v1/hospitals/{hospital_id}"
-    patient_id = await site.patient(hospital_id)
+    person = made_up_person()
+    patient_id = await site.patient(hospital_id, person)
     booking = await site.hold(hospital_id, patient_id=patient_id)
     again = {"user_ref": "user", "slot_id": booking["slot_id"], "patient_id": patient_id}
     refused = await portal.call("POST", f"{of}/bookings", again, key=uuid.uuid4().hex)
@@ -144,7 +145,7 @@ async def _walk(site: Installation, hospital_id: str) -> None:
     paid = await site.pay(hospital_id, booking)
     await site.becomes(hospital_id, booking, state="booked")
 
-    mrn = (await clinic.state())["people"][-1]["mrn"]
+    mrn = await clinic.mrn_of(person)
     await clinic.do("/bill", {"mrn": mrn, "items": [{"name": "血常规", "amount_fen": 2500}]})
     await clinic.do("/report", {"mrn": mrn})
 
