@@ -12,6 +12,7 @@ from booking.money import payments_of, refunds_of
 from booking.records import Person
 from booking.refunds import own_refund, report_refund
 from booking.store.engine import Tx
+from booking.store.turns import Of
 from mappings.canonical import Payment
 from monitoring.logs import get_logger
 
@@ -42,7 +43,7 @@ class BillingHandlers:
         payment = Payment(
             channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at
         )
-        async with self._context.store.write(call.hospital_id) as tx:
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
             bill = await billing.own_bill(tx, person, call.path["bill_id"])
             await billing.pay_bill(
                 tx, bill, payment, client_id=call.caller.id, offered=offered, mode=self._context.hospital(call).mode
@@ -55,7 +56,7 @@ class BillingHandlers:
         return refund_view(row, self._context.hospital(call).zone)
 
     async def refund_result(self, call: Call[None, RefundResult]) -> RefundView:
-        async with self._context.store.write(call.hospital_id) as tx:
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
             row = await own_refund(tx, call.caller.id, call.path["refund_id"])
             row = await report_refund(tx, row, word=call.body.status, refund_trade_no=call.body.refund_trade_no)
         return refund_view(row, self._context.hospital(call).zone)

@@ -18,6 +18,7 @@ from booking.moves import topic
 from booking.records import Booking
 from booking.store.bell import wait_for_ring
 from booking.store.engine import Tx
+from booking.store.turns import Of
 from mappings.canonical import Payment
 
 _REPLAYED = {"Idempotent-Replayed": "true"}
@@ -99,7 +100,7 @@ class BookingHandlers:
 
     async def pay(self, call: Call[None, NewPayment]) -> BookingView:
         hospital, body = self._context.hospital(call), call.body
-        async with self._context.store.write(call.hospital_id, here=True) as tx:
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
             booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
             await rules.pay_booking(
                 tx,
@@ -110,7 +111,7 @@ class BookingHandlers:
             return await self._view(tx, booking)
 
     async def cancel(self, call: Call[None, Cancel]) -> BookingView:
-        async with self._context.store.write(call.hospital_id, here=True) as tx:
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
             booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
             await rules.cancel_booking(tx, self._context.hospital(call), booking, call.body.reason)
             return await self._view(tx, booking)

@@ -25,6 +25,7 @@ from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
 from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable, changes_topic
 from booking.store.ids import new_ids
+from booking.store.turns import Of
 from booking.waiting_room.gate import CODE as WAITING_ROOM
 from booking.waiting_room.gate import Gate
 from monitoring import metrics
@@ -318,7 +319,7 @@ class HoldWriter:
         """Hold the process's turn to write. Raises StoreBusy."""
         turn = self._store.turn(hospital_id)
         try:
-            await turn.acquire(first=True, timeout_s=WRITER_TIMEOUT_S)
+            await turn.acquire(Of.HOLDS, timeout_s=WRITER_TIMEOUT_S)
         except TimeoutError:
             raise StoreBusy("no turn to write in time") from None
         try:

@@ -29,9 +29,9 @@ from booking.store.bell import Bell
 from booking.store.crypto import HospitalVault, Vault
 from booking.store.direct import DirectConnection, direct_of, reading, transaction
 from booking.store.fixed import Fixed
-from booking.store.here import Here, HereToRead, raw_of
+from booking.store.here import MOST_FRAMES, Here, HereToRead, raw_of
 from booking.store.tables import fragments
-from booking.store.turns import Turn
+from booking.store.turns import Of, Turn
 
 READERS = 5  # one of them is held by the change feed
 POOL_TIMEOUT_S = 5.0
@@ -229,7 +229,7 @@ class Store:
         self._skew = wall_ms is not None
         self.dialect = self.url.get_backend_name()
         self._last_ms: dict[str, int] = {}
-        self._turns: defaultdict[str, Turn] = defaultdict(Turn)
+        self._turns: defaultdict[str, Turn] = defaultdict(lambda: Turn(together=self.dialect == "sqlite"))
         self._failing = False  # whether the last write failed
         self._failure = ""  # why a write failed last, and when
         self._failed_s = -math.inf
@@ -294,11 +294,12 @@ class Store:
         self._last_ms[hospital_id] = max(now_ms, self._last_ms.get(hospital_id, 0))
 
     @asynccontextmanager
-    async def write(self, hospital_id: str, *, here: bool = False) -> AsyncIterator[Tx]:
+    async def write(self, hospital_id: str, *, here: bool = False, of: Of = Of.OTHERS) -> AsyncIterator[Tx]:
         """A transaction that holds the hospital's lock from its first statement to its commit.
 
         Topics rung through `tx.ring` sound once the commit is certain. `here` is for short statements: on SQLite they are
-        then executed on the event loop (see `booking.store.here`). Raises StoreUnavailable.
+        then executed on the event loop (see `booking.store.here`). `of` says in whose queue its turn is waited for. Raises
+        StoreUnavailable.
         """
         done: set[str] = set()
         bound: list[tuple[str, str]] = []
@@ -306,7 +307,7 @@ class Store:
         # One waits here, not in the pool: a crowd at one hospital must not take the connections of all others.
         turn = self.turn(hospital_id)
         try:
-            await turn.acquire(timeout_s=WRITER_TIMEOUT_S)
+            await turn.acquire(of, timeout_s=WRITER_TIMEOUT_S)
         except TimeoutError:
             raise StoreBusy("no turn to write in time") from None
         try:
@@ -483,9 +484,9 @@ def sqlite_pragmas() -> tuple[str, ...]:
         "synchronous=FULL",
         "foreign_keys=ON",
         # Where the writes on the event loop do not bring the log in (see `booking.store.here`), whoever writes does.
-        "wal_autocheckpoint=12000",
+        f"wal_autocheckpoint={MOST_FRAMES * 3 // 2}",
         # A log that has been brought in begins anew in the same file, which is cut only where something has made it huge.
-        "journal_size_limit=67108864",
+        f"journal_size_limit={MOST_FRAMES * 4096}",
     )
 
 

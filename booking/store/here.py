@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, create_engine
@@ -25,9 +25,13 @@ from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
 
-# A page that every transaction touches is brought in once for each time that the log is full.
+# A page that every transaction touches is brought in once for each time that the log is full. Bringing it in takes a disk tenths
+# of a second, in which nobody can write: in a crowd it waits for a pause, as long as the log is not a burden by itself.
 CHECKPOINT_FRAMES = 8_000  # 32 MB: a frame is a page of 4 KB
+MOST_FRAMES = 64_000  # 256 MB: some fifty thousand holds
+PAUSE_S = 0.03  # since the last commit; a crowd's follow each other within a few milliseconds
 LOOK_EVERY = 16  # commits between two looks at the log's length
+STANDS_STILL_S = 0.003  # how long the loop waits for a commit
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
@@ -58,9 +62,9 @@ def raw_of(connection: object) -> sqlite3.Connection | None:
 
 
 class Disk:
-    """Whether commits are so quick of late that handing one to a thread would cost more than waiting for it.
+    """Whether commits are so quick of late that coming back to the loop later would cost more than waiting for one.
 
-    One that takes long puts the next dozens into a thread: a disk with hiccups holds the loop up once in so many.
+    After one that takes long the next dozens are not waited for: a disk with hiccups holds the loop up once in so many.
     """
 
     QUICK_S = 0.0015
@@ -155,7 +159,10 @@ class _OnLoop:
 
     async def _to_the_end(self, call: Callable[..., object], *arguments: Any) -> None:
         """Beside the loop. Who is cancelled meanwhile waits for the end of it: until then nobody may use the connection."""
-        work = asyncio.ensure_future(self._beside(call, *arguments))
+        await self._end_of(asyncio.ensure_future(self._beside(call, *arguments)))
+
+    @staticmethod
+    async def _end_of(work: asyncio.Future[Any]) -> None:
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -179,6 +186,8 @@ class Here(_OnLoop):
         self._log = f"{url.database}-wal"
         self._disk = Disk()
         self._commits = 0
+        self._frames = 0  # at the last look
+        self._ended_s = 0.0
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[LoopConnection]:
@@ -196,12 +205,22 @@ class Here(_OnLoop):
             if not lent.kept:
                 _roll_back(connection)
                 return
-            if self._disk.is_quick:
-                _commit(connection, self._disk)
-            else:
-                # In a thread, the interpreter must be got back afterwards: that time is not the disk's.
-                await self._to_the_end(_commit, connection, self._disk, sys.getswitchinterval())
+            await self._commit(connection)
         self._commits += 1
+        self._ended_s = time.monotonic()
+
+    async def _commit(self, connection: Connection) -> None:
+        """In the thread. For a disk that is quick the loop stands still meanwhile, which takes less time than to come back to it.
+
+        Disks stop now and then, for a second and more: then the loop goes on, and only those wait who write.
+        """
+        # In a thread, the interpreter must be got back afterwards: that time is not the disk's.
+        work = self._thread.submit(_commit, connection, self._disk, sys.getswitchinterval())
+        if self._disk.is_quick:
+            with suppress(TimeoutError):  # nothing in a commit raises one
+                work.result(STANDS_STILL_S)
+                return
+        await self._end_of(asyncio.wrap_future(work))
 
     async def _begin(self, raw: sqlite3.Connection) -> None:
         try:
@@ -216,8 +235,11 @@ class Here(_OnLoop):
         """Bring the log into the database once it is long; the next transaction begins it anew, in the same place."""
         if self._commits >= LOOK_EVERY:
             self._commits = 0
-            if frames_in(self._log) > CHECKPOINT_FRAMES:
-                await self._to_the_end(_checkpoint, raw)
+            self._frames = frames_in(self._log)
+        in_pause = time.monotonic() - self._ended_s >= PAUSE_S
+        if self._frames > (CHECKPOINT_FRAMES if in_pause else MOST_FRAMES):
+            self._frames = 0
+            await self._to_the_end(_checkpoint, raw)
 
 
 class HereToRead(_OnLoop):

@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import bindparam, select
@@ -202,30 +203,68 @@ def _bytes_of(file: str) -> int:
     return os.path.getsize(file)
 
 
-async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at every look from the first time on: the log must become short again, though its file stays."""
-    if store.dialect != "sqlite":
-        return
+def _checkpoints(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How long the log was each time that it is brought in from now on."""
     made: list[int] = []
-    log = f"{store.url.database}-wal"
 
     def count(raw: sqlite3.Connection) -> None:
-        made.append(on_loop.frames_in(log))
+        made.append(on_loop.frames_in(f"{store.url.database}-wal"))
         checkpoint(raw)
 
     checkpoint = on_loop._checkpoint
     monkeypatch.setattr(on_loop, "_checkpoint", count)
+    return made
 
-    async def write(times: int, size: int) -> None:
-        for _ in range(times):
-            async with store.write(HOSPITAL, here=True) as tx:
-                await tx.insert(store_clock, {"hospital_id": uuid.uuid4().hex + "x" * size, "last_ms": 1})
 
-    await write(8 * LOOK_EVERY, 1_000_000)  # of 245 pages each: two looks find the log half full, and too long
+async def _write(store: Store, times: int, size: int) -> None:
+    for _ in range(times):
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, {"hospital_id": uuid.uuid4().hex + "x" * size, "last_ms": 1})
+
+
+async def test_log_is_brought_in_by_the_first_pause_and_not_in_a_crowd(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.dialect != "sqlite":
+        return
+    made = _checkpoints(store, monkeypatch)
+    monkeypatch.setattr(on_loop, "PAUSE_S", 60.0)  # however slow the machine: no pause
+    await _write(store, 4 * LOOK_EVERY, 1_000_000)  # of 245 pages each
+    assert made == []
+    monkeypatch.setattr(on_loop, "PAUSE_S", 0.0)
+    await _write(store, LOOK_EVERY, 10)
+    assert len(made) == 1
+    assert made[0] > on_loop.CHECKPOINT_FRAMES
+    await _write(store, 2 * LOOK_EVERY, 10)
+    assert len(made) == 1
+
+
+async def test_log_that_is_a_burden_is_brought_in_without_a_pause(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.dialect != "sqlite":
+        return
+    made = _checkpoints(store, monkeypatch)
+    monkeypatch.setattr(on_loop, "PAUSE_S", 60.0)
+    monkeypatch.setattr(on_loop, "MOST_FRAMES", 10_000)
+    await _write(store, 8 * LOOK_EVERY, 1_000_000)
+    assert made
+    assert min(made) > 10_000
+
+
+async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at every look from the first time on: the log must become short again, though its file stays."""
+    if store.dialect != "sqlite":
+        return
+    made = _checkpoints(store, monkeypatch)
+    log = f"{store.url.database}-wal"
+    monkeypatch.setattr(on_loop, "PAUSE_S", 0.0)
+
+    await _write(store, 8 * LOOK_EVERY, 1_000_000)  # of 245 pages each: two looks find the log half full, and too long
     assert 2 <= len(made) <= 5
     assert max(made) < 2 * on_loop.CHECKPOINT_FRAMES
     before = len(made)
-    await write(20 * LOOK_EVERY, 10)
+    await _write(store, 20 * LOOK_EVERY, 10)
     assert len(made) <= before + 1
     assert on_loop.frames_in(log) < on_loop.CHECKPOINT_FRAMES
     assert _bytes_of(f"{store.url.database}-wal") < 3 * on_loop.CHECKPOINT_FRAMES * 4_096
@@ -280,21 +319,60 @@ async def test_other_processes_see_that_somebody_is_there_when_the_length_of_the
 
 
 @pytest.mark.parametrize("quick", [True, False])
-async def test_commit_is_made_on_the_loop_or_beside_it(store: Store, quick: bool) -> None:
+async def test_loop_waits_for_a_commit_where_the_disk_is_quick(
+    store: Store, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if store.dialect != "sqlite" or store._here is None:
         return
+    monkeypatch.setattr(on_loop, "STANDS_STILL_S", 5.0)  # however slow the machine
     store._here._disk._mean_s = 0.0 if quick else 1.0
-    made: list[int] = []
-    real = store._here._disk.note
+    turns = 0
 
-    def note(seconds: float) -> None:
-        made.append(threading.get_ident())
-        real(seconds)
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
 
-    store._here._disk.note = note  # type: ignore[method-assign]
     async with store.write(HOSPITAL, here=True):
-        pass
-    assert [one == threading.get_ident() for one in made] == [quick]
+        asyncio.get_running_loop().call_soon(turn)
+    assert (turns == 0) is quick
+
+
+async def test_loop_goes_on_while_a_quick_disk_stops(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers are answered, and the write is certain when its caller hears of it."""
+    if store.dialect != "sqlite" or store._here is None:
+        return
+    goes_on = threading.Event()
+    commit = on_loop._commit
+
+    def stop(*arguments: Any) -> None:
+        assert goes_on.wait(30)
+        commit(*arguments)
+
+    monkeypatch.setattr(on_loop, "_commit", stop)
+    store._here._disk._mean_s = 0.0
+
+    async def write() -> None:
+        async with store.write(HOSPITAL, here=True) as tx:
+            await tx.insert(store_clock, {"hospital_id": "written", "last_ms": 1})
+
+    async def seen() -> bool:
+        async with store.read(HOSPITAL, here=True) as tx:
+            return bool(await tx.all(select(store_clock).where(store_clock.c.hospital_id == "written")))
+
+    writes = asyncio.create_task(write())
+    for _ in range(10):
+        await asyncio.sleep(0.001)
+        assert not await seen()
+    writes.cancel()  # whoever gives up waits for the end of it: the connection is not free before
+    await asyncio.sleep(0.01)
+    assert not writes.done()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writes
+    assert await seen()
+    async with store.write(HOSPITAL, here=True) as tx:
+        await tx.insert(store_clock, {"hospital_id": "again", "last_ms": 1})
 
 
 _FLAGS = Fixed(select(bookings.c.live, bookings.c.reason).where(bookings.c.id == bindparam("of_id")))

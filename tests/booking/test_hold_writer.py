@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from booking.inventory.writer import Crowded, HoldWriter
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import bookings, events, fragments, idempotency_keys, outbox, persons, schedules
-from booking.store.turns import Turn
+from booking.store.turns import Of, Turn
 from mappings.canonical import Patient
 from tests.booking.api.raw import metric
 from tests.booking.world import (
@@ -378,28 +379,113 @@ async def test_other_hospitals_are_served_in_turn_when_one_has_a_crowd(store: St
 
 async def test_hold_goes_first_when_others_wait_to_write_as_well(store: Store, hospital: Hospital) -> None:
     turn = store.turn(HOSPITAL)
-    served: list[str] = []
+    served: list[Of] = []
 
-    async def wait(name: str, *, first: bool) -> None:
-        await turn.acquire(first=first, timeout_s=5)
-        served.append(name)
+    async def wait(of: Of) -> None:
+        await turn.acquire(of, timeout_s=5)
+        served.append(of)
+        turn.release()
+
+    async def served_of(*waiting: Of) -> list[Of]:
+        served.clear()
+        await turn.acquire(timeout_s=5)
+        tasks = []
+        for of in waiting:
+            tasks.append(asyncio.create_task(wait(of)))
+            await asyncio.sleep(0)
+        turn.release()
+        await asyncio.gather(*tasks)
+        return served[:]
+
+    hold, step, sync = Of
+    assert await served_of(*[sync] * 2, *[hold] * 6) == [*[hold] * 4, sync, *[hold] * 2, sync]
+    # Whoever has a seat goes on with it while a crowd wants one, and neither of them starves the other, or the rest.
+    assert await served_of(*[sync] * 2, *[step] * 9, *[hold] * 2) == [hold, *[step] * 4, hold, *[step] * 5, sync, sync]
+    assert await served_of(*[sync] * 2, *[step] * 18) == [*[step] * 16, sync, *[step] * 2, sync]
+
+
+async def test_turn_is_one_at_a_time_and_in_order_when_those_who_are_called_together_stop_in_between() -> None:
+    """A step whose commit goes to a thread keeps the others out; they keep their places."""
+    turn = Turn(together=True)
+    inside = 0
+    served: list[int] = []
+
+    async def step(number: int, stops: int) -> None:
+        nonlocal inside
+        await turn.acquire(Of.STEPS, timeout_s=5)
+        inside += 1
+        assert inside == 1
+        served.append(number)
+        for _ in range(stops):
+            await asyncio.sleep(0)
+        assert inside == 1
+        inside -= 1
         turn.release()
 
     await turn.acquire(timeout_s=5)
-    waiting = [asyncio.create_task(wait("sync", first=False)) for _ in range(2)]
-    await asyncio.sleep(0)
-    waiting += [asyncio.create_task(wait("hold", first=True)) for _ in range(6)]
-    await asyncio.sleep(0)
+    tasks = []
+    for number in range(20):
+        tasks.append(asyncio.create_task(step(number, number % 3)))
+        await asyncio.sleep(0)
     turn.release()
-    await asyncio.gather(*waiting)
-    assert served == ["hold"] * 4 + ["sync"] + ["hold"] * 2 + ["sync"]
+    await asyncio.gather(*tasks)
+    assert served == list(range(20))
+    assert not turn.wanted
 
 
-@pytest.mark.parametrize("first", [True, False])
-async def test_turn_is_given_up_cleanly_when_it_is_passed_on_in_the_same_moment(first: bool) -> None:
+async def test_steps_get_their_share_of_the_turns_when_each_of_them_stops_in_between() -> None:
+    """As on a disk that is slow, whose commits go to a thread."""
+    turn = Turn(together=True)
+    served: list[Of] = []
+
+    async def work(of: Of) -> None:
+        while len(served) < 100:
+            await turn.acquire(of, timeout_s=5)
+            served.append(of)
+            await asyncio.sleep(0.001)
+            turn.release()
+
+    await asyncio.gather(*(work(Of.STEPS) for _ in range(20)), *(work(Of.HOLDS) for _ in range(3)))
+    assert 75 <= served[:100].count(Of.STEPS) <= 85
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_turn_is_passed_on_whoever_gives_up_or_fails(seed: int) -> None:
+    turn, chance = Turn(together=True), random.Random(seed)
+    inside = done = 0
+
+    async def work(of: Of, stops: int) -> None:
+        nonlocal inside, done
+        await turn.acquire(of, timeout_s=chance.choice((0.001, 5)))
+        try:
+            inside += 1
+            assert inside == 1
+            for _ in range(stops):
+                await asyncio.sleep(0)
+        finally:
+            inside -= 1
+            done += 1
+            turn.release()
+
+    tasks = []
+    for _ in range(200):
+        tasks.append(asyncio.create_task(work(chance.choice(tuple(Of)), chance.randrange(3))))
+        for _ in range(chance.randrange(3)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.3:
+            chance.choice(tasks).cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(end) for end in ends} <= {type(None), TimeoutError, asyncio.CancelledError}
+    assert done >= sum(end is None for end in ends) > 20
+    assert not turn.wanted
+    await turn.acquire(timeout_s=1)
+
+
+@pytest.mark.parametrize("of", Of)
+async def test_turn_is_given_up_cleanly_when_it_is_passed_on_in_the_same_moment(of: Of) -> None:
     turn = Turn()
     await turn.acquire(timeout_s=1)
-    waits = asyncio.create_task(turn.acquire(first=first, timeout_s=60))
+    waits = asyncio.create_task(turn.acquire(of, timeout_s=60))
     await asyncio.sleep(0)
     waits.cancel()
     turn.release()  # before the one who gives up has run again

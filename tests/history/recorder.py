@@ -16,6 +16,7 @@ from sqlalchemy import select
 from booking.store.crypto import Vault
 from booking.store.engine import Store, Tx
 from booking.store.tables import bookings, slots
+from booking.store.turns import Of
 from tests.history.operations import History, Kind, Operation, Outcome
 
 
@@ -40,9 +41,9 @@ class RecordingStore(Store):
         self.history = History({})
 
     @asynccontextmanager
-    async def write(self, hospital_id: str, *, here: bool = False) -> AsyncIterator[Tx]:
+    async def write(self, hospital_id: str, *, here: bool = False, of: Of = Of.OTHERS) -> AsyncIterator[Tx]:
         asked_ms = now_ms()
-        async with super().write(hospital_id, here=here) as tx:
+        async with super().write(hospital_id, here=here, of=of) as tx:
             left_before, seen_before = await self._look(tx)
             yield tx
             left_after, seen_after = await self._look(tx)
