@@ -88,6 +88,7 @@ STOPS_THE_START = (
 """What a person can mend: each says how, in one line."""
 MOST_WORKERS = 8  # that `workers` is by itself: more processors than that are usually shared with others
 KILL_MARGIN_S = 10.0  # beside `drain_s`, for connections to HIS and store to be closed
+SWITCH_S = 0.0005  # a tenth of the usual
 _VERBS = {v.value for v in Verb}
 
 
@@ -575,6 +576,8 @@ def _run(prepare: Callable[[], Coroutine[Any, Any, None]]) -> int:
     # A batch of holds makes thousands of objects and no cycle: with the usual 700 the collector looks at each batch ten times.
     gc.set_threshold(20_000, 20, 50)
     gc.enable()
+    # The loop gives the interpreter away at every statement, and gets it back from a thread that computes after this time.
+    sys.setswitchinterval(SWITCH_S)
     try:
         work = prepare()
         if sys.platform == "win32":

@@ -16,6 +16,7 @@ from .context import (
     MappingProblem,
     PathLanguage,
 )
+from .courtesy import courtesy
 from .fields import FieldCompiler, compile_when
 from .requests import RequestTree, compile_request
 from .schema import Profile, suggest
@@ -53,8 +54,14 @@ class RecordMap:
 
         A nested record of a list that fails is left out of its parent and reported likewise.
         """
-        run = Run(root, ctx)
-        records = self._reader(run, root)
+        return self._read(Run(root, ctx))
+
+    def read_aside(self, root: Any, ctx: MapContext) -> Mapped:
+        """`read`, for a thread beside an event loop: with rests, while the loop is busy."""
+        return self._read(Run(root, ctx, courtesy()))
+
+    def _read(self, run: Run) -> Mapped:
+        records = self._reader(run, run.root)
         return Mapped(records=records, problems=tuple(run.problems))
 
     def read_one(self, root: Any, ctx: MapContext) -> Any:
@@ -118,6 +125,8 @@ class _MapCompiler:
                         records.append(one(run, match))
                     except Located as located:
                         run.problems.append(located.problem)
+                if run.pause is not None:
+                    run.pause()
             return tuple(records)
 
         return read_all

@@ -11,12 +11,16 @@ Reader = Callable[["Run", Any], Any]
 
 
 class Run:
-    """One reading of one reply or message: its root, its context, what went wrong, and indexes made on the way."""
+    """One reading of one reply or message: its root, its context, what went wrong, and indexes made on the way.
 
-    __slots__ = ("ctx", "indexes", "problems", "root")
+    `pause` is to be called after each record.
+    """
 
-    def __init__(self, root: Any, ctx: MapContext) -> None:
+    __slots__ = ("ctx", "indexes", "pause", "problems", "root")
+
+    def __init__(self, root: Any, ctx: MapContext, pause: Callable[[], None] | None = None) -> None:
         self.root = root
+        self.pause = pause
         self.ctx = ctx
         self.problems: list[MappingProblem] = []
         self.indexes: dict[str, dict[str, Any]] = {}

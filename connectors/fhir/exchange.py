@@ -159,7 +159,7 @@ class Exchange:
         context, found, in_doubt = self.context(), list[Any](), 0
         for schedule, slots in groups.items():
             assert call.reply is not None  # noqa: S101 - it has been used on the whole document
-            mapped = call.reply.read(Document.of([*others, *slots]), context)
+            mapped = call.reply.read_aside(Document.of([*others, *slots]), context)
             if mapped.problems or schedule in doubted or None in doubted:
                 in_doubt += 1
                 found += without_stops(mapped.records)
@@ -188,7 +188,7 @@ class Exchange:
         if len(document.get("entry", ())) < _OFF_LOOP_FROM:
             mapped = call.reply.read(document, context)
         else:
-            mapped = await asyncio.to_thread(call.reply.read, document, context)
+            mapped = await asyncio.to_thread(call.reply.read_aside, document, context)
         for problem in mapped.problems[:10]:
             self._warn("fhir_record_unmapped", problem=str(problem), of=len(mapped.problems))
         return mapped

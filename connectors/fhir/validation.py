@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from connectors.fhir.documents import Json
+from mappings.courtesy import courtesy
 
 Mode = Literal["strict", "lenient", "off"]
 
@@ -122,10 +123,15 @@ def model_flaw(resource: Json) -> str | None:
     return None
 
 
-def flaws_of(resources: Sequence[Json], mode: Mode) -> list[Flaw]:
-    """The flaws of these resources under `mode`. Synchronous: a Bundle of 100 takes tens of milliseconds with models."""
+def flaws_of(resources: Sequence[Json], mode: Mode, pause: Callable[[], None] | None = None) -> list[Flaw]:
+    """The flaws of these resources under `mode`. Synchronous: a Bundle of 100 takes tens of milliseconds with models.
+
+    `pause` is called before each.
+    """
     found = []
     for at, resource in enumerate(resources):
+        if pause is not None:
+            pause()
         reason = rule_flaw(resource) or (model_flaw(resource) if mode != "off" else None)
         if reason is not None:
             kind = str(resource.get("resourceType"))
@@ -137,4 +143,4 @@ async def check(resources: Sequence[Json], mode: Mode) -> list[Flaw]:
     """`flaws_of`, off the event loop where models are used or there is much to look at."""
     if mode == "off" and len(resources) < _OFF_LOOP_FROM:
         return flaws_of(resources, mode)
-    return await asyncio.to_thread(flaws_of, resources, mode)
+    return await asyncio.to_thread(lambda: flaws_of(resources, mode, courtesy()))

@@ -317,7 +317,7 @@ class HL7v2Connector:
     ) -> list[RecordT]:
         ctx = self._exchange.context(reply)
         if len(reply.segments) > OFF_LOOP_SEGMENTS:
-            mapped = await asyncio.to_thread(reply_map.read, reply, ctx)
+            mapped = await asyncio.to_thread(reply_map.read_aside, reply, ctx)
         else:
             mapped = reply_map.read(reply, ctx)
         if mapped.problems:

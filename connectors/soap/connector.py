@@ -334,7 +334,7 @@ class SoapConnector:
         if case.reply is None:
             return []
         if sum(len(child) for child in root) > OFF_LOOP_ROWS:
-            mapped = await asyncio.to_thread(case.reply.read, root, self._context())
+            mapped = await asyncio.to_thread(case.reply.read_aside, root, self._context())
         else:
             mapped = case.reply.read(root, self._context())
         if mapped.problems:
