@@ -148,6 +148,8 @@ class Poller:
             counts = Counter(row[0] for row in rows)
             last = {row[0]: Place(row[3], row[1], row[2]) for row in rows}
             left = {hospital_id: last[hospital_id] for hospital_id, count in counts.items() if count >= PAGE}
+            # Others may go between two pages, and only there: beside a crowd each turn of the loop makes its lists older.
+            await asyncio.sleep(0)
 
     async def _page(self, listing: Listing, places: Mapping[str, Place]) -> list[Row]:
         statement = self._statements[listing]
@@ -162,7 +164,6 @@ class Poller:
     async def _fetch(self, statement: str, *values: Any) -> list[Any]:
         if self._store.dialect != "sqlite":
             return list(await self._raw.fetch(statement, *values))
-        await asyncio.sleep(0)  # others may go between two pages
         async with self._store.read(here=True, clock=False) as tx:
             connection = raw_of(tx.conn)
             if connection is None:

@@ -109,6 +109,9 @@ class Days:
     async def _read(self, hospital_id: str, keys: list[DayKey]) -> dict[DayKey, Day]:
         """Whoever asks while a day is being read gets that reading; it goes on when the one who began it has gone."""
         new = [key for key in keys if key not in self._builds]
+        if len(keys) == len(new) == 1 and self._store.dialect == "sqlite":
+            # On the loop it is there before another task could run: to wait for one takes turns that beside a crowd are long.
+            return await self._build(hospital_id, new)
         for start in range(0, len(new), DAYS_AT_ONCE):
             some = new[start : start + DAYS_AT_ONCE]
             build = asyncio.create_task(self._build(hospital_id, some), name=f"days of {hospital_id}")
@@ -125,12 +128,13 @@ class Days:
             rows = await read_days(self._store, hospital_id, keys)
             render, built = self._render(hospital_id), dict[DayKey, Day]()
             for key in keys:
+                if built:
+                    await asyncio.sleep(0)  # a day is rendered in under a millisecond; others may go between two
                 now_ms = self._feed.store_now_ms(hospital_id)
                 built[key] = make_day(rows[key], render, now_ms, tick=ticks[key], read_s=read_s)
-                await asyncio.sleep(0)  # a day is rendered in under a millisecond; others may go between two
         finally:
             for key in keys:
-                del self._builds[key]
+                self._builds.pop(key, None)
         self._keep(built)
         return built
 
