@@ -43,7 +43,7 @@ class Try(msgspec.Struct, frozen=True):
 def brief(profile: Profile) -> Profile:
     """The part of a profile that decides: from shortly before the opening to the end of the spike."""
     behaviour = msgspec.structs.replace(profile.behaviour, patience_s=30.0)
-    return replace(profile, starts_s=-15.0, ends_s=45.0, drain_s=60.0, behaviour=behaviour)
+    return replace(profile, starts_s=-15.0, ends_s=45.0, drain_s=240.0, behaviour=behaviour)
 
 
 async def find_ceiling(profile: Profile, folder: Path, *, scale: float, console: Console) -> tuple[Try, ...]:
