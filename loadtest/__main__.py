@@ -2,13 +2,13 @@
 
 python -m loadtest --profile release-peak --out DIR     play, then judge
 python -m loadtest judge DIR                            judge again what was played
+python -m loadtest rounds --times 2 --out DIR           every profile, twice in a row
 python -m loadtest ceiling --out DIR                    the highest rate that passes
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,9 +18,11 @@ from rich.console import Console
 
 from loadtest.bench.postgres import PostgresMissing
 from loadtest.bench.processes import ProcessFailed
-from loadtest.peak.ceiling import find_ceiling, table_of
-from loadtest.peak.profiles import PROFILES, Profile, short
-from loadtest.peak.run import play
+from loadtest.peak.ceiling import find_ceiling
+from loadtest.peak.lines import table_of
+from loadtest.peak.profiles import PROFILES, short
+from loadtest.peak.rounds import all_passed, play_rounds
+from loadtest.peak.run import play_in
 from loadtest.verdict.availability import FLOOR
 from loadtest.verdict.judge import judge
 
@@ -31,7 +33,7 @@ SHORT_FLOOR = 100
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code: 0 passed, 1 failed, 2 too few samples, 3 void, 4 not to be judged, 5 not played."""
     words = sys.argv[1:] if words is None else words
-    command = {"judge": _judge, "ceiling": _ceiling}.get(words[0] if words else "")
+    command = {"judge": _judge, "rounds": _rounds, "ceiling": _ceiling}.get(words[0] if words else "")
     return command(words[1:]) if command is not None else _play(words)
 
 
@@ -41,11 +43,9 @@ def _play(words: Sequence[str]) -> int:
     chosen = parser.parse_args(words)
     profile = PROFILES[chosen.profile]
     profile = (short(profile) if chosen.short else profile).scaled(chosen.scale)
-    folder = _folder(chosen.out, profile)
-    for part in ("run", "prometheus"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+    folder = _folder(chosen.out, profile.name)
     try:
-        asyncio.run(play(profile, folder))
+        play_in(profile, folder)
     except (ProcessFailed, PostgresMissing) as error:
         print(f"{profile.name} could not be played: {error}", file=sys.stderr)
         return NOT_PLAYED
@@ -60,17 +60,34 @@ def _judge(words: Sequence[str]) -> int:
     return judge(chosen.folder, floor=chosen.floor)
 
 
+def _rounds(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest rounds", description="Every profile, several times in a row."
+    )
+    parser.add_argument("--times", type=int, default=2, help="rounds (default: 2)")
+    parser.add_argument("--only", nargs="+", choices=sorted(PROFILES), default=list(PROFILES), help="these profiles")
+    parser.add_argument("--scale", type=float, default=1.0, help="so many times the arrivals")
+    parser.add_argument("--out", type=Path, help="an empty folder for the runs and their reports (default: a new one)")
+    chosen = parser.parse_args(words)
+    folder, console = _folder(chosen.out, "rounds"), Console()
+    profiles = [PROFILES[name] for name in chosen.only]
+    lines = play_rounds(profiles, folder, times=chosen.times, scale=chosen.scale, console=console)
+    console.print(table_of(lines, f"{chosen.times} rounds"))
+    console.print(str(folder), soft_wrap=True, highlight=False)
+    return 0 if all_passed(lines) else 1
+
+
 def _ceiling(words: Sequence[str]) -> int:
     parser = _parser("python -m loadtest ceiling", "Find the highest rate of arrivals that passes.")
     chosen = parser.parse_args(words)
     profile, console = PROFILES[chosen.profile], Console()
-    folder = _folder(chosen.out, profile)
+    folder = _folder(chosen.out, profile.name)
     try:
-        tries = asyncio.run(find_ceiling(profile, folder, scale=chosen.scale, console=console))
+        tries = find_ceiling(profile, folder, scale=chosen.scale, console=console)
     except (ProcessFailed, PostgresMissing) as error:
         print(f"{profile.name} could not be played: {error}", file=sys.stderr)
         return NOT_PLAYED
-    console.print(table_of(tries))
+    console.print(table_of(sorted(tries, key=lambda one: one.scale), "Tries, by rate"))
     console.print(str(folder), soft_wrap=True, highlight=False)
     return 0
 
@@ -84,8 +101,8 @@ def _parser(name: str, about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _folder(chosen: Path | None, profile: Profile) -> Path:
-    return (chosen or Path(tempfile.mkdtemp(prefix=f"hisbridge-{profile.name}-"))).resolve()
+def _folder(chosen: Path | None, name: str) -> Path:
+    return (chosen or Path(tempfile.mkdtemp(prefix=f"hisbridge-{name}-"))).resolve()
 
 
 if __name__ == "__main__":

@@ -80,6 +80,13 @@ class Stage:
         return {"Authorization": f"Bearer {self.keys[client]}"}
 
 
+def play_in(profile: Profile, folder: Path) -> None:
+    """`play`, in a folder that is made where it is not there. Raises ProcessFailed, PostgresMissing."""
+    for part in ("run", "prometheus"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    asyncio.run(play(profile, folder))
+
+
 async def play(profile: Profile, folder: Path) -> None:
     """Run a profile; `folder` has the empty folders `run`, for what comes of it, and `prometheus`.
 

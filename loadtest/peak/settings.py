@@ -56,7 +56,7 @@ _CONNECTORS = {
     "fhir": 'protocol = "fhir"\nprofile = "fhir_demo@1"\nbase_url = "http://127.0.0.1:{his}/fhir"',
     "hl7": (
         'protocol = "hl7v2"\nprofile = "hl7v2_demo@1"\nhost = "127.0.0.1"\nport = {his}\n'
-        'listen_host = "127.0.0.1"\nlisten_port = {inbound}'
+        'listen_host = "127.0.0.1"\nlisten_port = {inbound}\nconnections = {at_once}'
     ),
 }
 
@@ -90,7 +90,10 @@ def write_settings(
 
 def _hospital(hospital: HospitalSize, ports: Ports, opens_at: float, zone: str) -> str:
     connector = _CONNECTORS[hospital.protocol].format(
-        his=ports.his[hospital.id], inbound=ports.inbound.get(hospital.id, 0), wsdl=ports.wsdl.get(hospital.id, "")
+        at_once=hospital.at_once,
+        his=ports.his[hospital.id],
+        inbound=ports.inbound.get(hospital.id, 0),
+        wsdl=ports.wsdl.get(hospital.id, ""),
     )
     return _HOSPITAL.format(
         id=hospital.id,

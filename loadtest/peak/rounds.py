@@ -1,0 +1,57 @@
+"""All profiles one after the other, several times in a row: what the product promises is not the best of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from loadtest.bench.postgres import PostgresMissing
+from loadtest.bench.processes import ProcessFailed
+from loadtest.peak.lines import Line, line_of
+from loadtest.peak.profiles import Profile
+from loadtest.peak.run import play_in
+from loadtest.verdict.availability import FLOOR
+from loadtest.verdict.conclusion import Outcome, conclude
+from loadtest.verdict.folder import load_run
+from loadtest.verdict.judge import judge
+
+
+def play_rounds(
+    profiles: Sequence[Profile], folder: Path, *, times: int, scale: float, console: Console
+) -> tuple[Line, ...]:
+    """Play and judge each profile in a folder of its own. `folder` gets `rounds.json`; a run that fails ends nothing."""
+    lines: list[Line] = []
+    for line in _runs(profiles, folder, times=times, scale=scale, console=console):
+        lines.append(line)
+        (folder / "rounds.json").write_bytes(msgspec.json.format(msgspec.json.encode(lines), indent=2) + b"\n")
+    return tuple(lines)
+
+
+def _runs(profiles: Sequence[Profile], folder: Path, *, times: int, scale: float, console: Console) -> Iterator[Line]:
+    for number in range(1, times + 1):
+        for profile in profiles:
+            place = folder / f"{number}" / profile.name
+            console.rule(f"{profile.name}, round {number} of {times}")
+            try:
+                play_in(profile.scaled(scale), place)
+            except (ProcessFailed, PostgresMissing) as error:
+                console.print(f"{profile.name} could not be played: {error}")
+                yield _not_played(profile.name, scale, str(error))
+                continue
+            judge(place, floor=FLOOR)
+            yield line_of(profile.name, scale, conclude(load_run(place), floor=FLOOR))
+
+
+def all_passed(lines: Sequence[Line]) -> bool:
+    """Whether every run has passed."""
+    return all(line.outcome == Outcome.PASSED.value for line in lines)
+
+
+def _not_played(name: str, scale: float, reason: str) -> Line:
+    return Line(
+        name=name, scale=scale, outcome="not played", requests=0, peak_per_s=0.0, first_ten_per_s=0.0, good_share=0.0, p99_ms={},
+        lag_p99_ms=0.0, cpu_us=0.0, generator_share=0.0, reasons=(reason,),
+    )  # fmt: skip
