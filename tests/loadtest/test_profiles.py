@@ -12,8 +12,8 @@ import pytest
 from loadtest.bench.processes import output_of
 from loadtest.crowd.shape import Shape
 from loadtest.peak.profiles import PROFILES, short
-from loadtest.peak.run import stated
 from loadtest.peak.settings import released_day, zone_of
+from loadtest.peak.told import stated
 
 TROUBLES = [name for name in PROFILES if name not in ("release-peak", "soak")]  # these two have none
 PLAYED = (0, 1, 2, 3)

@@ -1,0 +1,86 @@
+"""What is said of a run beside its samples: rates in words, phases, faults, the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from loadtest.crowd.plan import Plan
+from loadtest.peak.profiles import Profile
+
+
+def stated(profile: Profile) -> list[str]:
+    """The rates and weights of a profile in words, beside the figures that they are scaled from."""
+    shape, behaviour = profile.shape, profile.behaviour
+    seats = sum(h.doctors * h.seats * 8 for h in profile.hospitals)
+    visits = shape.expected(0, min(60.0, profile.ends_s))
+    return [
+        "Scaled from one tertiary hospital: 1,009 seats a day, 200,000 visits in the release minute, over 20,000 requests "
+        "a second at the peak.",
+        f"Here {visits:,.0f} visits come in the release minute ({shape.spike_per_s:,.0f}/s at the opening, falling with a "
+        f"time constant of {shape.decay_s:g} s), for {seats:,} seats at {len(profile.hospitals)} hospitals: "
+        f"{visits / 200_000:.1%} of the visits, and more seats, so that there are enough holds to judge.",
+        f"A visit is a journey of about five requests: look, look again (every {behaviour.refresh_s[0]:g} to "
+        f"{behaviour.refresh_s[1]:g} s until the opening), up to {behaviour.attempts} holds, "
+        f"{behaviour.stale_try:.0%} try a seat that is shown as sold out, {behaviour.comes_back:.0%} of those without a seat "
+        f"come back; of those with one {behaviour.gives_up:.0%} give up, {behaviour.vanishes:.0%} vanish, the others pay "
+        f"when the HIS has locked, and {behaviour.cancels_paid:.0%} of them cancel.",
+        *(
+            f"{h.id} ({h.protocol}): {h.share:.0%} of the visits, {h.doctors * h.seats * 8:,} seats in {h.departments} "
+            f"departments, a call takes {h.latency_ms:g} ms (median, lognormal), at most {h.at_once} at once."
+            for h in profile.hospitals
+        ),
+    ]
+
+
+def phases(plan: Plan, crowd_ended_s: float, ended_s: float) -> list[dict[str, Any]]:
+    """The parts of a run, in seconds from its start: quiet, ramp, peak, decay, drain."""
+    opens_s = -plan.starts_s
+    ramp_s = max(0.0, opens_s + plan.shape.ramp_from_s)
+    peak_s = opens_s + min(60.0, plan.ends_s)
+    edges = [
+        ("quiet", 0.0, ramp_s),
+        ("ramp", ramp_s, opens_s),
+        ("peak", opens_s, peak_s),
+        ("decay", peak_s, opens_s + plan.ends_s),
+        ("drain", opens_s + plan.ends_s, max(crowd_ended_s, ended_s)),
+    ]
+    return [{"name": name, "from_s": begins, "to_s": ends} for name, begins, ends in edges if ends > begins]
+
+
+def faults(profile: Profile, opens_s: float) -> list[dict[str, Any]]:
+    """What was broken when, in seconds from the start."""
+    of_his = [
+        {
+            "at_s": max(0.0, opens_s + f.at_s),
+            "until_s": None if f.until_s is None else opens_s + f.until_s,
+            "what": f.what,
+            "hospital": f.hospital,
+        }
+        for f in profile.his_faults
+    ]
+    of_service = [
+        {"at_s": opens_s + f.at_s, "until_s": None, "what": f.what, "hospital": None} for f in profile.service_faults
+    ]
+    return of_his + of_service
+
+
+def machine() -> dict[str, Any]:
+    """Where this was measured."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "model": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory_bytes / 2**30),
+        "kernel": platform.release(),
+    }
