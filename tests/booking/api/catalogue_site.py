@@ -105,8 +105,8 @@ class Site:
 
 
 async def _readings_end() -> None:
-    """Nobody may be asking any more, but a reading goes on. One whose loop ends before it leaves the driver's attempt to cancel it
-    behind: a socket that some later test is blamed for.
+    """Nobody may be asking any more, but a reading goes on. One whose loop ends before it leaves a socket behind, with which the
+    driver would have cancelled it, and some later test is blamed for that.
     """
     left = [task for task in asyncio.all_tasks() if task.get_name().startswith(("answer of ", "days of "))]
     if left:
