@@ -117,7 +117,7 @@ class Installation:
             config = write_settings(self.folder, self.url, self.messages_url, port, admin_port, his_port, mllp_port)
             log = self.folder / "service.log"
             program = await start("-m", "service", "--config", str(config), cores=cores.server, log=log)
-            await _until_ready(admin_port, (port, mllp_port), program, log)
+            await until_ready(admin_port, (port, mllp_port), program, log)
             if quiet:
                 await until_quiet(program.pid)
             yield Running(port, mllp_port, program.pid)
@@ -204,7 +204,7 @@ async def _operate(*words: str) -> str:
     return await output_of(sys.executable, "-m", "cli", *words, cores=frozenset(), within_s=120)
 
 
-async def _until_ready(admin_port: int, ports: tuple[int, ...], program: asyncio.subprocess.Process, log: Path) -> None:
+async def until_ready(admin_port: int, ports: tuple[int, ...], program: asyncio.subprocess.Process, log: Path) -> None:
     """Wait until the program says that it is ready, and every listener that is asked in a round is there."""
     ends = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < ends and program.returncode is None:

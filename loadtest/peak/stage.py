@@ -8,8 +8,6 @@ import math
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,8 @@ from pathlib import Path
 import aiohttp
 
 from loadtest.bench import postgres
-from loadtest.bench.processes import Cores, ProcessFailed, divide_cores, end, last_words, output_of, start
+from loadtest.bench.installation import until_ready
+from loadtest.bench.processes import Cores, divide_cores, end, output_of, start
 from loadtest.crowd.plan import CLIENTS
 from loadtest.peak.hospitals import Hospitals
 from loadtest.peak.people import bind_people
@@ -27,7 +26,6 @@ from loadtest.peak.settings import Ports, write_settings, zone_of
 from loadtest.ports import free_port
 
 PORTAL, SCALPER = CLIENTS
-READY_WITHIN_S = 60.0
 START_S = 20.0  # what the service takes to be ready and to have fetched all schedules
 
 
@@ -93,7 +91,7 @@ async def set_stage(profile: Profile, folder: Path) -> AsyncIterator[Stage]:
         service = await start("-m", "service", "--config", str(config), cores=server_cores, log=log)
         stack.push_async_callback(end, service)
         many = profile.engine == POSTGRESQL
-        await _until_ready(ports.admin, service, log)
+        await until_ready(ports.admin, (), service, log)
         prometheus = await Prometheus.start(folder / "prometheus", ports.admin, session, many=many)
         if prometheus is not None:
             stack.push_async_callback(prometheus.stop)
@@ -122,20 +120,3 @@ async def _prepare(folder: Path) -> dict[str, str]:
 
 async def _operate(*words: str) -> str:
     return await output_of(sys.executable, "-m", "cli", *words, cores=(), within_s=120)
-
-
-async def _until_ready(admin_port: int, service: asyncio.subprocess.Process, log: Path) -> None:
-    ends = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < ends and service.returncode is None:
-        if await asyncio.to_thread(_is_ready, f"http://127.0.0.1:{admin_port}/readyz"):
-            return
-        await asyncio.sleep(0.1)
-    raise ProcessFailed(f"the service did not become ready: {last_words(log)}")
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  # our own loopback address
-            return int(response.status) == 200
-    except (OSError, urllib.error.URLError):
-        return False
