@@ -102,6 +102,8 @@ class CatalogHandlers:
 class WholeList:
     """A list that changes with the sync alone; its changes are noted under no date and no department."""
 
+    here = False
+
     def __init__(
         self, store: Store, days: Days, hospital_id: str, read: Callable[[Tx], Awaitable[msgspec.Struct]]
     ) -> None:

@@ -44,6 +44,7 @@ class SlotPage:
     """One page of slots of a hospital. Raises ApiProblem where the query cannot be answered at any time."""
 
     def __init__(self, store: Store, days: Days, feed: ChangeFeed, hospital: Hospital, query: SlotQuery) -> None:
+        self.here = store.dialect == "sqlite"
         self._store = store
         self._days = days
         self._feed = feed

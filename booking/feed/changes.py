@@ -75,6 +75,7 @@ class ChangeFeed:
         self._rung = asyncio.Event()
         self._rings: dict[str, asyncio.Future[None]] = {}
         self._waiting: asyncio.Future[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._away = False
         self._listened = 0
@@ -150,8 +151,18 @@ class ChangeFeed:
         return self._monotonic_s() - self.sure_s < FRESH_MS / 1000 and hospital_id not in self._behind
 
     async def catch_up(self, timeout_s: float) -> None:
-        """Wait until a poll that begins from now on has ended, well or not; returns at once where none will come."""
+        """Wait until a poll that begins from now on has ended, well or not; returns at once where none will come.
+
+        Where polls are made on the loop, the reader makes it: to wait for another task takes turns, which beside a crowd are long.
+        """
         if self._task is None or self._away:
+            return
+        if self._poller.on_loop and self.sure_s != NEVER_S and not self._one_at_a_time.locked():
+            # What goes wrong is found, and told, by the next poll of the loop.
+            with suppress(Exception):
+                async with asyncio.timeout(timeout_s):
+                    await self._poll_once()
+                    self._allowance.take(self._monotonic_s())
             return
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_future()
@@ -177,21 +188,28 @@ class ChangeFeed:
         retry_s = POLL_S
         while True:
             started_s = self._monotonic_s()
-            waiting, self._waiting = self._waiting, None
-            self._rung.clear()
             try:
                 async with asyncio.timeout(None if self.sure_s == NEVER_S else POLL_TIMEOUT_S):
-                    await self._poll(started_s)
+                    await self._poll_once()
             except Exception as error:  # a feed that ended would leave its readers with the slow way for ever
                 self._note_away(error)
                 await self._drop()
                 retry_s = min(2 * retry_s, RETRY_AT_MOST_S)
             else:
                 retry_s = POLL_S
+            await self._pause(started_s, retry_s)
+
+    async def _poll_once(self) -> None:
+        """Poll, for all who wait by now."""
+        async with self._one_at_a_time:
+            started_s = self._monotonic_s()
+            waiting, self._waiting = self._waiting, None
+            self._rung.clear()
+            try:
+                await self._poll(started_s)
             finally:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(None)
-            await self._pause(started_s, retry_s)
 
     async def _poll(self, started_s: float) -> None:
         listened = self._listened
@@ -292,6 +310,9 @@ class ChangeFeed:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(left_s):
-                await self._rung.wait()
-                await asyncio.sleep(min(self._allowance.wait_s(self._monotonic_s()), left_s))
+                rung = False
+                while not rung:
+                    await self._rung.wait()
+                    await asyncio.sleep(min(self._allowance.wait_s(self._monotonic_s()), left_s))
+                    rung = self._rung.is_set()  # else a reader has polled meanwhile
                 self._allowance.take(self._monotonic_s())

@@ -102,6 +102,11 @@ class Poller:
         self._statements = {listing: listing_statement(store.dialect, listing) for listing in (FRAGMENTS, KEYS)}
 
     @property
+    def on_loop(self) -> bool:
+        """Whether a poll is made on the event loop, in a millisecond."""
+        return self._store.dialect == "sqlite"
+
+    @property
     def connected(self) -> bool:
         """Whether the connection of the last call still stands."""
         return self._raw is not None

@@ -75,7 +75,9 @@ class Shown(Generic[V]):
 
 
 class Recipe(Protocol[V]):
-    """How an answer is made."""
+    """How an answer is made. `here`: composing it hardly leaves the event loop."""
+
+    here: bool
 
     def compose(self) -> Awaitable[Made[V]]:
         """From ready-made days. Raises StoreUnavailable."""
@@ -96,7 +98,7 @@ class Answers(Generic[V]):
         self._feed = feed
         self._monotonic_s = monotonic_s
         self._shelf: Shelf[tuple[str, Hashable], Made[V]] = Shelf("answers", max_bytes)
-        self._making: dict[tuple[str, Hashable], asyncio.Task[Made[V]]] = {}
+        self._making: dict[tuple[str, Hashable], asyncio.Future[Made[V]]] = {}
         self._avoid_until_s = 0.0
         self._hits = 0
         self._count_hits, self._count_composed, self._count_read, self._count_stale = (
@@ -129,16 +131,20 @@ class Answers(Generic[V]):
             if self._monotonic_s() < self._avoid_until_s and (stale := self._stale(key)) is not None:
                 return stale
         making = self._making.get(key)
-        if making is None:
+        if making is None and recipe.here and feed.age_ms() < FRESH_MS:
+            making = await self._make_here(key, recipe)
+        elif making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, recipe), name=f"answer of {hospital_id}")
             making.add_done_callback(partial(self._end, key))
         # The feed may lose the store while we wait: whoever came before that must not wait for a reading that says nothing.
-        while not (await asyncio.wait([making], timeout=PATIENCE_S))[0]:
+        while not making.done() and not (await asyncio.wait([making], timeout=PATIENCE_S))[0]:
             if not feed.is_away:
                 continue
             self._avoid_until_s = self._monotonic_s() + AVOIDED_S
             if (stale := self._stale(key)) is not None:
                 return stale
+        if making.cancelled():  # whoever made it has gone
+            return await self.make(hospital_id, query, recipe)
         try:
             return Shown(making.result().value)
         except StoreUnavailable:
@@ -159,6 +165,18 @@ class Answers(Generic[V]):
         self._count_stale()
         return Shown(made.value, age_s)
 
+    async def _make_here(self, key: tuple[str, Hashable], recipe: Recipe[V]) -> asyncio.Future[Made[V]]:
+        """In the reader's own turn of the loop: a task, and waiting for it, takes more turns, which beside a crowd are long."""
+        making = self._making[key] = asyncio.get_running_loop().create_future()
+        try:
+            making.set_result(await self._make(key, recipe))
+        except Exception as error:
+            making.set_exception(error)
+        finally:
+            del self._making[key]
+            making.cancel()  # in vain, unless we are cancelled
+        return making
+
     async def _make(self, key: tuple[str, Hashable], recipe: Recipe[V]) -> Made[V]:
         if self._feed.age_ms() < FRESH_MS:
             made = await recipe.compose()
@@ -170,7 +188,7 @@ class Answers(Generic[V]):
         self._shelf.put(key, made)
         return made
 
-    def _end(self, key: tuple[str, Hashable], making: asyncio.Task[Made[V]]) -> None:
+    def _end(self, key: tuple[str, Hashable], making: asyncio.Future[Made[V]]) -> None:
         del self._making[key]
         if not making.cancelled():
             making.exception()  # when everybody has gone, it is nobody's error
