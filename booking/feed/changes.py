@@ -153,7 +153,7 @@ class ChangeFeed:
     async def catch_up(self, timeout_s: float) -> None:
         """Wait until a poll that begins from now on has ended, well or not; returns at once where none will come.
 
-        Where polls are made on the loop, the reader makes it: to wait for another task takes turns, which beside a crowd are long.
+        Where polls are made on the loop, the reader makes it: waiting for another task takes turns, which are long in a crowd.
         """
         if self._task is None or self._away:
             return

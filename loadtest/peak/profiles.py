@@ -107,7 +107,7 @@ HOSPITALS = (
     HospitalSize("fhir-release", "fhir", 0.1, doctors=12, departments=3, seats=9),
 )
 # At 70 % of the ceiling of two cores and more (docs/benchmarks.md).
-PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=420, after_per_s=60, decay_s=25)
+PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=640, after_per_s=60, decay_s=25)
 _BASE = Profile(name="release-peak", about="The release, and nothing goes wrong.", hospitals=HOSPITALS, shape=PEAK)
 
 PROFILES: dict[str, Profile] = {
@@ -147,7 +147,7 @@ PROFILES: dict[str, Profile] = {
                 ServiceFault("an API process is killed", "kill_api", 3.0),
                 ServiceFault("the sync process is killed", "kill_sync", 10.0),
             ),
-        ).scaled(0.5),
+        ).scaled(1 / 3),
         replace(
             _BASE,
             name="database-restart",
@@ -158,7 +158,7 @@ PROFILES: dict[str, Profile] = {
             judged=("read",),
             judges_peak=False,
             recovery_s=10.0,
-        ).scaled(0.5),
+        ).scaled(1 / 3),
         replace(
             _BASE,
             name="scalper",
@@ -170,7 +170,7 @@ PROFILES: dict[str, Profile] = {
                 "identity_rate_per_s": 1.0,
                 "identity_burst": 20,
             },
-        ).scaled(0.35),
+        ).scaled(0.23),
         replace(
             _BASE,
             name="waiting-room",
