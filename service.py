@@ -464,7 +464,11 @@ class Crew:
 def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connector]:
     """The connectors of one hospital, from its tables. Raises SettingsError, ProfileError."""
     facts = HospitalContext(
-        id=hospital.id, zone=hospital.zone, currency=hospital.currency, clock_warn_s=hospital.clock_warn_s
+        id=hospital.id,
+        zone=hospital.zone,
+        currency=hospital.currency,
+        clock_warn_s=hospital.clock_warn_s,
+        calls_at_once=hospital.his_concurrency,
     )
     profiles_dir = None if settings.profiles_dir is None else Path(settings.profiles_dir)
     built: dict[str, Connector] = {}

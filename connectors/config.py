@@ -10,13 +10,14 @@ import msgspec
 class HospitalContext(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a hospital that connectors need. `zone` resolves times without an offset; `currency` is ISO 4217.
 
-    `clock_warn_s` is how far the HIS's clock may be off before the log says so.
+    `clock_warn_s` is how far the HIS's clock may be off before the log says so. `calls_at_once`: what the HIS bears.
     """
 
     id: str
     zone: ZoneInfo
     currency: str = "CNY"
     clock_warn_s: float = 5.0
+    calls_at_once: int = 8
 
 
 class ConnectorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

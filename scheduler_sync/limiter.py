@@ -7,8 +7,10 @@ midmeans (the mean of the middle half): one slow answer among many says nothing.
     limit' = limit * clamp(TOLERANCE / slowdown, SHRINK_AT_MOST, 1) + allowance        allowance = max(1, limit / 10)
 
 A HIS that serves k calls side by side and queues the rest slows down by limit / k, so that the limit comes to rest at
-TOLERANCE * k + allowance: for k = 4 at 6. It grows by the allowance, and only while all of it is used; it shrinks at once. A
-call without a reply halves it. Calls that began before the last change are not counted: they show the limit before it.
+TOLERANCE * k + allowance: for k = 4 at 6. It grows by the allowance, and only while all of it is used; it shrinks at once.
+Calls without a usable reply halve it when they are more than LOSSES_BORNE of a window: a HIS that chokes loses most of what is
+in flight, one that has faults loses one call in twenty for ever, however few there are at once. Calls that began before the
+last change are not counted: they show the limit before it.
 
 Under lasting load no call is alone any more, and a HIS that has become slower cannot be told from one that we load. So the
 limiter looks from time to time: for a few calls it goes down to the floor, and the baselines are measured anew.
@@ -24,6 +26,7 @@ from typing import NamedTuple
 TOLERANCE = 1.25  # the slowdown that is put down to chance
 SHRINK_AT_MOST = 0.5
 WINDOW = 5  # calls, or as many as run at once: one round of them
+LOSSES_BORNE = 0.25  # of a window
 BASELINE_CALLS = 15  # the latest of a verb that its baseline is made of
 
 
@@ -78,6 +81,7 @@ class GradientLimiter:
         self._limit = float(ceiling)
         self._baselines: dict[str, Baseline] = {}
         self._slowdowns: list[float] = []
+        self._losses = 0
         self._most = 0
         self._typical_s = 0.0
         self._looked_at: float | None = None  # the end of the last look, or when load began
@@ -101,13 +105,16 @@ class GradientLimiter:
             return
         self._slowdowns.append(seconds / baseline.seconds)
         self._most = max(self._most, in_flight)
-        if len(self._slowdowns) >= max(WINDOW, int(self._limit)):
+        if len(self._slowdowns) >= self._window:
             self._adjust()
 
     def record_loss(self, *, era: int) -> None:
-        """A call without a reply: the HIS may be choking. All that were in flight with it count as one."""
-        self.looks_until = None
-        if era == self.era:
+        """A call without a usable reply: where there are many, the HIS may be choking. Those that follow count no more."""
+        if era != self.era:
+            return
+        self._losses += 1
+        if self._losses > LOSSES_BORNE * self._window:
+            self.looks_until = None
             self._change(self._limit * SHRINK_AT_MOST)
             self.era += 1  # also at the floor
 
@@ -115,6 +122,11 @@ class GradientLimiter:
         """Give up a look that takes too long. To be called before `limit` is read when calls wait."""
         if self.looks_until is not None and now >= self.looks_until:
             self._end_look(now)
+
+    @property
+    def _window(self) -> int:
+        """Answered calls that are judged together."""
+        return max(WINDOW, int(self._limit))
 
     # --- the gradient ---------------------------------------------------------------------------------------------
 
@@ -126,7 +138,7 @@ class GradientLimiter:
         self._change(wanted if self._most >= needed else self._limit)
 
     def _change(self, wanted: float) -> None:
-        self._slowdowns, self._most = [], 0
+        self._slowdowns, self._losses, self._most = [], 0, 0
         limit = min(float(self.ceiling), max(float(self.floor), wanted))
         if int(limit) != int(self._limit):
             self.era += 1
@@ -156,7 +168,7 @@ class GradientLimiter:
         self._looked_at = now
         # What was in flight in the look shows the floor and not the limit.
         self.era += 1
-        self._slowdowns, self._most = [], 0
+        self._slowdowns, self._losses, self._most = [], 0, 0
 
 
 def midmean(values: Collection[float]) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from connectors.clock import HisClock
 from connectors.config import ConnectorOptions, HospitalContext
@@ -27,15 +29,15 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     `base_url` is the server's [base], as in https://his.example/fhir. The bearer token comes from a file or from an
     environment variable, never from the settings themselves. `validation` checks what is read against the R4B models:
     `strict` refuses a reply with one bad resource, `lenient` leaves the resource out, `off` skips the models.
-    `connection` overrides settings of the profile's `connection`. `send_traceparent` tells the HIS the trace of a call (W3C Trace
-    Context), for one that is traced itself.
+    `connection` overrides settings of the profile's `connection`. `max_connections` to the HIS, by default
+    `his_concurrency`. `send_traceparent` tells the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
 
     base_url: str
     token_file: str | None = None
     token_env: str | None = None
     validation: Mode = "lenient"
-    max_connections: int = 8
+    max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_pages: int = 100
     connect_timeout_s: float = 5.0
     connection: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         Settings(
             base_url=options.base_url,
             token=_token(options),
-            max_connections=options.max_connections,
+            max_connections=options.max_connections or hospital.calls_at_once,
             max_body_bytes=options.max_message_bytes,
             max_pages=options.max_pages,
             connect_timeout_s=options.connect_timeout_s,

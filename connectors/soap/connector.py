@@ -118,7 +118,7 @@ class SoapConnector:
             return
         self._client = SoapClient(
             clock=HisClock(self._hospital, self.name),
-            max_connections=self._options.max_connections,
+            max_connections=self._options.max_connections or self._hospital.calls_at_once,
             keepalive_s=self._options.keepalive_s,
             max_reply_bytes=self._options.max_message_bytes,
             ca_file=self._options.ca_file,
@@ -346,7 +346,7 @@ class SoapConnector:
 
     async def _all(self, calls: list[Coroutine[Any, Any, T]]) -> list[T]:
         """Run calls, a few at a time; the first failure ends the rest, for a partial fetch would read as deletions."""
-        limit = asyncio.Semaphore(max(1, self._connection.concurrency))
+        limit = asyncio.Semaphore(max(1, min(self._connection.concurrency, self._hospital.calls_at_once // 2)))
 
         async def limited(call: Coroutine[Any, Any, T]) -> T:
             async with limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,7 +18,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     - `endpoint`: the URL to POST to; wins over the WSDL's address.
     - `wsdl`: a file or URL; left out, the profile's namespace and argument are used as they are.
     - `settings`: replaces entries of the profile's `connection` (hospital number, operator id ...).
-    - `max_connections`: TCP connections to the HIS at most; `keepalive_s`: how long an idle one is kept. Keep it below the
+    - `max_connections`: TCP connections to the HIS at most, by default `his_concurrency`; `keepalive_s`: how long an idle one is kept. Keep it below the
       server's own: a request on a connection that the server has just closed ends in doubt.
     - `ca_file`: PEM file of the authority that signed the hospital's certificate.
     - `send_traceparent`: tell the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
@@ -27,7 +27,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     endpoint: str | None = None
     wsdl: str | None = None
     settings: dict[str, Any] = {}
-    max_connections: int = 8
+    max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
     keepalive_s: float = 15.0
     ca_file: str | None = None
     send_traceparent: bool = False
@@ -40,7 +40,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     - `cdata`: send the document in a CDATA section, for servers that do not unescape.
     - `encoding`: of requests; a character it lacks makes the request fail as `charset`.
     - `reply_root`: the root element of a reply's document; junk around it is skipped.
-    - `concurrency`: calls at a time within one read that needs several.
+    - `concurrency`: calls at a time within one read that needs several; at most half of `his_concurrency`, so that writes go on.
     The keys of connectors/soap/rules.py stand beside these.
     """
 

@@ -27,11 +27,14 @@ class Call:
 class Hospital:
     """A HIS that serves `workers` calls side by side, each for `service(verb)` seconds, and queues the rest.
 
-    `run` keeps as many callers waiting as there are places. `seen` is (time, calls in flight), at every beginning.
+    Of its calls the share `faults` ends without a usable reply. `run` keeps as many callers waiting as there are places. `seen` is (time, calls in flight), at every beginning.
     """
 
-    def __init__(self, limiter: GradientLimiter, *, workers: int, service: Service | float = 0.2) -> None:
-        self.limiter, self.workers = limiter, workers
+    def __init__(
+        self, limiter: GradientLimiter, *, workers: int, service: Service | float = 0.2, faults: float = 0.0
+    ) -> None:
+        self.limiter, self.workers, self.faults = limiter, workers, faults
+        self._chance = random.Random(7)
         self.service: Service = service if callable(service) else lambda verb: service
         self.now = 0.0
         self.seen: list[tuple[float, int]] = []
@@ -89,6 +92,9 @@ class Hospital:
         self._inside.remove(call)
         self.done += 1
         self._serve()
+        if self._chance.random() < self.faults:
+            self.limiter.record_loss(era=call.era)
+            return
         self.limiter.record(call.verb, self.now - call.began, ended=self.now, in_flight=call.most, era=call.era)
 
 
@@ -203,6 +209,25 @@ def test_limit_halves_once_when_all_calls_in_flight_go_without_a_reply() -> None
     his.run(0.001)
     his.lose_all()
     assert limiter.limit == 4
+
+
+@pytest.mark.parametrize("service_s", [0.2, 2.0])
+@pytest.mark.parametrize("faults", [0.05, 0.1])
+def test_limit_does_not_collapse_when_one_call_in_some_has_a_fault(service_s: float, faults: float) -> None:
+    limiter = GradientLimiter(floor=2, ceiling=40)
+    his = Hospital(limiter, workers=100, service=jittered(service_s, 1), faults=faults)
+    his.run(1_000 * service_s)
+    assert his.usual(200 * service_s) >= 30
+
+
+def test_limit_goes_to_the_floor_when_most_calls_have_faults() -> None:
+    limiter = GradientLimiter(floor=2, ceiling=40)
+    his = Hospital(limiter, workers=100, faults=0.6)
+    his.run(60)
+    assert his.usual(10) <= 4
+    his.faults = 0.0
+    his.run(60)
+    assert limiter.limit == 40
 
 
 def test_limit_grows_by_one_a_round_when_it_may() -> None:
