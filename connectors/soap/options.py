@@ -18,8 +18,8 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     - `endpoint`: the URL to POST to; wins over the WSDL's address.
     - `wsdl`: a file or URL; left out, the profile's namespace and argument are used as they are.
     - `settings`: replaces entries of the profile's `connection` (hospital number, operator id ...).
-    - `max_connections`: TCP connections to the HIS at most, by default `his_concurrency`; `keepalive_s`: how long an idle one is kept. Keep it below the
-      server's own: a request on a connection that the server has just closed ends in doubt.
+    - `max_connections`: TCP connections to the HIS at most, by default `his_concurrency`; `keepalive_s`: how long an idle one
+      is kept. Keep it below the server's own: a request on a connection that the server has just closed ends in doubt.
     - `ca_file`: PEM file of the authority that signed the hospital's certificate.
     - `send_traceparent`: tell the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """

@@ -1,4 +1,4 @@
-"""A HIS over HTTP gets as many calls at once as the hospital's `his_concurrency` says: neither more nor, by a second limit, fewer."""
+"""A HIS over HTTP gets as many calls at once as `his_concurrency` says: neither more nor, by a second limit, fewer."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ class Call:
 class Hospital:
     """A HIS that serves `workers` calls side by side, each for `service(verb)` seconds, and queues the rest.
 
-    Of its calls the share `faults` ends without a usable reply. `run` keeps as many callers waiting as there are places. `seen` is (time, calls in flight), at every beginning.
+    Of its calls the share `faults` ends without a usable reply. `run` keeps as many callers waiting as there are places.
+    `seen` is (time, calls in flight), at every beginning.
     """
 
     def __init__(
