@@ -16,7 +16,19 @@ import gevent
 import msgspec
 
 from loadtest.crowd.plan import PORTAL, Behaviour, Plan, Target
-from loadtest.crowd.samples import HOLD, JOIN, READ, STATUS, STEP, Kept, Samples
+from loadtest.crowd.samples import (
+    HOLD,
+    JOIN,
+    LIST_EMPTY,
+    LIST_NOT_RELEASED,
+    LIVE,
+    READ,
+    STATUS,
+    STEP,
+    TURNED_AWAY_ADMITTED,
+    Kept,
+    Samples,
+)
 from loadtest.crowd.wire import Answer, Wire
 
 MOST_REPEATS = 2  # of a request that was put off or failed
@@ -49,8 +61,13 @@ class Ticket(msgspec.Struct):
     closed_because: str | None = None
 
 
+class Told(msgspec.Struct):
+    ticket: str = ""
+
+
 class Problem(msgspec.Struct):
     code: str = ""
+    extra: Told = msgspec.field(default_factory=Told)
 
 
 _slots = msgspec.json.Decoder(SlotList)
@@ -60,6 +77,10 @@ _problem = msgspec.json.Decoder(Problem)
 
 Seen = Callable[[str, float, int], None]
 """Told of each request: its kind, its latency in seconds, its status. Locust's statistics."""
+
+
+Noted = Callable[[Answer, Problem], str]
+"""What is noted of an answer in place of its problem code."""
 
 
 class Left(Exception):
@@ -103,19 +124,29 @@ class World:
         return target.patients[number % len(target.patients)]
 
     def ask(
-        self, name: str, request_class: int, request: bytes, at_s: float, *, hospital: str, client: int, journey: int
+        self,
+        name: str,
+        request_class: int,
+        request: bytes,
+        at_s: float,
+        *,
+        hospital: str,
+        client: int,
+        journey: int,
+        noted: Noted | None = None,
     ) -> tuple[Answer, str, float]:
         """One request that was meant for `at_s`: the answer, its problem code, and when it had come. Leaves a sample."""
         self.wait_until(at_s)
         started_s = self.now_s()
         answer = self.wire.ask(request)
         ended_s = self.now_s()
-        code = ""
+        problem = Problem()
         if answer.status >= 400:
             try:
-                code = _problem.decode(answer.body).code
+                problem = _problem.decode(answer.body)
             except msgspec.DecodeError:
-                code = "unreadable"
+                problem.code = "unreadable"
+        code = problem.code if noted is None else noted(answer, problem)
         samples = self.samples
         row = (
             at_s, started_s, ended_s, answer.status, request_class, samples.code(code) if code else 0,
@@ -148,6 +179,9 @@ class Requests:
 
     def standing(self, ticket: str) -> bytes:
         return self._get(f"/waiting-room/tickets/{ticket}")
+
+    def bills(self, patient: str) -> bytes:
+        return self._get(f"/patients/{patient}/bills")
 
     def cancel(self, booking_id: str) -> bytes:
         return self._post(f"/bookings/{booking_id}/cancel", {"reason": "plans changed"})
@@ -186,6 +220,9 @@ class Journey:
     def go(self, at_s: float) -> None:
         """From the arrival to the end."""
         try:
+            if self._chance.random() < self._behaviour.asks_his:
+                patient = self._world.patient_of(self._target)
+                _, _, at_s = self._ask("bills", LIVE, self._requests.bills(patient), at_s)
             at_s, found = self._look(at_s)
             at_s, found = self._until_open(at_s, found)
             booking = self._try(at_s, found)
@@ -200,10 +237,21 @@ class Journey:
     # --- before a seat is held --------------------------------------------------------------------------------------
 
     def _look(self, at_s: float) -> tuple[float, list[Slot]]:
-        answer, _, ended_s = self._ask("look", READ, self._requests.slots(self._department, self._target.day), at_s)
+        found: list[Slot] = []
+
+        def noted(answer: Answer, problem: Problem) -> str:
+            if answer.status != 200:
+                return problem.code
+            found[:] = _slots.decode(answer.body).items
+            if not found:
+                return LIST_EMPTY
+            return LIST_NOT_RELEASED if all(slot.status == "not_released" for slot in found) else ""
+
+        request = self._requests.slots(self._department, self._target.day)
+        answer, _, ended_s = self._ask("look", READ, request, at_s, noted)
         if answer.status != 200:
             raise Left
-        return ended_s, _slots.decode(answer.body).items
+        return ended_s, found
 
     def _until_open(self, at_s: float, found: list[Slot]) -> tuple[float, list[Slot]]:
         """Look again and again until the list is open: those who came early."""
@@ -236,13 +284,20 @@ class Journey:
     def _hold(self, slot_id: str, patient: str, at_s: float) -> tuple[Answer, str, float]:
         """Ask for a seat; where the hospital has a waiting room, through it."""
         user = f"user-{self._number}"
-        answer, code, at_s = self._ask("hold", HOLD, self._requests.hold(slot_id, patient, user, self._ticket), at_s)
+        answer, code, at_s = self._ask_to_hold(slot_id, patient, user, at_s)
         if code == "waiting_room":
             at_s = self._wait_for_admission(patient, user, at_s)
-            answer, code, at_s = self._ask(
-                "hold", HOLD, self._requests.hold(slot_id, patient, user, self._ticket), at_s
-            )
+            answer, code, at_s = self._ask_to_hold(slot_id, patient, user, at_s)
+        if code == "slot_sold_out":
+            self._world.samples.sold_out[self._target.id, slot_id] = at_s
         return answer, code, at_s
+
+    def _ask_to_hold(self, slot_id: str, patient: str, user: str, at_s: float) -> tuple[Answer, str, float]:
+        def noted(answer: Answer, problem: Problem) -> str:
+            admitted = bool(self._ticket) and problem.extra.ticket not in ("expired", "used")
+            return TURNED_AWAY_ADMITTED if problem.code == "waiting_room" and admitted else problem.code
+
+        return self._ask("hold", HOLD, self._requests.hold(slot_id, patient, user, self._ticket), at_s, noted)
 
     def _wait_for_admission(self, patient: str, user: str, at_s: float) -> float:
         """Join, and ask as often as one is told to, until admitted or until the room has closed."""
@@ -308,13 +363,22 @@ class Journey:
 
     # --- small things -----------------------------------------------------------------------------------------------
 
-    def _ask(self, name: str, request_class: int, request: bytes, at_s: float) -> tuple[Answer, str, float]:
+    def _ask(
+        self, name: str, request_class: int, request: bytes, at_s: float, noted: Noted | None = None
+    ) -> tuple[Answer, str, float]:
         """Ask; what is put off (429, 503) or lost is asked again, the same request, after the time that was named."""
         for repeat in range(MOST_REPEATS + 1):
             if at_s > self._world.gives_up_s:
                 raise Left
             answer, code, ended_s = self._world.ask(
-                name, request_class, request, at_s, hospital=self._target.id, client=PORTAL, journey=self._number
+                name,
+                request_class,
+                request,
+                at_s,
+                hospital=self._target.id,
+                client=PORTAL,
+                journey=self._number,
+                noted=noted,
             )
             if answer.status not in (0, 429, 503) or code == "waiting_room" or repeat == MOST_REPEATS:
                 break

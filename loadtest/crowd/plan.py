@@ -33,6 +33,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     stale_try: float = 0.5
     """Chance of trying a seat although the list shows none: what many do."""
     comes_back: float = 0.15
+    asks_his: float = 0.01
+    """Chance of looking at one's bills first, which only the HIS knows."""
     back_after_s: tuple[float, float] = (15.0, 40.0)
     vanishes: float = 0.03
     gives_up: float = 0.07

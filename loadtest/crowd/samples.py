@@ -11,7 +11,11 @@ import numpy as np
 CLASSES = ("read", "sold_out", "hold", "step", "live", "status", "join")
 """`status`: one booking, or a place in the waiting room, which only the store knows; `join`: of the waiting room."""
 
-READ, HOLD, STEP, STATUS, JOIN = 0, 2, 3, 5, 6
+READ, HOLD, STEP, LIVE, STATUS, JOIN = 0, 2, 3, 4, 5, 6
+
+# What the generator itself notes of answers beside the service's problem codes.
+LIST_NOT_RELEASED, LIST_EMPTY = "list_not_released", "list_empty"  # a 200 that shows no seat, open or sold out
+TURNED_AWAY_ADMITTED = "waiting_room_admitted"  # to the waiting room, with a ticket that it had admitted
 ROW = np.dtype(
     [
         ("intended_s", "f8"), ("started_s", "f8"), ("ended_s", "f8"), ("status", "u2"), ("request_class", "u1"),
@@ -40,17 +44,22 @@ class Samples:
         self.rows: list[tuple[float, float, float, int, int, int, int, int, int]] = []
         self.codes: dict[str, int] = {"": 0}
         self.bookings: list[Kept] = []
+        self.sold_out: dict[tuple[str, str], float] = {}
+        """When somebody was last told that this hospital's slot is sold out."""
 
     def code(self, name: str) -> int:
         """The number of a problem code; 255 stands for all beyond the first 254."""
         return self.codes.setdefault(name, min(len(self.codes), 255))
 
     def write(self, folder: Path) -> None:
-        """`samples.npy` and `acknowledged.jsonl`."""
+        """`samples.npy`, `acknowledged.jsonl` and `sold_out.jsonl`."""
         np.save(folder / "samples.npy", np.array(self.rows, dtype=ROW))
         with (folder / "acknowledged.jsonl").open("wb") as stream:
             for booking in self.bookings:
                 stream.write(msgspec.json.encode(booking) + b"\n")
+        with (folder / "sold_out.jsonl").open("wb") as stream:
+            for (hospital, slot), last_s in self.sold_out.items():
+                stream.write(msgspec.json.encode({"hospital": hospital, "slot_id": slot, "last_s": last_s}) + b"\n")
 
     def lag_ms(self) -> dict[str, float]:
         """How late the generator itself was: started minus intended."""

@@ -44,7 +44,11 @@ class Wire:
         self.open = 0
 
     def ask(self, request: bytes) -> Answer:
-        """Send a request and read its answer. A kept connection that the server has closed meanwhile is replaced."""
+        """Send a request and read its answer.
+
+        A kept connection that the server has closed meanwhile is replaced; one that it closes after the request has gone out
+        is an answer that did not come, as for any client that must not send twice by itself.
+        """
         try:
             with gevent.Timeout(self._time_out_s):
                 return self._ask(request)
@@ -54,16 +58,8 @@ class Wire:
     def _ask(self, request: bytes) -> Answer:
         while self._idle:
             connection = self._idle.pop()
-            try:
-                connection.sendall(request)
-                first = connection.recv(_READ)
-            except OSError:
-                first = b""
-            except gevent.Timeout:
-                self._drop(connection)
-                raise
-            if first:
-                return self._rest(connection, first)
+            if not _is_closed(connection):
+                return self._ask_on(connection, request)
             self._drop(connection)
         return self._ask_anew(request)
 
@@ -75,6 +71,16 @@ class Wire:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.connect(self._address)
+        except OSError as error:
+            self._drop(connection)
+            return Answer(0, error=type(error).__name__)
+        except gevent.Timeout:
+            self._drop(connection)
+            raise
+        return self._ask_on(connection, request)
+
+    def _ask_on(self, connection: socket.socket, request: bytes) -> Answer:
+        try:
             connection.sendall(request)
             first = connection.recv(_READ)
         except OSError as error:
@@ -118,6 +124,18 @@ class Wire:
     def _drop(self, connection: socket.socket) -> None:
         self.open -= 1
         connection.close()
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the peer has ended a connection on which nothing is awaited."""
+    try:
+        # gevent's own would wait for something to read.
+        connection._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True  # its end; or bytes that nobody asked for, after which nothing on it can be trusted
 
 
 def _more(connection: socket.socket) -> bytes:

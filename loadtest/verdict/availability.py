@@ -57,6 +57,8 @@ class Availability(msgspec.Struct, frozen=True):
 class Availabilities(msgspec.Struct, frozen=True):
     """`whole` and `peak_whole` are of the judged classes together, reads from a HIS that is down never among them.
 
+    All but `by_client` are of the clients that keep to the policy: nobody else is promised anything.
+
     The three `peak` parts are empty or None where the run has no peak.
     """
 
@@ -81,19 +83,23 @@ def measure(judged: JudgedSamples, facts: Facts, *, floor: int) -> Availabilitie
         answered = which & (judged.verdicts != Verdict.UNANSWERED)
         return Availability(judged.counts(which), floor, _quantiles_ms(judged.latency_s[answered]))
 
-    ours = judged.of_class(*(name for name in facts.judged.classes if name != LIVE))
+    promised = np.isin(judged.clients, [n for n, name in enumerate(facts.clients) if facts.judged.policy[name]])
+    ours = promised & judged.of_class(*(name for name in facts.judged.classes if name != LIVE))
+    asked = judged.of_class(*(name for name in facts.judged.classes if name != LIVE))
     peak = None if facts.peak is None else within(judged, facts.peak)
     return Availabilities(
         whole=of(ours),
-        by_class={name: of(judged.of_class(name)) for name in judged.class_names},
-        by_client={name: of(ours & (judged.clients == n)) for n, name in enumerate(facts.clients)},
+        by_class={name: of(promised & judged.of_class(name)) for name in judged.class_names},
+        by_client={name: of(asked & (judged.clients == n)) for n, name in enumerate(facts.clients)},
         live_by_hospital={
-            name: of(judged.of_class(LIVE) & (judged.hospitals == n)) for n, name in enumerate(facts.hospitals) if name
+            name: of(promised & judged.of_class(LIVE) & (judged.hospitals == n))
+            for n, name in enumerate(facts.hospitals)
+            if name
         },
         peak_whole=None if peak is None else of(ours & peak),
         peak_by_class={}
         if peak is None
-        else {name: of(judged.of_class(name) & peak) for name in judged.class_names if name != LIVE},
+        else {name: of(promised & judged.of_class(name) & peak) for name in judged.class_names if name != LIVE},
         peak_by_hospital={}
         if peak is None
         else {name: of(ours & peak & (judged.hospitals == n)) for n, name in enumerate(facts.hospitals) if name},

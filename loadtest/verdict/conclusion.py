@@ -15,8 +15,8 @@ from loadtest.verdict.availability import FLOOR, Availabilities, Availability, e
 from loadtest.verdict.facts import Run
 from loadtest.verdict.promises import mark_broken
 from loadtest.verdict.recovery import Recovery, measure_recovery
-from loadtest.verdict.samples import BAD, JudgedSamples, judge_samples
-from loadtest.verdict.server_sli import AGREED, Comparison, compare
+from loadtest.verdict.samples import BAD, HOLD, JudgedSamples, judge_samples
+from loadtest.verdict.server_sli import AGREED, COUNTED, WHOLE, Comparison, compare
 from loadtest.verdict.words import objective as told_objective
 from loadtest.verdict.words import percent, points
 
@@ -27,7 +27,7 @@ LAG_P99_MS = 50.0
 class Outcome(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
-    INSUFFICIENT = "insufficient"  # no judged class has enough samples
+    INSUFFICIENT = "insufficient"  # a judged class has too few samples to say anything
     VOID = "void"  # the generator was too slow for what it measured
 
     @property
@@ -60,8 +60,8 @@ def conclude(run: Run, *, floor: int = FLOOR) -> Conclusion:
     """Judge a run.
 
     A finding of the audit fails it even where the generator was too slow: a seat that is sold twice is no matter of timing.
-    Else a slow generator voids it, a share below the objective fails it, and with no judged class of enough samples it is
-    insufficient.
+    Else a slow generator voids it, a share below the objective fails it, and a judged class of too few samples makes it
+    insufficient: what is not known is not passed.
     """
     facts = run.facts
     judged = mark_broken(judge_samples(run.samples, facts), run.samples, facts, run.bookings)
@@ -79,6 +79,7 @@ def conclude(run: Run, *, floor: int = FLOOR) -> Conclusion:
         *_missed(run, availabilities),
         *_not_recovered(run, recoveries),
         *_disagreeing(comparisons),
+        *_uncounted(run, comparisons),
     ]
     judged_by = {name: availabilities.by_class[name] for name in facts.judged.classes}
     if found:
@@ -87,9 +88,9 @@ def conclude(run: Run, *, floor: int = FLOOR) -> Conclusion:
         outcome = Outcome.VOID
     elif missed:
         outcome = Outcome.FAILED
-    elif not any(a.sufficient for a in judged_by.values()):
+    elif few := [name for name, a in judged_by.items() if not a.sufficient]:
         outcome = Outcome.INSUFFICIENT
-        missed = [f"no judged class has {floor:,} valid samples"]
+        missed = [f"{name}: {judged_by[name].valid:,} valid samples, and a verdict takes {floor:,}" for name in few]
     else:
         outcome = Outcome.PASSED
     return Conclusion(
@@ -129,9 +130,17 @@ def _missed(run: Run, availabilities: Availabilities) -> Iterator[str]:
     for name, availability in judged.items():
         if not availability.valid and availabilities.whole.valid:
             yield f"{name}: to be judged, and nothing of it was asked"
+    if HOLD in run.facts.judged.classes:
+        for hospital in sorted(set(run.his) - {booking.hospital for booking in run.bookings}):
+            yield f"{hospital}: nobody got a seat"
     judged["all judged classes"] = availabilities.whole
     if run.facts.judged.peak and availabilities.peak_whole is not None:
         judged["the peak window"] = availabilities.peak_whole
+        judged |= {
+            f"{name} in the peak window": availability
+            for name, availability in availabilities.peak_by_class.items()
+            if name in run.facts.judged.classes
+        }
     for name, availability in judged.items():
         if availability.meets(objective) is False:
             told = ", ".join(f"{availability.counts[v]:,} {v.name.lower()}" for v in BAD if availability.counts[v])
@@ -161,6 +170,21 @@ def _disagreeing(comparisons: tuple[Comparison, ...]) -> Iterator[str]:
         yield f"the service's own SLI differs from the client's by more than {points(AGREED)}: the service says of {told}"
 
 
+def _uncounted(run: Run, comparisons: tuple[Comparison, ...]) -> Iterator[str]:
+    """Shares that agree say nothing where one side has seen only a part."""
+    if run.server_sli.lost_counts:
+        return
+    if run.server_sli.source == "none":
+        yield "nothing tells the service's own SLI: it cannot be held against the client's"
+        return
+    for whole in comparisons:
+        if whole.name == WHOLE and whole.counted_apart > COUNTED:
+            yield (
+                f"the service counted {sum(whole.server.values()):,} requests, the client {whole.answered:,} answers: "
+                f"more than {percent(COUNTED)} apart"
+            )
+
+
 def _remarks(
     run: Run, availabilities: Availabilities, comparisons: tuple[Comparison, ...], floor: int
 ) -> Iterator[str]:
@@ -174,9 +198,7 @@ def _remarks(
         yield f"Insufficient, under {floor:,} valid samples: the peak window."
     if run.server_sli.lost_counts:
         yield "A process was killed and took counts with it: the service's own SLI is shown, and not held against the client's."
-    elif run.server_sli.source == "none":
-        yield "Nothing tells the service's own SLI: it was not compared."
-    elif not any(c.required for c in comparisons):
+    elif run.server_sli.source != "none" and not any(c.required for c in comparisons):
         yield "Too few were counted to compare the service's own SLI with the client's."
 
 

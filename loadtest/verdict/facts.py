@@ -168,6 +168,14 @@ class Booking(msgspec.Struct, frozen=True):
         return self.final.his_state in ("locked", "registered", "released")
 
 
+class SoldOut(msgspec.Struct, frozen=True):
+    """A line of `sold_out.jsonl`: when somebody was last told that this slot is sold out."""
+
+    hospital: str
+    slot_id: str
+    last_s: float
+
+
 # --- what the HIS says ----------------------------------------------------------------------------------------------
 
 
@@ -254,6 +262,7 @@ class Run(msgspec.Struct, frozen=True):
     facts: Facts
     samples: Any  # Samples: msgspec does not know arrays
     bookings: tuple[Booking, ...]
+    sold_out: tuple[SoldOut, ...]
     his: dict[str, His]
     series: Series
     server_sli: ServerSli

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from loadtest.verdict.facts import SAMPLE, Booking, Facts, His, Run, Samples, Series, ServerSli
+from loadtest.verdict.facts import SAMPLE, Booking, Facts, His, Run, Samples, Series, ServerSli, SoldOut
 
 T = TypeVar("T")
 
@@ -32,6 +32,10 @@ def load_run(folder: Path) -> Run:
         facts=facts,
         samples=_read_samples(folder / "samples.npy", facts),
         bookings=tuple(_read_bookings(folder / "bookings.jsonl", facts)),
+        sold_out=tuple(
+            _decode(folder / "sold_out.jsonl", line, SoldOut, f", line {number}")
+            for number, line in enumerate(_read(folder / "sold_out.jsonl").splitlines(), 1)
+        ),
         his=_read_json(folder / "his.json", dict[str, His]),
         series=_read_json(folder / "series.json", Series),
         server_sli=_read_json(folder / "prometheus.json", ServerSli),

@@ -1,7 +1,7 @@
 """Holds that were acknowledged and came to nothing through our fault: their 201 was no good answer.
 
-Our fault is a rejection, since nobody else sells these seats, and an expiry of what was never locked. Not our fault: what was
-locked and not paid in time, and what the patient cancelled.
+Our fault is a rejection, since nobody else sells these seats, an expiry of what was never locked, and one of what was paid. Not
+our fault: what was locked and not paid in time, and what the patient cancelled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from loadtest.verdict.samples import HOLD, JudgedSamples, Verdict
 def is_broken(booking: Booking) -> bool:
     """Whether the patient was promised a seat that we then failed to get."""
     state = booking.final.state
-    return state == "rejected" or (state == "expired" and not booking.was_locked)
+    return state == "rejected" or (state == "expired" and (not booking.was_locked or booking.paid is not None))
 
 
 def mark_broken(judged: JudgedSamples, samples: Samples, facts: Facts, bookings: Iterable[Booking]) -> JudgedSamples:

@@ -13,6 +13,8 @@ from loadtest.verdict.facts import Run, ServerSli
 from loadtest.verdict.samples import LIVE, JudgedSamples, Verdict
 
 AGREED = Fraction("0.0005")  # 0.05 points
+COUNTED = Fraction("0.01")
+"""So far may the two counts be apart: the service also counts what the stage asks before and after the crowd."""
 WHOLE = "judged classes"
 SERVER_VALID = ("good", "slow", "failed", "shed")
 AS_SERVER = {"status": "read", "join": "hold"}
@@ -40,6 +42,16 @@ class Comparison(msgspec.Struct, frozen=True):
         if self.client_share is None or self.server_share is None:
             return None
         return self.client_share - self.server_share
+
+    @property
+    def answered(self) -> int:
+        """By the client: the service knows nothing of connections that failed."""
+        return sum(count for verdict, count in self.client.items() if verdict != Verdict.UNANSWERED)
+
+    @property
+    def counted_apart(self) -> Fraction:
+        """By how much the two counts differ, as a share of the client's."""
+        return Fraction(abs(sum(self.server.values()) - self.answered), max(1, self.answered))
 
     @property
     def agrees(self) -> bool | None:

@@ -17,7 +17,8 @@ from loadtest.verdict.folder import load_run
 CLASSES = ("read", "sold_out", "hold", "step", "live")
 CODES = (
     "", "slot_sold_out", "slot_not_released", "overloaded", "rate_limited", "waiting_room", "request_in_progress",
-    "store_unavailable", "his_unavailable", "limit_reached",
+    "store_unavailable", "his_unavailable", "limit_reached", "list_not_released", "list_empty", "fee_unknown",
+    "waiting_room_admitted", "not_payable",
 )  # fmt: skip
 HOSPITALS = ("east", "west")
 CLIENTS = ("portal", "scalper")
@@ -71,7 +72,8 @@ SERIES: dict[str, Any] = {
     "server_rss_mb": [100.0, 101.0],
     "generator_cpu_share": [0.2, 0.3],
 }
-SLI: dict[str, Any] = {"source": "none", "sli": [], "lost_counts": False}
+# A run whose service nobody could ask: the tests of the comparison give counts of their own.
+SLI: dict[str, Any] = {"source": "none", "sli": [], "lost_counts": True}
 
 
 def rows(
@@ -142,6 +144,7 @@ def write_run(
     his: Mapping[str, Any] | None = None,
     sli: Mapping[str, Any] | None = None,
     series: Mapping[str, Any] | None = None,
+    sold_out: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """A run folder in `folder`/run; `visits` and `his` are those of the hospital `east`. Returns `folder`."""
     run = folder / "run"
@@ -157,6 +160,7 @@ def write_run(
     _write(run / "series.json", SERIES | dict(series or {}))
     _write(run / "prometheus.json", SLI | dict(sli or {}))
     (run / "bookings.jsonl").write_text("".join(json.dumps(b) + "\n" for b in bookings), encoding="utf-8")
+    (run / "sold_out.jsonl").write_text("".join(json.dumps(s) + "\n" for s in sold_out), encoding="utf-8")
     np.save(run / "samples.npy", np.concatenate([np.zeros(0, SAMPLE), *samples]))
     return folder
 

@@ -287,6 +287,47 @@ def test_balance_adds_up_by_state_when_money_went_several_ways(tmp_path: Path) -
     assert found.open_fen == 0
 
 
+# --- seats that nobody was given ---------------------------------------------------------------------------------------
+
+
+def test_sold_out_is_found_when_its_seats_were_never_given_away(tmp_path: Path) -> None:
+    told = {"hospital": "east", "slot_id": "slot-1", "last_s": 40.0}
+    one, other = booking(1), booking(2, held_s=60.0)  # the second came long after
+    conclusion = concluded(tmp_path, bookings=[one, other], visits=[visit(1), visit(2)], sold_out=[told])
+    assert findings(conclusion, "unsold") == ["was sold out for somebody, and 1 of its seats were never held"]
+
+
+def test_sold_out_is_in_order_when_all_seats_were_held_by_then(tmp_path: Path) -> None:
+    told = {"hospital": "east", "slot_id": "slot-1", "last_s": 40.0}
+    given_back = booking(
+        2, cancel=CANCEL, final={"state": "cancelled", "his_state": "released", "payment_state": "void"}
+    )
+    visits = [visit(1), visit(2, "released")]
+    conclusion = concluded(tmp_path, bookings=[booking(1), given_back], visits=visits, sold_out=[told])
+    assert findings(conclusion, "unsold") == []
+
+
+def test_sold_out_is_found_when_nobody_ever_held_one_of_its_seats(tmp_path: Path) -> None:
+    told = {"hospital": "west", "slot_id": "slot-9", "last_s": 40.0}
+    assert len(findings(concluded(tmp_path, sold_out=[told]), "unsold")) == 1
+
+
+def test_sold_out_is_only_noted_when_holds_without_an_answer_may_have_the_seats(tmp_path: Path) -> None:
+    told = {"hospital": "east", "slot_id": "slot-1", "last_s": 40.0}
+    lost = rows(1, request_class="hold", status=0)
+    conclusion = concluded(tmp_path, samples=[lost], bookings=[booking(1)], visits=[visit(1)], sold_out=[told])
+    assert findings(conclusion, "unsold") == []
+    turned_away = rows(1, request_class="hold", status=503, code="overloaded")  # which has certainly got nothing
+    conclusion = concluded(tmp_path, samples=[turned_away], bookings=[booking(1)], visits=[visit(1)], sold_out=[told])
+    assert len(findings(conclusion, "unsold")) == 1
+
+
+def test_seat_is_sold_twice_when_the_his_had_none_left_for_its_hold(tmp_path: Path) -> None:
+    final = {"state": "rejected", "his_state": "rejected", "payment_state": "void", "rejected_code": "full"}
+    conclusion = concluded(tmp_path, bookings=[booking(1, final=final)])
+    assert findings(conclusion, "oversold") == ["was sold, and the HIS had no seat (full)"]
+
+
 # --- load, and the caller's errors ----------------------------------------------------------------------------------
 
 
@@ -295,11 +336,13 @@ def test_load_is_found_when_a_his_had_more_at_once_than_allowed(tmp_path: Path) 
     assert findings(conclusion, "his_load") == ["had 5 calls at once, 4 are allowed"]
 
 
-@pytest.mark.parametrize(("errors", "found"), [(1, []), (2, ["2 of 1000 answered as the caller's error (2 x 404)"])])
+@pytest.mark.parametrize(
+    ("errors", "found"), [(1, []), (2, ["2 of 1000 answered as the caller's error (2 x 409 request_in_progress)"])]
+)
 def test_errors_of_the_caller_are_found_when_they_are_more_than_may_be_bad(
     tmp_path: Path, errors: int, found: list[str]
 ) -> None:
-    samples = [rows(1000 - errors), rows(errors, status=404)]
+    samples = [rows(1000 - errors), rows(errors, status=409, code="request_in_progress")]
     assert findings(concluded(tmp_path, samples=samples), "caller_errors") == found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loadtest.verdict.conclusion import Outcome
-from tests.loadtest.runs import FACTS, concluded, rows
+from tests.loadtest.runs import FACTS, booking, concluded, rows, visit
 
 GENERATOR: dict[str, Any] = FACTS["generator"]
 
@@ -79,11 +79,30 @@ def test_outcome_is_insufficient_when_no_judged_class_has_enough(tmp_path: Path)
     assert "Insufficient, under 10,000 valid samples: read, step." in conclusion.remarks
 
 
-def test_outcome_is_passed_when_one_judged_class_has_enough(tmp_path: Path) -> None:
+def test_outcome_is_insufficient_when_one_judged_class_has_too_few(tmp_path: Path) -> None:
     samples = [rows(10_000), rows(9, request_class="step", status=202)]
     conclusion = concluded(tmp_path, samples=samples, judged={"classes": ["read", "step"]})
-    assert conclusion.outcome is Outcome.PASSED
+    assert conclusion.outcome is Outcome.INSUFFICIENT
+    assert conclusion.reasons == ("step: 9 valid samples, and a verdict takes 10,000",)
     assert "Insufficient, under 10,000 valid samples: step." in conclusion.remarks
+
+
+def test_outcome_is_failed_when_a_hospital_gave_nobody_a_seat(tmp_path: Path) -> None:
+    samples = [rows(10_000, request_class="hold", status=201)]
+    conclusion = concluded(
+        tmp_path, samples=samples, bookings=[booking(1)], visits=[visit(1)], judged={"classes": ["hold"]}
+    )
+    assert conclusion.reasons == ("west: nobody got a seat",)
+
+
+def test_outcome_is_failed_when_one_class_is_bad_in_the_peak_alone(tmp_path: Path) -> None:
+    # 15 of 15,000 are bad, which is the most that may be; in the peak they are 15 of 10,000.
+    samples = [rows(9_985, at_s=40.0), rows(15, at_s=40.0, status=500), rows(5_000, at_s=70.0)]
+    samples += [rows(90_000, at_s=40.0, request_class="step", status=202)]
+    conclusion = concluded(tmp_path, samples=samples, judged={"classes": ["read", "step"], "peak": True})
+    assert conclusion.reasons == (
+        "read in the peak window: 99.850 % of 10,000 valid requests were good (15 failed), below 99.9 %",
+    )
 
 
 def test_outcome_is_insufficient_when_nothing_was_sent_at_all(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_folder_is_read_when_the_generator_says_more_than_is_needed(tmp_path: Pa
         (change("his.json", east={}), "his.json", "$[...]"),
         (change("series.json", his_running={"east": [1]}), "series.json", "his_running of east has 1 values for 2 times"),
         (change("prometheus.json", source="memory"), "prometheus.json", "$.source"),
-        (resample(code=200), "samples.npy", "code 200 is beyond the 10 that run.json names"),
+        (resample(code=200), "samples.npy", "code 200 is beyond the 15 that run.json names"),
         (resample(hospital=2), "samples.npy", "hospital 2 is beyond the 2 that run.json names"),
         (resample(ended_s=float("nan")), "samples.npy", "ended_s is not a number somewhere"),
         (resample(ended_s=1.0), "samples.npy", "a request ended before it was started"),

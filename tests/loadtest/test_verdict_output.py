@@ -80,10 +80,11 @@ def test_document_has_the_figures_when_a_run_failed(failed: Failed) -> None:
         0.99895,
         20_000,
         21,
-        5,
-        20_005,
+        0,
+        20_000,
     )
-    assert read["latency_ms"] == {"p50": 10.0, "p90": 10.0, "p99": 10.0, "p99.9": 400.0}  # 21 of 20,005 are over 0.1 %
+    assert read["latency_ms"] == {"p50": 10.0, "p90": 10.0, "p99": 10.0, "p99.9": 400.0}  # 21 of 20,000 are over 0.1 %
+    assert document["availability"]["clients"]["scalper"]["limited"] == 5
     assert document["availability"]["classes"]["sold_out"]["share"] is None
     assert document["availability"]["live_by_hospital"]["east"]["failed"] == 3
     (money,) = (check for check in document["audit"] if check["name"] == "money")

@@ -17,7 +17,7 @@ from loadtest.verdict.facts import SAMPLE, Booking, Facts, Samples
 from loadtest.verdict.promises import is_broken
 from loadtest.verdict.samples import BAD, VALID, Verdict, judge_samples
 from loadtest.verdict.words import percent
-from tests.loadtest.runs import CANCEL, CLASSES, CODES, FACTS, booking, concluded, rows
+from tests.loadtest.runs import CANCEL, CLASSES, CLIENTS, CODES, FACTS, PAID, booking, concluded, rows
 
 KNOWN = msgspec.convert(FACTS, Facts)
 
@@ -27,21 +27,20 @@ def verdict_of(**sample: Any) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("request_class", "status", "limit_s"),
+    ("request_class", "status", "code", "limit_s"),
     [
-        ("read", 200, 0.3),
-        ("read", 304, 0.3),
-        ("hold", 201, 1.0),
-        ("hold", 409, 0.3),
-        ("step", 202, 1.0),
-        ("step", 409, 1.0),
+        ("read", 200, "", 0.3),
+        ("read", 304, "", 0.3),
+        ("hold", 201, "", 1.0),
+        ("hold", 409, "slot_sold_out", 0.3),
+        ("step", 202, "", 1.0),
     ],
 )
 def test_a_right_answer_is_slow_when_it_takes_longer_than_its_limit(
-    request_class: str, status: int, limit_s: float
+    request_class: str, status: int, code: str, limit_s: float
 ) -> None:
     # From 0 s on, so that no rounding comes in: exactly the limit is in time.
-    asked: dict[str, Any] = {"request_class": request_class, "status": status, "at_s": 0.0}
+    asked: dict[str, Any] = {"request_class": request_class, "status": status, "code": code, "at_s": 0.0}
     assert verdict_of(latency_s=limit_s, **asked) is Verdict.GOOD
     assert verdict_of(latency_s=limit_s + 0.001, **asked) is Verdict.SLOW
 
@@ -62,7 +61,13 @@ def test_a_live_read_has_no_limit_when_the_hospital_takes_its_time() -> None:
         ({"status": 503, "code": "store_unavailable"}, Verdict.FAILED),
         ({"status": 503, "code": "overloaded"}, Verdict.SHED),
         ({"status": 503, "request_class": "live", "code": "his_unavailable"}, Verdict.FAILED),
-        ({"status": 404}, Verdict.INVALID),
+        ({"status": 404}, Verdict.WRONG),  # the generator asks for nothing that is not there
+        ({"status": 404, "client": "scalper"}, Verdict.INVALID),
+        ({"status": 409, "request_class": "hold", "code": "limit_reached"}, Verdict.GOOD),
+        ({"status": 409, "request_class": "hold", "code": "fee_unknown"}, Verdict.WRONG),  # no fee is unknown in a run
+        ({"status": 409, "request_class": "step", "code": "not_payable"}, Verdict.WRONG),  # it was shown as payable
+        ({"status": 200, "code": "list_empty"}, Verdict.WRONG),
+        ({"status": 429, "code": "waiting_room_admitted", "request_class": "hold"}, Verdict.REFUSED),
         ({"status": 409, "request_class": "hold", "code": "request_in_progress"}, Verdict.INVALID),
         ({"status": 429, "code": "rate_limited"}, Verdict.REFUSED),
         ({"status": 429, "code": "rate_limited", "client": "scalper"}, Verdict.LIMITED),
@@ -97,6 +102,11 @@ def test_not_released_is_wrong_when_the_release_was_over_a_second_ago(at_s: floa
     assert answer is Verdict[expected]
 
 
+@pytest.mark.parametrize(("at_s", "expected"), [(29.9, "GOOD"), (30.9, "GOOD"), (31.1, "WRONG")])
+def test_list_that_is_not_released_is_wrong_when_the_release_was_over_a_second_ago(at_s: float, expected: str) -> None:
+    assert verdict_of(status=200, code="list_not_released", at_s=at_s) is Verdict[expected]
+
+
 def test_not_released_is_never_wrong_when_the_profile_has_no_release() -> None:
     facts = msgspec.structs.replace(KNOWN, opens_at_s=None)
     sample = rows(1, request_class="hold", status=409, code="slot_not_released", at_s=90.0)
@@ -114,13 +124,15 @@ def test_not_released_is_never_wrong_when_the_profile_has_no_release() -> None:
         ({"state": "expired", "his_state": "none"}, True),  # never sent
         ({"state": "expired", "his_state": "rejected"}, True),  # refused after its time
         ({"state": "expired", "his_state": "released"}, False),  # locked, and nobody paid
+        ({"state": "expired", "his_state": "released", "paid": PAID}, True),  # locked, paid, and the seat is gone
         ({"state": "cancelled", "his_state": "none"}, False),  # the patient gave up first
         ({"state": "held", "his_state": "locked"}, False),
         ({"state": "booked", "his_state": "registered"}, False),
     ],
 )
-def test_a_hold_is_broken_when_it_came_to_nothing_through_our_fault(final: dict[str, str], broken: bool) -> None:
-    assert is_broken(msgspec.convert(booking(final=final, cancel=CANCEL), Booking)) is broken
+def test_a_hold_is_broken_when_it_came_to_nothing_through_our_fault(final: dict[str, Any], broken: bool) -> None:
+    paid = final.pop("paid", None)
+    assert is_broken(msgspec.convert(booking(final=final, paid=paid, cancel=CANCEL), Booking)) is broken
 
 
 def test_a_broken_hold_makes_its_acknowledgement_bad_when_others_were_near(tmp_path: Path) -> None:
@@ -167,8 +179,11 @@ def test_a_late_acknowledgement_counts_once_when_its_hold_broke_as_well(tmp_path
 def test_no_percentage_is_given_when_a_class_has_one_valid_sample_too_few(tmp_path: Path) -> None:
     samples = [
         rows(9_999),
-        rows(1, status=404),  # neither of these is a valid request
+        rows(
+            1, status=409, code="request_in_progress"
+        ),  # none of these is a valid request of somebody who is promised anything
         rows(1, status=429, client="scalper"),
+        rows(1, client="scalper"),
         rows(10_000, request_class="step", status=202),
     ]
     found = concluded(tmp_path, samples=samples, judged={"classes": ["read", "step"]}).availabilities
@@ -250,7 +265,8 @@ def test_verdicts_add_up_to_the_samples_when_they_are_of_any_kind(samples: Sampl
     judged = judge_samples(samples, KNOWN)
     assert sum(judged.counts().values()) == len(samples)
     found = measure(judged, KNOWN, floor=1)
-    assert sum(a.sent for a in found.by_class.values()) == len(samples)
+    promised = int((samples["client"] == CLIENTS.index("portal")).sum())
+    assert sum(a.sent for a in found.by_class.values()) == promised
     for availability in (found.whole, *found.by_class.values()):
         assert availability.good + availability.bad == availability.valid <= availability.sent
 

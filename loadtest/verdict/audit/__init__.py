@@ -8,7 +8,7 @@ from loadtest.verdict.audit.findings import Check, Finding
 from loadtest.verdict.audit.histories import check_kept, check_settled, check_unasked
 from loadtest.verdict.audit.load import check_his_load
 from loadtest.verdict.audit.money import check_money
-from loadtest.verdict.audit.seats import check_seats
+from loadtest.verdict.audit.seats import check_seats, check_unsold
 from loadtest.verdict.facts import Run
 from loadtest.verdict.samples import JudgedSamples
 
@@ -19,6 +19,7 @@ def audit(run: Run, judged: JudgedSamples) -> tuple[Check, ...]:
     """Every check, in the order of how bad it is to fail it."""
     return (
         check_seats(run),
+        check_unsold(run),
         check_kept(run),
         check_money(run),
         check_agreement(run),
