@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,7 @@ from connectors.soap.outcome import accepted, cleaned, not_offered, outcome_of
 from connectors.soap.rules import UNKNOWN
 from connectors.soap.verbs import Case, CompiledVerb, Per, compile_verbs
 from connectors.soap.wsdl import BareService
+from connectors.together import together
 from mappings.canonical import (
     Attachment,
     Bill,
@@ -264,7 +266,7 @@ class SoapConnector:
         if compiled.per is None:
             return await self._fetch_once(verb, compiled, request, record)
         requests = await self._requests_per(compiled.per, request, schedules)
-        fetched = await self._all([self._fetch_once(verb, compiled, each, record) for each in requests])
+        fetched = await self._all([partial(self._fetch_once, verb, compiled, each, record) for each in requests])
         return [one for found in fetched for one in found]
 
     async def _requests_per(self, per: Per, request: Any, schedules: Sequence[Schedule]) -> list[Any]:
@@ -291,7 +293,7 @@ class SoapConnector:
             parts = await self._mapped(verb, compiled, then.case, more, object) if more is not None else []
             return msgspec.structs.replace(one, **{then.into: tuple(parts)})  # type: ignore[type-var]
 
-        return await self._all([completed(one) for one in found])
+        return await self._all([partial(completed, one) for one in found])
 
     async def _ask(self, verb: Verb, request: Any) -> None:
         case = self._offered(verb).case_for(request)
@@ -344,23 +346,8 @@ class SoapConnector:
                 raise HisReplyInvalid(f"{len(mapped.problems)} records cannot be mapped: {first}", **self._where(verb))
         return [one for one in mapped.records if isinstance(one, record)]
 
-    async def _all(self, calls: list[Coroutine[Any, Any, T]]) -> list[T]:
-        """Run calls, a few at a time; the first failure ends the rest, for a partial fetch would read as deletions."""
-        limit = asyncio.Semaphore(max(1, min(self._connection.concurrency, self._hospital.calls_at_once // 2)))
-
-        async def limited(call: Coroutine[Any, Any, T]) -> T:
-            async with limit:
-                return await call
-
-        tasks = [asyncio.create_task(limited(call)) for call in calls]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for call in calls:
-                call.close()  # one that never began would warn
+    async def _all(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        return await together(calls, at_once=min(self._connection.concurrency, self._hospital.calls_at_once // 2))
 
     def _offered(self, verb: Verb) -> CompiledVerb:
         compiled = self._verbs.get(verb.value)

@@ -179,12 +179,20 @@ async def test_read_raises_its_own_error_when_the_hospital_fails(mode: str, erro
         assert getattr(raised.value, "verb", "") == "fetch_departments"
 
 
-async def test_whole_fetch_fails_when_one_of_its_calls_does() -> None:
+async def test_whole_fetch_fails_when_its_calls_do() -> None:
     async with hospital() as (simulator, his):
         schedules = await his.fetch_schedules(window())
-        switch(simulator, "fetch_slots", "html", times=1)
+        switch(simulator, "fetch_slots", "html")
         with pytest.raises(HisUnavailable):
             await his.fetch_slots(window(), schedules)
+
+
+async def test_fetch_is_whole_when_a_few_of_its_calls_had_to_be_made_again() -> None:
+    async with hospital() as (simulator, his):
+        schedules = await his.fetch_schedules(window())
+        all_of_them = await his.fetch_slots(window(), schedules)
+        switch(simulator, "fetch_slots", "html", times=2)
+        assert await his.fetch_slots(window(), schedules) == all_of_them
 
 
 async def test_refusal_shows_no_patient_when_the_hospital_quotes_one() -> None:
