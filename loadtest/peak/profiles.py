@@ -107,7 +107,10 @@ HOSPITALS = (
     HospitalSize("fhir-release", "fhir", 0.1, doctors=12, departments=3, seats=9),
 )
 # At 70 % of the ceiling of two cores and more (docs/benchmarks.md).
-PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=640, after_per_s=60, decay_s=25)
+PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=640, after_per_s=85, decay_s=25)
+# Where the database or a flood takes a part of the two cores: fewer at the opening, and enough afterwards to judge by.
+LOWER = Shape(quiet_per_s=10, ramp_from_s=-20, ramp_per_s=50, spike_per_s=213, after_per_s=85, decay_s=25)
+LOWER_JUDGED = ("read", "status", "hold", "step")  # too few are told that all is sold out
 _BASE = Profile(name="release-peak", about="The release, and nothing goes wrong.", hospitals=HOSPITALS, shape=PEAK)
 
 PROFILES: dict[str, Profile] = {
@@ -147,7 +150,10 @@ PROFILES: dict[str, Profile] = {
                 ServiceFault("an API process is killed", "kill_api", 3.0),
                 ServiceFault("the sync process is killed", "kill_sync", 10.0),
             ),
-        ).scaled(1 / 3),
+            shape=LOWER,
+            ends_s=150.0,
+            judged=LOWER_JUDGED,
+        ),
         replace(
             _BASE,
             name="database-restart",
@@ -158,19 +164,25 @@ PROFILES: dict[str, Profile] = {
             judged=("read",),
             judges_peak=False,
             recovery_s=10.0,
-        ).scaled(1 / 3),
+            shape=LOWER,
+            ends_s=150.0,
+        ),
         replace(
             _BASE,
             name="scalper",
             about="One client floods the service from 5 s before the opening on.",
             flood=FloodRate(2_000, -5.0, 60.0, "soap-release"),
             service={
-                "client_rate_per_s": 1_500.0,
-                "client_burst": 3_000,
+                # What the portal needs at its peak; the flood is twice that.
+                "client_rate_per_s": 1_000.0,
+                "client_burst": 2_000,
                 "identity_rate_per_s": 1.0,
                 "identity_burst": 20,
             },
-        ).scaled(0.23),
+            shape=LOWER,
+            ends_s=150.0,
+            judged=LOWER_JUDGED,
+        ),
         replace(
             _BASE,
             name="waiting-room",

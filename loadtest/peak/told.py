@@ -27,6 +27,9 @@ def stated(profile: Profile) -> list[str]:
         f"{behaviour.stale_try:.0%} try a seat that is shown as sold out, {behaviour.comes_back:.0%} of those without a seat "
         f"come back; of those with one {behaviour.gives_up:.0%} give up, {behaviour.vanishes:.0%} vanish, the others pay "
         f"when the HIS has locked, and {behaviour.cancels_paid:.0%} of them cancel.",
+        f"{behaviour.asks_his:.0%} look at their bills first, which only the HIS knows.",
+        "Settings of the hospitals beside the defaults: lock_wait_s 600 instead of 60, since a HIS of 50 locks a second needs "
+        "minutes for all seats; his_concurrency as the HIS allows.",
         *(
             f"{h.id} ({h.protocol}): {h.share:.0%} of the visits, {h.doctors * h.seats * 8:,} seats in {h.departments} "
             f"departments, a call takes {h.latency_ms:g} ms (median, lognormal), at most {h.at_once} at once."
