@@ -71,12 +71,14 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Some: thing\r\n\r\nhello"
 ASK = """
 import sys, json
 from gevent import monkey; monkey.patch_all()
+import gevent
 from loadtest.crowd.wire import Wire
 wire = Wire("127.0.0.1", int(sys.argv[1]), most=int(sys.argv[3]), time_out_s=0.5)
 told = []
 for _ in range(int(sys.argv[2])):
     a = wire.ask(b"GET / HTTP/1.1\\r\\n\\r\\n")
     some = a.field(b"x-some")
+    gevent.sleep(float(sys.argv[4]) if len(sys.argv) > 4 else 0)
     told.append([a.status, a.body.decode(), a.error, some.decode() if some else None, wire.open])
 print(json.dumps(told))
 """
@@ -85,9 +87,9 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], object]
 
 
 async def ask_of(
-    pieces: list[list[bytes]], *, times: int, close_after: bool = False, most: int = 10
+    pieces: list[list[bytes]], *, times: int, close_after: bool = False, most: int = 10, rest_s: float = 0.0
 ) -> list[list[object]]:
-    """Answer the n-th request with the n-th list of pieces, each in a packet of its own."""
+    """Answer the n-th request with the n-th list of pieces, each in a packet of its own. `rest_s`: after each answer."""
     asked = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,7 +113,7 @@ async def ask_of(
     async with server:
         port = server.sockets[0].getsockname()[1]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ASK, str(port), str(times), str(most), stdout=subprocess.PIPE
+            sys.executable, "-c", ASK, str(port), str(times), str(most), str(rest_s), stdout=subprocess.PIPE
         )
         said, _ = await process.communicate()
         server.close()
@@ -130,8 +132,16 @@ async def test_answer_without_a_body_ends_with_its_head() -> None:
 
 
 async def test_connection_is_replaced_when_the_server_has_closed_it_meanwhile() -> None:
-    told = await ask_of([[OK]], times=3, close_after=True)
+    told = await ask_of([[OK]], times=3, close_after=True, rest_s=0.1)
     assert [row[:2] for row in told] == [[200, "hello"]] * 3
+
+
+async def test_request_is_not_sent_twice_when_the_connection_ends_after_it() -> None:
+    told = await ask_of([[OK], [], [OK]], times=3)
+    assert [row[:3] for row in told] == [[200, "hello", ""], [0, "", "timeout"], [200, "hello", ""]]
+    told = await ask_of([[OK], [b""]], times=2, close_after=True)
+    assert told[0][:2] == [200, "hello"]
+    assert told[1][:3] == [0, "", "closed"]
 
 
 async def test_connection_is_not_kept_when_the_server_says_that_it_closes() -> None:
