@@ -23,6 +23,7 @@ def play_rounds(
     profiles: Sequence[Profile], folder: Path, *, times: int, scale: float, console: Console
 ) -> tuple[Line, ...]:
     """Play and judge each profile in a folder of its own. `folder` gets `rounds.json`; a run that fails ends nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
     lines: list[Line] = []
     for line in _runs(profiles, folder, times=times, scale=scale, console=console):
         lines.append(line)
