@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,9 +90,8 @@ async def reading(portal: Portal) -> AsyncIterator[tuple[aiohttp.ClientSession, 
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aftermath, "PAUSES_S", (0.0,) * 5)
-    yield
 
 
 @pytest.mark.usefixtures("hurried")
@@ -160,7 +159,7 @@ async def test_everything_ends_when_the_load_test_is_terminated(tmp_path: Path) 
     )
     try:
         async with asyncio.timeout(60):
-            while not any(b"\0service\0" in _words(pid) for pid in family(process.pid)):
+            while not any(b"\0service\0" in _words(pid) for pid in family(process.pid)):  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.2)
         members = family(process.pid)
         assert len(members) >= 5  # itself, three hospitals, the service
