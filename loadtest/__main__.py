@@ -9,6 +9,8 @@ python -m loadtest ceiling --out DIR                    the highest rate that pa
 from __future__ import annotations
 
 import argparse
+import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,19 +24,26 @@ from loadtest.peak.ceiling import find_ceiling
 from loadtest.peak.lines import table_of
 from loadtest.peak.profiles import PROFILES, short
 from loadtest.peak.rounds import all_passed, play_rounds
-from loadtest.peak.run import play_in
+from loadtest.peak.run import must_be_empty, play_in
 from loadtest.verdict.availability import FLOOR
 from loadtest.verdict.judge import judge
 
 NOT_PLAYED = 5
+ENDED = 128 + signal.SIGTERM
 SHORT_FLOOR = 100
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The exit code: 0 passed, 1 failed, 2 too few samples, 3 void, 4 not to be judged, 5 not played."""
+    """The exit code: 0 passed, 1 failed, 2 too few samples, 3 void, 4 not to be judged, 5 not played, 143 ended by SIGTERM."""
     words = sys.argv[1:] if words is None else words
     command = {"judge": _judge, "rounds": _rounds, "ceiling": _ceiling}.get(words[0] if words else "")
-    return command(words[1:]) if command is not None else _play(words)
+    try:
+        return command(words[1:]) if command is not None else _play(words)
+    except (ProcessFailed, PostgresMissing) as error:
+        print(f"not played: {error}", file=sys.stderr)
+        return NOT_PLAYED
+    except asyncio.CancelledError:
+        return ENDED
 
 
 def _play(words: Sequence[str]) -> int:
@@ -44,11 +53,7 @@ def _play(words: Sequence[str]) -> int:
     profile = PROFILES[chosen.profile]
     profile = (short(profile) if chosen.short else profile).scaled(chosen.scale)
     folder = _folder(chosen.out, profile.name)
-    try:
-        play_in(profile, folder)
-    except (ProcessFailed, PostgresMissing) as error:
-        print(f"{profile.name} could not be played: {error}", file=sys.stderr)
-        return NOT_PLAYED
+    play_in(profile, folder)
     return judge(folder, floor=SHORT_FLOOR if chosen.short else FLOOR)
 
 
@@ -82,11 +87,7 @@ def _ceiling(words: Sequence[str]) -> int:
     chosen = parser.parse_args(words)
     profile, console = PROFILES[chosen.profile], Console()
     folder = _folder(chosen.out, profile.name)
-    try:
-        tries = find_ceiling(profile, folder, scale=chosen.scale, console=console)
-    except (ProcessFailed, PostgresMissing) as error:
-        print(f"{profile.name} could not be played: {error}", file=sys.stderr)
-        return NOT_PLAYED
+    tries = find_ceiling(profile, folder, scale=chosen.scale, console=console)
     console.print(table_of(sorted(tries, key=lambda one: one.scale), "Tries, by rate"))
     console.print(str(folder), soft_wrap=True, highlight=False)
     return 0
@@ -102,7 +103,10 @@ def _parser(name: str, about: str) -> argparse.ArgumentParser:
 
 
 def _folder(chosen: Path | None, name: str) -> Path:
-    return (chosen or Path(tempfile.mkdtemp(prefix=f"hisbridge-{name}-"))).resolve()
+    """Where the run goes. Raises FolderUsed."""
+    folder = (chosen or Path(tempfile.mkdtemp(prefix=f"hisbridge-{name}-"))).resolve()
+    must_be_empty(folder)
+    return folder
 
 
 if __name__ == "__main__":

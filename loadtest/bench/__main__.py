@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from loadtest.bench.disk import fdatasync_ms
 from loadtest.bench.fill.layout import LEAST_SLOTS
 from loadtest.bench.idle import QUIET_S, measure_idle, report
 from loadtest.bench.load import default_generator
-from loadtest.bench.processes import divide_cores, on_cores
+from loadtest.bench.processes import divide_cores, end_on_sigterm, on_cores
 from loadtest.bench.results import as_data, as_markdown, as_text, put_into_page
 from loadtest.bench.rounds import Terms
 from loadtest.bench.rows import HIS, Plan, Sizes, chosen, plans, staged
@@ -67,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], *, idle: bool) -> dict[str, Any]:
-    _end_on_sigterm()
+    end_on_sigterm()
     at_rest: list[dict[str, Any]] = []
     if idle:
         text, at_rest = report(await measure_idle(terms.rounds, quiet_s=0.5 if terms.short else QUIET_S))
@@ -93,13 +92,6 @@ async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], *, idle: bool
         "his": HIS,
     }
     return as_data(rows, at_rest, settings, version)
-
-
-def _end_on_sigterm() -> None:
-    """SIGTERM ends the run like Ctrl-C: its processes and folders are its own to end."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 async def _one(stage: Any, plan: Plan) -> Row:

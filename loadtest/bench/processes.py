@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -122,6 +123,13 @@ async def end(process: asyncio.subprocess.Process, *, within_s: float = 20.0) ->
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM cancels the current task, as Ctrl-C does: processes and folders of a run are its own to end."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def accepts(port: int) -> bool:

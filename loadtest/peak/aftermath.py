@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from loadtest.peak.scraping import Counts, as_rows
 from loadtest.peak.stage import SCALPER, Stage
 
 QUIET_S = 8.0  # more than the time between two measurements of the service
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # a restart of the database or of a process is over by then
+UNREADABLE = "unreadable"  # a state that no booking has: the audit finds it
 
 
 async def until_quiet(stage: Stage) -> float | None:
@@ -59,31 +64,53 @@ async def write_bookings(stage: Stage, out: Path) -> None:
     async def look(booking: dict[str, Any]) -> dict[str, Any]:
         url = stage.of(booking["hospital"], f"/bookings/{booking['id']}")
         async with places:
-            status, body = await _patiently(stage, url, stage.key())
+            status, body = await read_patiently(stage.session, url, stage.key())
             if status == 404:
-                status, body = await _patiently(stage, url, scalpers)
-        final: dict[str, Any] = {"status": status}
-        if status == 200:
-            final |= {
-                "order_no": body["order_no"],
-                "state": body["state"],
-                "his_state": body["his_state"],
-                "payment_state": body["payment_state"],
-                "rejected_code": body.get("reason") if body["state"] == "rejected" else None,
-                "refunds": [{"amount_fen": r["amount_fen"], "state": r["status"]} for r in body.get("refunds", [])],
-            }
-        return {**booking, "final": final}
+                status, body = await read_patiently(stage.session, url, scalpers)
+        return {**booking, "final": final_of(status, body)}
 
     found = await asyncio.gather(*(look(booking) for booking in kept))
     with (out / "bookings.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(booking, ensure_ascii=False) + "\n" for booking in found)
 
 
-async def _patiently(stage: Stage, url: str, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    """Ask again when told to, as any portal does."""
+def final_of(status: int, body: bytes) -> dict[str, Any]:
+    """What is kept of a last reading. A body that is no booking is this booking's trouble, and not the run's."""
+    if status != 200:
+        return {"status": status}
+    try:
+        found = json.loads(body)
+        return {
+            "status": status,
+            "order_no": found["order_no"],
+            "state": found["state"],
+            "his_state": found["his_state"],
+            "payment_state": found["payment_state"],
+            "rejected_code": found.get("reason") if found["state"] == "rejected" else None,
+            "refunds": [{"amount_fen": r["amount_fen"], "state": r["status"]} for r in found.get("refunds", [])],
+        }
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {"status": status, "state": UNREADABLE, "his_state": UNREADABLE, "payment_state": UNREADABLE}
+
+
+async def read_patiently(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Ask again when told to, as any portal does, and a few times where the service cannot be asked just now.
+
+    The status is 0 where no answer came at all.
+    """
+    pauses = iter(PAUSES_S)
     while True:
-        async with stage.session.get(url, headers=headers) as response:
-            if response.status != 429:
-                return response.status, await response.json()
-            wait_s = float(response.headers["Retry-After"])
-        await asyncio.sleep(wait_s)
+        status, body, told_s = 0, b"", None
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(url, headers=headers) as response:
+                body = await response.read()
+                status, told_s = response.status, response.headers.get("Retry-After")
+        if status == 429 and told_s is not None:
+            pause_s: float | None = float(told_s)
+        elif status in (0, 429, 503):
+            pause_s = next(pauses, None)
+        else:
+            return status, body
+        if pause_s is None:
+            return status, body
+        await asyncio.sleep(pause_s)

@@ -11,7 +11,7 @@ import aiohttp
 
 from loadtest.bench.processes import end, first_line, start
 from loadtest.peak.profiles import HisFault, HospitalSize, Profile
-from loadtest.peak.settings import DAYS_AHEAD
+from loadtest.peak.settings import DAYS_AHEAD, HIS_LOCK_S
 
 AT_ONCE_S = 0.5  # in which a switchboard has to answer
 
@@ -24,7 +24,6 @@ class Simulated:
     port: int
     control: str
     wsdl: str
-    process: asyncio.subprocess.Process
 
 
 class Hospitals:
@@ -32,26 +31,34 @@ class Hospitals:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+        self._processes: list[asyncio.subprocess.Process] = []
         self.running: dict[str, Simulated] = {}
 
     async def open(self, profile: Profile, inbound: dict[str, int], zone: str) -> None:
         """Start them side by side. Raises ProcessFailed."""
-        started = await asyncio.gather(*(self._start(profile, size, inbound, zone) for size in profile.hospitals))
-        self.running = {simulated.size.id: simulated for simulated in started}
+        starting = [self._start(profile, size, inbound, zone) for size in profile.hospitals]
+        # All of them, also when one fails: what is still being started then would be nobody's to end.
+        for started in await asyncio.gather(*starting, return_exceptions=True):
+            if isinstance(started, BaseException):
+                raise started
+            self.running[started.size.id] = started
 
     async def close(self) -> None:
-        await asyncio.gather(*(end(simulated.process) for simulated in self.running.values()))
+        await asyncio.gather(*(end(process) for process in self._processes))
 
     async def _start(self, profile: Profile, size: HospitalSize, inbound: dict[str, int], zone: str) -> Simulated:
-        push = ["--push-port", str(inbound[size.id])] if size.id in inbound else []
+        own = ["--push-port", str(inbound[size.id])] if size.id in inbound else []
+        if size.protocol == "soap":  # the others keep a seat until it is given back
+            own += ["--lock-s", str(HIS_LOCK_S)]
         process = await start(
             "-m", f"loadtest.simulators.{'hl7' if size.protocol == 'hl7' else size.protocol}", "--days", str(DAYS_AHEAD),
             "--seats", str(size.seats), "--doctors", str(size.doctors), "--departments", str(size.departments),
-            "--people", str(profile.people), "--zone", zone, "--latency-ms", str(size.latency_ms), *push, cores=(),
+            "--people", str(profile.people), "--zone", zone, "--latency-ms", str(size.latency_ms), *own, cores=(),
         )  # fmt: skip
+        self._processes.append(process)
         ready = json.loads(await first_line(process, f"the simulator of {size.id}"))
         control = f"http://127.0.0.1:{ready['control_port']}"
-        return Simulated(size, ready["port"], control, ready.get("wsdl", ""), process)
+        return Simulated(size, ready["port"], control, ready.get("wsdl", ""))
 
     def _of(self, fault: HisFault) -> list[Simulated]:
         return [s for s in self.running.values() if fault.hospital in (None, s.size.id)]

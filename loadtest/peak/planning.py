@@ -8,11 +8,14 @@ from typing import Any
 
 from loadtest.bench.processes import ProcessFailed
 from loadtest.crowd.plan import Flood, Plan, Target
+from loadtest.peak.profiles import Profile
 from loadtest.peak.settings import released_day
 from loadtest.peak.stage import PORTAL, SCALPER, Stage
 
 LISTED_WITHIN_S = 60.0
 SCALPER_PATIENTS = 20
+CROWD_STARTS_S = 2.0  # what the crowd's process takes to begin
+MOST_LATE_S = 1.0
 
 
 async def make_plan(stage: Stage) -> Plan:
@@ -36,13 +39,29 @@ async def make_plan(stage: Stage) -> Plan:
         key=stage.keys[PORTAL],
         targets=tuple(targets),
         opens_at=stage.opens_at,
-        starts_s=max(profile.starts_s, time.time() + 2.0 - stage.opens_at),
+        starts_s=starts_of(profile, stage.opens_at, time.time()),
         ends_s=profile.ends_s,
         give_up_s=min(latest, profile.ends_s + profile.drain_s),
         shape=profile.shape,
         behaviour=profile.behaviour,
         flood=await _flood(stage),
     )
+
+
+def starts_of(profile: Profile, opens_at: float, now: float) -> float:
+    """When the crowd begins, relative to the opening. Raises ProcessFailed where that is later than the profile says.
+
+    The opening cannot be moved any more: it stands in the settings of a service that runs. And without its quiet phase, its
+    ramp or its opening a run would be another one than that which it is judged as.
+    """
+    earliest_s = now + CROWD_STARTS_S - opens_at
+    if earliest_s > profile.starts_s + MOST_LATE_S:
+        raise ProcessFailed(
+            f"the stage was ready {earliest_s - profile.starts_s:.0f} s too late for a crowd that comes "
+            f"{-profile.starts_s:g} s before the opening: {profile.ready_s:g} s are set aside for it (ready_s of the profile); "
+            "is something else running on this machine?"
+        )
+    return max(profile.starts_s, earliest_s)
 
 
 async def _listed(stage: Stage, hospital_id: str, day: str, slots: int) -> list[str]:

@@ -23,6 +23,7 @@ def play_rounds(
     profiles: Sequence[Profile], folder: Path, *, times: int, scale: float, console: Console
 ) -> tuple[Line, ...]:
     """Play and judge each profile in a folder of its own. `folder` gets `rounds.json`; a run that fails ends nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
     lines: list[Line] = []
     for line in _runs(profiles, folder, times=times, scale=scale, console=console):
         lines.append(line)
@@ -36,13 +37,25 @@ def _runs(profiles: Sequence[Profile], folder: Path, *, times: int, scale: float
             place = folder / f"{number}" / profile.name
             console.rule(f"{profile.name}, round {number} of {times}")
             try:
-                play_in(profile.scaled(scale), place)
-            except (ProcessFailed, PostgresMissing) as error:
-                console.print(f"{profile.name} could not be played: {error}")
-                yield _not_played(profile.name, scale, str(error))
-                continue
-            judge(place, floor=FLOOR)
-            yield line_of(profile.name, scale, conclude(load_run(place), floor=FLOOR))
+                line = _run(profile, place, scale)
+            # Whatever it is: hours of other runs do not depend on it.
+            except Exception as error:
+                line = _not_played(profile.name, scale, _reason(error))
+                console.print(f"{profile.name} failed: {line.reasons[0]}", markup=False)
+            yield line
+
+
+def _run(profile: Profile, place: Path, scale: float) -> Line:
+    play_in(profile.scaled(scale), place)
+    judge(place, floor=FLOOR)
+    return line_of(profile.name, scale, conclude(load_run(place), floor=FLOOR))
+
+
+def _reason(error: Exception) -> str:
+    """What stands in the table. Of our own errors the text says all; of others it may be empty without the name."""
+    if isinstance(error, (ProcessFailed, PostgresMissing)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def all_passed(lines: Sequence[Line]) -> bool:

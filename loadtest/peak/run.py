@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadtest.bench.processes import ProcessFailed, cpu_s, end, start
+from loadtest.bench.processes import ProcessFailed, cpu_s, end, end_on_sigterm, start
 from loadtest.crowd.plan import CLIENTS, write_plan
 from loadtest.peak.aftermath import first_counts, server_counts, until_quiet, write_bookings
-from loadtest.peak.faults import break_things
+from loadtest.peak.faults import Strokes, break_things
 from loadtest.peak.planning import make_plan
 from loadtest.peak.profiles import Profile
 from loadtest.peak.settings import released_day
@@ -23,8 +23,19 @@ OBJECTIVE = 0.999
 LAG_LIMIT_MS = 50.0
 
 
+class FolderUsed(ProcessFailed):
+    """There is something in the folder for a run: an earlier report beside this run's data would be taken for its own."""
+
+
+def must_be_empty(folder: Path) -> None:
+    """Raises FolderUsed."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FolderUsed(f"{folder} is not an empty folder; name another one, or clear it")
+
+
 def play_in(profile: Profile, folder: Path) -> None:
-    """`play`, in a folder that is made where it is not there. Raises ProcessFailed, PostgresMissing."""
+    """`play`, in a folder that is made where it is not there. Raises ProcessFailed, PostgresMissing; FolderUsed at once."""
+    must_be_empty(folder)
     for part in ("run", "prometheus"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     asyncio.run(play(profile, folder))
@@ -35,6 +46,7 @@ async def play(profile: Profile, folder: Path) -> None:
 
     Raises ProcessFailed, postgres.PostgresMissing.
     """
+    end_on_sigterm()
     async with set_stage(profile, folder) as stage:
         await _perform(stage, folder / "run")
 
@@ -54,10 +66,11 @@ async def _perform(stage: Stage, out: Path) -> None:
         crowd_pid=crowd.pid,
     )
     cpu_before_s = cpu_s(stage.service.pid)
+    struck: Strokes = {}
     background = [
         asyncio.create_task(watch.run()),
         asyncio.create_task(
-            break_things(stage.profile, stage.hospitals, stage.service.pid, stage.database, stage.opens_at)
+            break_things(stage.profile, stage.hospitals, stage.service.pid, stage.database, stage.opens_at, struck)
         ),
     ]
     try:
@@ -104,7 +117,7 @@ async def _perform(stage: Stage, out: Path) -> None:
             "codes": summary["codes"],
             "hospitals": [h.id for h in profile.hospitals],
             "clients": list(CLIENTS),
-            "faults": faults(profile, -plan.starts_s),
+            "faults": faults(struck, started_at),
             "machine": machine(),
             "generator": {
                 "lag_ms": summary["lag_ms"],

@@ -102,11 +102,14 @@ class Prometheus:
                 f"--web.listen-address=127.0.0.1:{port}", stdout=stream, stderr=stream,
             )  # fmt: skip
         ends = time.monotonic() + READY_WITHIN_S
-        while not await asyncio.to_thread(accepts, port):
-            if process.returncode is not None or time.monotonic() > ends:
-                await end(process)
-                raise ProcessFailed(f"Prometheus did not start: {last_words(log)}")
-            await asyncio.sleep(0.1)
+        try:
+            while not await asyncio.to_thread(accepts, port):
+                if process.returncode is not None or time.monotonic() > ends:
+                    raise ProcessFailed(f"Prometheus did not start: {last_words(log)}")
+                await asyncio.sleep(0.1)
+        except BaseException:
+            await end(process)
+            raise
         return cls(process, port, session)
 
     async def query(self, query: str, *, at: float | None = None) -> list[dict[str, Any]]:

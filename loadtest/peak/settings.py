@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from loadtest.peak.profiles import HospitalSize, Profile
 
 DAYS_AHEAD = 3
+HIS_LOCK_S = 1_800
 ZONE_HOUR = (
     7  # o'clock at the hospitals, more or less: far from their midnight, at which the released day would be another
 )
@@ -39,7 +40,7 @@ reserve_by = "{reserve_by}"
 time_zone = "{zone}"
 lock_wait_s = 600
 pay_window_s = 900
-his_lock_s = 1800
+his_lock_s = {his_lock_s}
 his_concurrency = {at_once}
 his_concurrency_floor = 2
 horizon_days = {days}
@@ -101,6 +102,7 @@ def _hospital(hospital: HospitalSize, ports: Ports, opens_at: float, zone: str) 
         zone=zone,
         at_once=hospital.at_once,
         days=DAYS_AHEAD,
+        his_lock_s=HIS_LOCK_S,
         opens=local_time(opens_at, zone).strftime("%H:%M"),
         connector=connector,
         waiting_room=_table(f"hospital.{hospital.id}.waiting_room", hospital.waiting_room),

@@ -26,7 +26,6 @@ from loadtest.peak.settings import Ports, write_settings, zone_of
 from loadtest.ports import free_port
 
 PORTAL, SCALPER = CLIENTS
-START_S = 20.0  # what the service takes to be ready and to have fetched all schedules
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ async def set_stage(profile: Profile, folder: Path) -> AsyncIterator[Stage]:
         hospitals = Hospitals(session)
         stack.push_async_callback(hospitals.close)
         await hospitals.open(profile, inbound, zone)
-        opens_at = math.ceil((time.time() + START_S - profile.starts_s) / 60) * 60.0
+        opens_at = math.ceil((time.time() + profile.ready_s - profile.starts_s) / 60) * 60.0
         ports = Ports(
             free_port(),
             free_port(),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.crowd.plan import Plan
-from loadtest.peak.profiles import Profile
+from loadtest.peak.faults import Strokes
+from loadtest.peak.profiles import HisFault, Profile
 
 
 def stated(profile: Profile) -> list[str]:
@@ -53,21 +54,17 @@ def phases(plan: Plan, crowd_ended_s: float, ended_s: float) -> list[dict[str, A
     return [{"name": name, "from_s": begins, "to_s": ends} for name, begins, ends in edges if ends > begins]
 
 
-def faults(profile: Profile, opens_s: float) -> list[dict[str, Any]]:
-    """What was broken when, in seconds from the start."""
-    of_his = [
+def faults(struck: Strokes, started_at: float) -> list[dict[str, Any]]:
+    """What was broken when, as it really happened, in seconds from the start."""
+    return [
         {
-            "at_s": max(0.0, opens_s + f.at_s),
-            "until_s": None if f.until_s is None else opens_s + f.until_s,
-            "what": f.what,
-            "hospital": f.hospital,
+            "at_s": max(0.0, when.at - started_at),
+            "until_s": None if when.until is None else when.until - started_at,
+            "what": fault.what,
+            "hospital": fault.hospital if isinstance(fault, HisFault) else None,
         }
-        for f in profile.his_faults
+        for fault, when in struck.items()
     ]
-    of_service = [
-        {"at_s": opens_s + f.at_s, "until_s": None, "what": f.what, "hospital": None} for f in profile.service_faults
-    ]
-    return of_his + of_service
 
 
 def machine() -> dict[str, Any]:

@@ -4,7 +4,8 @@
     GET  /pulse?day=                                     {running, most_at_once, seats_left}, cheap enough for every second
     GET  /books                                          every seat and every visit, see Hospital.books, plus the calls
     POST /faults   {op, mode, times?, delay_s?, share?}  from now on `op` (or "*") fails in the way of `mode`, `times` times
-                                                         or, with `share`, that share of the calls, by lot
+                                                         or, with `share`, that share of the calls, by lot; of two
+                                                         that a call meets the first happens, after the delay of `slow`
     DELETE /faults                                       everything works again
     POST /bill     {mrn, items: [{name, amount_fen}]}    the doctor orders something  -> {no}
     POST /report   {mrn, name?, status?}                 a lab report is issued       -> {no}
@@ -12,8 +13,9 @@
 
 Modes, as far as a protocol has them:
   refuse          answer with a business refusal
-  down            close the connection, nothing is done
-  hang            accept the request and never answer
+  down            of every operation: nobody listens, and connections that are open are reset; this switchboard stays.
+                  Of one operation, a number or a share of calls: reset the connection, nothing is done
+  hang            accept the request and never answer; nothing is done, and the connection is closed when all works again
   lose_reply      do it, then close the connection without a reply
   late_commit     close the connection without a reply, say "not found" when asked, and do it `delay_s` later
   already_exists  do it, answer "already exists"
@@ -33,6 +35,7 @@ What a site may do by nature; the operation is carried out all the same:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 from collections import Counter
@@ -41,7 +44,11 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from loadtest.simulators.door import Door
 from loadtest.simulators.hospital import Hospital
+
+GONE_EVERY_S = 0.1
+"""How often a call that hangs looks whether its caller has gone."""
 
 LATENCY_SIGMA = 0.5
 """Of the lognormal time that a call takes: one in twenty takes 2.3 times the median, one in a thousand 4.7 times."""
@@ -57,6 +64,11 @@ class Fault:
     delay_s: float = 3.0
     share: float = 1.0
 
+    @property
+    def shuts_door(self) -> bool:
+        """Whether nobody is let in, instead of some calls failing."""
+        return self.mode == "down" and self.op == "*" and self.times is None and self.share >= 1.0
+
 
 class Switchboard:
     """Faults by operation, call counts, and the hook by which a protocol pushes news (`notify(kind, number)`)."""
@@ -70,18 +82,57 @@ class Switchboard:
         self.running = 0
         self.most_at_once = 0
         self.notify: Notify | None = None
+        self.door: Door | None = None
+        self._healed = asyncio.Event()
 
-    def fault(self, op: str) -> Fault | None:
-        """The fault that this call of `op` meets, if any; a counted one is used up. Also counts the call."""
+    async def fault(self, op: str) -> Fault | None:
+        """The fault that this call of `op` meets, if any; a counted one is used up. Also counts the call.
+
+        A call that is slow and fails, fails after its delay.
+        """
         self.calls[op] += 1
+        slow = self._meet(op, lambda mode: mode == "slow")
+        failure = self._meet(op, lambda mode: mode != "slow")
+        if slow is not None and failure is not None:
+            await asyncio.sleep(slow.delay_s)
+        return failure or slow
+
+    def _meet(self, op: str, is_meant: Callable[[str], bool]) -> Fault | None:
         for fault in self.faults:
-            if fault.op in (op, "*") and (fault.share >= 1.0 or self._random.random() < fault.share):
+            if not is_meant(fault.mode) or fault.op not in (op, "*"):
+                continue
+            if fault.share >= 1.0 or self._random.random() < fault.share:
                 if fault.times is not None:
                     fault.times -= 1
                     if fault.times <= 0:
                         self.faults.remove(fault)
                 return fault
         return None
+
+    async def begin(self, fault: Fault) -> None:
+        """From now on it happens."""
+        self.faults.append(fault)
+        if fault.shuts_door and self.door is not None:
+            self.door.shut()
+
+    async def heal(self) -> None:
+        """Everything works again."""
+        self.faults.clear()
+        self.let_go()
+        if self.door is not None:
+            await self.door.reopen()
+
+    def let_go(self) -> None:
+        """End what hangs."""
+        self._healed.set()
+        self._healed = asyncio.Event()
+
+    async def hang(self, is_gone: Callable[[], bool]) -> None:
+        """Until everything works again, or the caller has gone: a call that nobody waits for takes no place here."""
+        healed = self._healed
+        while not healed.is_set() and not is_gone():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(healed.wait(), GONE_EVERY_S)
 
     async def take_time(self) -> None:
         """What the hospital takes for a call: `latency_ms` is the median."""
@@ -115,11 +166,11 @@ class Switchboard:
         )
 
     async def _set_fault(self, request: web.Request) -> web.Response:
-        self.faults.append(Fault(**await request.json()))
+        await self.begin(Fault(**await request.json()))
         return web.json_response({})
 
     async def _clear_faults(self, request: web.Request) -> web.Response:
-        self.faults.clear()
+        await self.heal()
         return web.json_response({})
 
     async def _bill(self, request: web.Request) -> web.Response:

@@ -22,6 +22,7 @@ from aiohttp import web
 
 from loadtest.simulators import fhir_resources as make
 from loadtest.simulators.control import Fault, Switchboard, serve_control
+from loadtest.simulators.door import Door, door_of
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
 from loadtest.simulators.hospital import Hospital, Refusal
@@ -61,6 +62,7 @@ class FhirSimulator:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._token = token
         self._runners: list[web.AppRunner] = []
+        self._door: Door | None = None
         self._late: set[asyncio.TimerHandle] = set()
 
     @property
@@ -76,8 +78,9 @@ class FhirSimulator:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
         await runner.setup()
         self._runners.append(runner)
-        await web.TCPSite(runner, host, port).start()
-        self.port = runner.addresses[0][1]
+        self.board.door = self._door = door_of(runner)
+        await self._door.open(host, port)
+        self.port = self._door.address[1]
         control, self.control_port = await serve_control(self.board, host, control_port)
         self._runners.append(control)
 
@@ -85,6 +88,9 @@ class FhirSimulator:
         """Stop listening; what a fault has put off is not done any more."""
         for handle in self._late:
             handle.cancel()
+        if self._door is not None:
+            self._door.close()
+        self.board.let_go()
         for runner in self._runners:
             await runner.cleanup()
 
@@ -113,7 +119,7 @@ class FhirSimulator:
         self.board.most_at_once = max(self.board.most_at_once, self.board.running)
         try:
             await self.board.take_time()
-            fault = self.board.fault(operation)
+            fault = await self.board.fault(operation)
             return await self._fail(request, fault, work) if fault else work()
         finally:
             self.board.running -= 1
@@ -130,7 +136,8 @@ class FhirSimulator:
         if fault.mode == "down":
             return _drop(request)
         if fault.mode == "hang":
-            await asyncio.sleep(3600)
+            await self.board.hang(lambda: request.transport is None or request.transport.is_closing())
+            return _drop(request)
         if fault.mode == "late_commit":
             self._late.add(asyncio.get_running_loop().call_later(fault.delay_s, work))
             return _drop(request)

@@ -14,12 +14,14 @@ import contextlib
 import datetime as dt
 import json
 import signal
+import socket
 from collections.abc import Callable
 from decimal import Decimal
 
 from aiohttp import web
 
 from loadtest.simulators.control import Fault, Switchboard, serve_control
+from loadtest.simulators.door import Door
 from loadtest.simulators.hl7_push import Pusher
 from loadtest.simulators.hospital import Hospital, Refusal, Segment, Visit
 from loadtest.simulators.mllp import END, ER7, START, escape, header, new_control_id, read_frame, segment
@@ -51,26 +53,28 @@ class HL7Simulator:
         self.connections = 0
         self.pusher = Pusher(hospital, charset, LABELS[charset])
         self.board.notify = self.pusher.notify
-        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._door = Door(self._listen, lambda: [writer.transport for writer in self._writers])
+        self.board.door = self._door
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int, control_port: int) -> None:
-        self._server = await asyncio.start_server(self._connected, host, port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._door.open(host, port)
+        self.port = self._door.address[1]
         self._runner, self.control_port = await serve_control(self.board, host, control_port)
 
     async def close(self) -> None:
         await self.pusher.close()
-        if self._server is not None:
-            self._server.close()
+        self._door.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
-            await self._server.wait_closed()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _listen(self, place: socket.socket) -> asyncio.Server:
+        return await asyncio.start_server(self._connected, sock=place)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -82,13 +86,14 @@ class HL7Simulator:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while (payload := await read_frame(reader)) is not None:
                 self.board.running += 1
                 self.board.most_at_once = max(self.board.most_at_once, self.board.running)
                 try:
                     await self.board.take_time()
-                    reply = await self._reply(payload)
+                    reply = await self._reply(payload, reader)
                 finally:
                     self.board.running -= 1
                 writer.write(reply)
@@ -96,16 +101,20 @@ class HL7Simulator:
         except (Dropped, OSError):
             pass
         finally:
+            self._writers.discard(writer)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _reply(self, payload: bytes) -> bytes:
+    async def _reply(self, payload: bytes, reader: asyncio.StreamReader) -> bytes:
         message = ER7(payload.decode(self.charset))
         op, act = self._operation(message)
-        fault = self.board.fault(op)
+        fault = await self.board.fault(op)
         if fault is None:
             return self._frame(self._done(message, act))
+        if fault.mode == "hang":
+            await self.board.hang(lambda: reader.at_eof() or reader.exception() is not None)
+            raise Dropped
         return await self._faulty(message, op, act, fault)
 
     async def _faulty(self, message: ER7, op: str, act: Callable[[], list[str]], fault: Fault) -> bytes:
@@ -114,8 +123,6 @@ class HL7Simulator:
                 return self._frame(self._refused(message, "FULL" if op in ("lock_slot", "book") else "REFUSED"))
             case "down":
                 raise Dropped
-            case "hang":
-                await asyncio.Event().wait()
             case "lose_reply":
                 self._done(message, act)
                 raise Dropped

@@ -26,6 +26,7 @@ from aiohttp import web
 from lxml import etree
 
 from loadtest.simulators.control import Fault, Switchboard, serve_control
+from loadtest.simulators.door import Door, door_of
 from loadtest.simulators.hospital import Hospital
 from loadtest.simulators.lis import LabSystem, PushFailed
 from loadtest.simulators.size import add_size_arguments, size_of
@@ -52,7 +53,7 @@ class SoapSimulator:
         self._lab = lab
         self._timers: list[asyncio.TimerHandle] = []
         self._runners: list[web.AppRunner] = []
-        self._closing = asyncio.Event()
+        self._door: Door | None = None
         if lab is not None:
             self.board.notify = self._notify
 
@@ -67,13 +68,16 @@ class SoapSimulator:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         self._runners.append(runner)
-        await web.TCPSite(runner, host, port).start()
-        self.port = runner.addresses[0][1]
+        self.board.door = self._door = door_of(runner)
+        await self._door.open(host, port)
+        self.port = self._door.address[1]
         control, self.control_port = await serve_control(self.board, host, control_port)
         self._runners.append(control)
 
     async def close(self) -> None:
-        self._closing.set()
+        if self._door is not None:
+            self._door.close()
+        self.board.let_go()
         for timer in self._timers:
             timer.cancel()
         for runner in self._runners:
@@ -104,11 +108,11 @@ class SoapSimulator:
         op = self._trades.op_of(operation, doc)
         if op is None:
             return _text_reply(operation, "未知服务")
-        fault = self.board.fault(op)
         self.board.running += 1
         self.board.most_at_once = max(self.board.most_at_once, self.board.running)
         try:
             await self.board.take_time()
+            fault = await self.board.fault(op)
             return await self._answer(request, operation, op, doc, fault)
         finally:
             self.board.running -= 1
@@ -122,7 +126,7 @@ class SoapSimulator:
             case "down":
                 return _hang_up(request)
             case "hang":
-                await self._closing.wait()
+                await self.board.hang(lambda: request.transport is None or request.transport.is_closing())
                 return _hang_up(request)
             case "late_commit":
                 self._later(delay_s, lambda: self._run_quietly(op, doc))

@@ -5,16 +5,56 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
 from loadtest.__main__ import main
+from loadtest.bench.processes import ProcessFailed
+from loadtest.peak import rounds
+from loadtest.peak.profiles import PROFILES, Profile
+from loadtest.verdict.folder import RunFolderError
 
 
-def test_rounds_go_on_and_fail_when_a_profile_cannot_be_played(tmp_path: Path) -> None:
-    """As where somebody names a folder that is not empty: its keys are not written over."""
-    for number in (1, 2):
-        used = tmp_path / f"{number}" / "release-peak" / "data.key"
-        used.parent.mkdir(parents=True)
-        used.write_text("of another run", encoding="utf-8")
-    assert main(["rounds", "--times", "2", "--only", "release-peak", "--out", str(tmp_path)]) == 1
-    lines = json.loads((tmp_path / "rounds.json").read_text(encoding="utf-8"))
-    assert [(line["name"], line["outcome"]) for line in lines] == [("release-peak", "not played")] * 2
-    assert all("data.key exists" in line["reasons"][0] for line in lines)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ProcessFailed("the crowd failed: no room"), "the crowd failed: no room"),
+        (RunFolderError("run.json: no such field"), "RunFolderError: run.json: no such field"),
+        (ConnectionResetError(104, "reset"), "ConnectionResetError: [Errno 104] reset"),
+        (TimeoutError(), "TimeoutError: "),
+    ],
+)
+def test_rounds_go_on_and_fail_when_a_run_breaks(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play_in(profile: Profile, folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(rounds, "play_in", play_in)
+    assert main(["rounds", "--times", "2", "--only", "release-peak", "soak", "--out", str(tmp_path / "new")]) == 1
+    lines = json.loads((tmp_path / "new" / "rounds.json").read_text(encoding="utf-8"))
+    assert [(line["name"], line["outcome"]) for line in lines] == [
+        ("release-peak", "not played"),
+        ("soak", "not played"),
+    ] * 2
+    assert {tuple(line["reasons"]) for line in lines} == {(reason,)}
+
+
+def test_rounds_end_when_somebody_interrupts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play_in(profile: Profile, folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "play_in", play_in)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.play_rounds([PROFILES["soak"]], tmp_path, times=2, scale=1.0, console=Console())
+    assert not (tmp_path / "rounds.json").exists()
+
+
+def test_rounds_write_over_no_other_run(tmp_path: Path) -> None:
+    used = tmp_path / "1" / "release-peak" / "report.html"
+    used.parent.mkdir(parents=True)
+    used.write_text("of another run", encoding="utf-8")
+    (line,) = rounds.play_rounds([PROFILES["release-peak"]], tmp_path, times=1, scale=1.0, console=Console())
+    assert line.outcome == "not played"
+    assert "is not an empty folder" in line.reasons[0]
+    assert [file.name for file in used.parent.iterdir()] == ["report.html"]

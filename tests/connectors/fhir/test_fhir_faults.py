@@ -199,10 +199,10 @@ async def test_second_page_that_fails_is_no_short_list() -> None:
 
         original = simulator.board.fault
 
-        def fault(op: str) -> object:
+        async def fault(op: str) -> object:
             nonlocal seen
             seen += 1
-            return Second() if seen == 2 else original(op)
+            return Second() if seen == 2 else await original(op)
 
         simulator.board.fault = fault  # type: ignore[method-assign,assignment]
         with pytest.raises(HisUnavailable):
