@@ -19,7 +19,7 @@ from booking.fetches import apply_slots, put_departments, put_practitioners, put
 from booking.moves import fetch_topic
 from booking.release import opens_at
 from booking.settings import Hospital, ReserveBy
-from booking.stops import carry_known_stops, carry_stop
+from booking.stops import carry_known_stops, carry_left_stops, carry_stop
 from booking.store.engine import Store, StoreUnavailable
 from connectors.port import Capability, HisError, Verb, Window
 from mappings.canonical import Department, Schedule, ScheduleStopped
@@ -52,6 +52,7 @@ class Puller:
         self._done_at: dict[str, float] = {}
         self._releases = ReleaseFetches(hospital)
         self._next_release_s = 0.0
+        self._stops_left = True  # whether something may stand as stopped whose bookings were not moved; nobody knows at first
         for kind, verbs in _KINDS.items():
             if all(self._offers(verb) for verb in verbs):  # what is never fetched has no age to be alarmed by
                 metrics.track_sync_age(hospital.id, kind, lambda kind=kind: self.age_s(kind))  # type: ignore[misc]
@@ -97,6 +98,7 @@ class Puller:
 
     async def pull_once(self) -> None:
         """One full round. Raises HisError where a fetch failed; what came before it has been applied."""
+        await self._carry_left()
         if self._offers(Verb.FETCH_DEPARTMENTS) and self.age_s("master") >= MASTER_EVERY_S:
             await self._pull_master()
         if self._offers(Verb.FETCH_SCHEDULES):
@@ -110,6 +112,7 @@ class Puller:
         self._next_release_s = RELEASES_EVERY_S
         if not self._offers(Verb.FETCH_SCHEDULES):
             return
+        await self._carry_left()
         async with self._store.read(self._hospital.id) as tx:
             window, wait_s = await self._releases.wanted(tx)
         self._next_release_s = min(wait_s, RELEASES_EVERY_S)
@@ -154,6 +157,7 @@ class Puller:
         if not self._offers(Verb.FETCH_DEPARTMENTS):
             await self._learn_departments(schedules)
         for start in range(0, len(schedules), CHUNK):
+            self._stops_left = True
             async with self._store.write(self._hospital.id, here=True) as tx:
                 stopped = await put_schedules(
                     tx,
@@ -162,6 +166,7 @@ class Puller:
                     channel_quota=self._hospital.channel_quota,
                 )
             await carry_known_stops(self._store, self._hospital, schedule_ids=stopped)
+            self._stops_left = False
             await _give_way()
         # The fetch of the seats begins here: what the HIS counted before this moment is what its figures show.
         async with self._store.read(self._hospital.id) as tx:
@@ -174,6 +179,7 @@ class Puller:
             # One slot that cannot be must not keep the others from being seen.
             log.warning("slots_set_aside", hospital=self._hospital.id, slots=len(slots) - len(usable))
         for start in range(0, len(usable), CHUNK):
+            self._stops_left = True
             async with self._store.write(self._hospital.id, here=True) as tx:
                 stopped = await apply_slots(
                     tx,
@@ -185,10 +191,20 @@ class Puller:
                     ours=self._hospital.reserve_by == ReserveBy.QUOTA,
                 )
             await carry_known_stops(self._store, self._hospital, slot_ids=stopped)
+            self._stops_left = False
             await _give_way()
         await self._apply_stops(stops)
         self._releases.note(window, started_ms, ended_ms)
         log.info("pulled", hospital=self._hospital.id, schedules=len(schedules), slots=len(slots))
+
+    async def _carry_left(self) -> None:
+        """Move the bookings of stops where an earlier fetch came to its end between the stop and them.
+
+        The next fetch finds these stopped already, and news of a stop is only what has changed.
+        """
+        if self._stops_left:
+            await carry_left_stops(self._store, self._hospital)
+            self._stops_left = False
 
     def _with_opening(self, schedule: Schedule) -> Schedule:
         """The hospital's rule says when a schedule opens of which the HIS does not."""

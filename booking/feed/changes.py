@@ -161,8 +161,7 @@ class ChangeFeed:
             # What goes wrong is found, and told, by the next poll of the loop.
             with suppress(Exception):
                 async with asyncio.timeout(timeout_s):
-                    await self._poll_once()
-                    self._allowance.take(self._monotonic_s())
+                    await self._poll_once(unless_since_s=self._monotonic_s())
             return
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_future()
@@ -199,14 +198,21 @@ class ChangeFeed:
                 retry_s = POLL_S
             await self._pause(started_s, retry_s)
 
-    async def _poll_once(self) -> None:
-        """Poll, for all who wait by now."""
+    async def _poll_once(self, *, unless_since_s: float | None = None) -> None:
+        """Poll, for all who wait by now; not, for a reader, where one has begun since then."""
         async with self._one_at_a_time:
             started_s = self._monotonic_s()
+            if unless_since_s is not None:
+                if self.sure_s > unless_since_s:
+                    return
+                self._allowance.take(started_s)
             waiting, self._waiting = self._waiting, None
             self._rung.clear()
             try:
                 await self._poll(started_s)
+            except BaseException:
+                self._rung.set()  # what was rung for is still to be read
+                raise
             finally:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(None)

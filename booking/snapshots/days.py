@@ -133,8 +133,10 @@ class Days:
                 now_ms = self._feed.store_now_ms(hospital_id)
                 built[key] = make_day(rows[key], render, now_ms, tick=ticks[key], read_s=read_s)
         finally:
+            mine = asyncio.current_task()
             for key in keys:
-                self._builds.pop(key, None)
+                if self._builds.get(key) is mine:  # one day that a reader reads by itself is not there, but another's may be
+                    del self._builds[key]
         self._keep(built)
         return built
 

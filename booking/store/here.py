@@ -166,7 +166,9 @@ class _OnLoop:
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait([work])
+            while not work.done():
+                with suppress(asyncio.CancelledError):  # a second time, too: the connection is the thread's until then
+                    await asyncio.wait([work])
             raise
 
     async def _beside(self, call: Callable[..., T], *arguments: Any) -> T:

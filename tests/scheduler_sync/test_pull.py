@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from booking.moves import fetch_topic
 from booking.settings import Hospital
-from booking.store.engine import Store
+from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import departments, practitioners, slots
 from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable, NotOffered, Rejected, Unknown, Verb
 from mappings.canonical import Department, Practitioner, ScheduleStatus, ScheduleStopped, Session, StopScope
@@ -133,6 +133,27 @@ async def test_booking_is_stopped_when_polling_shows_its_schedule_stopped(
     assert (seen.state, seen.payment_state, seen.his_command) == ("stopped", "refund_due", "cancel")
     await pull.pull_once()
     assert await get(store, booking_id) == seen
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_booking_is_stopped_when_the_store_went_away_between_the_stop_and_its_bookings(
+    store: Store, peer: Peer, hospital: Hospital, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    pull = puller(store, peer)
+    await pull.pull_once()
+    booking_id = await booked(store, hospital, await put_slot(store, 3), await put_patient(store, ZHANG))
+    peer.schedules = [make_schedule(status=ScheduleStatus.STOPPED)]
+
+    async def go_away(*_: object, **__: object) -> int:
+        raise StoreUnavailable("gone")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+        patch.setattr("scheduler_sync.pull.carry_known_stops", go_away)
+        await pull.pull_once()
+    assert (await get(store, booking_id)).state == "booked"
+    await (puller(store, peer) if restarted else pull).pull_once()
+    seen = await get(store, booking_id)
+    assert (seen.state, seen.payment_state) == ("stopped", "refund_due")
 
 
 async def test_booking_is_stopped_when_the_list_of_stops_names_its_segment(
