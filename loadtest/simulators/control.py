@@ -35,20 +35,16 @@ What a site may do by nature; the operation is carried out all the same:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from loadtest.simulators.door import Door
 from loadtest.simulators.hospital import Hospital
-
-GONE_EVERY_S = 0.1
-"""How often a call that hangs looks whether its caller has gone."""
 
 LATENCY_SIGMA = 0.5
 """Of the lognormal time that a call takes: one in twenty takes 2.3 times the median, one in a thousand 4.7 times."""
@@ -81,6 +77,7 @@ class Switchboard:
         self.calls: Counter[str] = Counter()
         self.running = 0
         self.most_at_once = 0
+        self.hanging = 0
         self.notify: Notify | None = None
         self.door: Door | None = None
         self._healed = asyncio.Event()
@@ -127,12 +124,17 @@ class Switchboard:
         self._healed.set()
         self._healed = asyncio.Event()
 
-    async def hang(self, is_gone: Callable[[], bool]) -> None:
+    async def hang(self, until_gone: Coroutine[object, object, object]) -> None:
         """Until everything works again, or the caller has gone: a call that nobody waits for takes no place here."""
-        healed = self._healed
-        while not healed.is_set() and not is_gone():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(healed.wait(), GONE_EVERY_S)
+        self.hanging += 1
+        waiting = [asyncio.ensure_future(until_gone), asyncio.ensure_future(self._healed.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            self.hanging -= 1
 
     async def take_time(self) -> None:
         """What the hospital takes for a call: `latency_ms` is the median."""

@@ -12,6 +12,8 @@ from aiohttp import web
 
 AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: the peer gets a reset, and not an orderly end (socket(7))
 
+GONE_EVERY_S = 0.01
+
 Listen = Callable[[socket.socket], Awaitable[asyncio.AbstractServer]]
 Connections = Callable[[], Iterable[asyncio.BaseTransport | None]]
 
@@ -72,6 +74,12 @@ def door_of(runner: web.AppRunner) -> Door:
         return await loop.create_server(server, sock=place)
 
     return Door(listen, lambda: [connection.transport for connection in server.connections])
+
+
+async def until_gone(request: web.Request) -> None:
+    """Wait until the caller has closed its connection. aiohttp tells that only by ending the handler, where it does at all."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
+        await asyncio.sleep(GONE_EVERY_S)
 
 
 def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:

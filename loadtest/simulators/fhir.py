@@ -22,7 +22,7 @@ from aiohttp import web
 
 from loadtest.simulators import fhir_resources as make
 from loadtest.simulators.control import Fault, Switchboard, serve_control
-from loadtest.simulators.door import Door, door_of
+from loadtest.simulators.door import Door, door_of, until_gone
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
 from loadtest.simulators.hospital import Hospital, Refusal
@@ -136,7 +136,7 @@ class FhirSimulator:
         if fault.mode == "down":
             return _drop(request)
         if fault.mode == "hang":
-            await self.board.hang(lambda: request.transport is None or request.transport.is_closing())
+            await self.board.hang(until_gone(request))
             return _drop(request)
         if fault.mode == "late_commit":
             self._late.add(asyncio.get_running_loop().call_later(fault.delay_s, work))

@@ -27,6 +27,7 @@ from loadtest.simulators.hospital import Hospital, Refusal, Segment, Visit
 from loadtest.simulators.mllp import END, ER7, START, escape, header, new_control_id, read_frame, segment
 from loadtest.simulators.size import add_size_arguments, size_of
 
+LET_GO_S = 0.01
 LABELS = {"utf-8": "UNICODE UTF-8", "gb18030": "GB 18030-2000"}
 
 
@@ -89,6 +90,9 @@ class HL7Simulator:
         self._writers.add(writer)
         try:
             while (payload := await read_frame(reader)) is not None:
+                if self.board.hanging:
+                    # Calls whose caller has hung up go first: it may be the same one that asks again.
+                    await asyncio.sleep(LET_GO_S)
                 self.board.running += 1
                 self.board.most_at_once = max(self.board.most_at_once, self.board.running)
                 try:
@@ -113,7 +117,7 @@ class HL7Simulator:
         if fault is None:
             return self._frame(self._done(message, act))
         if fault.mode == "hang":
-            await self.board.hang(lambda: reader.at_eof() or reader.exception() is not None)
+            await self.board.hang(reader.read())
             raise Dropped
         return await self._faulty(message, op, act, fault)
 

@@ -26,7 +26,7 @@ from aiohttp import web
 from lxml import etree
 
 from loadtest.simulators.control import Fault, Switchboard, serve_control
-from loadtest.simulators.door import Door, door_of
+from loadtest.simulators.door import Door, door_of, until_gone
 from loadtest.simulators.hospital import Hospital
 from loadtest.simulators.lis import LabSystem, PushFailed
 from loadtest.simulators.size import add_size_arguments, size_of
@@ -126,7 +126,7 @@ class SoapSimulator:
             case "down":
                 return _hang_up(request)
             case "hang":
-                await self.board.hang(lambda: request.transport is None or request.transport.is_closing())
+                await self.board.hang(until_gone(request))
                 return _hang_up(request)
             case "late_commit":
                 self._later(delay_s, lambda: self._run_quietly(op, doc))

@@ -117,6 +117,19 @@ async def test_call_is_let_go_when_a_hospital_that_hangs_works_again(protocol: s
         assert await asked(simulator.port, CALL[protocol])
 
 
+async def test_no_more_calls_hang_than_callers_wait() -> None:
+    """A connector that gives up a call and asks again at once keeps to what the hospital bears."""
+    async with running("hl7") as (simulator, session, control):
+        await switch(session, control, "hang")
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
+            writer.write(CALL["hl7"])
+            await asyncio.sleep(0.05)
+            assert simulator.board.running == 1
+            writer.close()
+        assert simulator.board.most_at_once == 1
+
+
 async def test_call_fails_after_its_delay_when_it_meets_both() -> None:
     board = Switchboard(Hospital("S", days=1))
     board.faults += [Fault("*", "fault"), Fault("*", "slow", delay_s=0.2)]
