@@ -131,10 +131,10 @@ class Switchboard:
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.hanging -= 1
             for one in waiting:
                 one.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+            self.hanging -= 1
 
     async def take_time(self) -> None:
         """What the hospital takes for a call: `latency_ms` is the median."""

@@ -90,9 +90,8 @@ class HL7Simulator:
         self._writers.add(writer)
         try:
             while (payload := await read_frame(reader)) is not None:
-                if (
-                    self.board.hanging
-                ):  # those whose caller has hung up go first: it may be the same one that asks again
+                if self.board.hanging:
+                    # Calls whose caller has hung up go first: it may be the same one that asks again.
                     await asyncio.sleep(LET_GO_S)
                 self.board.running += 1
                 self.board.most_at_once = max(self.board.most_at_once, self.board.running)
