@@ -52,7 +52,9 @@ class Puller:
         self._done_at: dict[str, float] = {}
         self._releases = ReleaseFetches(hospital)
         self._next_release_s = 0.0
-        self._stops_left = True  # whether something may stand as stopped whose bookings were not moved; nobody knows at first
+        self._stops_left = (
+            True  # whether something may stand as stopped whose bookings were not moved; nobody knows at first
+        )
         for kind, verbs in _KINDS.items():
             if all(self._offers(verb) for verb in verbs):  # what is never fetched has no age to be alarmed by
                 metrics.track_sync_age(hospital.id, kind, lambda kind=kind: self.age_s(kind))  # type: ignore[misc]

@@ -135,7 +135,9 @@ class Days:
         finally:
             mine = asyncio.current_task()
             for key in keys:
-                if self._builds.get(key) is mine:  # one day that a reader reads by itself is not there, but another's may be
+                if (
+                    self._builds.get(key) is mine
+                ):  # one day that a reader reads by itself is not there, but another's may be
                     del self._builds[key]
         self._keep(built)
         return built
