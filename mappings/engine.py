@@ -5,6 +5,7 @@ The language is described in docs/mappings.md. Protocol knowledge comes in as a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .canonical import Record
@@ -56,9 +57,12 @@ class RecordMap:
         """
         return self._read(Run(root, ctx))
 
-    def read_aside(self, root: Any, ctx: MapContext) -> Mapped:
-        """`read`, for a thread beside an event loop: with rests, while the loop is busy."""
-        return self._read(Run(root, ctx, courtesy()))
+    def read_aside(self, root: Any, ctx: MapContext, pause: Callable[[], None] | None = None) -> Mapped:
+        """`read`, for a thread beside an event loop: with rests, while the loop is busy.
+
+        `pause`: the thread's `courtesy`, where it reads several documents and knows already how busy the loop is.
+        """
+        return self._read(Run(root, ctx, pause or courtesy()))
 
     def _read(self, run: Run) -> Mapped:
         records = self._reader(run, run.root)

@@ -20,6 +20,7 @@ from connectors.fhir.documents import Document, Json
 from connectors.fhir.inventory import schedule_of, without_stops
 from connectors.fhir.outcomes import UNAUTHORISED, error_of_read, issues_of
 from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable
+from mappings.courtesy import courtesy
 from mappings.engine import MapContext, Mapped, MappingError
 from monitoring.logs import get_logger
 
@@ -157,9 +158,10 @@ class Exchange:
             is_slot = resource.get("resourceType") == "Slot"
             (groups.setdefault(schedule_of(resource), []) if is_slot else others).append(entry)
         context, found, in_doubt = self.context(), list[Any](), 0
+        pause = courtesy()
         for schedule, slots in groups.items():
             assert call.reply is not None  # noqa: S101 - it has been used on the whole document
-            mapped = call.reply.read_aside(Document.of([*others, *slots]), context)
+            mapped = call.reply.read_aside(Document.of([*others, *slots]), context, pause)
             if mapped.problems or schedule in doubted or None in doubted:
                 in_doubt += 1
                 found += without_stops(mapped.records)
