@@ -18,6 +18,7 @@ from booking.inventory.writer import Crowded, HoldWriter
 from booking.ports import LiveFailed, LiveHis
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreBusy, StoreUnavailable, Tx
+from booking.store.turns import Of
 from booking.waiting_room.rooms import WaitingRooms
 
 V = TypeVar("V")
@@ -47,7 +48,7 @@ class Context(msgspec.Struct, frozen=True):
         `scope` stands for the hospital where a route has none.
         """
         key, digest = call.idempotency_key or "", call.fingerprint()
-        async with self.store.write(scope or call.hospital_id, here=True) as tx:
+        async with self.store.write(scope or call.hospital_id, here=True, of=Of.BINDS) as tx:
             known = await idempotency.recall(tx, call.caller.id, key, digest)
             if known is not None:
                 return Reply(known[1], status=known[0], headers={"Idempotent-Replayed": "true"})

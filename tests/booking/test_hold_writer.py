@@ -397,11 +397,13 @@ async def test_hold_goes_first_when_others_wait_to_write_as_well(store: Store, h
         await asyncio.gather(*tasks)
         return served[:]
 
-    hold, step, sync = Of
+    hold, step, bind, sync = Of
     assert await served_of(*[sync] * 2, *[hold] * 6) == [*[hold] * 4, sync, *[hold] * 2, sync]
     # Whoever has a seat goes on with it while a crowd wants one, and neither of them starves the other, or the rest.
     assert await served_of(*[sync] * 2, *[step] * 9, *[hold] * 2) == [hold, *[step] * 4, hold, *[step] * 5, sync, sync]
     assert await served_of(*[sync] * 2, *[step] * 18) == [*[step] * 16, sync, *[step] * 2, sync]
+    # A crowd that makes patients known has a queue of its own.
+    assert await served_of(*[bind] * 6, *[sync] * 2, *[step] * 2) == [*[step] * 2, *[bind] * 4, sync, *[bind] * 2, sync]
 
 
 async def test_turn_is_one_at_a_time_and_in_order_when_those_who_are_called_together_stop_in_between() -> None:
