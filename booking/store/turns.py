@@ -28,7 +28,7 @@ class Of(IntEnum):
 
 # One of them takes at most 20 ms (DESIGN section 4), and a step about two: a batch and some steps in turn let a second's payments
 # through in a second while a crowd wants seats. One of the others after so many costs the crowd little, and a crowd of an hour
-# starves neither expiries nor outcomes of commands; nor does a crowd that makes patients known, which waits in a queue of its own.
+# starves neither expiries nor outcomes of commands; nor does one that makes patients known, which waits in a queue of its own.
 STEPS_IN_A_ROW = 4
 _ROUND = (*(Of.HOLDS, *(Of.STEPS,) * STEPS_IN_A_ROW, Of.BINDS) * 4, Of.OTHERS)
 
