@@ -44,6 +44,7 @@ PAUSE_S = 0.02  # what rings within it is one turn: a release rings for each bat
 IN_VAIN_PER_S, IN_VAIN_BURST = 5.0, 5
 STORE_AWAY_PAUSE_S = 0.2
 MOST_CLAIMED = MOST_SETTLED = 32  # in one transaction
+SOON_TRIES = 10  # how often a command that the store kept from its look is looked at again at once
 
 _SERVED = (
     Verb.REGISTER, Verb.SETTLE_BILL, Verb.CANCEL_REGISTRATION, Verb.UNLOCK_SLOT, Verb.LOCK_SLOT, Verb.BOOK,
@@ -95,6 +96,17 @@ _CLAIM = Fixed(
     )
 )
 
+_OURS_STILL = Fixed(
+    update(outbox)
+    .where(
+        outbox.c.hospital_id == bindparam("of_hospital"),
+        outbox.c.id == bindparam("of_id"),
+        outbox.c.attempt == bindparam("of_attempt"),
+        text("status in ('sent', 'unknown')"),
+    )
+    .values(lease_until_ms=bindparam("new_lease_until_ms"))
+)
+
 Fence = Callable[[Tx], Awaitable[bool]]
 
 
@@ -144,6 +156,7 @@ class OutboxWorker:
         self._link = link
         self._running: set[asyncio.Task[None]] = set()
         self._outcomes: list[_Outcome] = []
+        self._doubtful: list[Row] = []  # claimed, and nobody knows whether that was committed
         self._coming: Counter[str] = Counter()  # by connector: claimed, and not yet seen by its bulkhead
         self._in_vain = Allowance(IN_VAIN_PER_S, IN_VAIN_BURST, time.monotonic())
         self._put_off_s = 0.0  # how long until the look that was not taken
@@ -200,8 +213,8 @@ class OutboxWorker:
         """Record what has come in and claim what there is room for, in one short transaction."""
         self._put_off_s = 0.0
         room = self._room() if claims else {}
-        outcomes = self._outcomes[:]
-        if not outcomes and not (room and await self._is_any_due(room)):
+        outcomes, doubtful = self._outcomes[:], self._doubtful if claims else []
+        if not outcomes and not doubtful and not (room and await self._is_any_due(room)):
             return False
         claimed: list[Row] = []
         recorded: Sequence[_Outcome] = ()
@@ -209,9 +222,12 @@ class OutboxWorker:
             async with self._store.write(self._hospital.id, here=True) as tx:
                 recorded = await self._record_some(tx, outcomes)
                 # Outcomes are true whoever works the hospital now; new commands are only for whoever holds it.
-                if room and (self._fence is None or await self._fence(tx)):
-                    claimed = await self._claim(tx, room)
+                if (room or doubtful) and (self._fence is None or await self._fence(tx)):
+                    claimed = [row for row in doubtful if await self._is_ours_still(tx, row)]
+                    if room and not doubtful:  # their places are not counted yet
+                        claimed = await self._claim(tx, room)
         except StoreUnavailable:
+            self._doubtful = doubtful or claimed
             raise
         except Exception as e:
             if not outcomes:
@@ -219,9 +235,10 @@ class OutboxWorker:
             await self._record_apart(outcomes, e)
             return True
         self._outcomes = [o for o in self._outcomes if o not in recorded]
+        self._doubtful = []
         for row in claimed:
             self._start(row)
-        return bool(recorded or claimed)
+        return bool(recorded or claimed or doubtful)
 
     async def _record_some(self, tx: Tx, outcomes: Sequence[_Outcome]) -> Sequence[_Outcome]:
         """Settled bookings together, the others one by one while there is time; returns those that were recorded."""
@@ -308,6 +325,16 @@ class OutboxWorker:
         await note_looked(tx, [r.subject_id for r in rows if r.kind == "booking" and r.was != "queued"])
         return rows
 
+    async def _is_ours_still(self, tx: Tx, row: Row) -> bool:
+        """Whether a claim whose commit had no answer was made: then nobody has sent it, and it need not wait for its lease."""
+        change = {
+            "of_hospital": self._hospital.id,
+            "of_id": row.id,
+            "of_attempt": row.attempt,
+            "new_lease_until_ms": tx.now_ms + int(row.lease_s * 1000),
+        }
+        return await tx.run(_OURS_STILL, change) > 0
+
     def _take(self, now_ms: int, row: dict[str, Any], verb: Verb) -> tuple[Row, dict[str, Any]]:
         """A row as claimed, and what to write. A `sent` one whose lease has run out was left by a crash: it is unknown."""
         was = "unknown" if row["status"] == "sent" else row["status"]
@@ -388,7 +415,7 @@ class OutboxWorker:
             log.error("store_unavailable", hospital=self._hospital.id, line=row.line, reason=str(e))
             if row.was == "queued" and not way.arrived:
                 return Verdict.again("not_sent")
-            return Verdict.unknown("the store was away", soon=True)
+            return Verdict.unknown("the store was away", soon=row.tries < SOON_TRIES)
         except (LookupError, SealBroken) as e:
             log.error("command_unreadable", hospital=self._hospital.id, line=row.line, exc_info=e)
             return Verdict.dead(f"cannot be read: {e}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from booking.settings import Hospital
 from booking.stops import apply_stop
-from booking.store.engine import Store, StoreUnavailable
+from booking.store.engine import Store, StoreUnavailable, Tx
+from booking.store.tables import outbox
 from connectors.port import HisRefused, HisReplyInvalid, HisUnavailable, QueryBack, Verb
 from mappings.canonical import RegistrationStatus, ScheduleStopped, StopScope
 from monitoring import metrics
@@ -470,6 +473,11 @@ async def test_command_is_sent_again_when_a_person_says_retry(
 # --- a store that goes away --------------------------------------------------------------------------------------------
 
 
+def is_worker(task: asyncio.Task[Any] | None) -> bool:
+    """Whether it is the worker's own, which claims and records."""
+    return "OutboxWorker.run" in repr(None if task is None else task.get_coro())
+
+
 class _Away:
     """Stands before the store's readings: while it is `on`, each fails as a connection does that is lost."""
 
@@ -527,6 +535,55 @@ async def test_look_is_repeated_as_soon_as_the_store_is_back_when_it_went_before
     at.turn(0.2)
     await at.until_row(line(booking_id), status="done")
     assert at.peer.calls() == ["lock_slot", "fetch_registration"]
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_command_is_sent_as_soon_as_the_store_is_back_when_the_answer_to_its_claim_was_lost(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """Committed, and the worker was told that the store is away: the command is its own, and nobody has sent it."""
+    write, answers = Store.write, 0
+
+    @asynccontextmanager
+    async def lose_answers(store: Store, hospital_id: str, **how: Any) -> AsyncIterator[Tx]:
+        nonlocal answers
+        async with write(store, hospital_id, **how) as tx:
+            yield tx
+        current = asyncio.current_task()
+        if answers < lost and is_worker(current):
+            answers += 1
+            raise StoreUnavailable("connection reset")
+
+    monkeypatch.setattr(Store, "write", lose_answers)
+    booking_id = await hold_one(at)
+    row = await at.until_row(line(booking_id), status="done")
+    assert (answers, row["attempt"], at.peer.calls()) == (lost, 1, ["lock_slot"])
+
+
+async def test_claim_whose_answer_was_lost_is_left_alone_when_another_worker_has_it(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, lost = Store.write, asyncio.Event()
+
+    @asynccontextmanager
+    async def lose_one_answer(store: Store, hospital_id: str, **how: Any) -> AsyncIterator[Tx]:
+        async with write(store, hospital_id, **how) as tx:
+            yield tx
+        current = asyncio.current_task()
+        if not lost.is_set() and is_worker(current):
+            async with write(store, hospital_id) as tx:  # its lease ran out, and somebody else has claimed it
+                await tx.run(update(outbox).values(attempt=outbox.c.attempt + 1))
+            lost.set()
+            raise StoreUnavailable("connection reset")
+
+    monkeypatch.setattr(Store, "write", lose_one_answer)
+    booking_id = await hold_one(at)
+    await asyncio.wait_for(lost.wait(), 10)
+    for _ in range(20):
+        at.turn(0)
+        await asyncio.sleep(0.02)
+    assert (await at.row(line(booking_id)))["status"] == "sent"
+    assert at.peer.calls() == []
 
 
 # --- crashes and fences ------------------------------------------------------------------------------------------------
