@@ -15,6 +15,7 @@ import asyncio
 import datetime as dt
 import itertools
 import json
+import math
 import signal
 import sys
 import time
@@ -301,6 +302,14 @@ class Installation:
         )
         assert linked["his_state"] == "linked", linked
         return str(made["id"])
+
+    async def fetched(self, hospital_id: str) -> None:
+        """Wait until the first sync has brought everything: until then each part of it changes the lists."""
+        await until(
+            lambda: self.metric("hisbridge_sync_age_seconds", hospital=hospital_id, kind="schedules"),
+            lambda age_s: 0 < age_s < math.inf,
+            what="the whole first sync",
+        )
 
     async def open_slots(self, hospital_id: str) -> list[dict[str, Any]]:
         """What can be booked, once the first sync has brought it."""
