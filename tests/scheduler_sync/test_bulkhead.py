@@ -210,15 +210,16 @@ async def test_room_counts_only_equal_and_better_ranks_when_commands_are_claimed
 # --- a limit that moves ------------------------------------------------------------------------------------------------
 
 
-async def lose_one(bulkhead: Bulkhead) -> None:
-    """A call without a reply, which halves the limit."""
-    async with bulkhead.place(0) as visit:
-        visit.record("lock_slot", answered=False)
+async def lose_calls(bulkhead: Bulkhead) -> None:
+    """As many calls without a reply as halve a small limit."""
+    for _ in range(2):
+        async with bulkhead.place(0) as visit:
+            visit.record("lock_slot", answered=False)
 
 
 async def test_fewer_are_let_in_when_the_limit_has_shrunk() -> None:
     room = Room(places=4)
-    await lose_one(room.bulkhead)
+    await lose_calls(room.bulkhead)
     assert room.bulkhead.limiter.limit == 2
     for n in range(4):
         await room.enter(str(n))
@@ -231,7 +232,7 @@ async def test_nobody_is_thrown_out_when_the_limit_shrinks_below_those_inside() 
     room = Room(places=4)
     for n in range(3):
         await room.enter(str(n))
-    await lose_one(room.bulkhead)
+    await lose_calls(room.bulkhead)
     await room.enter("3")
     assert room.inside == {"0", "1", "2"}
     await room.leave("0")
@@ -243,7 +244,7 @@ async def test_nobody_is_thrown_out_when_the_limit_shrinks_below_those_inside() 
 
 async def test_several_are_let_in_when_the_limit_grows() -> None:
     room = Room(places=4)
-    await lose_one(room.bulkhead)
+    await lose_calls(room.bulkhead)
     for n in range(6):
         await room.enter(str(n))
     room.bulkhead.limiter = GradientLimiter(floor=1, ceiling=4)
