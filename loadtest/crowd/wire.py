@@ -66,21 +66,15 @@ class Wire:
     def _ask_anew(self, request: bytes) -> Answer:
         if self.open >= self._most:
             return Answer(0, error="no connection left")
-        connection = socket.socket()
         self.open += 1
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.connect(self._address)
-        except OSError as error:
-            self._drop(connection)
-            return Answer(0, error=type(error).__name__)
-        except gevent.Timeout:
-            self._drop(connection)
-            raise
-        return self._ask_on(connection, request)
+        return self._ask_on(socket.socket(), request, to=self._address)
 
-    def _ask_on(self, connection: socket.socket, request: bytes) -> Answer:
+    def _ask_on(self, connection: socket.socket, request: bytes, *, to: tuple[str, int] | None = None) -> Answer:
+        """Connect it first where `to` is given."""
         try:
+            if to is not None:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.connect(to)
             connection.sendall(request)
             first = connection.recv(_READ)
         except OSError as error:
