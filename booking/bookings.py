@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, sel
 
 from booking.commands import close_flying
 from booking.errors import Refusal
-from booking.gathering import gathered
+from booking.gathering import gathered, kept
 from booking.late_money import can_be_taken_up
 from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
 from booking.milestones import count_lock, count_registration
-from booking.money import PaymentRow, find_payment, kept_payment, record_payment, set_settlement
+from booking.money import PaymentRow, find_payment, record_payment, set_settlement
 from booking.moves import apply, is_lock_over, load_booking, save_booking
 from booking.records import Booking, booking_from_row
 from booking.settings import Hospital
@@ -30,8 +30,13 @@ async def own_booking(tx: Tx, client_id: str, booking_id: str) -> Booking:
     """A booking of this API client. Raises Refusal(booking_unknown), also for another client's."""
     booking = await load_booking(tx, booking_id)
     if booking is None or booking.client_id != client_id:
-        raise Refusal("booking_unknown", f"There is no booking {booking_id} of yours at this hospital.")
+        raise unknown_booking(booking_id)
     return booking
+
+
+def unknown_booking(booking_id: str) -> Refusal:
+    """For a booking that does not exist, or is another client's: nobody learns which."""
+    return Refusal("booking_unknown", f"There is no booking {booking_id} of yours at this hospital.")
 
 
 async def find_bookings(
@@ -100,7 +105,7 @@ async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Pay
                 "payment_conflict", f"{payment.channel} {payment.trade_no} was reported before, for something else."
             )
         return known
-    unusable = why_unusable(booking, payment, await kept_payment(tx, booking_id=booking.id), tx.now_ms)
+    unusable = why_unusable(booking, payment, await kept(tx, booking), tx.now_ms)
     if unusable in ("too_late", "booking_expired") and await can_be_taken_up(tx, hospital, booking):
         unusable = None
     row = await record_payment(tx, payment, client_id=booking.client_id, booking_id=booking.id, unusable=unusable)
@@ -209,7 +214,7 @@ async def settle_command(tx: Tx, hospital: Hospital, booking: Booking, result: C
     if command == Command.LOCK:
         booking.lock_reply_ms = tx.now_ms if result.accepted else None
     if not result.accepted and command == Command.REGISTER:
-        payment = await kept_payment(tx, booking_id=booking.id)
+        payment = await kept(tx, booking)
         if payment is not None:
             await set_settlement(tx, payment, "rejected")
     held = booking.state == State.HELD
@@ -217,7 +222,7 @@ async def settle_command(tx: Tx, hospital: Hospital, booking: Booking, result: C
     if held and result.accepted and command == Command.LOCK:
         count_lock(tx, hospital, booking)
     elif held and result.accepted and command == Command.REGISTER:
-        count_registration(tx, hospital, booking, await kept_payment(tx, booking_id=booking.id))
+        count_registration(tx, hospital, booking, await kept(tx, booking))
     await _hear_deferred(tx, hospital, booking)
 
 
@@ -358,7 +363,7 @@ async def _counts_as_registered(tx: Tx, hospital: Hospital, booking: Booking) ->
     """Where we book unpaid, the HIS's "booked" is our own unpaid booking, not a registration, until money is there."""
     if hospital.reserve_by != "book" or booking.fee_fen == 0:
         return True
-    return await kept_payment(tx, booking_id=booking.id) is not None
+    return await kept(tx, booking) is not None
 
 
 async def _settles(tx: Tx, hospital: Hospital, booking: Booking, told: Registration) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import text, update
+from sqlalchemy import bindparam, text, update
 
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed
 from booking.store.ids import new_id
 from booking.store.tables import OPEN_COMMAND, outbox
 from monitoring.traces import stored_here
@@ -40,7 +41,7 @@ async def queue_command(
     row["trace"] = stored_here()
     if due_ms is not None:
         row["due_ms"] = due_ms
-    await tx.insert(outbox, row)
+    await tx.add(outbox, row)
     return str(row["id"])
 
 
@@ -100,13 +101,14 @@ async def close_flying(tx: Tx, line: str) -> bool:
     )
 
 
+_DROP = Fixed(
+    update(outbox)
+    .where(outbox.c.hospital_id == bindparam("of_hospital"), outbox.c.line == bindparam("of_line"), _IS_OPEN)
+    .where(outbox.c.status == "queued")
+    .values(status="dropped", updated_ms=bindparam("now_ms"))
+)
+
+
 async def drop_queued(tx: Tx, line: str) -> bool:
     """Drop the queued command of a line; False if there is none that never left."""
-    return bool(
-        await tx.run(
-            update(outbox)
-            .where(outbox.c.hospital_id == tx.hospital_id, outbox.c.line == line, _IS_OPEN)
-            .where(outbox.c.status == "queued")
-            .values(status="dropped", updated_ms=tx.now_ms)
-        )
-    )
+    return bool(await tx.run(_DROP, {"of_hospital": tx.hospital_id, "of_line": line, "now_ms": tx.now_ms}))

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Table, bindparam, select, update
 
 from booking import seats
-from booking.money import Purse, purse_of, purses_of
+from booking.money import PaymentRow, Purse, purse_of, purses_of
 from booking.news import BOOKING_CHANGED, SEQUENCER, booking_payload, new_event, tell_booking
 from booking.records import Booking, booking_from_row, booking_to_row
 from booking.store.crypto import SealBroken
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed, is_one_of
-from booking.store.tables import bookings, events, schedules, slots
+from booking.store.tables import bookings, events, payments, refunds, schedules, slots
 from monitoring.logs import get_logger
 
 log = get_logger("gathering")
@@ -49,12 +49,21 @@ class Gathering(Tx):
     taken: Counter[str] = field(default_factory=Counter)
     told: list[dict[str, Any]] = field(default_factory=list)
 
+    async def add(self, table: Table, row: dict[str, Any]) -> None:
+        """As of any Tx; the purses go with the money."""
+        await super().add(table, row)
+        if table is payments and row["booking_id"] in self.purses:
+            self.purses[row["booking_id"]][0].append(msgspec.convert(row, PaymentRow))
+        elif table is refunds:
+            self.purses.pop(row["booking_id"], None)
+
 
 @asynccontextmanager
-async def gathered(tx: Tx, rows: Sequence[dict[str, Any]]) -> AsyncIterator[Gathering]:
+async def gathered(tx: Tx, rows: Sequence[dict[str, Any]], *, with_seats: bool = True) -> AsyncIterator[Gathering]:
     """Work on the bookings of these rows of `bookings` through what it gives; everything is written when the block ends well.
 
-    Within it nothing else may read or write bookings, seats or `taken` past the functions of this module.
+    Within it nothing else may read or write bookings, seats or `taken` past the functions of this module. `with_seats`: their
+    slots' figures are read beforehand as well; else as one is asked for.
     """
     it = Gathering(
         tx.conn,
@@ -71,6 +80,7 @@ async def gathered(tx: Tx, rows: Sequence[dict[str, Any]]) -> AsyncIterator[Gath
     if rows:
         it.bookings = {r["id"]: booking for r in rows if (booking := _read(tx, r)) is not None}
         it.purses = await purses_of(tx, list(it.bookings))
+    if rows and with_seats:
         found = await tx.all(_SEATS, {"of_hospital": tx.hospital_id, "ids": sorted({r["slot_id"] for r in rows})})
         it.slots = {r["id"]: _seats_of(r) for r in found}
     yield it
@@ -135,9 +145,18 @@ async def booking_rows(tx: Tx, booking_ids: Iterable[str]) -> list[dict[str, Any
 
 
 async def purse(tx: Tx, booking: Booking) -> Purse:
-    """What was paid for a booking and what goes back of it. Where there is money it may have moved since, and is read again."""
-    known = tx.purses.get(booking.id) if isinstance(tx, Gathering) else None
-    return known if known == ([], []) else await purse_of(tx, booking.id)
+    """The payments and refunds of a booking."""
+    if not isinstance(tx, Gathering):
+        return await purse_of(tx, booking.id)
+    if booking.id not in tx.purses:
+        tx.purses[booking.id] = await purse_of(tx, booking.id)
+    return tx.purses[booking.id]
+
+
+async def kept(tx: Tx, booking: Booking) -> PaymentRow | None:
+    """The payment that pays for a booking, if there is one."""
+    paid, _ = await purse(tx, booking)
+    return next((p for p in paid if p.kept), None)
 
 
 async def write_booking(tx: Tx, booking: Booking, *, tell: bool) -> None:
@@ -145,7 +164,7 @@ async def write_booking(tx: Tx, booking: Booking, *, tell: bool) -> None:
     row = {f"new_{name}": value for name, value in booking_to_row(tx, booking).items()}
     row |= {"of_hospital": row.pop("new_hospital_id"), "of_booking": row.pop("new_id")}
     if not isinstance(tx, Gathering):
-        await tx.run(_SAVE, row)
+        await tx.later(_SAVE, row)
         if tell:
             await tell_booking(tx, booking)
         return
@@ -211,7 +230,7 @@ async def save_seats(tx: Tx, slot_id: str, was: SlotSeats, figures: seats.Seats)
         tx.changed.add(slot_id)
         return
     left, charged = max(0, figures.his_left), max(0, figures.unreflected)
-    await tx.run(_SAVE_SEATS, {"of_hospital": tx.hospital_id, "of_slot": slot_id, "left": left, "charged": charged})
+    await tx.later(_SAVE_SEATS, {"of_hospital": tx.hospital_id, "of_slot": slot_id, "left": left, "charged": charged})
 
 
 async def count_taken(tx: Tx, schedule_id: str, change: int) -> None:
@@ -222,4 +241,4 @@ async def count_taken(tx: Tx, schedule_id: str, change: int) -> None:
     if isinstance(tx, Gathering):
         tx.taken[schedule_id] += change
         return
-    await tx.run(_TAKE, {"of_hospital": tx.hospital_id, "of_schedule": schedule_id, "change": change})
+    await tx.later(_TAKE, {"of_hospital": tx.hospital_id, "of_schedule": schedule_id, "change": change})

@@ -37,13 +37,21 @@ class PaymentRow(msgspec.Struct, kw_only=True):
     unusable: str | None = None
 
 
+_NAMED = (
+    payments.c.hospital_id == bindparam("of_hospital"),
+    payments.c.channel == bindparam("of_channel"),
+    payments.c.trade_no == bindparam("of_trade_no"),
+)
+_FIND = Fixed(select(payments).where(*_NAMED))
+_SETTLE = Fixed(
+    update(payments).where(*_NAMED).values(settlement=bindparam("new_settlement"), kept=bindparam("new_kept"))
+)
+
+
 async def find_payment(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None:
     """The payment of this name, for whatever it was reported."""
-    row = await tx.first(
-        select(payments).where(
-            payments.c.hospital_id == tx.hospital_id, payments.c.channel == channel, payments.c.trade_no == trade_no
-        )
-    )
+    named = {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no}
+    row = await tx.first(_FIND, named)
     return None if row is None else msgspec.convert(row, PaymentRow)
 
 
@@ -70,7 +78,19 @@ async def payments_of(tx: Tx, *, booking_id: str | None = None, bill_id: str | N
 
 
 Purse = tuple[list[PaymentRow], list[dict[str, Any]]]
-"""What was paid for a booking, oldest first, and what goes back of it."""
+"""The payments of a booking and its refunds, oldest first."""
+
+
+def _of_bookings(table: Table) -> Fixed:
+    of_hospital: BindParameter[str] = bindparam("of_hospital")
+    return Fixed(
+        select(table)
+        .where(table.c.hospital_id == of_hospital, is_one_of(table.c.booking_id, "ids"))
+        .order_by(table.c.created_ms)
+    )
+
+
+_PAYMENTS_OF_BOOKINGS, _REFUNDS_OF_BOOKINGS = _of_bookings(payments), _of_bookings(refunds)
 
 
 async def purse_of(tx: Tx, booking_id: str) -> Purse:
@@ -79,30 +99,15 @@ async def purse_of(tx: Tx, booking_id: str) -> Purse:
 
 
 async def purses_of(tx: Tx, booking_ids: Sequence[str]) -> dict[str, Purse]:
-    """The purses of several bookings, in one look."""
+    """The purses of several bookings. Only of a payment is there a refund: most bookings that are looked at have neither."""
     purses: dict[str, Purse] = {booking_id: ([], []) for booking_id in booking_ids}
-    for row in await tx.all(_PURSES, {"of_hospital": tx.hospital_id, "ids": list(booking_ids)}):
-        paid, owed = purses[row["booking_id"]]
-        paid.append(msgspec.convert({name: row[name] for name in _PAYMENT}, PaymentRow))
-        if row["refund_status"] is not None:
-            owed.append({"channel": row["channel"], "trade_no": row["trade_no"], "status": row["refund_status"]})
+    of = {"of_hospital": tx.hospital_id, "ids": list(booking_ids)}
+    paid = await tx.all(_PAYMENTS_OF_BOOKINGS, of) if booking_ids else []
+    for row in paid:
+        purses[row["booking_id"]][0].append(msgspec.convert(row, PaymentRow))
+    for row in await tx.all(_REFUNDS_OF_BOOKINGS, of) if paid else ():
+        purses[row["booking_id"]][1].append(row)
     return purses
-
-
-_PAYMENT = tuple(str(c.name) for c in payments.columns)  # SQLAlchemy's own str subclass is not a str to msgspec
-_PURSES = Fixed(
-    select(payments, refunds.c.status.label("refund_status"))
-    .select_from(
-        payments.outerjoin(
-            refunds,
-            (refunds.c.hospital_id == payments.c.hospital_id)
-            & (refunds.c.channel == payments.c.channel)
-            & (refunds.c.trade_no == payments.c.trade_no),
-        )
-    )
-    .where(payments.c.hospital_id == bindparam("of_hospital"), is_one_of(payments.c.booking_id, "ids"))
-    .order_by(payments.c.created_ms)
-)
 
 
 async def kept_payment(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> PaymentRow | None:
@@ -135,36 +140,26 @@ async def record_payment(
         bill_id=bill_id,
         unusable=unusable,
     )
-    await tx.insert(payments, msgspec.to_builtins(row))
+    await tx.add(payments, msgspec.to_builtins(row))
     if unusable is not None:
         await owe_refund(tx, row, client_id=client_id, reason=unusable)
     return row
 
 
 async def set_settlement(tx: Tx, payment: PaymentRow, settlement: str) -> None:
-    """Note what the HIS says of a payment: pending, settled, rejected or unknown."""
-    await tx.run(
-        update(payments)
-        .where(
-            payments.c.hospital_id == tx.hospital_id,
-            payments.c.channel == payment.channel,
-            payments.c.trade_no == payment.trade_no,
-        )
-        .values(settlement=settlement)
-    )
+    """How far the HIS has settled a payment; `payment` is changed as well."""
+    await _settle(tx, payment, settlement, kept=payment.kept)
 
 
 async def reject_settlement(tx: Tx, payment: PaymentRow) -> None:
-    """The HIS refuses a payment: it pays for nothing any more, and makes room for another."""
-    await tx.run(
-        update(payments)
-        .where(
-            payments.c.hospital_id == tx.hospital_id,
-            payments.c.channel == payment.channel,
-            payments.c.trade_no == payment.trade_no,
-        )
-        .values(settlement="rejected", kept=False)
-    )
+    """The HIS refuses a payment: it pays for nothing any more, and makes room for another; `payment` is changed as well."""
+    await _settle(tx, payment, "rejected", kept=False)
+
+
+async def _settle(tx: Tx, payment: PaymentRow, settlement: str, *, kept: bool) -> None:
+    payment.settlement, payment.kept = settlement, kept
+    named = {"of_hospital": tx.hospital_id, "of_channel": payment.channel, "of_trade_no": payment.trade_no}
+    await tx.later(_SETTLE, {**named, "new_settlement": settlement, "new_kept": kept})
 
 
 def refund_id(hospital_id: str, channel: str, trade_no: str) -> str:
@@ -177,7 +172,7 @@ async def owe_refund(tx: Tx, payment: PaymentRow, *, client_id: str, reason: str
     row_id = refund_id(tx.hospital_id, payment.channel, payment.trade_no)
     if await tx.first(select(refunds.c.id).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row_id)):
         return
-    await tx.insert(
+    await tx.add(
         refunds,
         {
             "hospital_id": tx.hospital_id,

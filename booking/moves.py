@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from booking import seats
 from booking.commands import RANKS, drop_queued, hurry, queue_command, wake_topic
-from booking.gathering import count_taken, load_seats, purse, save_seats, write_booking
+from booking.gathering import count_taken, kept, load_seats, purse, save_seats, write_booking
 from booking.gathering import load_booking as load_booking
 from booking.lifecycle import (
     LIVE_STATES,
@@ -23,7 +23,7 @@ from booking.lifecycle import (
     occupies,
 )
 from booking.milestones import SEAT_GONE, count_end
-from booking.money import PaymentRow, owe_refund, payment_sum, set_settlement
+from booking.money import owe_refund, payment_sum, set_settlement
 from booking.openings import lock_verb
 from booking.records import Booking
 from booking.settings import Hospital, ReserveBy
@@ -227,19 +227,14 @@ async def _seat_released(tx: Tx, hospital: Hospital, booking: Booking) -> None:
         tx.ring(fetch_topic(tx.hospital_id))
 
 
-async def _kept(tx: Tx, booking: Booking) -> PaymentRow | None:
-    paid, _ = await purse(tx, booking)
-    return next((p for p in paid if p.kept), None)
-
-
 async def _refund_if_paid(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    payment = await _kept(tx, booking)
+    payment = await kept(tx, booking)
     if payment is not None:
         await owe_refund(tx, payment, client_id=booking.client_id, reason=booking.reason or booking.state)
 
 
 async def _settle(tx: Tx, hospital: Hospital, booking: Booking) -> None:
-    payment = await _kept(tx, booking)
+    payment = await kept(tx, booking)
     if payment is not None:
         await set_settlement(tx, payment, "settled")
 

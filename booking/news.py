@@ -27,7 +27,7 @@ KEEP_MS = 30 * 24 * 3600 * 1000
 
 async def tell(tx: Tx, client_id: str, kind: str, payload: dict[str, Any]) -> None:
     """Record one event for one API client."""
-    await tx.insert(events, new_event(tx.hospital_id, client_id, kind, payload, tx.now_ms))
+    await tx.add(events, new_event(tx.hospital_id, client_id, kind, payload, tx.now_ms))
     tx.ring(SEQUENCER)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from booking.errors import Refusal
-from booking.money import payment_sum, payments_of, refunds_of
+from booking.money import payment_sum, purse_of
 from booking.moves import load_booking, save_booking
 from booking.news import tell
 from booking.store.engine import Tx
@@ -65,9 +65,7 @@ async def report_refund(tx: Tx, row: dict[str, Any], *, word: str, refund_trade_
         },
     )
     if row["booking_id"] is not None and (booking := await load_booking(tx, row["booking_id"])) is not None:
-        shown = payment_sum(
-            booking, await payments_of(tx, booking_id=booking.id), await refunds_of(tx, booking_id=booking.id)
-        )
+        shown = payment_sum(booking, *await purse_of(tx, booking.id))
         if shown != booking.payment_state:
             await save_booking(tx, booking)
     return row

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from booking import bookings as rules
 from booking.api.context import Context
@@ -11,9 +14,10 @@ from booking.api.present import booking_view
 from booking.api.routing import Call, Pending, Reply, RequestClass, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
 from booking.api.waiting import TICKET_FIELD, place_of
+from booking.gathering import booking_rows, gathered, purse
 from booking.inventory.requests import HoldRequest
 from booking.inventory.writer import Outcome, granted
-from booking.money import payments_of, refunds_of
+from booking.looks import Looks
 from booking.moves import topic
 from booking.records import Booking
 from booking.store.bell import wait_for_ring
@@ -30,6 +34,7 @@ class BookingHandlers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._looks = Looks(context.store)
 
     def hold_at_once(self, call: Call[None, NewBooking]) -> Pending:
         """Asks for the seat, and waits for nothing but the decision."""
@@ -94,37 +99,38 @@ class BookingHandlers:
                 bell.cancel()
 
     async def _look(self, call: Call[WaitQuery, None], booking_id: str) -> tuple[int, BookingView]:
-        async with self._context.store.read(call.hospital_id, here=True) as tx:
-            booking = await rules.own_booking(tx, call.caller.id, booking_id)
-            return booking.version, await self._view(tx, booking)
+        look = await self._looks.look(call.hospital_id, booking_id)
+        if look is None or look.booking.client_id != call.caller.id:
+            raise rules.unknown_booking(booking_id)
+        zone = self._context.hospital(call).zone
+        return look.booking.version, booking_view(look.booking, look.now_ms, zone, *look.purse)
 
     async def pay(self, call: Call[None, NewPayment]) -> BookingView:
         hospital, body = self._context.hospital(call), call.body
-        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
-            booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
+        async with self._step(call) as (tx, booking):
             await rules.pay_booking(
                 tx,
                 hospital,
                 booking,
                 Payment(channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at),
             )
-            return await self._view(tx, booking)
+            return booking_view(booking, tx.now_ms, hospital.zone, *await purse(tx, booking))
 
     async def cancel(self, call: Call[None, Cancel]) -> BookingView:
-        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
-            booking = await rules.own_booking(tx, call.caller.id, call.path["booking_id"])
-            await rules.cancel_booking(tx, self._context.hospital(call), booking, call.body.reason)
-            return await self._view(tx, booking)
+        hospital = self._context.hospital(call)
+        async with self._step(call) as (tx, booking):
+            await rules.cancel_booking(tx, hospital, booking, call.body.reason)
+            return booking_view(booking, tx.now_ms, hospital.zone, *await purse(tx, booking))
 
-    async def _view(self, tx: Tx, booking: Booking) -> BookingView:
-        zone = self._context.hospitals[tx.hospital_id].zone
-        return booking_view(
-            booking,
-            tx.now_ms,
-            zone,
-            await payments_of(tx, booking_id=booking.id),
-            await refunds_of(tx, booking_id=booking.id),
-        )
+    @asynccontextmanager
+    async def _step(self, call: Call[None, Any]) -> AsyncIterator[tuple[Tx, Booking]]:
+        """A transaction for somebody with a seat, and their booking. Raises Refusal(booking_unknown)."""
+        booking_id = call.path["booking_id"]
+        async with (
+            self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx,
+            gathered(tx, await booking_rows(tx, [booking_id]), with_seats=False) as it,
+        ):
+            yield it, await rules.own_booking(it, call.caller.id, booking_id)
 
 
 def _told(outcome: Outcome) -> Reply:

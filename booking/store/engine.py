@@ -125,6 +125,10 @@ class Tx:
         if rows:
             await self.run(_insert(table, tuple(rows[0])), list(rows))
 
+    async def add(self, table: Table, row: dict[str, Any]) -> None:
+        """Insert one small row, as `later` does."""
+        await self.later(_insert(table, tuple(row)), row)
+
     async def upsert(self, table: Table, rows: list[dict[str, Any]], *, keep: tuple[str, ...] = ()) -> None:
         """Insert rows, or update those that exist; columns named in `keep` keep their stored value."""
         if not rows:

@@ -1,0 +1,116 @@
+"""Looks at bookings: whoever asks while others are being answered is answered together with those who ask meanwhile.
+
+After a release thousands wait for the hospital and look every few seconds. On PostgreSQL each look alone is four statements for
+its process and for the database; together, four statements answer fifty. A look shows whatever was committed before it was
+asked for: it never joins a reading that has begun. On SQLite it is made at once on the event loop, where waiting saves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from booking.gathering import booking_rows
+from booking.money import Purse, purses_of
+from booking.records import Booking, booking_from_row
+from booking.store.crypto import SealBroken
+from booking.store.engine import Store, Tx
+
+MOST_TOGETHER = 50  # rows decoded in one turn of the loop: about as long as a batch of holds takes
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A booking at `now_ms` by the store's clock, and its money."""
+
+    booking: Booking
+    now_ms: int
+    purse: Purse
+
+
+class _Asked:
+    """Those who wait for one booking."""
+
+    __slots__ = ("answer", "booking_id")
+
+    def __init__(self, booking_id: str) -> None:
+        self.booking_id = booking_id
+        self.answer: asyncio.Future[Look | None] = asyncio.get_running_loop().create_future()
+
+
+class Looks:
+    """One for each process."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asked: dict[str, list[_Asked]] = {}  # by hospital: for the next reading, while one is under way
+        self._readings: set[asyncio.Task[None]] = set()
+
+    async def look(self, hospital_id: str, booking_id: str) -> Look | None:
+        """A booking of this hospital, None if there is none. Raises StoreUnavailable; SealBroken where its key is lost."""
+        if self._store.dialect == "sqlite":
+            found = (await self._read(hospital_id, [booking_id])).get(booking_id)
+            if isinstance(found, Exception):
+                raise found
+            return found
+        asked = _Asked(booking_id)
+        if (waiting := self._asked.get(hospital_id)) is not None:
+            waiting.append(asked)
+        else:
+            self._asked[hospital_id] = [asked]
+            # A task of its own: whoever asks first may go away, and the others still want their answers.
+            reading = asyncio.create_task(self._answer(hospital_id), name=f"looks {hospital_id}")
+            self._readings.add(reading)
+            reading.add_done_callback(self._readings.discard)
+        return await asked.answer
+
+    async def _answer(self, hospital_id: str) -> None:
+        """Read until nobody asks any more."""
+        while asked := [one for one in self._asked[hospital_id] if not one.answer.done()]:
+            now, self._asked[hospital_id] = asked[:MOST_TOGETHER], asked[MOST_TOGETHER:]
+            try:
+                found = await self._read(hospital_id, sorted({one.booking_id for one in now}))
+            except BaseException as e:
+                _tell(now, e)
+                if not isinstance(e, Exception):  # the process ends
+                    _tell(self._asked.pop(hospital_id), e)
+                    raise
+                continue
+            for one in now:
+                answer = found.get(one.booking_id)
+                if isinstance(answer, Exception):
+                    _tell([one], answer)
+                elif not one.answer.done():
+                    one.answer.set_result(answer)
+        del self._asked[hospital_id]
+
+    async def _read(self, hospital_id: str, booking_ids: Sequence[str]) -> dict[str, Look | Exception]:
+        async with self._store.read(hospital_id, here=True) as tx:
+            bookings: dict[str, Booking | Exception] = {
+                row["id"]: _booking(tx, row) for row in await booking_rows(tx, booking_ids)
+            }
+            purses = await purses_of(tx, list(bookings))
+            return {
+                booking_id: booking if isinstance(booking, Exception) else Look(booking, tx.now_ms, purses[booking_id])
+                for booking_id, booking in bookings.items()
+            }
+
+
+def _booking(tx: Tx, row: dict[str, Any]) -> Booking | Exception:
+    """One that cannot be read is told to whoever asks for it, and to nobody else."""
+    try:
+        return booking_from_row(tx, row)
+    except (SealBroken, msgspec.MsgspecError) as e:
+        return e
+
+
+def _tell(asked: Sequence[_Asked], error: BaseException) -> None:
+    for one in asked:
+        if one.answer.done():
+            continue
+        if isinstance(error, Exception):
+            one.answer.set_exception(error)
+        else:
+            one.answer.cancel()
