@@ -111,7 +111,7 @@ HOSPITALS = (
 # At 70 % of the ceiling of two cores and more (docs/benchmarks.md).
 PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=640, after_per_s=85, decay_s=25)
 # Where the database or a flood takes a part of the two cores: fewer at the opening, and enough afterwards to judge by.
-LOWER = Shape(quiet_per_s=10, ramp_from_s=-20, ramp_per_s=50, spike_per_s=213, after_per_s=85, decay_s=25)
+LOWER = Shape(quiet_per_s=10, ramp_from_s=-20, ramp_per_s=50, spike_per_s=180, after_per_s=70, decay_s=25)
 LOWER_JUDGED = ("read", "status", "hold", "step")  # too few are told that all is sold out
 _BASE = Profile(name="release-peak", about="The release, and nothing goes wrong.", hospitals=HOSPITALS, shape=PEAK)
 
@@ -158,7 +158,7 @@ PROFILES: dict[str, Profile] = {
                 ServiceFault("the sync process is killed", "kill_sync", 10.0),
             ),
             shape=LOWER,
-            ends_s=150.0,
+            ends_s=180.0,
             judged=LOWER_JUDGED,
         ),
         replace(
@@ -172,7 +172,7 @@ PROFILES: dict[str, Profile] = {
             judges_peak=False,
             recovery_s=10.0,
             shape=LOWER,
-            ends_s=150.0,
+            ends_s=180.0,
         ),
         replace(
             _BASE,
@@ -187,7 +187,7 @@ PROFILES: dict[str, Profile] = {
                 "identity_burst": 20,
             },
             shape=LOWER,
-            ends_s=150.0,
+            ends_s=180.0,
             judged=LOWER_JUDGED,
         ),
         replace(
