@@ -8,18 +8,20 @@ asked for: it never joins a reading that has begun. On SQLite it is made at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
-from booking.gathering import booking_rows
-from booking.money import Purse, purses_of
+from booking.gathering import booking_rows, load_booking
+from booking.money import Purse, purse_of, purses_of
 from booking.records import Booking, booking_from_row
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, Tx
+from monitoring.trace_context import nobodys
 
 MOST_TOGETHER = 50  # rows decoded in one turn of the loop: about as long as a batch of holds takes
+SLOW_S = 0.5  # a reading that takes longer, as on a connection whose other end is gone, holds up nobody else
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -45,49 +47,56 @@ class Looks:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._asked: dict[str, list[_Asked]] = {}  # by hospital: for the next reading, while one is under way
-        self._readings: set[asyncio.Task[None]] = set()
+        self._asked: dict[str, list[_Asked]] = {}  # by hospital: whom the next reading is for
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def look(self, hospital_id: str, booking_id: str) -> Look | None:
         """A booking of this hospital, None if there is none. Raises StoreUnavailable; SealBroken where its key is lost."""
         if self._store.dialect == "sqlite":
-            found = (await self._read(hospital_id, [booking_id])).get(booking_id)
-            if isinstance(found, Exception):
-                raise found
-            return found
+            async with self._store.read(hospital_id, here=True) as tx:
+                booking = await load_booking(tx, booking_id)
+                return None if booking is None else Look(booking, tx.now_ms, await purse_of(tx, booking_id))
         asked = _Asked(booking_id)
         if (waiting := self._asked.get(hospital_id)) is not None:
             waiting.append(asked)
         else:
             self._asked[hospital_id] = [asked]
-            # A task of its own: whoever asks first may go away, and the others still want their answers.
-            reading = asyncio.create_task(self._answer(hospital_id), name=f"looks {hospital_id}")
-            self._readings.add(reading)
-            reading.add_done_callback(self._readings.discard)
+            self._start(self._serve(hospital_id))
         return await asked.answer
 
-    async def _answer(self, hospital_id: str) -> None:
-        """Read until nobody asks any more."""
-        while asked := [one for one in self._asked[hospital_id] if not one.answer.done()]:
-            now, self._asked[hospital_id] = asked[:MOST_TOGETHER], asked[MOST_TOGETHER:]
-            try:
-                found = await self._read(hospital_id, sorted({one.booking_id for one in now}))
-            except BaseException as e:
-                _tell(now, e)
-                if not isinstance(e, Exception):  # the process ends
-                    _tell(self._asked.pop(hospital_id), e)
-                    raise
-                continue
-            for one in now:
-                answer = found.get(one.booking_id)
-                if isinstance(answer, Exception):
-                    _tell([one], answer)
-                elif not one.answer.done():
-                    one.answer.set_result(answer)
-        del self._asked[hospital_id]
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # A task of its own, of nobody's trace: whoever asks first may go away, and the others still want their answers.
+        task = asyncio.create_task(work, context=nobodys())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _serve(self, hospital_id: str) -> None:
+        """Start readings until nobody asks any more."""
+        try:
+            while asked := [one for one in self._asked[hospital_id] if not one.answer.done()]:
+                now, self._asked[hospital_id] = asked[:MOST_TOGETHER], asked[MOST_TOGETHER:]
+                await asyncio.wait([self._start(self._answer(hospital_id, now))], timeout=SLOW_S)
+        finally:
+            _tell(self._asked.pop(hospital_id), asyncio.CancelledError())  # nobody, unless the process ends
+
+    async def _answer(self, hospital_id: str, asked: Sequence[_Asked]) -> None:
+        try:
+            found = await self._read(hospital_id, sorted({one.booking_id for one in asked}))
+        except BaseException as e:
+            _tell(asked, e)
+            if not isinstance(e, Exception):  # the process ends
+                raise
+            return
+        for one in asked:
+            answer = found.get(one.booking_id)
+            if isinstance(answer, Exception):
+                _tell([one], answer)
+            elif not one.answer.done():
+                one.answer.set_result(answer)
 
     async def _read(self, hospital_id: str, booking_ids: Sequence[str]) -> dict[str, Look | Exception]:
-        async with self._store.read(hospital_id, here=True) as tx:
+        async with self._store.read(hospital_id) as tx:
             bookings: dict[str, Booking | Exception] = {
                 row["id"]: _booking(tx, row) for row in await booking_rows(tx, booking_ids)
             }

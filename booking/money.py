@@ -43,15 +43,17 @@ _NAMED = (
     payments.c.trade_no == bindparam("of_trade_no"),
 )
 _FIND = Fixed(select(payments).where(*_NAMED))
-_SETTLE = Fixed(
-    update(payments).where(*_NAMED).values(settlement=bindparam("new_settlement"), kept=bindparam("new_kept"))
-)
+_SETTLE = Fixed(update(payments).where(*_NAMED).values(settlement=bindparam("new_settlement")))
+_REJECT = Fixed(update(payments).where(*_NAMED).values(settlement="rejected", kept=False))
+
+
+def _named(tx: Tx, channel: str, trade_no: str) -> dict[str, str]:
+    return {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no}
 
 
 async def find_payment(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None:
     """The payment of this name, for whatever it was reported."""
-    named = {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no}
-    row = await tx.first(_FIND, named)
+    row = await tx.first(_FIND, _named(tx, channel, trade_no))
     return None if row is None else msgspec.convert(row, PaymentRow)
 
 
@@ -95,7 +97,8 @@ _PAYMENTS_OF_BOOKINGS, _REFUNDS_OF_BOOKINGS = _of_bookings(payments), _of_bookin
 
 async def purse_of(tx: Tx, booking_id: str) -> Purse:
     """The purse of one booking, as `payment_sum` takes it."""
-    return (await purses_of(tx, [booking_id]))[booking_id]
+    paid = await payments_of(tx, booking_id=booking_id)
+    return paid, await refunds_of(tx, booking_id=booking_id) if paid else []
 
 
 async def purses_of(tx: Tx, booking_ids: Sequence[str]) -> dict[str, Purse]:
@@ -148,18 +151,14 @@ async def record_payment(
 
 async def set_settlement(tx: Tx, payment: PaymentRow, settlement: str) -> None:
     """How far the HIS has settled a payment; `payment` is changed as well."""
-    await _settle(tx, payment, settlement, kept=payment.kept)
+    payment.settlement = settlement
+    await tx.later(_SETTLE, {**_named(tx, payment.channel, payment.trade_no), "new_settlement": settlement})
 
 
 async def reject_settlement(tx: Tx, payment: PaymentRow) -> None:
     """The HIS refuses a payment: it pays for nothing any more, and makes room for another; `payment` is changed as well."""
-    await _settle(tx, payment, "rejected", kept=False)
-
-
-async def _settle(tx: Tx, payment: PaymentRow, settlement: str, *, kept: bool) -> None:
-    payment.settlement, payment.kept = settlement, kept
-    named = {"of_hospital": tx.hospital_id, "of_channel": payment.channel, "of_trade_no": payment.trade_no}
-    await tx.later(_SETTLE, {**named, "new_settlement": settlement, "new_kept": kept})
+    payment.settlement, payment.kept = "rejected", False
+    await tx.later(_REJECT, _named(tx, payment.channel, payment.trade_no))
 
 
 def refund_id(hospital_id: str, channel: str, trade_no: str) -> str:

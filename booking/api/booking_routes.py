@@ -126,11 +126,11 @@ class BookingHandlers:
     async def _step(self, call: Call[None, Any]) -> AsyncIterator[tuple[Tx, Booking]]:
         """A transaction for somebody with a seat, and their booking. Raises Refusal(booking_unknown)."""
         booking_id = call.path["booking_id"]
-        async with (
-            self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx,
-            gathered(tx, await booking_rows(tx, [booking_id]), with_seats=False) as it,
-        ):
-            yield it, await rules.own_booking(it, call.caller.id, booking_id)
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
+            if not (rows := await booking_rows(tx, [booking_id])):
+                raise rules.unknown_booking(booking_id)
+            async with gathered(tx, rows, with_seats=False) as it:
+                yield it, await rules.own_booking(it, call.caller.id, booking_id)
 
 
 def _told(outcome: Outcome) -> Reply:

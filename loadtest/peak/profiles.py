@@ -140,6 +140,7 @@ PROFILES: dict[str, Profile] = {
                 HisFault("fhir-release down", "down", 10.0, 70.0, hospital="fhir-release"),
                 HisFault("hl7-release hangs", "hang", 10.0, 70.0, hospital="hl7-release"),
             ),
+            ends_s=180.0,  # what was not locked in that minute is locked, and paid for, in another
         ),
         replace(
             _BASE,

@@ -40,6 +40,21 @@ class Counting(Looks):
         return await super()._read(hospital_id, booking_ids)
 
 
+class Hanging(Looks):
+    """Its first reading takes until the gate is opened, as on a connection whose other end is gone."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.gate = asyncio.Event()
+        self._is_first = True
+
+    async def _read(self, hospital_id: str, booking_ids):  # type: ignore[no-untyped-def]
+        if self._is_first:
+            self._is_first = False
+            await self.gate.wait()
+        return await super()._read(hospital_id, booking_ids)
+
+
 @asynccontextmanager
 async def bookings_locked(store: Store) -> AsyncIterator[None]:
     """Nobody reads a booking of a PostgreSQL store until the end of the block."""
@@ -151,6 +166,18 @@ async def test_others_are_answered_when_whoever_asked_first_goes_away(store: Sto
     assert found is not None
     assert found.booking.id == ids[1]
     assert await looks.look(HOSPITAL, ids[0]) is not None
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+async def test_reading_that_hangs_holds_up_nobody_else(store: Store, hospital: Hospital) -> None:
+    looks, ids = Hanging(store), await held(store, hospital, 3)
+    hung = asyncio.create_task(looks.look(HOSPITAL, ids[0]))
+    await asyncio.sleep(0.05)
+    others = [asyncio.create_task(looks.look(HOSPITAL, booking_id)) for booking_id in ids]
+    assert [a.booking.id for a in await all_of(others) if a is not None] == ids
+    assert not hung.done()
+    looks.gate.set()
+    await all_of([hung])
 
 
 async def test_booking_that_cannot_be_opened_is_told_to_whoever_asks_for_it_only(
