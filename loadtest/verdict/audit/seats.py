@@ -34,7 +34,8 @@ def check_unsold(run: Run) -> Check:
     """A slot of which somebody was told that it is sold out had as many holds by then as it has seats.
 
     Holds that were given back count: when their seats come back is the service's business. So do those that nobody heard of. A
-    few seats of a slot are no finding: while it is not known whether a fetch has counted a lock, that seat is kept back.
+    few seats of a slot are no finding: while it is not known whether a fetch has counted a lock, a second seat is kept back for
+    it. So there are no more of them than holds, nor than a quarter of the seats; of a slot of two or three, one.
     """
     findings: list[Finding] = []
     notes: list[str] = []
@@ -70,7 +71,7 @@ def _unsold(his: His, bookings: list[Booking], told: list[SoldOut]) -> tuple[int
         seats = capacity.get(slots.get(one.slot_id, ""), least)
         # A hold and a refusal may overtake each other on their ways to the client.
         held = sum(at_s <= one.last_s + OVERTAKES_S for at_s in held_s[one.slot_id])
-        if 0 < seats - held <= KEPT_BACK * seats:
+        if 0 < seats - held <= min(held, max(1.0, KEPT_BACK * seats)):
             few += 1
         elif held < seats:
             missing[one.slot_id] = seats - held
