@@ -27,6 +27,9 @@ from booking.store.ids import derived_id, new_order_no
 from booking.store.tables import bills
 from mappings.canonical import Bill, BillStatus, Payment, Settlement
 
+KEPT_MS = 24 * 3600 * 1000
+"""What a HIS goes on telling is written again after so long, so that it stays among what was told lately."""
+
 
 class SetAside(Exception):
     """A record cannot be taken over as it is; a person must look at it. The text holds no patient data."""
@@ -130,6 +133,18 @@ async def put_bill(
         if person_id is not None:
             await tell_owners(tx, person_id, "bill.changed", {"bill_id": bill_id, "status": row.status})
     return row
+
+
+async def is_known(tx: Tx, bill: Bill, *, mrn: str) -> bool:
+    """Whether a bill as the HIS tells it now is stored, of late and as this patient's: then `put_bill` has nothing to do."""
+    known = await load_bill(tx, derived_id("bl_", tx.hospital_id, bill.id))
+    return (
+        known is not None
+        and known.mrn_digest == tx.digest("mrn", bill.mrn or mrn)
+        and known.record == msgspec.structs.replace(bill, mrn=bill.mrn or mrn)
+        and known.status in (bill.status.value, "paid")
+        and known.updated_ms > tx.now_ms - KEPT_MS
+    )
 
 
 async def _same_person(tx: Tx, digest: str, other: str) -> bool:

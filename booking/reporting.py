@@ -51,13 +51,13 @@ async def put_report(
     if owner is None:
         raise SetAside("report without a patient")
     digest = tx.digest("mrn", owner)
-    row_id = derived_id("rp_", tx.hospital_id, digest, report.id)
+    row_id = _id_of(tx, report, digest)
     known = await load_report(tx, row_id)
     report = msgspec.structs.replace(report, mrn=owner)
     if known is not None:
         if occurred_ms is not None and known.occurred_ms is not None and occurred_ms < known.occurred_ms:
             return known
-        if known.record == report or _is_heading_of(report, known.record):
+        if _adds_nothing(report, known.record):
             return known
         if occurred_ms is None:
             occurred_ms = known.occurred_ms  # a word without a time does not make the known time unknown
@@ -98,6 +98,21 @@ def _count_delay(tx: Tx, report: Report, occurred_ms: int | None) -> None:
         return
     delay_s = max(0.0, (tx.now_ms - issued_ms) / 1000)  # a HIS whose clock is ahead is not early
     tx.count(lambda: metrics.report_delay_seconds.labels(hospital=tx.hospital_id).observe(delay_s))
+
+
+async def is_known(tx: Tx, report: Report, *, mrn: str) -> bool:
+    """Whether a report as the HIS tells it now is stored as this patient's: then `put_report` has nothing to do."""
+    report = msgspec.structs.replace(report, mrn=report.mrn or mrn)
+    known = await load_report(tx, _id_of(tx, report, tx.digest("mrn", str(report.mrn))))
+    return known is not None and _adds_nothing(report, known.record)
+
+
+def _id_of(tx: Tx, report: Report, mrn_digest: str) -> str:
+    return derived_id("rp_", tx.hospital_id, mrn_digest, report.id)
+
+
+def _adds_nothing(report: Report, known: Report) -> bool:
+    return known == report or _is_heading_of(report, known)
 
 
 def _is_heading_of(report: Report, known: Report) -> bool:

@@ -148,7 +148,7 @@ def _delivery(tx: Tx, row: dict[str, Any], event: dict[str, Any]) -> Delivery:
 
 async def record_delivery(store: Store, delivery: Delivery, *, delivered: bool) -> None:
     """Move on after a success; after a failure try the same event again, with growing pauses. Nothing is skipped."""
-    async with store.write(SCOPE) as tx:
+    async with store.write(SCOPE, here=True) as tx:
         row = await tx.first(select(webhooks).where(webhooks.c.id == delivery.webhook_id))
         if row is None or row["cursor"] >= delivery.seq:
             return

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from booking import billing, people
 from booking.api.context import Context
 from booking.api.present import bill_view, refund_view
 from booking.api.routing import Call, RequestClass, Route
+from booking.api.taking_over import take_over
 from booking.api.views import BillList, BillView, NewPayment, RefundResult, RefundView
-from booking.billing import SetAside
 from booking.money import payments_of, refunds_of
 from booking.records import Person
 from booking.refunds import own_refund, report_refund
 from booking.store.engine import Tx
 from booking.store.turns import Of
 from mappings.canonical import Payment
-from monitoring.logs import get_logger
-
-log = get_logger("billing")
 
 
 class BillingHandlers:
@@ -70,16 +69,16 @@ class BillingHandlers:
         """Read the bills live where that is offered, and take them over. A bill that cannot be is left out and logged."""
         if self._context.live.capabilities(hospital_id)["fetch_bills"] == "pushed" or person.record.mrn is None:
             return "stored"
-        found = await self._context.live.bills(hospital_id, person.record, within_s=within_s)
-        hospital = self._context.hospitals[hospital_id]
-        async with self._context.store.write(hospital_id) as tx:
-            for bill in found:
-                try:
-                    if not await people.means(tx, person, bill.mrn):
-                        raise SetAside("the list names another patient")
-                    await billing.put_bill(tx, bill, currency=hospital.currency, mrn=person.record.mrn)
-                except SetAside as e:
-                    log.warning("bill_set_aside", hospital=hospital_id, reason=str(e))
+        told = await self._context.live.bills(hospital_id, person.record, within_s=within_s)
+        currency, mrn = self._context.hospitals[hospital_id].currency, person.record.mrn
+        await take_over(
+            self._context.store,
+            hospital_id,
+            person,
+            told,
+            is_known=partial(billing.is_known, mrn=mrn),
+            put=partial(billing.put_bill, currency=currency, mrn=mrn),
+        )
         return "live"
 
     async def _view(self, tx: Tx, bill: billing.BillRow) -> BillView:

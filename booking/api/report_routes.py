@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 from aiohttp import web
 
@@ -10,8 +12,8 @@ from booking.api.context import Context
 from booking.api.present import report_view
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, RequestClass, Route
+from booking.api.taking_over import take_over
 from booking.api.views import ReportList, ReportView
-from booking.billing import SetAside
 from booking.ports import LiveFailed
 from booking.records import Person
 from monitoring.logs import get_logger
@@ -66,15 +68,17 @@ class ReportHandlers:
         capability = self._context.live.capabilities(hospital_id)["fetch_reports"]
         if capability == "pushed" or person.record.mrn is None:
             return "stored"
-        found = await self._context.live.reports(hospital_id, person.record, within_s=within_s)
-        async with self._context.store.write(hospital_id) as tx:
-            for report in found:
-                try:
-                    if not await people.means(tx, person, report.mrn):
-                        raise SetAside("the list names another patient")
-                    await reporting.put_report(tx, report, mrn=person.record.mrn)
-                except SetAside as e:
-                    log.warning("report_set_aside", hospital=hospital_id, reason=str(e))
+        told = await self._context.live.reports(hospital_id, person.record, within_s=within_s)
+        mrn = person.record.mrn
+        await take_over(
+            self._context.store,
+            hospital_id,
+            person,
+            told,
+            is_known=partial(reporting.is_known, mrn=mrn),
+            put=partial(reporting.put_report, mrn=mrn),
+            heavy=any(report.attachments for report in told),
+        )
         return "live"
 
     async def _complete(self, call: Call[None, None], row: reporting.ReportRow) -> reporting.ReportRow:

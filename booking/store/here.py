@@ -14,24 +14,26 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, create_engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 T = TypeVar("T")
 
 # A page that every transaction touches is brought in once for each time that the log is full. Bringing it in takes a disk tenths
-# of a second, in which nobody can write: in a crowd it waits for a pause, as long as the log is not a burden by itself.
+# of a second. Others write meanwhile, for a log is brought in beside them; but only what nobody writes to is brought in whole,
+# and begins anew. That last part waits for a pause, or, once the log is a burden by itself, for a moment when little is left.
 CHECKPOINT_FRAMES = 8_000  # 32 MB: a frame is a page of 4 KB
 MOST_FRAMES = 64_000  # 256 MB: some fifty thousand holds
-PAUSE_S = 0.03  # since the last commit; a crowd's follow each other within a few milliseconds
+LITTLE_FRAMES = 2_000
+PAUSE_S = 0.2  # since the last commit; a crowd's follow each other within a turn of the loop, which takes up to 0.1 s
 LOOK_EVERY = 16  # commits between two looks at the log's length
-STANDS_STILL_S = 0.003  # how long the loop waits for a commit
+STANDS_STILL_S = 0.008  # how long the loop waits for a commit; to come back to it takes longer beside a crowd
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
@@ -67,7 +69,7 @@ class Disk:
     After one that takes long the next dozens are not waited for: a disk with hiccups holds the loop up once in so many.
     """
 
-    QUICK_S = 0.0015
+    QUICK_S = 0.003
     WEIGHT = 1 / 32  # of the newest commit in the running mean
 
     def __init__(self) -> None:
@@ -186,10 +188,19 @@ class Here(_OnLoop):
     def __init__(self, url: URL, pragmas: Sequence[str]) -> None:
         super().__init__(url, (*pragmas, *_OF_WRITES))
         self._log = f"{url.database}-wal"
+        self._beside_writes = _Beside(url, (*pragmas, *_OF_WRITES))
+        self._bringing: tuple[Future[bool], int] | None = None  # and how many frames there were when it began
         self._disk = Disk()
         self._commits = 0
         self._frames = 0  # at the last look
+        self._brought = 0  # of them, brought in beside the writes
+        self._tried = 0  # how many there were when all of them were brought in, and the log did not begin anew
         self._ended_s = 0.0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._beside_writes.close()
+        await super().close()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[LoopConnection]:
@@ -235,13 +246,47 @@ class Here(_OnLoop):
 
     async def _checkpoint(self, raw: sqlite3.Connection) -> None:
         """Bring the log into the database once it is long; the next transaction begins it anew, in the same place."""
+        if self._bringing is not None:
+            work, frames = self._bringing
+            if not work.done():
+                return
+            self._bringing = None
+            if work.result():
+                self._brought = frames
         if self._commits >= LOOK_EVERY:
             self._commits = 0
             self._frames = frames_in(self._log)
+            if self._frames < self._brought:
+                self._brought = self._tried = 0
+        if self._frames - self._brought > CHECKPOINT_FRAMES:
+            self._bringing = self._beside_writes.bring_in(), self._frames
+            self._frames = 0  # until the next look
+            return
+        if not self._brought or self._frames < self._tried + CHECKPOINT_FRAMES:
+            return  # readers may keep a log from beginning anew: it is tried again when there is more of it
         in_pause = time.monotonic() - self._ended_s >= PAUSE_S
-        if self._frames > (CHECKPOINT_FRAMES if in_pause else MOST_FRAMES):
-            self._frames = 0
+        if in_pause or (self._frames > MOST_FRAMES and self._frames - self._brought < LITTLE_FRAMES):
+            self._tried = self._frames
             await self._to_the_end(_checkpoint, raw)
+
+
+class _Beside(_OnLoop):
+    """A connection that brings the log in beside those who write (SQLite, "Write-Ahead Logging", section 2.3, PASSIVE)."""
+
+    def bring_in(self) -> Future[bool]:
+        """Begin; it gives whether what was in the log is in the database."""
+        return self._thread.submit(self._bring_in)
+
+    def _bring_in(self) -> bool:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+        except (sqlite3.Error, DBAPIError):
+            return False
+        done = _checkpoint(_raw(self._connection))
+        if not done:
+            self._drop(self._connection)
+        return done
 
 
 class HereToRead(_OnLoop):
@@ -278,11 +323,12 @@ def _roll_back(connection: Connection) -> None:
         connection.rollback()
 
 
-def _checkpoint(raw: sqlite3.Connection) -> None:
+def _checkpoint(raw: sqlite3.Connection) -> bool:
     try:
         raw.execute("pragma wal_checkpoint(passive)").fetchone()
     except sqlite3.Error:  # the disk is full, read-only or broken: the next write tells
-        return
+        return False
+    return True
 
 
 def _begin_patiently(raw: sqlite3.Connection) -> None:

@@ -20,7 +20,7 @@ class Of(IntEnum):
     """Somebody with a seat goes on with it: a payment, a cancellation. One step a turn."""
 
     BINDS = 2
-    """A portal makes something known: a patient, an address for news."""
+    """A portal makes something known: a patient, an address for news, what a HIS has told live."""
 
     OTHERS = 3
     """Outcomes of commands, fetches, sweeps."""

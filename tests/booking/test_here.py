@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import bindparam, select
@@ -203,13 +203,24 @@ def _bytes_of(file: str) -> int:
     return os.path.getsize(file)
 
 
-def _checkpoints(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How long the log was each time that it is brought in from now on."""
-    made: list[int] = []
+class Brought(NamedTuple):
+    """How long the log was each time that it was brought in: beside the writes, and with the turn held."""
 
-    def count(raw: sqlite3.Connection) -> None:
-        made.append(on_loop.frames_in(f"{store.url.database}-wal"))
-        checkpoint(raw)
+    beside: list[int]
+    whole: list[int]
+
+
+def _checkpoints(store: Store, monkeypatch: pytest.MonkeyPatch) -> Brought:
+    """What is brought in from now on."""
+    made = Brought([], [])
+
+    def count(raw: sqlite3.Connection) -> bool:
+        (made.whole if raw is ours() else made.beside).append(on_loop.frames_in(f"{store.url.database}-wal"))
+        return checkpoint(raw)
+
+    def ours() -> sqlite3.Connection:
+        assert store.on_loop._connection is not None
+        return on_loop._raw(store.on_loop._connection)
 
     checkpoint = on_loop._checkpoint
     monkeypatch.setattr(on_loop, "_checkpoint", count)
@@ -222,24 +233,58 @@ async def _write(store: Store, times: int, size: int) -> None:
             await tx.insert(store_clock, {"hospital_id": uuid.uuid4().hex + "x" * size, "last_ms": 1})
 
 
-async def test_log_is_brought_in_by_the_first_pause_and_not_in_a_crowd(
+async def _brought_in(store: Store) -> None:
+    """What is under way beside the writes has ended."""
+    if (under_way := store.on_loop._bringing) is not None:
+        await asyncio.wrap_future(under_way[0])
+
+
+LONG = 1_000_000  # in characters: 245 pages
+
+
+async def test_log_is_brought_in_beside_a_crowd_and_whole_by_the_first_pause(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if store.dialect != "sqlite":
         return
     made = _checkpoints(store, monkeypatch)
     monkeypatch.setattr(on_loop, "PAUSE_S", 60.0)  # however slow the machine: no pause
-    await _write(store, 4 * LOOK_EVERY, 1_000_000)  # of 245 pages each
-    assert made == []
+    await _write(store, 4 * LOOK_EVERY, LONG)
+    await _brought_in(store)
+    assert made.whole == []
+    assert made.beside
+    assert made.beside[0] > on_loop.CHECKPOINT_FRAMES
     monkeypatch.setattr(on_loop, "PAUSE_S", 0.0)
     await _write(store, LOOK_EVERY, 10)
-    assert len(made) == 1
-    assert made[0] > on_loop.CHECKPOINT_FRAMES
+    assert len(made.whole) == 1
     await _write(store, 2 * LOOK_EVERY, 10)
-    assert len(made) == 1
+    assert len(made.whole) == 1
+    assert on_loop.frames_in(f"{store.url.database}-wal") < on_loop.CHECKPOINT_FRAMES
 
 
-async def test_log_that_is_a_burden_is_brought_in_without_a_pause(
+async def test_writes_go_on_while_the_log_is_brought_in_beside_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.dialect != "sqlite":
+        return
+    may_end, made = threading.Event(), _checkpoints(store, monkeypatch)
+    checkpoint = on_loop._checkpoint
+
+    def hold_up(raw: sqlite3.Connection) -> bool:
+        assert may_end.wait(30)
+        return checkpoint(raw)
+
+    monkeypatch.setattr(on_loop, "_checkpoint", hold_up)
+    await _write(store, 4 * LOOK_EVERY, LONG)
+    assert store.on_loop._bringing is not None
+    await _write(store, 4 * LOOK_EVERY, 10)
+    assert made == Brought([], [])
+    may_end.set()
+    await _brought_in(store)
+    assert len(made.beside) == 1
+
+
+async def test_log_that_is_a_burden_is_brought_in_whole_without_a_pause(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if store.dialect != "sqlite":
@@ -247,9 +292,36 @@ async def test_log_that_is_a_burden_is_brought_in_without_a_pause(
     made = _checkpoints(store, monkeypatch)
     monkeypatch.setattr(on_loop, "PAUSE_S", 60.0)
     monkeypatch.setattr(on_loop, "MOST_FRAMES", 10_000)
-    await _write(store, 8 * LOOK_EVERY, 1_000_000)
-    assert made
-    assert min(made) > 10_000
+    for _ in range(20):
+        await _write(store, LOOK_EVERY, LONG // 8)
+        await _brought_in(store)  # little is left
+    assert made.whole
+    assert min(made.whole) > 10_000
+
+
+async def test_log_that_cannot_be_brought_in_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    if store.dialect != "sqlite":
+        return
+    monkeypatch.setattr(on_loop, "PAUSE_S", 0.0)
+    checkpoint, tried = on_loop._checkpoint, [0]
+
+    def fail(_: sqlite3.Connection) -> bool:
+        tried[0] += 1
+        return False
+
+    monkeypatch.setattr(on_loop, "_checkpoint", fail)
+    await _write(store, 4 * LOOK_EVERY, LONG)
+    await _brought_in(store)
+    before = tried[0]
+    await _write(store, LOOK_EVERY, 10)
+    await _brought_in(store)
+    assert before >= 1
+    assert tried[0] == before + 1
+    monkeypatch.setattr(on_loop, "_checkpoint", checkpoint)
+    for _ in range(3):
+        await _write(store, LOOK_EVERY, 10)
+        await _brought_in(store)
+    assert on_loop.frames_in(f"{store.url.database}-wal") < on_loop.CHECKPOINT_FRAMES
 
 
 async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,14 +332,18 @@ async def test_log_is_brought_in_once_each_time_it_has_grown(store: Store, monke
     log = f"{store.url.database}-wal"
     monkeypatch.setattr(on_loop, "PAUSE_S", 0.0)
 
-    await _write(store, 8 * LOOK_EVERY, 1_000_000)  # of 245 pages each: two looks find the log half full, and too long
-    assert 2 <= len(made) <= 5
-    assert max(made) < 2 * on_loop.CHECKPOINT_FRAMES
-    before = len(made)
-    await _write(store, 20 * LOOK_EVERY, 10)
-    assert len(made) <= before + 1
+    for _ in range(8):
+        await _write(store, LOOK_EVERY, LONG)  # of 245 pages each: two looks find the log half full, and too long
+        await _brought_in(store)
+    assert 2 <= len(made.whole) <= 5
+    assert max(made.whole) < 3 * on_loop.CHECKPOINT_FRAMES
+    before = len(made.whole)
+    for _ in range(20):
+        await _write(store, LOOK_EVERY, 10)
+        await _brought_in(store)
+    assert len(made.whole) <= before + 1
     assert on_loop.frames_in(log) < on_loop.CHECKPOINT_FRAMES
-    assert _bytes_of(f"{store.url.database}-wal") < 3 * on_loop.CHECKPOINT_FRAMES * 4_096
+    assert _bytes_of(f"{store.url.database}-wal") < 4 * on_loop.CHECKPOINT_FRAMES * 4_096
 
 
 async def test_frames_are_those_of_the_present_round_when_the_log_has_begun_anew(store: Store) -> None:
