@@ -255,9 +255,9 @@ async def test_log_is_brought_in_beside_a_crowd_and_whole_by_the_first_pause(
     assert made.beside
     assert made.beside[0] > on_loop.CHECKPOINT_FRAMES
     monkeypatch.setattr(on_loop, "PAUSE_S", 0.0)
-    await _write(store, LOOK_EVERY, 10)
-    assert len(made.whole) == 1
-    await _write(store, 2 * LOOK_EVERY, 10)
+    for _ in range(5):
+        await _write(store, LOOK_EVERY, 10)
+        await _brought_in(store)
     assert len(made.whole) == 1
     assert on_loop.frames_in(f"{store.url.database}-wal") < on_loop.CHECKPOINT_FRAMES
 
