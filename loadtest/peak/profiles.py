@@ -129,6 +129,7 @@ PROFILES: dict[str, Profile] = {
                 HisFault("5 % of the calls fail", "fault", -60.0, share=0.05),
                 HisFault("every call takes 2 s more", "slow", -60.0, delay_s=2.0),
             ),
+            ends_s=180.0,  # what is locked late is paid for late
         ),
         replace(
             _BASE,
@@ -147,6 +148,7 @@ PROFILES: dict[str, Profile] = {
             name="reply-lost",
             about="One in ten calls is carried out and its reply lost.",
             his_faults=(HisFault("10 % of the replies are lost", "lose_reply", 0.0, share=0.1),),
+            ends_s=180.0,  # as for slow-his
         ),
         replace(
             _BASE,
