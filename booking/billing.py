@@ -142,7 +142,7 @@ async def is_known(tx: Tx, bill: Bill, *, mrn: str) -> bool:
         known is not None
         and known.mrn_digest == tx.digest("mrn", bill.mrn or mrn)
         and known.record == msgspec.structs.replace(bill, mrn=bill.mrn or mrn)
-        and known.status in (bill.status.value, "paid")
+        and (known.status == bill.status.value or (known.status == "paid" and bill.status is BillStatus.OPEN))
         and known.updated_ms > tx.now_ms - KEPT_MS
     )
 

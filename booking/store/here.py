@@ -123,10 +123,13 @@ class _OnLoop:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            await self._beside(self._connection.close)
-        await self._beside(self._engine.dispose)
+        await self._beside(self._close)
         self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._engine.dispose()
 
     async def _connected(self) -> Connection:
         if self._connection is None:
@@ -137,7 +140,8 @@ class _OnLoop:
         connection = self._engine.connect()
         raw = _raw(connection)
         raw.isolation_level = None  # the driver must not begin transactions of its own
-        for pragma in ("busy_timeout=0", *self._pragmas):
+        # In the thread one may wait for a process that has just written, and for one that closes the database.
+        for pragma in ("busy_timeout=5000", *self._pragmas, "busy_timeout=0"):
             raw.execute(f"PRAGMA {pragma}")
         return connection
 
@@ -189,18 +193,23 @@ class Here(_OnLoop):
         super().__init__(url, (*pragmas, *_OF_WRITES))
         self._log = f"{url.database}-wal"
         self._beside_writes = _Beside(url, (*pragmas, *_OF_WRITES))
-        self._bringing: tuple[Future[bool], int] | None = None  # and how many frames there were when it began
+        self._bringing: Future[int | None] | None = None
+        self._closing = False
         self._disk = Disk()
         self._commits = 0
         self._frames = 0  # at the last look
+        self._begun = 0  # how many there were when they were last begun to be brought in beside the writes
         self._brought = 0  # of them, brought in beside the writes
         self._tried = 0  # how many there were when all of them were brought in, and the log did not begin anew
         self._ended_s = 0.0
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._beside_writes.close()
-        await super().close()
+        self._closing = True
+        try:
+            await self._beside_writes.close()
+        finally:
+            await super().close()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[LoopConnection]:
@@ -239,33 +248,39 @@ class Here(_OnLoop):
         try:
             raw.execute("begin immediate")
         except sqlite3.OperationalError as e:
-            if e.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # whatever the reason that it adds
                 raise
             # Another process writes, such as a command of the CLI: wait for it, but not on the loop.
             await self._to_the_end(_begin_patiently, raw)
 
     async def _checkpoint(self, raw: sqlite3.Connection) -> None:
         """Bring the log into the database once it is long; the next transaction begins it anew, in the same place."""
+        if self._closing:
+            return
         if self._bringing is not None:
-            work, frames = self._bringing
-            if not work.done():
+            if not self._bringing.done():
                 return
-            self._bringing = None
-            if work.result():
-                self._brought = frames
+            brought, self._bringing = self._bringing.result(), None
+            if brought is not None:
+                self._brought = brought
+                self._commits = LOOK_EVERY  # how much is left is looked at now, while it is little
         if self._commits >= LOOK_EVERY:
             self._commits = 0
-            self._frames = frames_in(self._log)
-            if self._frames < self._brought:
-                self._brought = self._tried = 0
-        if self._frames - self._brought > CHECKPOINT_FRAMES:
-            self._bringing = self._beside_writes.bring_in(), self._frames
-            self._frames = 0  # until the next look
+            found = frames_in(self._log)
+            if found < self._frames:
+                self._begun = self._brought = self._tried = 0
+            self._frames = found
+        # Readers may keep the log from beginning anew, and so may what fails: it is tried again when there is more of it.
+        may_try = self._frames >= self._tried + CHECKPOINT_FRAMES
+        is_burden, is_too_long = self._frames > MOST_FRAMES, self._frames > MOST_FRAMES * 5 // 4
+        is_more = self._frames - self._begun > (LITTLE_FRAMES if is_burden else CHECKPOINT_FRAMES)
+        if is_more and not (is_too_long and may_try):
+            self._begun = self._frames
+            self._bringing = self._beside_writes.bring_in()
             return
-        if not self._brought or self._frames < self._tried + CHECKPOINT_FRAMES:
-            return  # readers may keep a log from beginning anew: it is tried again when there is more of it
         in_pause = time.monotonic() - self._ended_s >= PAUSE_S
-        if in_pause or (self._frames > MOST_FRAMES and self._frames - self._brought < LITTLE_FRAMES):
+        is_little = self._frames - self._brought < LITTLE_FRAMES
+        if may_try and (in_pause or is_too_long or (is_burden and is_little)):
             self._tried = self._frames
             await self._to_the_end(_checkpoint, raw)
 
@@ -273,20 +288,20 @@ class Here(_OnLoop):
 class _Beside(_OnLoop):
     """A connection that brings the log in beside those who write (SQLite, "Write-Ahead Logging", section 2.3, PASSIVE)."""
 
-    def bring_in(self) -> Future[bool]:
-        """Begin; it gives whether what was in the log is in the database."""
+    def bring_in(self) -> Future[int | None]:
+        """Begin; it gives how much of the log is in the database then, in frames; None where it could not be tried."""
         return self._thread.submit(self._bring_in)
 
-    def _bring_in(self) -> bool:
+    def _bring_in(self) -> int | None:
         try:
             if self._connection is None:
                 self._connection = self._connect()
         except (sqlite3.Error, DBAPIError):
-            return False
-        done = _checkpoint(_raw(self._connection))
-        if not done:
+            return None
+        brought = _checkpoint(_raw(self._connection))
+        if brought is None:
             self._drop(self._connection)
-        return done
+        return brought
 
 
 class HereToRead(_OnLoop):
@@ -323,12 +338,13 @@ def _roll_back(connection: Connection) -> None:
         connection.rollback()
 
 
-def _checkpoint(raw: sqlite3.Connection) -> bool:
+def _checkpoint(raw: sqlite3.Connection) -> int | None:
+    """How many frames of the log are in the database now: not all of them while somebody reads an older state."""
     try:
-        raw.execute("pragma wal_checkpoint(passive)").fetchone()
+        busy, _, brought = raw.execute("pragma wal_checkpoint(passive)").fetchone()
     except sqlite3.Error:  # the disk is full, read-only or broken: the next write tells
-        return False
-    return True
+        return None
+    return None if busy else int(brought)
 
 
 def _begin_patiently(raw: sqlite3.Connection) -> None:
