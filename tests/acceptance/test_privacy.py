@@ -146,6 +146,13 @@ async def test_names_and_numbers_are_masked_when_a_patient_is_read(tmp_path: Pat
         assert read.body["id_number"] == f"{number[:3]}{'*' * 11}{number[-4:]}"
 
 
+def test_a_measured_number_is_not_taken_for_a_phone_when_its_digits_are_those() -> None:
+    assert_absent(b"bucket 7.0 # {} 0.13800000000082946 1795922682.469248", ["13800000000"], "a metric")
+    for held in (b"phone 13800000000", b"1.2.156.13800000000", b"oid:2.16.13800000000", b"13800000000.5"):
+        with pytest.raises(AssertionError, match="stands in a place"):
+            assert_absent(held, ["13800000000"], "a place")
+
+
 @pytest.mark.parametrize("text", [str(PERSON["name"]), str(PERSON["phone"]), str(PERSON["id_number"])])
 def test_the_search_finds_what_is_wrapped_when_it_stands_there(text: str) -> None:
     """The test above would prove nothing if it looked for forms that nobody writes."""

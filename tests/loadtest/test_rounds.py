@@ -58,3 +58,11 @@ def test_rounds_write_over_no_other_run(tmp_path: Path) -> None:
     assert line.outcome == "not played"
     assert "is not an empty folder" in line.reasons[0]
     assert [file.name for file in used.parent.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("command", [(), ("judge",), ("rounds",), ("ceiling",)])
+def test_every_command_explains_itself_when_asked(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: python -m loadtest" in capsys.readouterr().out
