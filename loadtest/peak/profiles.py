@@ -71,7 +71,7 @@ class Profile:
     hospitals: tuple[HospitalSize, ...]
     shape: Shape
     starts_s: float = -30.0
-    ends_s: float = 120.0
+    ends_s: float = 180.0
     drain_s: float = 300.0
     people: int = 6_000
     ready_s: float = 50.0
@@ -109,7 +109,7 @@ HOSPITALS = (
     HospitalSize("fhir-release", "fhir", 0.1, doctors=12, departments=3, seats=9),
 )
 # At 70 % of the ceiling of two cores and more (docs/benchmarks.md).
-PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=640, after_per_s=85, decay_s=25)
+PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=450, after_per_s=85, decay_s=25)
 # Where the database or a flood takes a part of the two cores: fewer at the opening, and enough afterwards to judge by.
 LOWER = Shape(quiet_per_s=10, ramp_from_s=-20, ramp_per_s=50, spike_per_s=180, after_per_s=70, decay_s=25)
 LOWER_JUDGED = ("read", "status", "hold", "step")  # too few are told that all is sold out
@@ -129,7 +129,7 @@ PROFILES: dict[str, Profile] = {
                 HisFault("5 % of the calls fail", "fault", -60.0, share=0.05),
                 HisFault("every call takes 2 s more", "slow", -60.0, delay_s=2.0),
             ),
-            ends_s=180.0,  # what is locked late is paid for late
+            ends_s=240.0,  # what is locked late is paid for late
         ),
         replace(
             _BASE,
@@ -141,14 +141,14 @@ PROFILES: dict[str, Profile] = {
                 HisFault("fhir-release down", "down", 10.0, 70.0, hospital="fhir-release"),
                 HisFault("hl7-release hangs", "hang", 10.0, 70.0, hospital="hl7-release"),
             ),
-            ends_s=180.0,  # what was not locked in that minute is locked, and paid for, in another
+            ends_s=240.0,  # what was not locked in that minute is locked, and paid for, in another
         ),
         replace(
             _BASE,
             name="reply-lost",
             about="One in ten calls is carried out and its reply lost.",
             his_faults=(HisFault("10 % of the replies are lost", "lose_reply", 0.0, share=0.1),),
-            ends_s=180.0,  # as for slow-his
+            ends_s=240.0,  # as for slow-his
         ),
         replace(
             _BASE,
@@ -161,7 +161,6 @@ PROFILES: dict[str, Profile] = {
                 ServiceFault("the sync process is killed", "kill_sync", 10.0),
             ),
             shape=LOWER,
-            ends_s=180.0,
             judged=LOWER_JUDGED,
         ),
         replace(
@@ -175,7 +174,6 @@ PROFILES: dict[str, Profile] = {
             judges_peak=False,
             recovery_s=10.0,
             shape=LOWER,
-            ends_s=180.0,
         ),
         replace(
             _BASE,
@@ -190,7 +188,6 @@ PROFILES: dict[str, Profile] = {
                 "identity_burst": 20,
             },
             shape=LOWER,
-            ends_s=180.0,
             judged=LOWER_JUDGED,
         ),
         replace(
