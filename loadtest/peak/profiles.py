@@ -123,8 +123,8 @@ PROFILES: dict[str, Profile] = {
             _BASE,
             name="slow-his",
             about="Every HIS takes 2 s for a call, and 5 % of the calls fail.",
-            # As many at once as it takes to lock all seats within minutes at 2 s a call: slow, not small.
-            hospitals=tuple(replace(h, at_once=80) for h in HOSPITALS),
+            # As many at once as it takes to do at 2 s a call what the others do at 0.15 s: slow, not small.
+            hospitals=tuple(replace(h, at_once=120) for h in HOSPITALS),
             his_faults=(
                 HisFault("5 % of the calls fail", "fault", -60.0, share=0.05),
                 HisFault("every call takes 2 s more", "slow", -60.0, delay_s=2.0),
