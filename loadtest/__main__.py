@@ -95,8 +95,8 @@ def _ceiling(words: Sequence[str]) -> int:
 
 def _parser(name: str, about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = "; ".join(f"{p.name}: {p.about}" for p in PROFILES.values()).replace("%", "%%")  # argparse fills in the rest
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="release-peak", help=kinds)
+    kinds = "; ".join(f"{p.name}: {p.about}" for p in PROFILES.values())
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="release-peak", help=kinds.replace("%", "%%"))
     parser.add_argument("--out", type=Path, help="an empty folder for the run and its report (default: a new one)")
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the arrivals")
     return parser

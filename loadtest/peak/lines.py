@@ -15,8 +15,7 @@ from loadtest.verdict.conclusion import Conclusion
 class Line(msgspec.Struct, frozen=True):
     """One run. Rates are requests per second; `cpu_us` is server CPU per request, shares are of one core.
 
-    `good_share` is that of all judged classes; `requests` are all valid ones. `recovery_s`: how long after a fault, where
-    that is judged.
+    `good_share` is that of all judged classes; `requests` are all valid ones. `loop_ms` is how quick the machine was.
     """
 
     name: str
@@ -30,6 +29,7 @@ class Line(msgspec.Struct, frozen=True):
     lag_p99_ms: float
     cpu_us: float
     generator_share: float
+    loop_ms: float
     reasons: tuple[str, ...]
 
 
@@ -54,6 +54,7 @@ def line_of(name: str, scale: float, found: Conclusion) -> Line:
         lag_p99_ms=found.lag_p99_ms,
         cpu_us=facts.server.cpu_s / max(1, facts.server.requests) * 1e6,
         generator_share=facts.generator.cpu_s / lasts_s,
+        loop_ms=facts.machine.loop_ms,
         reasons=found.reasons,
     )
 
@@ -69,10 +70,13 @@ def table_of(lines: Sequence[Line], title: str) -> Table:
     """For the screen."""
     table = Table(title=title, title_justify="left")
     table.add_column("run")
-    for name in ("x", "outcome", "requests", "busiest second", "good", "p99 read", "p99 hold", "lag p99", "us/request"):
+    for name in ("x", "outcome", "requests", "busiest second", "good", "p99 read", "p99 hold", "lag p99"):
+        table.add_column(name, justify="right")
+    for name in ("us/request", "loop ms"):
         table.add_column(name, justify="right")
     for one in lines:
         p99 = [f"{one.p99_ms[name]:,.0f}" if name in one.p99_ms else "" for name in ("read", "hold")]
         row: list[Any] = [one.name, f"{one.scale:.3g}", one.outcome, f"{one.requests:,}", f"{one.peak_per_s:,.0f}/s"]
-        table.add_row(*row, f"{one.good_share:.3%}", *p99, f"{one.lag_p99_ms:.1f}", f"{one.cpu_us:,.0f}")
+        row += [f"{one.good_share:.3%}", *p99, f"{one.lag_p99_ms:.1f}", f"{one.cpu_us:,.0f}", f"{one.loop_ms:.0f}"]
+        table.add_row(*row)
     return table

@@ -66,5 +66,5 @@ def all_passed(lines: Sequence[Line]) -> bool:
 def _not_played(name: str, scale: float, reason: str) -> Line:
     return Line(
         name=name, scale=scale, outcome="not played", requests=0, peak_per_s=0.0, first_ten_per_s=0.0, good_share=0.0, p99_ms={},
-        lag_p99_ms=0.0, cpu_us=0.0, generator_share=0.0, reasons=(reason,),
+        lag_p99_ms=0.0, cpu_us=0.0, generator_share=0.0, loop_ms=0.0, reasons=(reason,),
     )  # fmt: skip

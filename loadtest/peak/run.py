@@ -47,11 +47,12 @@ async def play(profile: Profile, folder: Path) -> None:
     Raises ProcessFailed, postgres.PostgresMissing.
     """
     end_on_sigterm()
+    measured_on = machine()
     async with set_stage(profile, folder) as stage:
-        await _perform(stage, folder / "run")
+        await _perform(stage, folder / "run", measured_on)
 
 
-async def _perform(stage: Stage, out: Path) -> None:
+async def _perform(stage: Stage, out: Path, measured_on: dict[str, Any]) -> None:
     profile, began_at = stage.profile, time.time()
     plan = await make_plan(stage)
     write_plan(plan, out / "plan.json")
@@ -118,7 +119,7 @@ async def _perform(stage: Stage, out: Path) -> None:
             "hospitals": [h.id for h in profile.hospitals],
             "clients": list(CLIENTS),
             "faults": faults(struck, started_at),
-            "machine": machine(),
+            "machine": measured_on,
             "generator": {
                 "lag_ms": summary["lag_ms"],
                 "cpu_s": summary["cpu_s"],

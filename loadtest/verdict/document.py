@@ -86,6 +86,7 @@ def as_document(conclusion: Conclusion) -> dict[str, Any]:
             "cores": facts.machine.cores,
             "memory_gib": facts.machine.memory_gib,
             "kernel": facts.machine.kernel,
+            "loop_ms": facts.machine.loop_ms,
         },
     }
 

@@ -50,10 +50,13 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
+    """`loop_ms`: what a million turns of plain Python took before the run; 0 where nobody measured."""
+
     model: str
     cores: int
     memory_gib: float
     kernel: str
+    loop_ms: float = 0.0
 
 
 class Lag(msgspec.Struct, frozen=True):

@@ -63,7 +63,7 @@ def _header(conclusion: Conclusion) -> Html:
                     "small",
                     f"{started}, {facts.duration_s:.0f} s, {facts.engine}, {facts.workers} "
                     f"{'worker' if facts.workers == 1 else 'workers'}; {machine.model}, {machine.cores} cores, "
-                    f"{machine.memory_gib:g} GiB, {machine.kernel}",
+                    f"{machine.memory_gib:g} GiB, {machine.kernel}; a loop of Python {machine.loop_ms:.0f} ms",
                 ),
             ),
         ),
