@@ -71,7 +71,7 @@ class Profile:
     hospitals: tuple[HospitalSize, ...]
     shape: Shape
     starts_s: float = -30.0
-    ends_s: float = 180.0
+    ends_s: float = 200.0
     drain_s: float = 300.0
     people: int = 6_000
     ready_s: float = 50.0
@@ -112,6 +112,8 @@ HOSPITALS = (
 PEAK = Shape(quiet_per_s=20, ramp_from_s=-20, ramp_per_s=100, spike_per_s=450, after_per_s=85, decay_s=25)
 # Where the database or a flood takes a part of the two cores: fewer at the opening, and enough afterwards to judge by.
 LOWER = Shape(quiet_per_s=10, ramp_from_s=-20, ramp_per_s=50, spike_per_s=180, after_per_s=70, decay_s=25)
+# What is locked late is paid for late. With a HIS in trouble the last seats are locked after the 240 s for which others wait.
+PATIENT = Behaviour(patience_s=420.0)
 LOWER_JUDGED = ("read", "status", "hold", "step")  # too few are told that all is sold out
 _BASE = Profile(name="release-peak", about="The release, and nothing goes wrong.", hospitals=HOSPITALS, shape=PEAK)
 
@@ -129,7 +131,7 @@ PROFILES: dict[str, Profile] = {
                 HisFault("5 % of the calls fail", "fault", -60.0, share=0.05),
                 HisFault("every call takes 2 s more", "slow", -60.0, delay_s=2.0),
             ),
-            ends_s=240.0,  # what is locked late is paid for late
+            behaviour=PATIENT,
         ),
         replace(
             _BASE,
@@ -141,14 +143,14 @@ PROFILES: dict[str, Profile] = {
                 HisFault("fhir-release down", "down", 10.0, 70.0, hospital="fhir-release"),
                 HisFault("hl7-release hangs", "hang", 10.0, 70.0, hospital="hl7-release"),
             ),
-            ends_s=240.0,  # what was not locked in that minute is locked, and paid for, in another
+            behaviour=PATIENT,
         ),
         replace(
             _BASE,
             name="reply-lost",
             about="One in ten calls is carried out and its reply lost.",
             his_faults=(HisFault("10 % of the replies are lost", "lose_reply", 0.0, share=0.1),),
-            ends_s=240.0,  # as for slow-his
+            behaviour=PATIENT,
         ),
         replace(
             _BASE,
