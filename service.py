@@ -59,6 +59,7 @@ from booking.store.relay import Relay
 from connectors.config import HospitalContext
 from connectors.port import Connector, Verb
 from mappings.profile import ProfileError
+from monitoring import garbage
 from monitoring.admin import build_admin_app
 from monitoring.child import Orders, read_orders, report_ready, watch_parent
 from monitoring.collector import Collector, CollectorOptions
@@ -368,12 +369,14 @@ class Service:
         # What start-up made lives as long as the process: the collector need not look at it again. Nor now: the start leaves a
         # handful of garbage, and looking for it would keep the first requests waiting.
         gc.freeze()
+        tidying = asyncio.create_task(garbage.FullPasses().run())
         if self._orders is None:
             log.info("ready", hospitals=sorted(self.settings.hospitals))
         else:
             report_ready(shown(self.addresses["metrics"]))
         await done.wait()
         log.info("draining")
+        tidying.cancel()
         await self.stop()
 
     def _hang_up(self) -> None:
@@ -577,9 +580,7 @@ def _serve_orders() -> int:
 
 def _run(prepare: Callable[[], Coroutine[Any, Any, None]]) -> int:
     gc.freeze()  # what was imported lives as long as the process: the collector need not look at it
-    # A batch of holds makes thousands of objects and no cycle: with the usual 700 the collector looks at each batch ten times.
-    gc.set_threshold(20_000, 20, 50)
-    gc.enable()
+    garbage.take_over()
     # The loop gives the interpreter away at every statement, and gets it back from a thread that computes after this time.
     sys.setswitchinterval(SWITCH_S)
     try:

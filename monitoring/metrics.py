@@ -103,6 +103,14 @@ queue_delay_seconds = Gauge(
     ["queue"],
     registry=REGISTRY,
 )
+garbage_pause_seconds = Histogram(
+    "hisbridge_garbage_pause_seconds",
+    "How long a pass of Python's collector of garbage stopped this process. `generation`: young, middle, full (everything; in a "
+    "quiet second only, or when none has come for very long).",
+    ["generation"],
+    buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+    registry=REGISTRY,
+)
 shed_level = Gauge(
     "hisbridge_shed_level",
     "How many classes of requests are turned away now because of a queue's delay, the cheapest first. `loop`: bulk, read, live, "

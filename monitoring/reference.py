@@ -15,6 +15,7 @@ LABELS = {
     "box": "outbox, inbox",
     "class": "ok, rejected, client_error, server_error, shed, gone",
     "connector": "connectors of the settings",
+    "generation": "young, middle, full",
     "hospital": "hospitals of the settings",
     "kind": "closed sets of ours: what is fetched, how bytes were read, what is kept ready-made, how books differ",
     "method": "HTTP's methods, and OTHER",

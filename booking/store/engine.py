@@ -321,6 +321,7 @@ class Store:
                 yield tx
                 await self._note_touched(tx)
         except BaseException as e:
+            counts.clear()
             if bound:
                 self._doubts[hospital_id] = min(tx.now_ms, self._doubts.get(hospital_id, tx.now_ms))
             if isinstance(e, StoreUnavailable):
@@ -331,6 +332,7 @@ class Store:
         self.note_write(None)
         for count in counts:
             count()
+        counts.clear()  # they know their transaction, and it knows them: without this the collector would have to find out
         if self.on_key is not None:
             for client_id, key in bound:
                 self.on_key(hospital_id, client_id, key)

@@ -11,6 +11,7 @@ import datetime as dt
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 
@@ -75,12 +76,18 @@ class Segment:
 class Group:
     """A run of segments `start <= n < stop` of one message: what an `each` over a segment name walks."""
 
-    __slots__ = ("message", "start", "stop")
+    __slots__ = ("_message", "start", "stop")
 
-    def __init__(self, message: Message, start: int, stop: int) -> None:
-        self.message = message
+    def __init__(self, message: Message | None, start: int, stop: int) -> None:
+        self._message = message
         self.start = start
         self.stop = stop
+
+    @property
+    def message(self) -> Message:
+        """The message; of a message itself too."""
+        # A message that held itself would be left to the collector of garbage, with all its segments.
+        return self._message or cast("Message", self)
 
     def positions(self, name: str) -> list[int]:
         """Where in the message segments of this name stand, within the group."""
@@ -104,7 +111,7 @@ class Message(Group):
         self.index: dict[str, list[int]] = {}
         for place, segment in enumerate(segments):
             self.index.setdefault(segment.name, []).append(place)
-        super().__init__(self, 0, len(segments))
+        super().__init__(None, 0, len(segments))
 
     def positions(self, name: str) -> list[int]:
         """Where the segments of this name stand."""

@@ -211,6 +211,9 @@ class Journey:
         self._chance = chance
         self._requests = Requests(world.plan.key, target.id)
         self._ticket = ""
+        self._patient = (
+            ""  # once there is one to hold a seat for: who comes back comes for the same, whose the ticket is
+        )
         self._department = target.departments[int(chance.random() ** 2 * len(target.departments))]
 
     @property
@@ -265,14 +268,14 @@ class Journey:
 
     def _try(self, at_s: float, found: list[Slot]) -> Kept | None:
         """Choose a seat and ask for it, a few times."""
-        patient = self._world.patient_of(self._target)
+        self._patient = self._patient or self._world.patient_of(self._target)
         for attempt in range(self._behaviour.attempts):
             seats = [slot for slot in found if slot.status == "open" and slot.remaining > 0]
             if not seats and (not found or self._chance.random() >= self._behaviour.stale_try):
                 return None
             slot = self._chance.choice(seats or found)
             at_s += self._between(self._behaviour.think_s)
-            answer, code, at_s = self._hold(slot.id, patient, at_s)
+            answer, code, at_s = self._hold(slot.id, self._patient, at_s)
             if answer.status == 201:
                 return self._keep(answer, slot.id, at_s)
             if not seats or code in ("duplicate_booking", "limit_reached"):

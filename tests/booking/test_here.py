@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import sys
 import threading
 import uuid
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +321,29 @@ def test_fixed_statement_takes_no_list_of_values() -> None:
     several = Fixed(select(bookings.c.id).where(bookings.c.id.in_(bindparam("ids", expanding=True))))
     with pytest.raises(TypeError, match="list of values"):
         several.rows(sqlite3.connect(":memory:"), {"ids": ["a"]})
+
+
+class _Seen:
+    """Something that a transaction is to be told of, of which one can tell whether it is still there."""
+
+
+async def test_transaction_is_gone_with_its_last_user_when_it_counted_something(store: Store) -> None:
+    """Without a pass of the collector, which would stop everything."""
+    left: list[weakref.ref[_Seen]] = []
+
+    async def work(*, fails: bool) -> None:
+        async with store.write(HOSPITAL, here=True) as tx:
+            seen = _Seen()
+            tx.count(lambda: (tx, seen))
+            left.append(weakref.ref(seen))
+            if fails:
+                raise LookupError
+
+    gc.disable()
+    try:
+        await work(fails=False)
+        with pytest.raises(LookupError):
+            await work(fails=True)
+        assert [one() for one in left] == [None, None]
+    finally:
+        gc.enable()

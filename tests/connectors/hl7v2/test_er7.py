@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,19 @@ def test_message_zone_is_that_of_msh_7(stamp: str, seconds: int | None) -> None:
 
 def test_unknown_escapes_stay_when_text_is_unescaped() -> None:
     assert STANDARD.unescape("a\\F\\b\\Q\\c\\") == "a|b\\Q\\c\\"
+
+
+def test_message_leaves_nothing_to_the_collector_when_it_has_been_read() -> None:
+    """A release brings thousands of messages, and a pass of the collector stops everything."""
+    parse(REPORT)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            message = parse(REPORT)
+            for path in ("PID-3(2).1", "OBX-5(*)", "MSH-9.2"):
+                PATHS.compile(path)(message, message)
+        del message
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
