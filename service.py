@@ -349,6 +349,11 @@ class Service:
         forget_hospital(hospital.id)  # the link is only asked what it could do: it has no connections to tell of
         return offer_of(link)
 
+    def _note_tidied(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("garbage_failed", exc_info=error)
+            self._note_failure("garbage", error)
+
     def _note_failure(self, name: str, _: BaseException) -> None:
         """A background task must not end before we stop: one that fails makes the process unready, and says so."""
 
@@ -370,6 +375,7 @@ class Service:
         # handful of garbage, and looking for it would keep the first requests waiting.
         gc.freeze()
         tidying = asyncio.create_task(garbage.FullPasses().run())
+        tidying.add_done_callback(self._note_tidied)
         if self._orders is None:
             log.info("ready", hospitals=sorted(self.settings.hospitals))
         else:

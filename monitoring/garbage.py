@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,7 +21,11 @@ from monitoring.metrics import garbage_pause_seconds
 # A batch of holds makes thousands of objects and no cycle: with the usual 700 the collector looks at each batch ten times.
 YOUNG = 20_000
 MIDDLE = 2  # what three passes of the young have left, at most 60,000 objects, and not the 400,000 of twenty
-NEVER = 2**31 - 1  # by itself; see FullPasses
+SELDOM = 400  # passes of the middle generation before a full one, in a process without FullPasses
+NEVER = 2**31 - 1  # by itself: FullPasses does it
+IS_OURS = sys.version_info < (3, 14)
+"""Later collectors work bit by bit and count otherwise: they are left alone."""
+
 
 LOOK_EVERY_S = 1.0
 LITTLE_TO_DO = 0.25  # of one core, in the second before
@@ -33,7 +38,8 @@ GENERATIONS = ("young", "middle", "full")
 
 def take_over() -> None:
     """Turn the collector on, with our thresholds. To be called once in a process, before its loop."""
-    gc.set_threshold(YOUNG, MIDDLE, NEVER)
+    if IS_OURS:
+        gc.set_threshold(YOUNG, MIDDLE, SELDOM)
     gc.enable()
 
 
@@ -83,20 +89,27 @@ class FullPasses:
         """Look, and measure all passes, until cancelled."""
         pauses = Pauses()
         gc.callbacks.append(pauses)
+        thresholds = gc.get_threshold()
+        if IS_OURS:
+            gc.set_threshold(*thresholds[:2], NEVER)
         try:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
-                self.look()
+                if IS_OURS:
+                    self.look()
                 pauses.tell()
         finally:
+            gc.set_threshold(*thresholds)
             gc.callbacks.remove(pauses)
 
     def look(self) -> bool:
         """One look; whether there was a full pass."""
         now_s, computed_s = self._clock_s(), self._computed_s()
-        busy = (computed_s - self._seen[1]) / max(now_s - self._seen[0], 1e-3)
+        passed_s = now_s - self._seen[0]
+        busy = (computed_s - self._seen[1]) / max(passed_s, 1e-3)
         pending = self._pending()
-        is_quiet = busy < LITTLE_TO_DO and now_s - self._last_s >= EVERY_S
+        # Who looks late was kept waiting: a machine that has no time for us is not quiet.
+        is_quiet = busy < LITTLE_TO_DO and passed_s < 1.5 * LOOK_EVERY_S and now_s - self._last_s >= EVERY_S
         due = pending >= MOST_PASSES or (pending > 0 and is_quiet)
         if due:
             self._collect()

@@ -33,8 +33,9 @@ async def until_quiet(stage: Stage) -> float | None:
     while time.monotonic() - began < stage.profile.drain_s:
         worked = await stage.pages.sum("hisbridge_hospital_worked")
         left = await stage.pages.sum("hisbridge_outbox_depth")
-        running = sum((one or {"running": 1})["running"] for one in (await stage.hospitals.pulse()).values())
-        now_s, is_empty = time.monotonic(), worked == len(stage.profile.hospitals) and left == 0
+        pulses = (await stage.hospitals.pulse()).values()
+        running = sum((one or {"running": 1})["running"] for one in pulses)
+        now_s, is_empty = time.monotonic(), worked == len(stage.profile.hospitals) and left == 0 and None not in pulses
         empty_since_s = None if not is_empty else empty_since_s or now_s
         quiet_since_s = None if not is_empty or running else quiet_since_s or now_s
         for since_s, enough_s in ((quiet_since_s, QUIET_S), (empty_since_s, LET_END_S)):

@@ -196,16 +196,24 @@ def _inside() -> list[Any]:
             "Connections",
             Line(f"sum by ({_BY}) (hisbridge_http_connections)", _WHO),
             unit="short",
-            width=HALF,
+            width=QUARTER,
             says="Below `max_connections` (20,000 in each process unless changed), spread evenly.",
         ),
         graph(
             "Connections that we ended",
             Line(rate("hisbridge_http_connections_ended_total", by="reason"), "{{reason}}"),
             unit="cps",
-            width=HALF,
+            width=QUARTER,
             says="Nothing. full: callers were turned away. head_timeout: somebody sends heads drop by drop.",
             runbook="ConnectionsFull",
+        ),
+        graph(
+            "Share of the time in which the collector of garbage stops a process",
+            Line(rate("hisbridge_garbage_pause_seconds_sum", by="generation"), "{{generation}}"),
+            unit="percentunit",
+            width=HALF,
+            says="Under 2 % in a crowd. `full` belongs in quiet minutes: in a crowd it means that none has come for very long.",
+            runbook="Shedding",
         ),
     ]
 

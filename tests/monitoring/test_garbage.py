@@ -57,6 +57,17 @@ def test_crowd_is_left_alone_when_it_comes() -> None:
     assert process.passes == 2  # as soon as it has gone
 
 
+def test_starved_process_is_not_taken_for_a_quiet_one_when_it_looks_late() -> None:
+    process = Process()
+    for _ in range(int(EVERY_S)):
+        process.now_s += 2.0
+        process.pending = 1
+        process.passing.look()
+    assert process.passes == 0
+    process.goes_on(1, busy=0.0)
+    assert process.passes == 1
+
+
 def test_everything_is_looked_at_when_no_quiet_second_ever_comes() -> None:
     process = Process()
     process.goes_on(3 * MOST_PASSES, busy=1.0, growing=1)
@@ -81,14 +92,14 @@ async def test_passes_are_measured_when_they_happen() -> None:
 
 
 async def test_nothing_is_left_behind_when_the_process_ends() -> None:
-    before = list(gc.callbacks)
+    before, thresholds = list(gc.callbacks), gc.get_threshold()
     task = asyncio.create_task(FullPasses().run())
     await asyncio.sleep(0)
     assert len(gc.callbacks) == len(before) + 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert gc.callbacks == before
+    assert (gc.callbacks, gc.get_threshold()) == (before, thresholds)
 
 
 def test_collector_never_looks_at_everything_by_itself_when_we_have_taken_over() -> None:
