@@ -28,7 +28,7 @@ CROWD_S = 15.0
 IN_LINE_SHARE = 0.8  # of the crowd come through the waiting room
 SLOW_S = 0.1  # of each call to the released hospital
 SEATS = 2  # of each of the released hospital's 32 slots
-HEAD_START_S = 25.0
+HEAD_START_S = 35.0
 GO_ON_WITHIN_S = 200.0  # on a machine that does other things as well
 AFTER_S = 30.0
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -43,6 +43,7 @@ TRACED_SHARE = 0.1
 ENDS = dt.datetime(2041, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
 """When the certificate of the released hospital's authority does."""
 DOUBTS = 15
+REGISTERS_IN_S = 4.0
 ROOM_OPENS_S = 20.0  # before the release
 
 
@@ -72,6 +73,7 @@ async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> No
         for work in (_look_around, _idle, _ordinary_day):
             background.create_task(work(site, ends))
         await asyncio.gather(_walk(site, "fhir-demo"), _drip(site), _read_gbk(site), _doubt(site, "hl7-demo"))
+        await _owe(site, "hl7-demo")
         await asyncio.sleep(opens.timestamp() - time.time() - 0.3)
         await asyncio.gather(_crowd(site, patients), _go_away(site, "fhir-demo"))
     await _books_compared(site, "fhir-demo")
@@ -196,6 +198,24 @@ async def _doubt(site: Installation, hospital_id: str) -> None:
         if await unknown():
             return
     raise AssertionError("no command was seen whose outcome is unknown")
+
+
+async def _owe(site: Installation, hospital_id: str) -> None:
+    """A HIS that takes its time to register what is paid, until the same look has met one."""
+
+    async def owed() -> bool:
+        while (await site.booking(hospital_id, booking))["state"] != "booked":
+            if await site.metric("hisbridge_paid_unregistered", hospital=hospital_id) > 0:
+                return True
+        return False
+
+    for _ in range(DOUBTS):
+        booking = await site.becomes(hospital_id, await site.hold(hospital_id), his_state="locked", payable=True)
+        await site.clinics[hospital_id].fault("register", "slow", delay_s=REGISTERS_IN_S, times=1)
+        await site.pay(hospital_id, booking)
+        if await owed():
+            return
+    raise AssertionError("no booking was seen that is paid and not registered")
 
 
 async def _read_gbk(site: Installation) -> None:
