@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import update
 
-from booking.looks import Look, Looks
+from booking.looks import CROWD_PACE_S, Look, Looks
 from booking.settings import Hospital
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, StoreUnavailable
@@ -138,6 +139,31 @@ async def test_those_who_ask_while_others_are_answered_are_answered_together(sto
     answers = await all_of([first, *others])
     assert [a.booking.id for a in answers if a is not None] == [ids[0], *ids * 3]
     assert looks.readings == [1, 12]
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+async def test_crowd_that_keeps_coming_shares_readings(store: Store, hospital: Hospital) -> None:
+    looks, ids = Counting(store), await held(store, hospital, 4)
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    asked = []
+    while loop.time() < begun_s + 10 * CROWD_PACE_S:
+        asked += [asyncio.create_task(looks.look(HOSPITAL, booking_id)) for booking_id in ids[:2]]
+        await asyncio.sleep(0.001)
+    answers = await all_of(asked)
+    took_s = loop.time() - begun_s
+    assert all(answers)
+    # One more at its beginning, and one for each 50 that wait.
+    assert len(looks.readings) <= 2 + took_s / CROWD_PACE_S + len(asked) / 50
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+async def test_whoever_looks_alone_waits_for_no_pace(store: Store, hospital: Hospital, monkeypatch: Any) -> None:
+    monkeypatch.setattr("booking.looks.CROWD_PACE_S", 3600.0)
+    looks, ids = Looks(store), await held(store, hospital, 1)
+    async with asyncio.timeout(PATIENCE_S):
+        for _ in range(5):
+            assert await looks.look(HOSPITAL, ids[0]) is not None
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
