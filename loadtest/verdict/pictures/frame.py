@@ -44,6 +44,7 @@ STYLE: Any = {  # matplotlib's stubs want each key as a literal
     "svg.fonttype": "path",
     "svg.hashsalt": "hisbridge",  # the same run gives the same file
 }
+LETTER = 0.0085  # of the panel's width, of the bold letters above it: a little more than they take
 MOST_TOLD = 6  # that can be read above a picture; the page has all faults in a table
 BUCKETS = 240
 """About as many points over time as a picture has room for."""
@@ -105,11 +106,23 @@ def _name(ax: Axes, facts: Facts) -> None:
     told = [(fault.at_s, fault.what, FAULT_COLOR) for fault in facts.faults]
     if facts.opens_at_s is not None:
         told.append((facts.opens_at_s, "release", INK))
-    for level, (at_s, text, color) in enumerate(sorted(told)[:MOST_TOLD]):
+    taken: list[list[tuple[float, float]]] = []  # by level: from and to, in parts of the panel's width
+    for at_s, text, color in sorted(told)[:MOST_TOLD]:
+        side = _side(at_s, facts)
+        at, width = at_s / max(facts.duration_s, 1.0), LETTER * (len(text) + 2)
+        place = (at, at + width) if side == "left" else (at - width, at)
+        level = next((n for n, row in enumerate(taken) if not any(_meet(place, other) for other in row)), len(taken))
+        if level == len(taken):
+            taken.append([])
+        taken[level].append(place)
         ax.text(
-            at_s, 1.09 + 0.075 * (level % 3 if len(told) > 1 else 0), text, transform=across, ha=_side(at_s, facts),
+            at_s, 1.09 + 0.075 * level, text, transform=across, ha=side,
             va="bottom", fontsize=8.5, color=color, fontweight="bold",
         )  # fmt: skip
+
+
+def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
 
 
 def _side(at_s: float, facts: Facts) -> str:
