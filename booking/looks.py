@@ -22,7 +22,9 @@ from booking.store.engine import Store, Tx
 from monitoring.trace_context import nobodys
 
 MOST_TOGETHER = 50  # rows decoded in one turn of the loop: about as long as a batch of holds takes
-CROWD_PACE_S = 0.05  # from reading to reading while several ask at once: they wait half of it, and eight share four statements
+CROWD_PACE_S = (
+    0.05  # from reading to reading while several ask at once: they wait half of it, and eight share four statements
+)
 SLOW_S = 0.5  # a reading that takes longer, as on a connection whose other end is gone, holds up nobody else
 
 

@@ -17,7 +17,9 @@ LATE = [{"at_s": at_s, "what": f"number {at_s:.0f} of several is killed"} for at
 
 
 def test_names_of_faults_do_not_run_into_each_other(tmp_path: Path) -> None:
-    write_run(tmp_path, samples=[rows(10)], facts={"opens_at_s": 30.0, "duration_s": 100.0, "faults": [*AT_ONCE, *LATE]})
+    write_run(
+        tmp_path, samples=[rows(10)], facts={"opens_at_s": 30.0, "duration_s": 100.0, "faults": [*AT_ONCE, *LATE]}
+    )
     figure, (ax,) = new_figure(load_run(tmp_path).facts)
     figure.draw_without_rendering()
     boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
