@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, sel
 
 from booking.commands import close_flying
 from booking.errors import Refusal
-from booking.gathering import gathered, kept
+from booking.gathering import gathered, kept, payment_named
 from booking.late_money import can_be_taken_up
 from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
 from booking.milestones import count_lock, count_registration
-from booking.money import PaymentRow, find_payment, record_payment, set_settlement
+from booking.money import PaymentRow, record_payment, set_settlement
 from booking.moves import apply, is_lock_over, load_booking, save_booking
 from booking.records import Booking, booking_from_row
 from booking.settings import Hospital
@@ -98,7 +98,7 @@ async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Pay
 
     Raises Refusal(payment_conflict) when this channel and trade number have paid for something else or another amount.
     """
-    known = await find_payment(tx, payment.channel, payment.trade_no)
+    known = await payment_named(tx, payment.channel, payment.trade_no)
     if known is not None:
         if known.booking_id != booking.id or known.amount_fen != payment.amount_fen:
             raise Refusal(

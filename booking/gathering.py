@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import Table, bindparam, select, update
 
 from booking import seats
-from booking.money import PaymentRow, Purse, purse_of, purses_of
+from booking.money import PaymentRow, Purse, find_payment, purse_of, purses_of
 from booking.news import BOOKING_CHANGED, SEQUENCER, booking_payload, new_event, tell_booking
 from booking.records import Booking, booking_from_row, booking_to_row
 from booking.store.crypto import SealBroken
@@ -48,22 +48,29 @@ class Gathering(Tx):
     changed: set[str] = field(default_factory=set)
     taken: Counter[str] = field(default_factory=Counter)
     told: list[dict[str, Any]] = field(default_factory=list)
+    named: dict[tuple[str, str], PaymentRow | None] = field(default_factory=dict)
 
     async def add(self, table: Table, row: dict[str, Any]) -> None:
         """As of any Tx; the purses go with the money."""
         await super().add(table, row)
-        if table is payments and row["booking_id"] in self.purses:
-            self.purses[row["booking_id"]][0].append(msgspec.convert(row, PaymentRow))
+        if table is payments:
+            if row["booking_id"] in self.purses:
+                self.purses[row["booking_id"]][0].append(msgspec.convert(row, PaymentRow))
+            if (name := (row["channel"], row["trade_no"])) in self.named:
+                self.named[name] = msgspec.convert(row, PaymentRow)
         elif table is refunds:
             self.purses.pop(row["booking_id"], None)
 
 
 @asynccontextmanager
-async def gathered(tx: Tx, rows: Sequence[dict[str, Any]], *, with_seats: bool = True) -> AsyncIterator[Gathering]:
+async def gathered(
+    tx: Tx, rows: Sequence[dict[str, Any]], *, with_seats: bool = True, names: Iterable[tuple[str, str]] = ()
+) -> AsyncIterator[Gathering]:
     """Work on the bookings of these rows of `bookings` through what it gives; everything is written when the block ends well.
 
     Within it nothing else may read or write bookings, seats or `taken` past the functions of this module. `with_seats`: their
-    slots' figures are read beforehand as well; else as one is asked for.
+    slots' figures are read beforehand as well; else as one is asked for. `names`: payments that will be asked for, by channel and
+    trade number.
     """
     it = Gathering(
         tx.conn,
@@ -83,6 +90,8 @@ async def gathered(tx: Tx, rows: Sequence[dict[str, Any]], *, with_seats: bool =
     if rows and with_seats:
         found = await tx.all(_SEATS, {"of_hospital": tx.hospital_id, "ids": sorted({r["slot_id"] for r in rows})})
         it.slots = {r["id"]: _seats_of(r) for r in found}
+    # One by one, by its key: what several would be found by depends on statistics, which a new table does not have.
+    it.named = {name: await find_payment(tx, *name) for name in names}
     yield it
     await _write(it)
 
@@ -151,6 +160,13 @@ async def purse(tx: Tx, booking: Booking) -> Purse:
     if booking.id not in tx.purses:
         tx.purses[booking.id] = await purse_of(tx, booking.id)
     return tx.purses[booking.id]
+
+
+async def payment_named(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None:
+    """The payment of this name, for whatever it was reported."""
+    if isinstance(tx, Gathering) and (channel, trade_no) in tx.named:
+        return tx.named[channel, trade_no]
+    return await find_payment(tx, channel, trade_no)
 
 
 async def kept(tx: Tx, booking: Booking) -> PaymentRow | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 from booking import bookings as rules
 from booking.api.context import Context
@@ -14,15 +13,15 @@ from booking.api.present import booking_view
 from booking.api.routing import Call, Pending, Reply, RequestClass, Route
 from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
 from booking.api.waiting import TICKET_FIELD, place_of
-from booking.gathering import booking_rows, gathered, purse
+from booking.gathering import purse
 from booking.inventory.requests import HoldRequest
 from booking.inventory.writer import Outcome, granted
 from booking.looks import Looks
 from booking.moves import topic
 from booking.records import Booking
+from booking.steps import Step, Steps
 from booking.store.bell import wait_for_ring
 from booking.store.engine import Tx
-from booking.store.turns import Of
 from mappings.canonical import Payment
 
 _REPLAYED = {"Idempotent-Replayed": "true"}
@@ -35,6 +34,7 @@ class BookingHandlers:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._looks = Looks(context.store)
+        self._steps = Steps(context.store)
 
     def hold_at_once(self, call: Call[None, NewBooking]) -> Pending:
         """Asks for the seat, and waits for nothing but the decision."""
@@ -107,30 +107,33 @@ class BookingHandlers:
 
     async def pay(self, call: Call[None, NewPayment]) -> BookingView:
         hospital, body = self._context.hospital(call), call.body
-        async with self._step(call) as (tx, booking):
-            await rules.pay_booking(
-                tx,
-                hospital,
-                booking,
-                Payment(channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at),
-            )
+        payment = Payment(
+            channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at
+        )
+
+        async def work(tx: Tx, booking: Booking) -> BookingView:
+            await rules.pay_booking(tx, hospital, booking, payment)
             return booking_view(booking, tx.now_ms, hospital.zone, *await purse(tx, booking))
+
+        return await self._step(call, work, names=[(body.channel, body.trade_no)])
 
     async def cancel(self, call: Call[None, Cancel]) -> BookingView:
         hospital = self._context.hospital(call)
-        async with self._step(call) as (tx, booking):
+
+        async def work(tx: Tx, booking: Booking) -> BookingView:
             await rules.cancel_booking(tx, hospital, booking, call.body.reason)
             return booking_view(booking, tx.now_ms, hospital.zone, *await purse(tx, booking))
 
-    @asynccontextmanager
-    async def _step(self, call: Call[None, Any]) -> AsyncIterator[tuple[Tx, Booking]]:
-        """A transaction for somebody with a seat, and their booking. Raises Refusal(booking_unknown)."""
-        booking_id = call.path["booking_id"]
-        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
-            if not (rows := await booking_rows(tx, [booking_id])):
-                raise rules.unknown_booking(booking_id)
-            async with gathered(tx, rows, with_seats=False) as it:
-                yield it, await rules.own_booking(it, call.caller.id, booking_id)
+        return await self._step(call, work)
+
+    async def _step(
+        self,
+        call: Call[None, Any],
+        work: Callable[[Tx, Booking], Awaitable[BookingView]],
+        names: Sequence[tuple[str, str]] = (),
+    ) -> BookingView:
+        step = Step(call.caller.id, call.path["booking_id"], work, names)
+        return cast(BookingView, await self._steps.take(call.hospital_id, step))
 
 
 def _told(outcome: Outcome) -> Reply:

@@ -9,11 +9,13 @@ from loadtest.verdict.folder import load_run
 from loadtest.verdict.pictures.frame import new_figure
 from tests.loadtest.runs import rows, write_run
 
-AT_ONCE = [
+AT_ONCE: list[dict[str, object]] = [
     {"at_s": 40.0, "until_s": 70.0, "what": f"{name} down", "hospital": name}
     for name in ("soap-release", "fhir-release", "hl7-release")
 ]
-LATE = [{"at_s": at_s, "what": f"number {at_s:.0f} of several is killed"} for at_s in (96.0, 97.0)]
+LATE: list[dict[str, object]] = [
+    {"at_s": at_s, "what": f"number {at_s:.0f} of several is killed"} for at_s in (96.0, 97.0)
+]
 
 
 def test_names_of_faults_do_not_run_into_each_other(tmp_path: Path) -> None:
