@@ -68,7 +68,8 @@ async def gathered(
 ) -> AsyncIterator[Gathering]:
     """Work on the bookings of these rows of `bookings` through what it gives; everything is written when the block ends well.
 
-    Within it nothing else may read or write bookings, seats or `taken` past the functions of this module. `with_seats`: their
+    Within it nothing else may write bookings, seats or `taken` past the functions of this module, nor read them but after
+    `write_now`. `with_seats`: their
     slots' figures are read beforehand as well; else as one is asked for. `names`: payments that will be asked for, by channel and
     trade number.
     """
@@ -120,6 +121,14 @@ async def _write(it: Gathering) -> None:
     if it.told:
         await it.later(_TELL, it.told)
         it.ring(SEQUENCER)
+
+
+async def write_now(tx: Tx) -> None:
+    """Write what waits, for rules that read bookings, seats or `taken` by statements of their own."""
+    if isinstance(tx, Gathering):
+        await _write(tx)
+        for waiting in (tx.changed, tx.taken, tx.saved, tx.told):
+            waiting.clear()
 
 
 # --- bookings ------------------------------------------------------------------------------------------------------

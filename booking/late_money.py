@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import select
 
 from booking import catalog
+from booking.gathering import write_now
 from booking.lifecycle import TABLE, Event, State
 from booking.moves import is_lock_over
 from booking.records import Booking
@@ -40,6 +41,7 @@ def may_take_up(now: Circumstances) -> bool:
 
 async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
     """Whether a hold that has run out, or expired, can go on now that its money is there."""
+    await write_now(tx)  # others of this transaction may have taken the last seat of the quota, or given one back
     row = await tx.first(
         select(
             slots, schedules.c.fee_fen, schedules.c.quota, schedules.c.taken, schedules.c.status.label("of_schedule")

@@ -2,8 +2,8 @@
 
 After a release thousands wait for the hospital and look every few seconds. On PostgreSQL each look alone is four statements for
 its process and for the database; together, four statements answer fifty. A look shows whatever was committed before it was
-asked for: it never joins a reading that has begun. Alone it is read at once; in a crowd, readings keep a pace, so that more share
-each. On SQLite it is made at once on the event loop, where waiting saves nothing.
+asked for: it never joins a reading that has begun. Alone it is read at once; while several ask, readings keep a pace, so that
+more share each. On SQLite it is made at once on the event loop, where waiting saves nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from booking.money import Purse, purse_of, purses_of
 from booking.records import Booking, booking_from_row
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, Tx
+from monitoring.logs import request_id
 from monitoring.trace_context import nobodys
 
 MOST_TOGETHER = 50  # rows decoded in one turn of the loop: about as long as a batch of holds takes
@@ -77,6 +78,7 @@ class Looks:
 
     async def _serve(self, hospital_id: str) -> None:
         """Start readings until nobody asks any more."""
+        request_id.set(None)
         loop = asyncio.get_running_loop()
         try:
             while asked := [one for one in self._asked[hospital_id] if not one.answer.done()]:

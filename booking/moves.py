@@ -87,7 +87,7 @@ async def apply(tx: Tx, hospital: Hospital, booking: Booking, event: Event, *, r
     if before.state != booking.state or booking.state == State.HELD:
         booking.expires_at_ms = _expires_at(booking)
     if before.state != booking.state:
-        metrics.bookings.labels(hospital=tx.hospital_id, state=booking.state.value).inc()
+        tx.count(metrics.bookings.labels(hospital=tx.hospital_id, state=booking.state.value).inc)
         count_end(tx, before, booking)
     await save_booking(tx, booking)
 

@@ -2,8 +2,8 @@
 
 Seconds after a release the first patients learn that their seat is locked, and pay within the same moments, a hundred a second.
 Each with a transaction of its own, they stood behind each other's commits; together, one transaction serves sixteen. Alone, a
-step is made at once, by whoever asks. A step that is refused leaves nothing behind, and the others of its transaction are made
-anew.
+step is made at once, by whoever asks. A step that is refused leaves nothing behind: it is made by itself, and the others
+without it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Step:
     `names`: the payment that it will ask for, which is read beforehand. Raised by `work`: Refusal.
     """
 
-    __slots__ = ("answer", "begun", "booking_id", "client_id", "names", "request_id", "trace", "work")
+    __slots__ = ("answer", "begun", "booking_id", "client_id", "is_for_itself", "names", "request_id", "trace", "work")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Step:
         self.names = names
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.begun = False
+        self.is_for_itself = False  # it has made a transaction fail that was others' as well
         self.trace, self.request_id = here.get(), request_id.get()
 
 
@@ -74,15 +75,14 @@ class Steps:
             self._go_on(hospital_id)
 
     async def _served(self, step: Step) -> Any:
-        """Wait to be served. Nobody waits longer for a turn than one who asks the store for it."""
+        """Wait to be served; whoever has not begun after WRITER_TIMEOUT_S is told that the store is busy."""
         try:
-            await asyncio.wait([step.answer], timeout=WRITER_TIMEOUT_S)
-        except asyncio.CancelledError:  # whoever asked goes away: what has not begun is not done
+            while not (await asyncio.wait([step.answer], timeout=WRITER_TIMEOUT_S))[0]:
+                if not step.begun:
+                    raise StoreBusy("no turn to write in time")
+        except BaseException:  # also when whoever asked goes away: what has not begun is not done
             step.answer.cancel()
             raise
-        if not step.answer.done() and not step.begun:
-            step.answer.cancel()
-            raise StoreBusy("no turn to write in time")
         return await step.answer
 
     def _go_on(self, hospital_id: str) -> None:
@@ -95,10 +95,13 @@ class Steps:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, hospital_id: str) -> None:
+        request_id.set(None)
         waiting = self._waiting[hospital_id]
         try:
             while waiting:
                 await self._serve_some(hospital_id, waiting)
+                while waiting and waiting[0].answer.done():
+                    waiting.popleft()
         finally:
             del self._waiting[hospital_id]
             for step in waiting:  # nobody, unless the process ends
@@ -106,36 +109,33 @@ class Steps:
 
     async def _serve_some(self, hospital_id: str, waiting: deque[Step]) -> None:
         steps: list[Step] = []
+        answers: list[Any] = []
+        failing: Step | None = None
         try:
             async with self._store.write(hospital_id, here=True, of=Of.STEPS) as tx:
                 steps += _taken(waiting)  # now: whoever has come while the turn was waited for is served as well
                 rows = await booking_rows(tx, [step.booking_id for step in steps])
                 async with gathered(tx, rows, with_seats=False, names=[n for step in steps for n in step.names]) as it:
-                    answers = [await _made(it, step) for step in steps]
+                    for failing in steps:
+                        answers.append(await _made(it, failing))
+                    failing = None
         except StoreUnavailable as e:
-            _tell_all(steps or _taken(waiting), e)
+            # Nobody is told that all are busy who has not waited: see `_served`.
+            _tell_all(steps or ([] if isinstance(e, StoreBusy) else _taken(waiting)), e)
         except Exception as e:
             if len(steps) < 2:
-                _tell_all(steps, e)
-            for step in steps if len(steps) > 1 else ():
-                await self._serve_alone(hospital_id, step)
-        except BaseException:
-            for step in steps:
-                step.answer.cancel()
-            raise
+                _tell_all(steps or _taken(waiting), e)
+                return
+            for step in [failing] if failing is not None else steps:  # at the commit nobody knows whose failure it is
+                step.is_for_itself = True
+            _put_back(waiting, steps)
+            steps = []
         else:
             for step, answer in zip(steps, answers, strict=True):
                 _tell(step, answer)
-
-    async def _serve_alone(self, hospital_id: str, step: Step) -> None:
-        try:
-            with _standing_for(step):
-                _tell(step, await self._make_alone(hospital_id, step))
-        except Exception as e:
-            _tell_all([step], e)
-        except BaseException:
-            step.answer.cancel()
-            raise
+        finally:
+            for step in steps:  # all are told, unless the process ends
+                step.answer.cancel()
 
     async def _make_alone(self, hospital_id: str, step: Step) -> Any:
         async with self._store.write(hospital_id, here=True, of=Of.STEPS) as tx:
@@ -153,13 +153,22 @@ def _taken(waiting: deque[Step]) -> list[Step]:
         step = waiting.popleft()
         if step.answer.done():  # whoever asked has gone away
             continue
-        if step.booking_id in steps:
+        if steps and (step.is_for_itself or step.booking_id in steps):
             left.append(step)
             continue
         step.begun = True
         steps[step.booking_id] = step
+        if step.is_for_itself:
+            break
     waiting.extendleft(reversed(left))
     return list(steps.values())
+
+
+def _put_back(waiting: deque[Step], steps: Sequence[Step]) -> None:
+    """What they did was rolled back: they are first in the next transactions, in the order in which they came."""
+    for step in steps:
+        step.begun = False
+    waiting.extendleft(reversed(steps))
 
 
 async def _made(it: Gathering, step: Step) -> Any:

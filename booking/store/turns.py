@@ -17,7 +17,7 @@ class Of(IntEnum):
     """A batch of holds."""
 
     STEPS = 1
-    """Somebody with a seat goes on with it: a payment, a cancellation. One step a turn."""
+    """Somebody with a seat goes on with it: a payment, a cancellation. A step a turn, or all that wait (`booking.steps`)."""
 
     BINDS = 2
     """A portal makes something known: a patient, an address for news, what a HIS has told live."""
@@ -26,9 +26,10 @@ class Of(IntEnum):
     """Outcomes of commands, fetches, sweeps."""
 
 
-# One of them takes at most 20 ms (DESIGN section 4), and a step about two: a batch and some steps in turn let a second's payments
-# through in a second while a crowd wants seats. One of the others after so many costs the crowd little, and a crowd of an hour
-# starves neither expiries nor outcomes of commands; nor does one that makes patients known, which waits in a queue of its own.
+# A batch of holds takes at most 20 ms (DESIGN section 4), a step about two, and a hospital's steps together ten: a batch and some
+# steps in turn let a second's payments through in a second while a crowd wants seats. One of the others after so many costs the
+# crowd little, and a crowd of an hour starves neither expiries nor outcomes of commands; nor does one that makes patients known,
+# which waits in a queue of its own.
 STEPS_IN_A_ROW = 4
 _ROUND = (*(Of.HOLDS, *(Of.STEPS,) * STEPS_IN_A_ROW, Of.BINDS) * 4, Of.OTHERS)
 
