@@ -25,12 +25,16 @@ from loadtest.peak.lines import table_of
 from loadtest.peak.profiles import PROFILES, short
 from loadtest.peak.rounds import all_passed, play_rounds
 from loadtest.peak.run import must_be_empty, play_in
+from loadtest.peak.told import loop_ms
 from loadtest.verdict.availability import FLOOR
 from loadtest.verdict.judge import judge
 
 NOT_PLAYED = 5
 ENDED = 128 + signal.SIGTERM
 SHORT_FLOOR = 100
+SCALE = (
+    "so many times the arrivals (default: as many as the machine bears as it is now; of a ceiling, the first try: 1)"
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -51,7 +55,10 @@ def _play(words: Sequence[str]) -> int:
     parser.add_argument("--short", action="store_true", help="in little: to see that everything works, not to measure")
     chosen = parser.parse_args(words)
     profile = PROFILES[chosen.profile]
-    profile = (short(profile) if chosen.short else profile).scaled(chosen.scale)
+    if chosen.short:
+        profile = short(profile).scaled(chosen.scale or 1.0)
+    else:
+        profile = profile.for_machine(loop_ms()) if chosen.scale is None else profile.scaled(chosen.scale)
     folder = _folder(chosen.out, profile.name)
     play_in(profile, folder)
     return judge(folder, floor=SHORT_FLOOR if chosen.short else FLOOR)
@@ -71,7 +78,7 @@ def _rounds(words: Sequence[str]) -> int:
     )
     parser.add_argument("--times", type=int, default=2, help="rounds (default: 2)")
     parser.add_argument("--only", nargs="+", choices=sorted(PROFILES), default=list(PROFILES), help="these profiles")
-    parser.add_argument("--scale", type=float, default=1.0, help="so many times the arrivals")
+    parser.add_argument("--scale", type=float, help=SCALE)
     parser.add_argument("--out", type=Path, help="an empty folder for the runs and their reports (default: a new one)")
     chosen = parser.parse_args(words)
     folder, console = _folder(chosen.out, "rounds"), Console()
@@ -87,7 +94,7 @@ def _ceiling(words: Sequence[str]) -> int:
     chosen = parser.parse_args(words)
     profile, console = PROFILES[chosen.profile], Console()
     folder = _folder(chosen.out, profile.name)
-    tries = find_ceiling(profile, folder, scale=chosen.scale, console=console)
+    tries = find_ceiling(profile, folder, scale=chosen.scale or 1.0, console=console)
     console.print(table_of(sorted(tries, key=lambda one: one.scale), "Tries, by rate"))
     console.print(str(folder), soft_wrap=True, highlight=False)
     return 0
@@ -98,7 +105,7 @@ def _parser(name: str, about: str) -> argparse.ArgumentParser:
     kinds = "; ".join(f"{p.name}: {p.about}" for p in PROFILES.values())
     parser.add_argument("--profile", choices=sorted(PROFILES), default="release-peak", help=kinds.replace("%", "%%"))
     parser.add_argument("--out", type=Path, help="an empty folder for the run and its report (default: a new one)")
-    parser.add_argument("--scale", type=float, default=1.0, help="so many times the arrivals")
+    parser.add_argument("--scale", type=float, help=SCALE)
     return parser
 
 

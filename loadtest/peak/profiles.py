@@ -9,6 +9,10 @@ from loadtest.crowd.plan import Behaviour
 from loadtest.crowd.shape import Shape
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
+LOOP_MS = 51.0
+"""What the machine took for a loop of plain Python when the ceilings were found that the rates are parts of."""
+
+LONG_S = 600.0  # a run that lasts so long has samples enough at any rate
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,25 @@ class Profile:
     judged: tuple[str, ...] = ("read", "status", "sold_out", "hold", "step")
     judges_peak: bool = True
     recovery_s: float | None = None
+    scale: float = 1.0
+    """So many times the arrivals of the profile as it is listed."""
+
+    def for_machine(self, loop_ms: float) -> Profile:
+        """The same for a machine as quick as that: on one that is slower than ours was, fewer come, for as much longer.
+
+        `loop_ms`: see `loadtest.peak.told.loop_ms`. A rate is a part of a ceiling, and a ceiling is a machine's.
+        """
+        factor = min(1.0, LOOP_MS / loop_ms)
+        flood = self.flood and replace(self.flood, per_s=self.flood.per_s * factor)
+        ends_s = self.ends_s / factor if self.ends_s < LONG_S else self.ends_s
+        return replace(self.scaled(factor), ends_s=ends_s, flood=flood)
 
     def scaled(self, factor: float) -> Profile:
         """The same with so many times the arrivals."""
         s = self.shape
         return replace(
             self,
+            scale=self.scale * factor,
             shape=Shape(
                 quiet_per_s=s.quiet_per_s * factor,
                 ramp_from_s=s.ramp_from_s,

@@ -13,6 +13,7 @@ from loadtest.bench.processes import ProcessFailed
 from loadtest.peak.lines import Line, line_of
 from loadtest.peak.profiles import Profile
 from loadtest.peak.run import play_in
+from loadtest.peak.told import loop_ms
 from loadtest.verdict.availability import FLOOR
 from loadtest.verdict.conclusion import Outcome, conclude
 from loadtest.verdict.folder import load_run
@@ -20,9 +21,12 @@ from loadtest.verdict.judge import judge
 
 
 def play_rounds(
-    profiles: Sequence[Profile], folder: Path, *, times: int, scale: float, console: Console
+    profiles: Sequence[Profile], folder: Path, *, times: int, scale: float | None, console: Console
 ) -> tuple[Line, ...]:
-    """Play and judge each profile in a folder of its own. `folder` gets `rounds.json`; a run that fails ends nothing."""
+    """Play and judge each profile in a folder of its own. `folder` gets `rounds.json`; a run that fails ends nothing.
+
+    `scale`: so many times the arrivals; None: as the machine can bear when the run begins.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[Line] = []
     for line in _runs(profiles, folder, times=times, scale=scale, console=console):
@@ -31,24 +35,27 @@ def play_rounds(
     return tuple(lines)
 
 
-def _runs(profiles: Sequence[Profile], folder: Path, *, times: int, scale: float, console: Console) -> Iterator[Line]:
+def _runs(
+    profiles: Sequence[Profile], folder: Path, *, times: int, scale: float | None, console: Console
+) -> Iterator[Line]:
     for number in range(1, times + 1):
         for profile in profiles:
             place = folder / f"{number}" / profile.name
             console.rule(f"{profile.name}, round {number} of {times}")
+            played = profile.for_machine(loop_ms()) if scale is None else profile.scaled(scale)
             try:
-                line = _run(profile, place, scale)
+                line = _run(played, place)
             # Whatever it is: hours of other runs do not depend on it.
             except Exception as error:
-                line = _not_played(profile.name, scale, _reason(error))
+                line = _not_played(played, _reason(error))
                 console.print(f"{profile.name} failed: {line.reasons[0]}", markup=False)
             yield line
 
 
-def _run(profile: Profile, place: Path, scale: float) -> Line:
-    play_in(profile.scaled(scale), place)
+def _run(profile: Profile, place: Path) -> Line:
+    play_in(profile, place)
     judge(place, floor=FLOOR)
-    return line_of(profile.name, scale, conclude(load_run(place), floor=FLOOR))
+    return line_of(profile.name, profile.scale, conclude(load_run(place), floor=FLOOR))
 
 
 def _reason(error: Exception) -> str:
@@ -63,8 +70,8 @@ def all_passed(lines: Sequence[Line]) -> bool:
     return all(line.outcome == Outcome.PASSED.value for line in lines)
 
 
-def _not_played(name: str, scale: float, reason: str) -> Line:
+def _not_played(profile: Profile, reason: str) -> Line:
     return Line(
-        name=name, scale=scale, outcome="not played", requests=0, peak_per_s=0.0, first_ten_per_s=0.0, good_share=0.0, p99_ms={},
-        lag_p99_ms=0.0, cpu_us=0.0, generator_share=0.0, loop_ms=0.0, reasons=(reason,),
+        name=profile.name, scale=profile.scale, outcome="not played", requests=0, peak_per_s=0.0, first_ten_per_s=0.0,
+        good_share=0.0, p99_ms={}, lag_p99_ms=0.0, cpu_us=0.0, generator_share=0.0, loop_ms=0.0, reasons=(reason,),
     )  # fmt: skip

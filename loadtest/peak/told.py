@@ -10,7 +10,7 @@ from typing import Any
 
 from loadtest.crowd.plan import Plan
 from loadtest.peak.faults import Strokes
-from loadtest.peak.profiles import HisFault, Profile
+from loadtest.peak.profiles import LOOP_MS, HisFault, Profile
 
 
 def stated(profile: Profile) -> list[str]:
@@ -24,6 +24,7 @@ def stated(profile: Profile) -> list[str]:
         f"Here {visits:,.0f} visits come in the release minute ({shape.spike_per_s:,.0f}/s at the opening, falling with a "
         f"time constant of {shape.decay_s:g} s), for {seats:,} seats at {len(profile.hospitals)} hospitals: "
         f"{visits / 200_000:.1%} of the visits, and more seats, so that there are enough holds to judge.",
+        *_scaled(profile),
         f"A visit is a journey of about five requests: look, look again (every {behaviour.refresh_s[0]:g} to "
         f"{behaviour.refresh_s[1]:g} s until the opening), up to {behaviour.attempts} holds, "
         f"{behaviour.stale_try:.0%} try a seat that is shown as sold out, {behaviour.comes_back:.0%} of those without a seat "
@@ -37,6 +38,15 @@ def stated(profile: Profile) -> list[str]:
             f"departments, a call takes {h.latency_ms:g} ms (median, lognormal), at most {h.at_once} at once."
             for h in profile.hospitals
         ),
+    ]
+
+
+def _scaled(profile: Profile) -> list[str]:
+    if profile.scale == 1.0:
+        return []
+    return [
+        f"That is {profile.scale:.3g} times the arrivals of the profile, which are meant for a machine that takes {LOOP_MS:g} ms "
+        "for a million turns of plain Python."
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from loadtest.bench.processes import output_of
 from loadtest.crowd.shape import Shape
-from loadtest.peak.profiles import PROFILES, short
+from loadtest.peak.profiles import LOOP_MS, PROFILES, short
 from loadtest.peak.settings import released_day, zone_of
 from loadtest.peak.told import stated
 
@@ -80,6 +80,26 @@ def test_scaling_changes_arrivals_and_nothing_else() -> None:
     assert twice.shape.expected(-30, 60) == pytest.approx(2 * profile.shape.expected(-30, 60))
     assert (twice.hospitals, twice.behaviour, twice.ends_s) == (profile.hospitals, profile.behaviour, profile.ends_s)
     assert isinstance(twice.shape, Shape)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_as_many_come_to_a_slower_machine_and_more_slowly(name: str) -> None:
+    profile = PROFILES[name]
+    slow = profile.for_machine(1.5 * LOOP_MS)
+    assert slow.shape.spike_per_s == pytest.approx(profile.shape.spike_per_s / 1.5)
+    assert slow.scale == pytest.approx(1 / 1.5)
+    if name != "soak":  # half an hour is half an hour
+        come, came = slow.shape.expected(0, slow.ends_s), profile.shape.expected(0, profile.ends_s)
+        assert came * 0.8 < come < came * 1.2
+    assert (slow.hospitals, slow.his_faults, slow.service_faults) == (
+        profile.hospitals, profile.his_faults, profile.service_faults,
+    )  # fmt: skip
+    assert "0.667 times the arrivals" in " ".join(stated(slow))
+
+
+@pytest.mark.parametrize("loop_ms", [LOOP_MS, LOOP_MS / 2])
+def test_no_more_come_to_a_quicker_machine(loop_ms: float) -> None:
+    assert PROFILES["scalper"].for_machine(loop_ms) == PROFILES["scalper"]
 
 
 @pytest.mark.parametrize("hour", range(24))

@@ -11,7 +11,7 @@ from rich.console import Console
 from loadtest.__main__ import main
 from loadtest.bench.processes import ProcessFailed
 from loadtest.peak import rounds
-from loadtest.peak.profiles import PROFILES, Profile
+from loadtest.peak.profiles import LOOP_MS, PROFILES, Profile
 from loadtest.verdict.folder import RunFolderError
 
 
@@ -48,6 +48,20 @@ def test_rounds_end_when_somebody_interrupts_them(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         rounds.play_rounds([PROFILES["soak"]], tmp_path, times=2, scale=1.0, console=Console())
     assert not (tmp_path / "rounds.json").exists()
+
+
+def test_each_round_is_scaled_to_the_machine_as_it_is_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[Profile] = []
+    quick_and_slow = iter([LOOP_MS, 2 * LOOP_MS])
+
+    def play_in(profile: Profile, folder: Path) -> None:
+        played.append(profile)
+        raise ProcessFailed("not today")
+
+    monkeypatch.setattr(rounds, "play_in", play_in)
+    monkeypatch.setattr(rounds, "loop_ms", lambda: next(quick_and_slow))
+    lines = rounds.play_rounds([PROFILES["release-peak"]], tmp_path, times=2, scale=None, console=Console())
+    assert [profile.scale for profile in played] == [line.scale for line in lines] == [1.0, 0.5]
 
 
 def test_rounds_write_over_no_other_run(tmp_path: Path) -> None:
