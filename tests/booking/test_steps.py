@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -79,13 +81,22 @@ def cancelling(hospital: Hospital, booking_id: str) -> Step:
     return Step(CLIENT, booking_id, work)
 
 
-async def together(store: Store, steps: Steps, asked: list[Step]) -> list[Any]:
-    """Ask for all of them while somebody else writes; their answers, or what was raised."""
+@asynccontextmanager
+async def somebody_writing(store: Store) -> AsyncIterator[None]:
+    """Nobody else has their turn before the end of the block."""
     turn = store.turn(HOSPITAL)
     await turn.acquire(Of.OTHERS, timeout_s=PATIENCE_S)
-    tasks = [asyncio.create_task(steps.take(HOSPITAL, one)) for one in asked]
-    await asyncio.sleep(0.05)
-    turn.release()
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+async def together(store: Store, steps: Steps, asked: list[Step]) -> list[Any]:
+    """Ask for all of them while somebody else writes; their answers, or what was raised."""
+    async with somebody_writing(store):
+        tasks = [asyncio.create_task(steps.take(HOSPITAL, one)) for one in asked]
+        await asyncio.sleep(0.05)
     async with asyncio.timeout(PATIENCE_S):
         return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -288,16 +299,14 @@ async def test_step_that_has_begun_is_made_though_whoever_asked_goes_away(store:
         await asyncio.sleep(0.05)
         await pay_booking(tx, hospital, booking, make_payment())
 
-    turn = store.turn(HOSPITAL)
-    await turn.acquire(Of.OTHERS, timeout_s=PATIENCE_S)
     asked = [
         paying(hospital, ids[0], make_payment()),
         Step(CLIENT, ids[1], slow),
         paying(hospital, ids[2], make_payment()),
     ]
-    tasks = [asyncio.create_task(steps.take(HOSPITAL, one)) for one in asked]
-    await asyncio.sleep(0.05)
-    turn.release()
+    async with somebody_writing(store):
+        tasks = [asyncio.create_task(steps.take(HOSPITAL, one)) for one in asked]
+        await asyncio.sleep(0.05)
     async with asyncio.timeout(PATIENCE_S):
         await begun.wait()
         tasks[1].cancel()
@@ -308,14 +317,12 @@ async def test_step_that_has_begun_is_made_though_whoever_asked_goes_away(store:
 
 async def test_others_are_served_when_whoever_came_first_goes_away(store: Store, hospital: Hospital) -> None:
     ids, steps = await seated(store, hospital, 4), Steps(store)
-    turn = store.turn(HOSPITAL)
-    await turn.acquire(Of.OTHERS, timeout_s=PATIENCE_S)
-    tasks = [asyncio.create_task(steps.take(HOSPITAL, paying(hospital, i, make_payment()))) for i in ids]
-    await asyncio.sleep(0.05)
-    for gone in (tasks[0], tasks[2]):
-        gone.cancel()
-    await asyncio.sleep(0.05)
-    turn.release()
+    async with somebody_writing(store):
+        tasks = [asyncio.create_task(steps.take(HOSPITAL, paying(hospital, i, make_payment()))) for i in ids]
+        await asyncio.sleep(0.05)
+        for gone in (tasks[0], tasks[2]):
+            gone.cancel()
+        await asyncio.sleep(0.05)
     async with asyncio.timeout(PATIENCE_S):
         assert [await tasks[1], await tasks[3]] == [ids[1], ids[3]]
     assert [(await get(store, i)).payment_state for i in ids] == ["due", "paid", "due", "paid"]
@@ -327,14 +334,11 @@ async def test_nobody_waits_for_a_turn_for_ever(
     monkeypatch.setattr("booking.steps.WRITER_TIMEOUT_S", 0.2)
     monkeypatch.setattr("booking.store.engine.WRITER_TIMEOUT_S", 0.2)
     ids, steps = await seated(store, hospital, 3), Steps(store)
-    turn = store.turn(HOSPITAL)
-    await turn.acquire(Of.OTHERS, timeout_s=PATIENCE_S)
-    async with asyncio.timeout(PATIENCE_S):
+    async with somebody_writing(store), asyncio.timeout(PATIENCE_S):
         answers = await asyncio.gather(
             *(steps.take(HOSPITAL, paying(hospital, i, make_payment())) for i in ids), return_exceptions=True
         )
     assert [type(answer) for answer in answers] == [StoreBusy] * 3
-    turn.release()
     assert await steps.take(HOSPITAL, paying(hospital, ids[0], make_payment())) == ids[0]
     assert [(await get(store, i)).payment_state for i in ids] == ["paid", "due", "due"]
 
@@ -343,20 +347,20 @@ async def test_nobody_is_told_that_all_are_busy_before_having_waited(
     store: Store, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One who comes in the last moment of a stall is served after it."""
-    monkeypatch.setattr("booking.steps.WRITER_TIMEOUT_S", 0.4)
-    monkeypatch.setattr("booking.store.engine.WRITER_TIMEOUT_S", 0.4)
+    monkeypatch.setattr("booking.steps.WRITER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("booking.store.engine.WRITER_TIMEOUT_S", 1.0)
     ids, steps = await seated(store, hospital, 3), Steps(store)
-    turn = store.turn(HOSPITAL)
-    await turn.acquire(Of.OTHERS, timeout_s=PATIENCE_S)
-    first, second = (asyncio.create_task(steps.take(HOSPITAL, paying(hospital, i, make_payment()))) for i in ids[:2])
-    await asyncio.wait(
-        [first]
-    )  # the task that serves the second begins to wait for the turn now, and not for longer than 0.4 s
-    await asyncio.sleep(0.3)
-    late = asyncio.create_task(steps.take(HOSPITAL, paying(hospital, ids[2], make_payment())))
-    await asyncio.sleep(0.2)
-    assert not late.done()
-    turn.release()
+
+    def ask(booking_id: str) -> asyncio.Task[Any]:
+        return asyncio.create_task(steps.take(HOSPITAL, paying(hospital, booking_id, make_payment())))
+
+    async with somebody_writing(store):
+        first, second = ask(ids[0]), ask(ids[1])
+        await asyncio.wait([first])  # now the task that serves the others begins to wait for the turn, for a second
+        await asyncio.sleep(0.8)
+        late = ask(ids[2])
+        await asyncio.sleep(0.4)  # it has waited in vain
+        assert not late.done()
     async with asyncio.timeout(PATIENCE_S):
         assert await late == ids[2]
         assert [type(e) for e in await asyncio.gather(first, second, return_exceptions=True)] == [StoreBusy] * 2
