@@ -216,8 +216,9 @@ PROFILES: dict[str, Profile] = {
             name="waiting-room",
             about="The largest hospital has a waiting room, which opens before the release.",
             hospitals=(replace(HOSPITALS[0], waiting_room={"opens_before_s": 25}), *HOSPITALS[1:]),
-            # The room closes when all is sold out: with the crowd of the others 8,800 to 11,700 had joined by then.
-            shape=msgspec.structs.replace(PEAK, decay_s=45),
+            # The room closes when all is sold out, after two minutes or more: with the crowd of the others 8,800 to 11,700 had
+            # joined by then, with 45 s instead of their 25 once 9,900.
+            shape=msgspec.structs.replace(PEAK, decay_s=90),
             judged=("read", "status", "sold_out", "hold", "join", "step"),
         ),
         replace(
