@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from loadtest.bench.fill.layout import SCHEDULES_A_DAY, SLOTS_A_SCHEDULE
 from loadtest.bench.installation import Installation
@@ -22,7 +23,7 @@ NOT_REPEATED = frozenset({"content-length", "date", "connection", "server"})  # 
 class Ask:
     """One kind of request: a warm-up, the requests that are measured, and one more that is in neither.
 
-    `wanted` is the status that every answer must have; `route` the template of the path.
+    `wanted` is the status that every answer must have; `route` the template of the path; `makes` what an answer 201 is one of.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Ask:
     warm: Requests
     measured: Requests
     sample: bytes
+    makes: Literal["bookings", "tickets"] = "bookings"
 
 
 def ask_for_slots(installation: Installation, folder: Path, *, days: int) -> Ask:
@@ -54,6 +56,22 @@ def ask_for_seats(installation: Installation, folder: Path, *, seconds: float, s
     sample = next(posts)
     warm = write_requests(folder / "warm.http", (next(posts) for _ in range(min(WARM_REQUESTS, count // 4))))
     return Ask("POST", route, 409 if sold_out else 201, warm, write_requests(folder / "post.http", posts), sample)
+
+
+def ask_for_places(installation: Installation, folder: Path, *, seconds: float) -> Ask:
+    """POST tickets of the waiting room; a patient asks once."""
+    layout, route = installation.layout, "/v1/hospitals/{hospital_id}/waiting-room/tickets"
+    path, count = route.format(hospital_id=layout.hospital_id), layout.crowd
+    posts = (
+        post_request(path, json.dumps(body).encode(), key=installation.key)
+        for body in (
+            {"user_ref": f"user-{number:08d}", "patient_id": layout.patient_id(number)}
+            for number in range(min(count, round(seconds * MOST_A_SECOND) + WARM_REQUESTS + 1))
+        )
+    )
+    sample = next(posts)
+    warm = write_requests(folder / "warm.http", itertools.islice(posts, min(WARM_REQUESTS, count // 4)))
+    return Ask("POST", route, 201, warm, write_requests(folder / "post.http", posts), sample, makes="tickets")
 
 
 def _posts(installation: Installation, route: str, count: int, department_day: int) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ the program's defaults but for the few lines below, each with its reason.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import sys
 import time
@@ -16,8 +17,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from loadtest.bench.fill.layout import SLOTS_A_SCHEDULE, Layout, uuid7
+from loadtest.bench.fill.layout import SLOTS_A_SCHEDULE, ZONE, Layout, uuid7
 from loadtest.bench.fill.stores import Database, open_database
 from loadtest.bench.processes import (
     Cores,
@@ -71,10 +73,20 @@ listen_host = "127.0.0.1"
 listen_port = {mllp_port}
 """
 
+# A release half a day ahead, for which people gather all the while.
+WAITING_ROOM = """\
+[hospital.bench.release]
+time = "{opens:%H:%M}"
+days_ahead = 1
+[hospital.bench.waiting_room]
+opens_before_s = 86400
+"""
+
 
 _CHANGED = (
     "bookings", "outbox", "events", "idempotency_keys", "registrations", "slots", "schedules", "fragments", "store_clock",
 )  # fmt: skip
+_ROOM = ("waiting_steps", "waiting_tickets", "waiting_rooms")
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,7 @@ class Installation:
     layout: Layout
     key: str
     cores: Cores
+    room: bool = False  # whether its hospital has a waiting room, which people can join while it runs
 
     @property
     def database(self) -> Database:
@@ -114,10 +127,14 @@ class Installation:
         try:
             his_port = json.loads(await first_line(his, "the simulated HIS"))["port"]
             port, admin_port, mllp_port = free_port(), free_port(), free_port()
-            config = write_settings(self.folder, self.url, self.messages_url, port, admin_port, his_port, mllp_port)
+            config = write_settings(
+                self.folder, self.url, self.messages_url, port, admin_port, his_port, mllp_port, room=self.room
+            )
             log = self.folder / "service.log"
             program = await start("-m", "service", "--config", str(config), cores=cores.server, log=log)
             await until_ready(admin_port, (port, mllp_port), program, log)
+            if self.room:
+                await until_gathering(port, self.layout.hospital_id, self.key)
             if quiet:
                 await until_quiet(program.pid)
             yield Running(port, mllp_port, program.pid)
@@ -129,6 +146,10 @@ class Installation:
     async def count_bookings(self) -> int:
         """How many bookings are stored."""
         return int((await self.database.rows("SELECT count(*) FROM bookings"))[0][0])
+
+    async def count_tickets(self) -> int:
+        """How many places in waiting rooms are stored."""
+        return int((await self.database.rows("SELECT count(*) FROM waiting_tickets"))[0][0])
 
     async def unreflected(self) -> int:
         """What the crowd's slots count as sold and not yet seen by the HIS."""
@@ -153,16 +174,26 @@ class Installation:
             ),
             ("DELETE FROM idempotency_keys WHERE hospital_id = ? AND created_ms > ?", (hospital, layout.now_ms)),
             ("DELETE FROM registrations WHERE hospital_id = ?", (hospital,)),
+            *((f"DELETE FROM {table} WHERE hospital_id = ?", (hospital,)) for table in _ROOM),
+            ("UPDATE store_clock SET room_ms = 0 WHERE hospital_id = ?", (hospital,)),
             (f"UPDATE slots SET unreflected = 0 WHERE {of_crowd.format('schedule_id')}", (hospital, *schedules)),
             (f"UPDATE schedules SET taken = 0 WHERE {of_crowd.format('id')}", (hospital, *schedules)),
         )
-        await self.database.tidy(*_CHANGED)
+        await self.database.tidy(*_CHANGED, *_ROOM)
         await self.messages.change(("DELETE FROM messages WHERE hospital_id = ?", (hospital,)))
         await self.messages.tidy("messages")
 
 
 async def install(
-    folder: Path, url: str, messages_url: str, cores: Cores, *, slots: int, bookings: int, crowd: int
+    folder: Path,
+    url: str,
+    messages_url: str,
+    cores: Cores,
+    *,
+    slots: int,
+    bookings: int,
+    crowd: int,
+    room: bool = False,
 ) -> Installation:
     """Make an installation in an empty folder and fill its store. Raises ProcessFailed."""
     keys = folder / "data.key", folder / "digest.key"
@@ -177,11 +208,19 @@ async def install(
         "--slots", f"{slots}", "--bookings", f"{bookings}", "--crowd", f"{crowd}", "--now-ms", f"{layout.now_ms}",
         "--hospital", layout.hospital_id, "--client", layout.client_id, cores=frozenset(), within_s=FILL_WITHIN_S,
     )  # fmt: skip
-    return Installation(folder, url, messages_url, layout, key, cores)
+    return Installation(folder, url, messages_url, layout, key, cores, room)
 
 
 def write_settings(
-    folder: Path, url: str, messages_url: str, port: int, admin_port: int, his_port: int, mllp_port: int
+    folder: Path,
+    url: str,
+    messages_url: str,
+    port: int,
+    admin_port: int,
+    his_port: int,
+    mllp_port: int,
+    *,
+    room: bool = False,
 ) -> Path:
     """The settings file of an installation."""
     config = folder / "hisbridge.toml"
@@ -196,6 +235,8 @@ def write_settings(
         # As many as the baseline has; SQLite has one process for everything.
         workers="" if url.startswith("sqlite") else "workers = 1",
     )
+    if room:
+        text += WAITING_ROOM.format(opens=dt.datetime.now(ZONE) + dt.timedelta(hours=12))
     config.write_text(text, encoding="utf-8")
     return config
 
@@ -213,6 +254,24 @@ async def until_ready(admin_port: int, ports: tuple[int, ...], program: asyncio.
             return
         await asyncio.sleep(0.05)
     raise ProcessFailed(f"the program did not become ready: {last_words(log)}")
+
+
+async def until_gathering(port: int, hospital_id: str, key: str) -> None:
+    """Wait until the waiting room can be joined. Raises ProcessFailed."""
+    url = f"http://127.0.0.1:{port}/v1/hospitals/{hospital_id}/waiting-room"
+    ask = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})  # noqa: S310  # our own loopback address
+    ends = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < ends:
+        if (await asyncio.to_thread(_json, ask))["state"] == "gathering":
+            return
+        await asyncio.sleep(0.05)
+    raise ProcessFailed("the waiting room did not open")
+
+
+def _json(ask: urllib.request.Request) -> dict[str, Any]:
+    with urllib.request.urlopen(ask, timeout=5) as response:  # noqa: S310  # our own loopback address
+        found: dict[str, Any] = json.loads(response.read())
+        return found
 
 
 def _is_ready(url: str) -> bool:

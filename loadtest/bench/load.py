@@ -72,11 +72,12 @@ def get_request(path: str, *, key: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: portal.example\r\nAuthorization: Bearer {key}\r\nAccept: */*\r\n\r\n".encode()
 
 
-def post_request(path: str, body: bytes, *, key: str, idempotency_key: str) -> bytes:
-    """POST of JSON under an Idempotency-Key."""
+def post_request(path: str, body: bytes, *, key: str, idempotency_key: str | None = None) -> bytes:
+    """POST of JSON, under an Idempotency-Key if one is given."""
+    under = "" if idempotency_key is None else f"Idempotency-Key: {idempotency_key}\r\n"
     head = (
         f"POST {path} HTTP/1.1\r\nHost: portal.example\r\nAuthorization: Bearer {key}\r\nAccept: */*\r\n"
-        f"Idempotency-Key: {idempotency_key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"{under}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

@@ -50,7 +50,7 @@ async def ask_product(
 ) -> Sample:
     """Start the program, ask, end it, and put the store back. With `keep` one answer is kept there for the baseline.
 
-    Every answer is checked, and against the store: as many 201 as new bookings, and as many seats gone.
+    Every answer is checked, and against the store: as many 201 as new bookings, and as many seats gone; or as many new tickets.
     """
     try:
         async with installation.running(quiet=not terms.short) as at:
@@ -59,17 +59,17 @@ async def ask_product(
                 await until_quiet(database.pid, within_s=DATABASE_QUIET_WITHIN_S, share=DATABASE_QUIET_SHARE)
             if keep is not None:
                 _keep(keep, await sample_answer(ask, at.port))
-            before = await _stored(installation)
+            before = await _stored(installation, ask)
             warm, warm_granted = await _ask(terms, ask, at.port, at.pid, connections, None, warm=True)
             sample, granted = await _ask(terms, ask, at.port, at.pid, connections, database)
-            after = await _stored(installation)
+            after = await _stored(installation, ask)
     finally:
         await installation.restore()
     granted += warm_granted
     wrong = [
-        f"{granted} answers 201 and {now - then} {what}"
-        for what, then, now in zip(("new bookings", "seats gone"), before, after, strict=True)
-        if now - then != granted
+        f"{granted} answers 201 and {after[what] - then} {what}"
+        for what, then in before.items()
+        if after[what] - then != granted
     ]
     return dataclasses.replace(sample, problems=(*warm.problems, *sample.problems, *wrong))
 
@@ -148,8 +148,11 @@ def _kept(file: Path) -> dict[str, Any]:
     return kept
 
 
-async def _stored(installation: Installation) -> tuple[int, int]:
-    return await installation.count_bookings(), await installation.unreflected()
+async def _stored(installation: Installation, ask: Ask) -> dict[str, int]:
+    """What each answer 201 adds one to."""
+    if ask.makes == "tickets":
+        return {"new tickets": await installation.count_tickets()}
+    return {"new bookings": await installation.count_bookings(), "seats gone": await installation.unreflected()}
 
 
 async def _ask(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.bench import postgres
-from loadtest.bench.crowd import Ask, ask_for_seats, ask_for_slots
+from loadtest.bench.crowd import Ask, ask_for_places, ask_for_seats, ask_for_slots
 from loadtest.bench.installation import HIS_CONCURRENCY, HIS_LATENCY_MS, Installation, install
 from loadtest.bench.rounds import (
     Terms,
@@ -50,7 +50,7 @@ class Stage:
     folder: Path
     stack: AsyncExitStack
     server: postgres.Server | None = None
-    installations: dict[tuple[str, int], Installation] = field(default_factory=dict)
+    installations: dict[tuple[str, int, bool], Installation] = field(default_factory=dict)
     pools: dict[str, int] = field(default_factory=dict)
 
     async def database_server(self) -> postgres.Server:
@@ -59,9 +59,9 @@ class Stage:
             self.server = await self.stack.enter_async_context(postgres.running(self.terms.cores.load))
         return self.server
 
-    async def installation(self, engine: str, size: int) -> Installation:
-        """The installation of this engine and so many slots and bookings, filled."""
-        made = self.installations.get((engine, size))
+    async def installation(self, engine: str, size: int, *, room: bool = False) -> Installation:
+        """The installation of this engine and so many slots and bookings, filled; with `room` it has a waiting room."""
+        made = self.installations.get((engine, size, room))
         if made is None:
             # A name of its own each time: where one attempt has failed, the next row tries with nothing left of it.
             folder = Path(tempfile.mkdtemp(prefix=f"{engine}-{size}-", dir=self.folder))
@@ -71,9 +71,9 @@ class Stage:
                 url = await server.create_database(f"{folder.name}-store")
                 messages_url = await server.create_database(f"{folder.name}-messages")
             made = await install(
-                folder, url, messages_url, self.terms.cores, slots=size, bookings=size, crowd=self.sizes.crowd
+                folder, url, messages_url, self.terms.cores, slots=size, bookings=size, crowd=self.sizes.crowd, room=room
             )
-            self.installations[engine, size] = made
+            self.installations[engine, size, room] = made
         return made
 
     async def database_of(self, installation: Installation) -> postgres.Server | None:
@@ -115,9 +115,11 @@ async def _in_turn(
         row.baseline.append(await baseline())
 
 
-def _against_bare(engine: str, connections: int, make: Callable[[Stage, Installation], Ask]) -> Measure:
+def _against_bare(
+    engine: str, connections: int, make: Callable[[Stage, Installation], Ask], *, room: bool = False
+) -> Measure:
     async def measure(stage: Stage, row: Row) -> None:
-        installation = await stage.installation(engine, stage.sizes.small)
+        installation = await stage.installation(engine, stage.sizes.small, room=room)
         ask, answer = make(stage, installation), installation.folder / "answer.json"
         database = await stage.database_of(installation)
         await _in_turn(
@@ -179,6 +181,21 @@ def _seats(*, sold_out: bool = False) -> Callable[[Stage, Installation], Ask]:
     return make
 
 
+def _places(stage: Stage, installation: Installation) -> Ask:
+    return ask_for_places(installation, installation.folder, seconds=stage.terms.seconds)
+
+
+def _joins(engine: str, connections: int) -> Measure:
+    """Joining a waiting room. One hospital has seen 200,000 visits in the minute of its release (docs/load-test.md)."""
+    beside_bare = _against_bare(engine, connections, _places, room=True)
+
+    async def measure(stage: Stage, row: Row) -> None:
+        await beside_bare(stage, row)
+        row.notes["a minute, in the slowest round"] = f"{min(one.rate for one in row.ours) * 60:,.0f}"
+
+    return measure
+
+
 async def _engine(stage: Stage, row: Row) -> None:
     """The engine against the textbook at its best pool size; the conditional UPDATE beside it."""
     installation, server = await stage.installation("postgresql", stage.sizes.small), await stage.database_server()
@@ -235,6 +252,11 @@ def plans(sizes: Sizes) -> list[Plan]:
         for key, engine, of, bar in (("sqlite", "sqlite", sqlite, 0.35), ("pg", "postgresql", pg, 0.30))
         for count in (64, 256)
     ]  # fmt: skip
+    joins = [
+        Plan(f"join-{key}", f"durable POST ticket of a waiting room, {of}, 256 connections", "requests", BARE, None,
+             _joins(engine, 256))
+        for key, engine, of in (("sqlite", "sqlite", sqlite), ("pg", "postgresql", pg))
+    ]  # fmt: skip
     scale = [
         Plan(
             f"scale-{verb}-{key}", f"{what} {at_large}, {of}", "requests", of_small, 0.90, _against_small(engine, make)
@@ -257,6 +279,7 @@ def plans(sizes: Sizes) -> list[Plan]:
         *posts,
         Plan("sold-out", "POST booking, sold out (409)", "requests", BARE, 0.70,
              _against_bare("sqlite", CONNECTIONS, _seats(sold_out=True))),
+        *joins,
         Plan("engine", "engine alone on PostgreSQL, one hot slot", "bookings",
              "SELECT ... FOR UPDATE, one transaction each", 5.0, _engine),
         Plan("siu", "inbound SIU: frame, read, map, store, ACK; one connection, stop and wait", "messages",

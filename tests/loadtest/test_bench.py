@@ -24,6 +24,7 @@ WITHIN_S = 280.0  # a dozen fresh processes on a machine that does other things 
     [
         ("get", "sold-out", "post-sqlite-64", "siu"),
         ("post-pg-64", "engine"),
+        ("join-sqlite", "join-pg"),
         ("scale-get-sqlite", "scale-post-sqlite"),
         ("least",),
     ],

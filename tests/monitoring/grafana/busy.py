@@ -73,6 +73,7 @@ async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> No
         for work in (_look_around, _idle, _ordinary_day):
             background.create_task(work(site, ends))
         await asyncio.gather(_walk(site, "fhir-demo"), _drip(site), _read_gbk(site), _doubt(site, "hl7-demo"))
+        await _refuse(site, "fhir-demo")  # not where the ordinary day goes on: the refusal would meet anybody's hold
         await _owe(site, "hl7-demo")
         await asyncio.sleep(opens.timestamp() - time.time() - 0.3)
         await asyncio.gather(_crowd(site, patients), _go_away(site, "fhir-demo"))
@@ -135,7 +136,7 @@ async def _drip(site: Installation) -> None:
 
 
 async def _walk(site: Installation, hospital_id: str) -> None:
-    """A booking that is paid and cancelled, one that is refused, a bill, a report, and the day's books with a stray line."""
+    """A booking that is paid and cancelled, one too many, a bill, a report, and the day's books with a stray line."""
     portal, clinic, of = site.portal(), site.clinics[hospital_id], f"/v1/hospitals/{hospital_id}"
     person = made_up_person()
     patient_id = await site.patient(hospital_id, person)
@@ -164,7 +165,11 @@ async def _walk(site: Installation, hospital_id: str) -> None:
 
     await site.cancel(hospital_id, booking)
     await site.becomes(hospital_id, booking, state="cancelled")
-    await clinic.fault(LOCK_OP[hospital_id], "refuse", times=1)
+
+
+async def _refuse(site: Installation, hospital_id: str) -> None:
+    """A hold to which the HIS says no."""
+    await site.clinics[hospital_id].fault(LOCK_OP[hospital_id], "refuse", times=1)
     await site.becomes(hospital_id, await site.hold(hospital_id), state="rejected")
 
 
