@@ -71,7 +71,14 @@ class Stage:
                 url = await server.create_database(f"{folder.name}-store")
                 messages_url = await server.create_database(f"{folder.name}-messages")
             made = await install(
-                folder, url, messages_url, self.terms.cores, slots=size, bookings=size, crowd=self.sizes.crowd, room=room
+                folder,
+                url,
+                messages_url,
+                self.terms.cores,
+                slots=size,
+                bookings=size,
+                crowd=self.sizes.crowd,
+                room=room,
             )
             self.installations[engine, size, room] = made
         return made
