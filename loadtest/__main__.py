@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loadtest.arguments import counted, positive
 from loadtest.bench.postgres import PostgresMissing
 from loadtest.bench.processes import ProcessFailed
 from loadtest.peak.ceiling import find_ceiling
@@ -26,12 +27,10 @@ from loadtest.peak.profiles import PROFILES, short
 from loadtest.peak.rounds import all_passed, play_rounds
 from loadtest.peak.run import must_be_empty, play_in
 from loadtest.peak.told import loop_ms
-from loadtest.verdict.availability import FLOOR
 from loadtest.verdict.judge import judge
 
 NOT_PLAYED = 5
 ENDED = 128 + signal.SIGTERM
-SHORT_FLOOR = 100
 SCALE = (
     "so many times the arrivals (default: as many as the machine bears as it is now; of a ceiling, the first try: 1)"
 )
@@ -61,13 +60,17 @@ def _play(words: Sequence[str]) -> int:
         profile = profile.for_machine(loop_ms()) if chosen.scale is None else profile.scaled(chosen.scale)
     folder = _folder(chosen.out, profile.name)
     play_in(profile, folder)
-    return judge(folder, floor=SHORT_FLOOR if chosen.short else FLOOR)
+    return judge(folder)
 
 
 def _judge(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest judge")
     parser.add_argument("folder", type=Path, help="as it was given to --out")
-    parser.add_argument("--floor", type=int, default=FLOOR, help="valid samples below which a class has no percentage")
+    parser.add_argument(
+        "--floor",
+        type=int,
+        help="valid samples below which a class has no percentage (default: as the run says)",
+    )
     chosen = parser.parse_args(words)
     return judge(chosen.folder, floor=chosen.floor)
 
@@ -76,9 +79,9 @@ def _rounds(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m loadtest rounds", description="Every profile, several times in a row."
     )
-    parser.add_argument("--times", type=int, default=2, help="rounds (default: 2)")
+    parser.add_argument("--times", type=counted, default=2, help="rounds (default: 2)")
     parser.add_argument("--only", nargs="+", choices=sorted(PROFILES), default=list(PROFILES), help="these profiles")
-    parser.add_argument("--scale", type=float, help=SCALE)
+    parser.add_argument("--scale", type=positive, help=SCALE)
     parser.add_argument("--out", type=Path, help="an empty folder for the runs and their reports (default: a new one)")
     chosen = parser.parse_args(words)
     folder, console = _folder(chosen.out, "rounds"), Console()
@@ -105,7 +108,7 @@ def _parser(name: str, about: str) -> argparse.ArgumentParser:
     kinds = "; ".join(f"{p.name}: {p.about}" for p in PROFILES.values())
     parser.add_argument("--profile", choices=sorted(PROFILES), default="release-peak", help=kinds.replace("%", "%%"))
     parser.add_argument("--out", type=Path, help="an empty folder for the run and its report (default: a new one)")
-    parser.add_argument("--scale", type=float, help=SCALE)
+    parser.add_argument("--scale", type=positive, help=SCALE)
     return parser
 
 

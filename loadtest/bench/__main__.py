@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from loadtest.arguments import counted, positive
 from loadtest.bench.disk import fdatasync_ms
 from loadtest.bench.fill.layout import LEAST_SLOTS
 from loadtest.bench.idle import QUIET_S, measure_idle, report
@@ -57,8 +58,8 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Measure against stated bars.")
     parser.add_argument("--rows", default="", help="some rows only, by key or its beginning: get,post-sqlite,idle ...")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each side, in turn (default 5)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of load in a round (default 5)")
+    parser.add_argument("--rounds", type=counted, default=5, help="rounds of each side, in turn (default 5)")
+    parser.add_argument("--seconds", type=positive, default=5.0, help="seconds of load in a round (default 5)")
     parser.add_argument("--generator", choices=("wrk", "own"), help="default: wrk where it is installed")
     parser.add_argument("--short", action="store_true", help="see that every row runs; judge nothing, keep nothing")
     parser.add_argument("--json", type=Path, help="write the results there as well")

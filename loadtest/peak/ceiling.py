@@ -25,7 +25,7 @@ FLOOR = 1_000  # of a class, in a try: a minute of the peak, not a whole run
 def brief(profile: Profile) -> Profile:
     """The part of a profile that decides: from shortly before the opening to the end of the spike."""
     behaviour = msgspec.structs.replace(profile.behaviour, patience_s=30.0)
-    return replace(profile, starts_s=-15.0, ends_s=45.0, drain_s=240.0, behaviour=behaviour)
+    return replace(profile, starts_s=-15.0, ends_s=45.0, drain_s=240.0, behaviour=behaviour, floor=FLOOR)
 
 
 def find_ceiling(profile: Profile, folder: Path, *, scale: float, console: Console) -> tuple[Line, ...]:
@@ -35,7 +35,7 @@ def find_ceiling(profile: Profile, folder: Path, *, scale: float, console: Conso
     while len(tries) < MOST_TRIES and bad > good * PRECISION:
         place = folder / f"{scale:.3g}"
         play_in(brief(profile).scaled(scale), place)
-        tries.append(line_of(profile.name, scale, conclude(load_run(place), floor=FLOOR)))
+        tries.append(line_of(profile.name, scale, conclude(load_run(place))))
         console.print(f"x {scale:.3g}: {tries[-1].outcome}, {tries[-1].peak_per_s:,.0f} requests in the busiest second")
         if tries[-1].outcome == Outcome.PASSED:
             good = scale

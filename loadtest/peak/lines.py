@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from loadtest.verdict.conclusion import Conclusion
+from loadtest.verdict.words import percent
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -77,6 +79,7 @@ def table_of(lines: Sequence[Line], title: str) -> Table:
     for one in lines:
         p99 = [f"{one.p99_ms[name]:,.0f}" if name in one.p99_ms else "" for name in ("read", "hold")]
         row: list[Any] = [one.name, f"{one.scale:.3g}", one.outcome, f"{one.requests:,}", f"{one.peak_per_s:,.0f}/s"]
-        row += [f"{one.good_share:.3%}", *p99, f"{one.lag_p99_ms:.1f}", f"{one.cpu_us:,.0f}", f"{one.loop_ms:.0f}"]
+        good = percent(Fraction(one.good_share).limit_denominator(1_000_000_000))
+        row += [good, *p99, f"{one.lag_p99_ms:.1f}", f"{one.cpu_us:,.0f}", f"{one.loop_ms:.0f}"]
         table.add_row(*row)
     return table

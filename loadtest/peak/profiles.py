@@ -9,11 +9,14 @@ import msgspec
 
 from loadtest.crowd.plan import Behaviour
 from loadtest.crowd.shape import Shape
+from loadtest.verdict.facts import FLOOR
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 LOOP_MS = 51.0
 """What the machine took for a loop of plain Python when the ceilings were found that the rates are parts of."""
 
+SHORT_FLOOR = 30  # of a class, in a run that is to show that everything works
+SHORT_DELAY_S = 0.5
 LONG_S = 600.0  # a run that lasts so long has samples enough at any rate
 
 
@@ -91,6 +94,8 @@ class Profile:
     judged: tuple[str, ...] = ("read", "status", "sold_out", "hold", "step")
     judges_peak: bool = True
     recovery_s: float | None = None
+    floor: int = FLOOR
+    """Valid samples below which a class has no percentage."""
     scale: float = 1.0
     """So many times the arrivals of the profile as it is listed."""
 
@@ -250,6 +255,7 @@ def short(profile: Profile) -> Profile:
         profile,
         hospitals=hospitals,
         shape=Shape(quiet_per_s=4, ramp_from_s=-4, ramp_per_s=10, spike_per_s=40, after_per_s=6, decay_s=4),
+        floor=SHORT_FLOOR,
         starts_s=-6.0,
         ends_s=12.0,
         drain_s=60.0,
@@ -257,7 +263,13 @@ def short(profile: Profile) -> Profile:
         ready_s=40.0,  # tests play three of them at once
         behaviour=Behaviour(think_s=(0.2, 0.6), refresh_s=(0.8, 1.5), back_after_s=(2, 4), poll_s=(0.5, 1.0)),
         his_faults=tuple(
-            replace(f, at_s=f.at_s if f.at_s < 0 else f.at_s / 10, until_s=f.until_s and f.until_s / 10, delay_s=0.5)
+            replace(
+                f,
+                what=f.what.replace(f"{f.delay_s:g} s", f"{SHORT_DELAY_S:g} s"),
+                at_s=f.at_s if f.at_s < 0 else f.at_s / 10,
+                until_s=f.until_s and f.until_s / 10,
+                delay_s=SHORT_DELAY_S,
+            )
             for f in profile.his_faults
         ),
         service_faults=tuple(replace(f, at_s=f.at_s / 5) for f in profile.service_faults),

@@ -14,7 +14,6 @@ from loadtest.peak.lines import Line, line_of
 from loadtest.peak.profiles import Profile
 from loadtest.peak.run import play_in
 from loadtest.peak.told import loop_ms
-from loadtest.verdict.availability import FLOOR
 from loadtest.verdict.conclusion import Outcome, conclude
 from loadtest.verdict.folder import load_run
 from loadtest.verdict.judge import judge
@@ -54,8 +53,8 @@ def _runs(
 
 def _run(profile: Profile, place: Path) -> Line:
     play_in(profile, place)
-    judge(place, floor=FLOOR)
-    return line_of(profile.name, profile.scale, conclude(load_run(place), floor=FLOOR))
+    judge(place)
+    return line_of(profile.name, profile.scale, conclude(load_run(place)))
 
 
 def _reason(error: Exception) -> str:

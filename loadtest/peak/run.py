@@ -128,6 +128,7 @@ async def _perform(stage: Stage, out: Path, measured_on: dict[str, Any]) -> None
             },
             "server": {"cpu_s": cpu_after_s - cpu_before_s, "requests": summary["requests"]},
             "objective": OBJECTIVE,
+            "floor": profile.floor,
             "judged": {
                 "classes": list(profile.judged),
                 "peak": profile.judges_peak,

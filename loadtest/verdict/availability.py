@@ -11,7 +11,6 @@ import numpy.typing as npt
 from loadtest.verdict.facts import Facts, Span
 from loadtest.verdict.samples import LIVE, VALID, JudgedSamples, Verdict
 
-FLOOR = 10_000
 """Valid requests below which no percentage is given: at 99.9 % one bad answer in a thousand decides, and luck with it."""
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)

@@ -11,8 +11,8 @@ import numpy as np
 
 from loadtest.verdict.audit import Check, audit
 from loadtest.verdict.audit.money import Balance, balance
-from loadtest.verdict.availability import FLOOR, Availabilities, Availability, exactly, measure
-from loadtest.verdict.facts import Run
+from loadtest.verdict.availability import Availabilities, Availability, exactly, measure
+from loadtest.verdict.facts import FLOOR, Run
 from loadtest.verdict.promises import mark_broken
 from loadtest.verdict.recovery import Recovery, measure_recovery
 from loadtest.verdict.samples import BAD, HOLD, JudgedSamples, judge_samples
@@ -56,7 +56,7 @@ class Conclusion(msgspec.Struct, frozen=True):
         return exactly(self.run.facts.objective)
 
 
-def conclude(run: Run, *, floor: int = FLOOR) -> Conclusion:
+def conclude(run: Run, *, floor: int | None = None) -> Conclusion:
     """Judge a run.
 
     A finding of the audit fails it even where the generator was too slow: a seat that is sold twice is no matter of timing.
@@ -65,6 +65,7 @@ def conclude(run: Run, *, floor: int = FLOOR) -> Conclusion:
     """
     facts = run.facts
     judged = mark_broken(judge_samples(run.samples, facts), run.samples, facts, run.bookings)
+    floor = facts.floor if floor is None else floor
     availabilities = measure(judged, facts, floor=floor)
     comparisons = compare(run, judged, floor=floor)
     checks = audit(run, judged)
@@ -178,7 +179,7 @@ def _uncounted(run: Run, comparisons: tuple[Comparison, ...]) -> Iterator[str]:
         yield "nothing tells the service's own SLI: it cannot be held against the client's"
         return
     for whole in comparisons:
-        if whole.name == WHOLE and whole.counted_apart > COUNTED:
+        if whole.name == WHOLE and whole.counts_differ:
             yield (
                 f"the service counted {sum(whole.server.values()):,} requests, the client {whole.answered:,} answers: "
                 f"more than {percent(COUNTED)} apart"

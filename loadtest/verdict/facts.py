@@ -85,6 +85,10 @@ class Judged(msgspec.Struct, frozen=True):
     recovery_s: float | None = None
 
 
+FLOOR = 10_000
+"""What a verdict takes of a class, in valid samples."""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """`run.json`."""
 
@@ -108,6 +112,8 @@ class Facts(msgspec.Struct, frozen=True):
     server: Server
     objective: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     judged: Judged
+    floor: int = FLOOR
+    """Valid samples below which a class of this run has no percentage."""
 
 
 # --- bookings that were acknowledged --------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from loadtest.verdict.availability import FLOOR
 from loadtest.verdict.conclusion import conclude
 from loadtest.verdict.document import as_document
 from loadtest.verdict.folder import RunFolderError, load_run, run_folder
@@ -20,10 +19,10 @@ from loadtest.verdict.screen import print_verdict
 UNREADABLE = 4
 
 
-def judge(folder: Path, *, floor: int = FLOOR, console: Console | None = None) -> int:
+def judge(folder: Path, *, floor: int | None = None, console: Console | None = None) -> int:
     """Judge the run in `folder` (as `--out` was given); write `verdict.json`, `report.html` and `pictures/` beside its `run/`.
 
-    `floor`: valid samples below which a class has no percentage.
+    `floor`: valid samples below which a class has no percentage, if not as many as the run says.
     Returns 0 passed, 1 failed, 2 insufficient, 3 void, 4 the folder cannot be judged.
     """
     console = console or Console()

@@ -14,7 +14,10 @@ from loadtest.verdict.samples import LIVE, JudgedSamples, Verdict
 
 AGREED = Fraction("0.0005")  # 0.05 points
 COUNTED = Fraction("0.01")
-"""So far may the two counts be apart: the service also counts what the stage asks before and after the crowd."""
+STAGE_ASKS = 50
+"""So far may the two counts be apart, as a share or in requests: the service also counts what the stage asks before and after the
+crowd, which is some twenty requests.
+"""
 WHOLE = "judged classes"
 SERVER_VALID = ("good", "slow", "failed", "shed")
 AS_SERVER = {"status": "read", "join": "hold"}
@@ -52,6 +55,12 @@ class Comparison(msgspec.Struct, frozen=True):
     def counted_apart(self) -> Fraction:
         """By how much the two counts differ, as a share of the client's."""
         return Fraction(abs(sum(self.server.values()) - self.answered), max(1, self.answered))
+
+    @property
+    def counts_differ(self) -> bool:
+        """Whether one of the two has seen what the other has not."""
+        apart = abs(sum(self.server.values()) - self.answered)
+        return apart > STAGE_ASKS and self.counted_apart > COUNTED
 
     @property
     def agrees(self) -> bool | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.__main__ import main
 from loadtest.bench.processes import output_of
 from loadtest.crowd.shape import Shape
 from loadtest.peak.profiles import LOOP_MS, PROFILES, short
@@ -107,3 +108,19 @@ def test_release_is_in_the_hospitals_morning_whenever_it_is_played(hour: int) ->
     """At midnight of the hospital the released day would be another one than that of the plan."""
     at = 1_800_000_000 // 86_400 * 86_400 + hour * 3600 + 59 * 60
     assert released_day(at, zone_of(at)) == released_day(at + 120, zone_of(at))
+
+
+@pytest.mark.parametrize(
+    "words", [("rounds", "--times", "0"), ("rounds", "--scale", "0"), ("--scale", "nan"), ("ceiling", "--scale", "-1")]
+)
+def test_numbers_that_play_nothing_are_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert repr(words[-1]) in capsys.readouterr().err
+
+
+def test_short_profile_says_what_is_played() -> None:
+    told = " ".join(fault.what for fault in short(PROFILES["slow-his"]).his_faults)
+    assert "0.5 s more" in told
+    assert "2 s" not in told
