@@ -154,5 +154,6 @@ def _save(figure: Figure, kind: str) -> bytes:
     written = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else None
     with rc_context(STYLE):
-        figure.savefig(written, format=kind, dpi=150, metadata=metadata)
+        # "tight": several faults at once are told in as many lines above the panel, which may need more room than there is.
+        figure.savefig(written, format=kind, dpi=150, metadata=metadata, bbox_inches="tight", pad_inches=0.1)
     return written.getvalue()
