@@ -23,6 +23,8 @@ from booking.api.routing import Call, Route
 from monitoring.metrics import rate_limited, requests_shed
 
 _RETRY_S = (1, 3)
+LONGEST_ID = 64
+"""More of an id is not kept for its rate: none that is known is longer, and whoever makes some up must not fill the memory."""
 
 
 def retry_later_s() -> int:
@@ -83,20 +85,21 @@ class Admission:
         self._places.leave(route.request_class, waits=route.waits)
         call.place = None
         if call.counts_for is not None:
-            self._places.pool(waits=route.waits).leave_client(call.counts_for)
+            is_step = route.request_class is RequestClass.STEP
+            self._places.pool(waits=route.waits).leave_client(call.counts_for, is_step=is_step)
             call.counts_for = None
 
     def admit_client(self, call: Call[Any, Any], route: Route, client: ApiClient) -> None:
         """Raises ApiProblem overloaded, rate_limited. From here on the answer tells the rates.
 
         Neither a client's share nor its rate binds its steps: its own reads must not keep its payments out. They count in the
-        rate, have places of their own, and the persons' rates bind them.
+        rate, have places of their own, and the persons' rates bind them; some of these places are left to others all the same.
         """
-        if route.request_class is not RequestClass.STEP:
-            # Before its rate: what is shed costs none of it.
-            if not self._places.pool(waits=route.waits).enter_client(client.id):
-                raise self._shed(route.request_class, "client_in_flight")
-            call.counts_for = client.id
+        # Before its rate: what is shed costs none of it.
+        is_step = route.request_class is RequestClass.STEP
+        if not self._places.pool(waits=route.waits).enter_client(client.id, is_step=is_step):
+            raise self._shed(route.request_class, "client_in_flight")
+        call.counts_for = client.id
         if self._clients is not None:
             self._take(call, route, self._clients, client.id, {"scope": "client"})
 
@@ -155,4 +158,4 @@ def _identities(call: Call[Any, Any], route: Route) -> Iterator[tuple[str, str]]
     """For whom a request is: what its path or its body names."""
     for name in route.identified_by:
         value = call.path[name] if name in call.path else getattr(call.body, name)
-        yield name, value
+        yield name, value[:LONGEST_ID]

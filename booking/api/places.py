@@ -22,28 +22,40 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pool:
-    """So many places, of which one client gets so many at most. Every client has at least one, however few there are."""
+    """So many places, of which one client gets so many at most. Every client has at least one, however few there are.
 
-    def __init__(self, most: int, client_share: float) -> None:
+    Its steps do not count in its share, so that nothing else of its own keeps them out. But with them it takes no more than all
+    places but `kept`: those are for the steps of others.
+    """
+
+    def __init__(self, most: int, client_share: float, *, kept: int = 0) -> None:
         self.most = most
         self.count = 0
         self._client_most = max(1, math.ceil(most * client_share))
+        self._client_all = max(1, most - kept)
         self._of_client: dict[str, int] = {}
+        self._steps_of_client: dict[str, int] = {}
 
-    def enter_client(self, client_id: str) -> bool:
+    def enter_client(self, client_id: str, *, is_step: bool = False) -> bool:
         """Whether this client may keep the place that it has. `leave_client` must follow where it may."""
-        held = self._of_client.get(client_id, 0)
+        held, steps = self._of_client.get(client_id, 0), self._steps_of_client.get(client_id, 0)
+        if is_step:
+            if held + steps >= self._client_all:
+                return False
+            self._steps_of_client[client_id] = steps + 1
+            return True
         if held >= self._client_most:
             return False
         self._of_client[client_id] = held + 1
         return True
 
-    def leave_client(self, client_id: str) -> None:
-        held = self._of_client[client_id] - 1
+    def leave_client(self, client_id: str, *, is_step: bool = False) -> None:
+        of_client = self._steps_of_client if is_step else self._of_client
+        held = of_client[client_id] - 1
         if held:
-            self._of_client[client_id] = held
+            of_client[client_id] = held
         else:
-            del self._of_client[client_id]
+            del of_client[client_id]
 
 
 class Places:
@@ -69,7 +81,7 @@ class Places:
             RequestClass.BULK: max(1, int(most * shares.bulk_share)),
         }
         self._own = dict.fromkeys(self._own_ceilings, 0)
-        self._answering = Pool(most, shares.client_share)
+        self._answering = Pool(most, shares.client_share, kept=max(1, for_steps // 2) if most > 1 else 0)
         self._waiting = Pool(shares.max_waiting, shares.client_share)
 
     @property

@@ -189,9 +189,9 @@ class Keeper:
         hospital, rule = charge.hospital, charge.hospital.waiting_room
         room, now_ms = self._rooms.current.get(hospital.id), self._rooms.now_ms(hospital.id)
         due_ms = release_to_open_for(rule, hospital.release, hospital.zone, now_ms)
-        if (
-            room is None and due_ms is not None
-        ):  # a room that is open goes on until it is done: nobody loses their place
+        is_known = (hospital.id, due_ms) in self._rooms.known
+        # A release's room that is open goes on until it is done: nobody loses their place. One by load makes way.
+        if due_ms is not None and not is_known and (room is None or room.opened_by is OpenedBy.LOAD):
             await self._open(hospital, due_ms, OpenedBy.RELEASE)
         elif room is None:
             await self._open_by_load(charge, peak_s, now_ms)

@@ -194,24 +194,30 @@ async def steps_after(tx: Tx, hospital_id: str, release_ms: int, watermark: int)
     return [(row["watermark"], row["at_ms"], row["admitted"]) for row in rows]
 
 
+# By schedule: a HIS opens one department after the other. One that is open and has had no seat yet is still to come.
 _SEATS = Fixed(
     text(
-        "select coalesce(sum(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now"
-        " and s.his_left > s.unreflected and (c.quota is null or c.taken < c.quota) then 1 else 0 end), 0) as free,"
-        " coalesce(sum(case when s.booked then 1 else 0 end), 0) as booked"
+        "select coalesce(sum(free), 0) as free, coalesce(sum(booked), 0) as booked,"
+        " coalesce(sum(case when is_open = 1 and seen = 0 then 1 else 0 end), 0) as unseen from ("
+        "select sum(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now"
+        " and s.his_left > s.unreflected and (c.quota is null or c.taken < c.quota) then 1 else 0 end) as free,"
+        " sum(case when s.booked then 1 else 0 end) as booked,"
+        " sum(case when s.booked or s.his_left > 0 then 1 else 0 end) as seen,"
+        " max(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now then 1 else 0 end) as is_open"
         " from schedules c join slots s on s.hospital_id = c.hospital_id and s.schedule_id = c.id"
-        " where c.hospital_id = :h and c.opens_at_ms is not null and c.opens_at_ms = :r"
+        " where c.hospital_id = :h and c.opens_at_ms is not null and c.opens_at_ms = :r group by c.id) as of_schedule"
     )
 )
 
 
 async def is_sold_out(tx: Tx, release_ms: int) -> bool:
-    """Whether seats of a release have been held, and none is left now.
+    """Whether seats of a release have been held, none is left now, and none is to be expected.
 
-    A HIS that opens late shows its slots without seats until then: whoever waits must go on waiting.
+    A HIS that opens late shows its slots without seats until then, all of them or those of a department: whoever waits must go on
+    waiting.
     """
     row = await tx.first(_SEATS, {"h": tx.hospital_id, "r": release_ms, "now": tx.now_ms})
-    return row is not None and row["booked"] > 0 and row["free"] == 0
+    return row is not None and row["booked"] > 0 and row["free"] == row["unseen"] == 0
 
 
 _LOCKS = Fixed(
@@ -243,15 +249,21 @@ async def expected_lock_s(tx: Tx, verb: str, *, within_s: float) -> float:
 async def open_room(tx: Tx, release_ms: int, by: OpenedBy, rule: WaitingRoomRule) -> bool:
     """Open the room of a release; False where one is open already, be it this or another.
 
-    A room that is opened again, by load, keeps its tickets. A new one begins with the rate that the last one had.
+    A room that is opened again, by load, keeps its tickets; for its release a room opens once. A new one begins with the rate
+    that the last one had. One that is open by load makes way for a release: the draw is promised to all who come before it.
     """
     showing_ms = await _showing_ms(tx)
+    before = await room_of(tx, release_ms)
+    if by is OpenedBy.RELEASE and before is not None:
+        return False
     if showing_ms:
-        if not _is_over(tx, showing_ms, rule):
+        showing = await room_of(tx, showing_ms)
+        makes_way = by is OpenedBy.RELEASE and showing is not None and showing.opened_by == OpenedBy.LOAD
+        if not makes_way and not _is_over(tx, showing_ms, rule):
             return False
-        await close_room(tx, showing_ms, ClosedBecause.OVER)  # nobody was there to do it when its time ended
+        await close_room(tx, showing_ms, ClosedBecause.OVER)  # or nobody was there to do it when its time ended
     known = {"h": tx.hospital_id, "of_release": release_ms}
-    if await room_of(tx, release_ms) is not None:
+    if before is not None:
         await tx.run(_REOPEN, {**known, "at": tx.now_ms})
     else:
         last = await tx.first(_LATEST_ROOM, {"h": tx.hospital_id})

@@ -62,12 +62,16 @@ def room_problems(rule: WaitingRoomRule, release: ReleaseRule) -> list[tuple[str
     return problems
 
 
+MISSED_MS = 300_000
+"""So long after an opening its room opens all the same, if nobody was there to open it in time."""
+
+
 def release_to_open_for(rule: WaitingRoomRule, release: ReleaseRule, zone: dt.tzinfo, now_ms: int) -> int | None:
-    """The next opening, if the room is to be open for it now; None: not yet, or not by schedule."""
+    """The opening that the room is to be open for now, a coming one or one that has just been; None: none, or not by schedule."""
     if rule.opens_before_s is None:
         return None
     found = openings(release, zone, now_ms + 1, now_ms + int(rule.opens_before_s * 1000))
-    return found[0][0] if found else None
+    return found[0][0] if found else last_release(release, zone, now_ms, within_ms=MISSED_MS)
 
 
 def last_release(release: ReleaseRule, zone: dt.tzinfo, now_ms: int, *, within_ms: int) -> int | None:
