@@ -86,6 +86,15 @@ def test_pause_between_questions_is_bounded_and_longer_far_from_the_front(
     assert waiting_poll_s(position + 1_000, rate, lambda: chance) >= pause_s
 
 
+def test_questions_of_all_who_wait_are_a_few_for_each_admission() -> None:
+    """100 are admitted a second. A crowd that is four times as large adds those far from the front, at the longest pause."""
+    questions_per_s = [
+        sum(1 / waiting_poll_s(n, 100.0, lambda: 0.5) for n in range(crowd)) for crowd in (20_000, 80_000)
+    ]
+    assert questions_per_s[0] <= 12 * 100
+    assert questions_per_s[1] <= questions_per_s[0] + 80_000 / LATEST_S
+
+
 def test_questions_of_a_crowd_do_not_come_in_one_second_when_it_opens() -> None:
     room = room_of(list(range(50_000)))
     answers = [told(room, 1, -5, chance / 100).poll_after_s for chance in range(101)]
