@@ -224,7 +224,7 @@ PROFILES: dict[str, Profile] = {
             about="The largest hospital has a waiting room, which opens before the release.",
             hospitals=(replace(HOSPITALS[0], waiting_room={"opens_before_s": 25}), *HOSPITALS[1:]),
             # Those who wait ask where they stand, beside all who wait for their lock: at 420 and 430/s the process was busy for
-            # 95 % of its core for over a minute, and of four whole runs two failed. Of 45,000 visits in the 200 s 39,000 are left.
+            # 95 % of its core for over a minute, and of four whole runs two failed. 39,000 of 45,000 visits are left.
             shape=msgspec.structs.replace(PEAK, spike_per_s=305, decay_s=127),
             judged=("read", "status", "sold_out", "hold", "join", "step"),
         ),
