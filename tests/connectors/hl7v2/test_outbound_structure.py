@@ -15,6 +15,7 @@ from hl7apy.parser import parse_message
 from connectors.hl7v2 import HL7v2Connector
 from connectors.hl7v2.acks import Fault, write_ack
 from connectors.hl7v2.er7 import parse
+from connectors.hl7v2.header import Header
 from connectors.port import BillPayment, HisError, Order, Verb, Window
 from loadtest.simulators.mllp import END, START, read_frame
 from mappings.canonical import Bill, Patient, Schedule, Session, Slot
@@ -118,7 +119,7 @@ async def test_request_has_the_structure_of_the_standard(
 @pytest.mark.parametrize("fault", [None, Fault("202", "MSH^1^11")])
 def test_acknowledgement_has_the_structure_of_the_standard(fault: Fault | None) -> None:
     message = parse("MSH|^~\\&|HIS^1.2^ISO|H|HB|X|20260105||ADT^A08^ADT_A01|M1|P|2.5.1\r")
-    text = write_ack(message, "AR" if fault else "AA", START_AT, fault)
+    text = write_ack(Header.of(message), "AR" if fault else "AA", START_AT, fault)
     check(text)
 
 

@@ -1,0 +1,166 @@
+"""Reading one inbound message: decoded, split, checked and mapped. Bytes in, `Read` out, and nothing else is touched.
+
+What comes out can be pickled, so that a large message can be read in another process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from connectors.config import HospitalContext
+from connectors.hl7v2 import er7
+from connectors.hl7v2.acks import Fault
+from connectors.hl7v2.charset import HL7CharsetError, decode_message
+from connectors.hl7v2.header import Header, edition_of
+from connectors.hl7v2.mapping import ProfileMaps, map_context
+from connectors.hl7v2.masterfile import MasterFile, master_file
+from connectors.hl7v2.options import Settings
+from connectors.port import Inbound
+
+HEAD_BYTES = 4096
+HEAD_CODEC = "latin-1"
+"""Gives every byte back as it was: an answer that is made of a header in an unknown set spells it as the peer did."""
+
+
+class Read(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as far as it could be read.
+
+    `fault` set: it is refused. `inbound` set: it goes to the handler; neither: it is ignored. `codec` is the set of the answer;
+    `decoded_as` the one that read the message where its label was wrong. `event` and `reason` are for the log. `is_answer`: it
+    has an MSA, and must not be answered.
+    """
+
+    header: Header | None = None
+    codec: str = HEAD_CODEC
+    decoded_as: str | None = None
+    kind: str = "other"
+    fault: Fault | None = None
+    inbound: Inbound | None = None
+    is_answer: bool = False
+    master: MasterFile | None = None
+    event: str = ""
+    reason: str = ""
+
+
+class Reader:
+    """Reads the messages of one HIS by its profile."""
+
+    def __init__(
+        self,
+        hospital: HospitalContext,
+        name: str,
+        settings: Settings,
+        connection: dict[str, Any],
+        maps: ProfileMaps,
+    ) -> None:
+        self.hospital = hospital
+        self.name = name
+        self.settings = settings
+        self.connection = connection
+        self.maps = maps
+
+    def read(self, payload: bytes, peer: str) -> Read:
+        """Decode, split, check and map one message. Never raises for what a peer can send."""
+        try:
+            decoded = decode_message(payload, self.settings.charset)
+        except HL7CharsetError as error:
+            fault = Fault("102", "MSH^1^18", reason=str(error))
+            return _unread(payload, fault, "hl7_charset_refused", str(error))
+        decoded_as = decoded.codec if decoded.fallback else None
+        try:
+            message = er7.parse(decoded.text)
+        except er7.ER7Error as error:
+            fault = Fault(error.code, reason=str(error))
+            return _unread(payload, fault, "hl7_message_unreadable", str(error), decoded_as)
+        header = Header.of(message)
+        kind = _kind(message)
+        if message.index.get("MSA"):
+            return Read(header=header, codec=decoded.codec, decoded_as=decoded_as, kind=kind, is_answer=True)
+        fault_found = self._check(message, header, kind)
+        taken = fault_found is None and kind not in self.settings.ignore
+        return Read(
+            header=header,
+            codec=decoded.codec,
+            decoded_as=decoded_as,
+            kind=kind,
+            fault=fault_found,
+            inbound=self._map(message, kind, payload, peer) if taken else None,
+            master=master_file(message),
+        )
+
+    def _check(self, message: er7.Message, header: Header, kind: str) -> Fault | None:
+        """The checks of v2.5.1 ch. 2.9.2.2: who, what, in which mode and version. Codes are of table 0357."""
+        if not header.code:
+            return Fault("101", "MSH^1^9")
+        if not header.control_id:
+            return Fault("101", "MSH^1^10")
+        if message.value("MSH", 11) not in self.settings.accept_processing_ids:
+            return Fault("202", "MSH^1^11")
+        if header.version and edition_of(header.version) is None:
+            return Fault("203", "MSH^1^12")
+        if kind in self.maps.inbound or kind in self.settings.ignore:
+            return None
+        code = kind.partition("^")[0]
+        known = any(name.partition("^")[0] == code for name in (*self.maps.inbound, *self.settings.ignore))
+        return Fault("201" if known else "200", "MSH^1^9")
+
+    def _map(self, message: er7.Message, kind: str, payload: bytes, peer: str) -> Inbound:
+        ctx = map_context(self.hospital, self.settings, self.connection, message=message)
+        mapped = [record_map.read(message, ctx) for record_map in self.maps.inbound[kind]]
+        problems = [str(problem) for one in mapped for problem in one.problems]
+        events = tuple(record for one in mapped for record in one.records)
+        if not events and not problems:
+            problems.append(f"inbound.{kind}: nothing in the message fits the profile")
+        return Inbound(
+            hospital_id=self.hospital.id,
+            connector=self.name,
+            peer=peer,
+            message_type=kind,
+            control_id=message.value("MSH", 10),
+            dedup_key=dedup_key(message),
+            raw=payload,
+            # All or nothing: half a message applied would look as if it had been whole.
+            events=() if problems else events,
+            problem=problems[0] if problems else None,
+        )
+
+
+def read_head(payload: bytes) -> Read:
+    """As much of the header as can be had from a message that cannot be read: enough for MSA-2, if at all."""
+    line = payload[:HEAD_BYTES].removeprefix(b"\xef\xbb\xbf").replace(b"\n", b"\r").split(b"\r", 1)[0]
+    try:
+        message = er7.parse(line.decode(HEAD_CODEC))
+    except er7.ER7Error:
+        return Read()
+    return Read(header=Header.of(message), kind=_kind(message))
+
+
+def _unread(payload: bytes, fault: Fault, event: str, reason: str, decoded_as: str | None = None) -> Read:
+    return msgspec.structs.replace(read_head(payload), fault=fault, event=event, reason=reason, decoded_as=decoded_as)
+
+
+def dedup_key(message: er7.Message) -> str:
+    """Sender, control id and content: MSH-3, -4 and -10, and a digest without MSH-7, -8 and -13.
+
+    A repeat has a new time (MSH-7), and may have another security token (MSH-8) and sequence number (MSH-13).
+    """
+    segments = [segment.raw for segment in message.segments]
+    for place in message.index["MSH"]:
+        fields = message.segments[place].fields().copy()
+        for number in (7, 8, 13):
+            if number - 1 < len(fields):
+                fields[number - 1] = ""
+        segments[place] = message.delimiters.field.join(fields)
+    digest = hashlib.sha256("\r".join((*segments, "")).encode())
+    sender = (message.msh.field(3), message.msh.field(4), message.value("MSH", 10))
+    return "|".join((*sender, digest.hexdigest()))
+
+
+def _kind(message: er7.Message) -> str:
+    """MSH-9 as `ADT^A08`. Before v2.3 the event may stand in EVN-1 alone."""
+    code = message.value("MSH", 9)
+    trigger = message.value("MSH", 9, 2) or (message.value("EVN", 1) if code else "")
+    return f"{code}^{trigger}" if trigger else code
