@@ -37,7 +37,7 @@ check: $(DEV_STAMP) ## lint, formatting, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## every figure of docs/benchmarks.md against its baseline (BENCH_ARGS="--rows get,idle" for some)
+bench: $(DEV_STAMP) ## every figure of docs/benchmarks.md against its baseline (BENCH_ARGS="--rows get,idle" for some)
 	@$(COMPILE)
 	@$(BIN)/python -m loadtest.bench $(BENCH_ARGS)
 

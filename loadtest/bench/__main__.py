@@ -8,10 +8,12 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from loadtest.arguments import counted, positive
+from loadtest.bench.delay import measure_delay
 from loadtest.bench.disk import fdatasync_ms
 from loadtest.bench.fill.layout import LEAST_SLOTS
 from loadtest.bench.idle import QUIET_S, measure_idle, report
@@ -32,7 +34,7 @@ def main() -> int:
     names = [name for name in arguments.rows.split(",") if name]
     sizes = SHORT_SIZES if arguments.short else Sizes()
     try:
-        wanted = plans(sizes) if not names else chosen(plans(sizes), [n for n in names if n != "idle"])
+        wanted = plans(sizes) if not names else chosen(plans(sizes), [n for n in names if n not in ("idle", "delay")])
     except ValueError as e:
         print(e, file=sys.stderr)
         return 2
@@ -44,7 +46,8 @@ def main() -> int:
         short=arguments.short,
     )
     try:
-        data = asyncio.run(_measure(terms, sizes, wanted, idle=not names or "idle" in names))
+        limits = {name for name in ("idle", "delay") if not names or name in names}
+        data = asyncio.run(_measure(terms, sizes, wanted, limits))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
     print(as_text(data, judged=not arguments.short))
@@ -57,7 +60,9 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Measure against stated bars.")
-    parser.add_argument("--rows", default="", help="some rows only, by key or its beginning: get,post-sqlite,idle ...")
+    parser.add_argument(
+        "--rows", default="", help="some rows only, by key or its beginning: get,post-sqlite,in,delay,idle ..."
+    )
     parser.add_argument("--rounds", type=counted, default=5, help="rounds of each side, in turn (default 5)")
     parser.add_argument("--seconds", type=positive, default=5.0, help="seconds of load in a round (default 5)")
     parser.add_argument("--generator", choices=("wrk", "own"), help="default: wrk where it is installed")
@@ -66,18 +71,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], *, idle: bool) -> dict[str, Any]:
+async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], limits: Collection[str]) -> dict[str, Any]:
     end_on_sigterm()
-    at_rest: list[dict[str, Any]] = []
-    if idle:
-        text, at_rest = report(await measure_idle(terms.rounds, quiet_s=0.5 if terms.short else QUIET_S))
+    limited: list[dict[str, Any]] = []
+    if "idle" in limits:
+        text, limited = report(await measure_idle(terms.rounds, quiet_s=0.5 if terms.short else QUIET_S))
         print(text, flush=True)
     on_cores(terms.cores.load)()  # this process talks to the program, too, and starts what loads it
     with tempfile.TemporaryDirectory(prefix="hisbridge-bench-") as name:
         folder = Path(name)
         disk = fdatasync_ms(folder)
         async with staged(terms, sizes, folder) as stage:
-            rows = [await _one(stage, plan) for plan in wanted]
+            rows = [row for plan in wanted for row in await _measured(stage, plan)]
+            if "delay" in limits:
+                print("delay ...", file=sys.stderr, flush=True)
+                text, delays = await measure_delay(terms, await stage.installation("sqlite", sizes.small))
+                print(text, flush=True)
+                limited += delays
             version = None if stage.server is None else stage.server.version
     cores = terms.cores
     settings = {
@@ -92,18 +102,19 @@ async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], *, idle: bool
         "fdatasync_p99_ms": round(disk[1], 3),
         "his": HIS,
     }
-    return as_data(rows, at_rest, settings, version)
+    return as_data(rows, limited, settings, version)
 
 
-async def _one(stage: Any, plan: Plan) -> Row:
-    """A row; what goes wrong in it fails it, and the others go on."""
-    row = plan.row()
+async def _measured(stage: Any, plan: Plan) -> list[Row]:
+    """The rows of a plan; what goes wrong fails them, and other plans go on."""
+    rows = plan.rows()
     print(f"{plan.key} ...", file=sys.stderr, flush=True)
     try:
-        await plan.measure(stage, row)
+        await plan.measure(stage, *rows)
     except Exception as e:
-        row.failure = f"{type(e).__name__}: {e}"
-    return row
+        for row in rows:
+            row.failure = f"{type(e).__name__}: {e}"
+    return rows
 
 
 def _keep(data: dict[str, Any], file: Path | None, *, whole: bool) -> None:

@@ -74,6 +74,11 @@ def ask_for_places(installation: Installation, folder: Path, *, seconds: float) 
     return Ask("POST", route, 201, warm, write_requests(folder / "post.http", posts), sample, makes="tickets")
 
 
+def bookings(installation: Installation, count: int) -> Iterator[bytes]:
+    """So many POSTs of the crowd, each of which gets a seat."""
+    return _posts(installation, "/v1/hospitals/{hospital_id}/bookings", count, installation.layout.crowd_day)
+
+
 def _posts(installation: Installation, route: str, count: int, department_day: int) -> Iterator[bytes]:
     layout, path = installation.layout, route.format(hospital_id=installation.layout.hospital_id)
     slots = [layout.slot_id(s) for s in layout.slots_of(department_day)]

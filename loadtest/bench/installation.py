@@ -84,7 +84,8 @@ opens_before_s = 86400
 
 
 _CHANGED = (
-    "bookings", "outbox", "events", "idempotency_keys", "registrations", "slots", "schedules", "fragments", "store_clock",
+    "bookings", "outbox", "events", "idempotency_keys", "registrations", "reports", "persons", "person_mrns", "slots",
+    "schedules", "fragments", "store_clock",
 )  # fmt: skip
 _ROOM = ("waiting_steps", "waiting_tickets", "waiting_rooms")
 
@@ -161,7 +162,7 @@ class Installation:
         """Take back what the crowd and the HIS have done, so that the next round meets the same store.
 
         The program must not run. What was filled is older than the layout's instant, ids begin with their time, and there
-        were no messages, nor registrations told by the HIS.
+        were no messages, nor registrations and reports told by the HIS.
         """
         layout, hospital = self.layout, self.layout.hospital_id
         since = uuid7(layout.now_ms, 0)[:13]
@@ -170,10 +171,12 @@ class Installation:
         await self.database.change(
             *(
                 (f"DELETE FROM {table} WHERE hospital_id = ? AND id >= ?", (hospital, since))
-                for table in ("outbox", "events", "bookings")
+                for table in ("outbox", "events", "bookings", "persons")
             ),
+            ("DELETE FROM person_mrns WHERE hospital_id = ? AND person_id >= ?", (hospital, since)),
             ("DELETE FROM idempotency_keys WHERE hospital_id = ? AND created_ms > ?", (hospital, layout.now_ms)),
             ("DELETE FROM registrations WHERE hospital_id = ?", (hospital,)),
+            ("DELETE FROM reports WHERE hospital_id = ?", (hospital,)),
             *((f"DELETE FROM {table} WHERE hospital_id = ?", (hospital,)) for table in _ROOM),
             ("UPDATE store_clock SET room_ms = 0 WHERE hospital_id = ?", (hospital,)),
             (f"UPDATE slots SET unreflected = 0 WHERE {of_crowd.format('schedule_id')}", (hospital, *schedules)),

@@ -1,13 +1,10 @@
-"""One round of one side: the product, its bare baseline, the engine alone, the textbook, messages that come in."""
+"""One round of one side: the product, its bare baseline, the engine alone, the textbook."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,9 @@ from loadtest.bench.installation import Installation
 from loadtest.bench.load import send
 from loadtest.bench.postgres import Server
 from loadtest.bench.processes import Cores, cpu_s, end, first_line, output_of, start, until_quiet
-from loadtest.bench.siu import Acknowledged, announce
 from loadtest.bench.stats import Sample
 
 WARM_S = 0.5
-APPLIED_WITHIN_S = 1.0  # of a backlog that has grown while messages came, no more could be worked off
 DATABASE_QUIET_WITHIN_S = 180.0
 DATABASE_QUIET_SHARE = 0.15  # a program at rest asks it what is new, several times a second
 CONCURRENCY = 256  # callers of the engine and of the textbook: as many as fill a batch
@@ -100,43 +95,17 @@ async def ask_least(
         sample, granted = await _ask(terms, ask, port, server.pid, connections, database)
     finally:
         await end(server)
-    wrong = await _least_stored(url, warm_granted + granted)
+    wrong = await least_stored(url, warm_granted + granted)
     return dataclasses.replace(sample, problems=(*warm.problems, *sample.problems, *wrong))
 
 
-async def hear_least(terms: Terms, url: str) -> Sample:
-    """The same messages to a listener that only stores and acknowledges them."""
-    server = await start("-m", "loadtest.bench.baselines.least", "--url", url, cores=terms.cores.server)
-    try:
-        port = json.loads(await first_line(server, "the least listener"))["port"]
-        warm = await announce(port, seconds=WARM_S, run="W")
-        used_s = cpu_s(server.pid)
-        heard = await announce(port, seconds=terms.seconds, run="R")
-        used_s = cpu_s(server.pid) - used_s
-    finally:
-        await end(server)
-    wrong = await _least_stored(url, warm.messages + heard.messages)
-    return _heard(heard, used_s, wrong)
-
-
-async def _least_stored(url: str, acknowledged: int) -> list[str]:
-    """Count what the least server has stored, and take it back."""
+async def least_stored(url: str, acknowledged: int) -> list[str]:
+    """Count what the least server has stored, and take it back; what is wrong with that."""
     database = open_database(url)
     stored = int((await database.rows("SELECT count(*) FROM least"))[0][0])
     await database.change(("DELETE FROM least", ()))
     await database.tidy("least")
     return [] if stored == acknowledged else [f"{acknowledged} were acknowledged and {stored} are stored"]
-
-
-def _heard(heard: Acknowledged, used_s: float, wrong: Sequence[str]) -> Sample:
-    return Sample(
-        rate=heard.messages / heard.seconds,
-        count=heard.messages,
-        cpu_us=_each_us(used_s, heard.messages),
-        p50_ms=heard.p50_ms,
-        p99_ms=heard.p99_ms,
-        problems=(*heard.problems, *wrong),
-    )
 
 
 def _keep(file: Path, answer: dict[str, Any]) -> None:
@@ -172,8 +141,8 @@ async def _ask(
     sample = Sample(
         rate=answers.rate,
         count=answers.answered,
-        cpu_us=_each_us(used_s, answers.answered),
-        database_cpu_us=None if database is None else _each_us(cpu_s(database.pid) - stored_before, answers.answered),
+        cpu_us=us_each(used_s, answers.answered),
+        database_cpu_us=None if database is None else us_each(cpu_s(database.pid) - stored_before, answers.answered),
         p50_ms=answers.p50_ms,
         p99_ms=answers.p99_ms,
         problems=answers.problems(ask.wanted),
@@ -187,7 +156,7 @@ async def book_alone(terms: Terms, installation: Installation, database: Server)
     slot = layout.slot_id(layout.slots_of(layout.crowd_day)[0])
     before, used_s = await installation.count_bookings(), cpu_s(database.pid)
     try:
-        found = await _figures(
+        found = await figures(
             "-m", "booking.inventory.alone", "--url", installation.url, "--hospital", layout.hospital_id,
             "--slot", slot, "--client", layout.client_id, "--concurrency", f"{CONCURRENCY}",
             "--seconds", f"{terms.seconds}", terms=terms,
@@ -200,68 +169,34 @@ async def book_alone(terms: Terms, installation: Installation, database: Server)
     if found["refused"]:
         wrong.append(f"{found['refused']:g} bookings were refused")
     return dataclasses.replace(
-        _alone(found, "bookings"), database_cpu_us=_each_us(database_s, granted), problems=tuple(wrong)
+        of_process(found, "bookings"), database_cpu_us=us_each(database_s, granted), problems=tuple(wrong)
     )
 
 
 async def book_textbook(terms: Terms, url: str, database: Server, *, way: str, pool: int, seconds: float) -> Sample:
     """The textbook's transactions at one hot slot, at one size of its pool. It counts its rows itself."""
     before = cpu_s(database.pid)
-    found = await _figures(
+    found = await figures(
         "-m", "loadtest.bench.baselines.textbook", "--url", url, "--way", way, "--pool", f"{pool}",
         "--concurrency", f"{CONCURRENCY}", "--seconds", f"{seconds}", terms=terms,
     )  # fmt: skip
-    used_us = _each_us(cpu_s(database.pid) - before, round(found["bookings"]))
-    return dataclasses.replace(_alone(found, "bookings"), database_cpu_us=used_us)
+    used_us = us_each(cpu_s(database.pid) - before, round(found["bookings"]))
+    return dataclasses.replace(of_process(found, "bookings"), database_cpu_us=used_us)
 
 
-async def hear_messages(terms: Terms, installation: Installation) -> Sample:
-    """SIU by SIU over one connection. Every one that was acknowledged is stored, and applied APPLIED_WITHIN_S later.
-
-    The processor's time is that of the applying, too.
-    """
-    try:
-        async with installation.running(quiet=not terms.short) as at:
-            warm = await announce(at.mllp_port, seconds=WARM_S, run="W")
-            before = await _applied(installation, warm.messages)
-            used_s = cpu_s(at.pid)
-            heard = await announce(at.mllp_port, seconds=terms.seconds, run="R")
-            applied = await _applied(installation, before + heard.messages) - before
-            used_s = cpu_s(at.pid) - used_s
-    finally:
-        await installation.restore()
-    wrong = [] if applied == heard.messages else [f"{heard.messages} acknowledged and {applied} soon applied"]
-    return _heard(heard, used_s, wrong)
-
-
-async def _applied(installation: Installation, wanted: int) -> int:
-    """How many messages were applied and are marked so, as soon as that many are wanted, at the latest after APPLIED_WITHIN_S."""
-    ends_s = time.monotonic() + APPLIED_WITHIN_S
-    while True:
-        rows = await installation.messages.rows("SELECT count(*) FROM messages WHERE state = 'applied'")
-        applied = int(rows[0][0])
-        if applied >= wanted or time.monotonic() > ends_s:
-            return applied
-        await asyncio.sleep(0.05)
-
-
-async def parse_messages(terms: Terms, message: Path) -> Sample:
-    """hl7apy alone on such a message."""
-    found = await _figures("-m", "loadtest.bench.baselines.parse_hl7apy", str(message), f"{terms.seconds}", terms=terms)
-    return _alone(found, "messages")
-
-
-async def _figures(*arguments: str, terms: Terms) -> dict[str, float]:
+async def figures(*arguments: str, terms: Terms) -> dict[str, float]:
     """The line of JSON that a process of the measured side prints at its end."""
     said = await output_of(sys.executable, *arguments, cores=terms.cores.server, within_s=terms.seconds + 120)
     found: dict[str, float] = json.loads(said.strip().splitlines()[-1])
     return found
 
 
-def _alone(found: dict[str, float], what: str) -> Sample:
+def of_process(found: dict[str, float], what: str) -> Sample:
+    """A sample of what a process has measured by itself."""
     count = round(found[what])
-    return Sample(rate=count / found["seconds"], count=count, cpu_us=_each_us(found["cpu_s"], count))
+    return Sample(rate=count / found["seconds"], count=count, cpu_us=us_each(found["cpu_s"], count))
 
 
-def _each_us(seconds: float, count: int) -> float | None:
+def us_each(seconds: float, count: int) -> float | None:
+    """Microseconds for each of so many."""
     return seconds * 1e6 / count if count else None

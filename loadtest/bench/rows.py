@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +10,9 @@ from pathlib import Path
 
 from loadtest.bench import postgres
 from loadtest.bench.crowd import Ask, ask_for_places, ask_for_seats, ask_for_slots
+from loadtest.bench.inbound import hear_echo, hear_least, hear_messages, parse_messages
 from loadtest.bench.installation import HIS_CONCURRENCY, HIS_LATENCY_MS, Installation, install
+from loadtest.bench.messages import RESULTS, Template
 from loadtest.bench.rounds import (
     Terms,
     ask_bare,
@@ -19,11 +20,7 @@ from loadtest.bench.rounds import (
     ask_product,
     book_alone,
     book_textbook,
-    hear_least,
-    hear_messages,
-    parse_messages,
 )
-from loadtest.bench.siu import appointment
 from loadtest.bench.stats import Row, Sample
 
 CONNECTIONS = 64
@@ -95,13 +92,22 @@ async def staged(terms: Terms, sizes: Sizes, folder: Path) -> AsyncIterator[Stag
         yield Stage(terms, sizes, folder, stack)
 
 
-Measure = Callable[[Stage, Row], Awaitable[None]]
-"""Adds the rounds of both sides to a row."""
+Measure = Callable[..., Awaitable[None]]
+"""Adds the rounds of both sides to a row: given the stage, the row, and the rows of `beside`."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One more baseline for the same rounds of ours: a row of its own, whose key is the plan's and `suffix`."""
+
+    suffix: str
+    baseline_is: str
+    bar: float | None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A row before it is measured."""
+    """A row before it is measured, and those that share its side of ours."""
 
     key: str
     what: str
@@ -109,9 +115,11 @@ class Plan:
     baseline_is: str
     bar: float | None
     measure: Measure
+    beside: tuple[Beside, ...] = ()
 
-    def row(self) -> Row:
-        return Row(self.key, self.what, self.unit, self.baseline_is, self.bar)
+    def rows(self) -> list[Row]:
+        others = [Row(f"{self.key}-{b.suffix}", self.what, self.unit, b.baseline_is, b.bar) for b in self.beside]
+        return [Row(self.key, self.what, self.unit, self.baseline_is, self.bar), *others]
 
 
 async def _in_turn(
@@ -230,21 +238,39 @@ async def _engine(stage: Stage, row: Row) -> None:
     row.notes["conditional UPDATE, its best pool"] = f"{min(beside):,.0f} to {max(beside):,.0f}/s"
 
 
-async def _siu(stage: Stage, row: Row) -> None:
-    installation = await stage.installation("sqlite", stage.sizes.small)
-    await _against_hl7apy(stage, row, lambda: hear_messages(stage.terms, installation))
+def _inbound(kind: str, connections: int) -> Measure:
+    """One round of ours beside one of each baseline, in turn."""
+
+    async def measure(stage: Stage, *rows: Row) -> None:
+        installation, terms = await stage.installation("sqlite", stage.sizes.small), stage.terms
+        message = _example(stage, kind)
+        rows[0].notes["message"] = f"{kind.upper()} of {message.stat().st_size} bytes"
+        for _ in range(terms.rounds):
+            ours = await hear_messages(terms, installation, kind, connections)
+            baselines = (
+                await parse_messages(terms, "hl7apy", message),
+                await parse_messages(terms, "hl7", message),
+                await hear_echo(terms, "hl7", kind, connections),
+                await hear_echo(terms, "hl7apy", kind, connections),
+            )
+            for row, baseline in zip(rows, baselines, strict=True):
+                row.ours.append(ours)
+                row.baseline.append(baseline)
+
+    return measure
+
+
+def _example(stage: Stage, kind: str) -> Path:
+    message = stage.folder / f"{kind}.hl7"
+    message.write_bytes(Template(kind, "M").message(1))
+    return message
 
 
 async def _least_siu(stage: Stage, row: Row) -> None:
-    await _against_hl7apy(stage, row, lambda: hear_least(stage.terms, f"sqlite:///{stage.folder}/least-messages.db"))
-
-
-async def _against_hl7apy(stage: Stage, row: Row, ours: Callable[[], Awaitable[Sample]]) -> None:
-    message = stage.folder / "siu.hl7"
-    now = dt.datetime.now(dt.timezone(dt.timedelta(hours=8)))
-    message.write_bytes(appointment(1, now, "M").encode())
-    row.notes["message"] = f"SIU^S12 of {message.stat().st_size} bytes"
-    await _in_turn(stage, row, ours, lambda: parse_messages(stage.terms, message))
+    message, url = _example(stage, "siu"), f"sqlite:///{stage.folder}/least-messages.db"
+    await _in_turn(
+        stage, row, lambda: hear_least(stage.terms, url), lambda: parse_messages(stage.terms, "hl7apy", message)
+    )
 
 
 def plans(sizes: Sizes) -> list[Plan]:
@@ -274,6 +300,17 @@ def plans(sizes: Sizes) -> list[Plan]:
             ("post", "POST booking", _seats()),
         )
     ]
+    parsers = (
+        Beside("hl7", "python-hl7's hl7.parse alone", 2.0),
+        Beside("hl7-server", "python-hl7's MLLP server, which only acknowledges", 1.0),
+        Beside("hl7apy-server", "hl7apy's MLLP server, which only acknowledges; one message for each connection", 1.0),
+    )
+    inbound = [
+        Plan(f"in-{kind}-{count}", f"inbound {what}: frame, read, map, store, ACK; {of}", "messages",
+             "hl7apy.parse_message alone", 20.0, _inbound(kind, count), parsers)
+        for kind, what in (("siu", "SIU^S12"), ("adt", "ADT^A04"), ("oru", f"ORU^R01 of {RESULTS} OBX"))
+        for count, of in ((1, "one connection, stop and wait"), (16, "16 connections, each stop and wait"))
+    ]  # fmt: skip
     one_row = "one row in one table, committed in batches, nothing decided"
     least = [
         Plan(f"least-{key}", f"for comparison: {one_row}, {of}, {CONNECTIONS} connections", "requests", BARE, None,
@@ -289,8 +326,7 @@ def plans(sizes: Sizes) -> list[Plan]:
         *joins,
         Plan("engine", "engine alone on PostgreSQL, one hot slot", "bookings",
              "SELECT ... FOR UPDATE, one transaction each", 5.0, _engine),
-        Plan("siu", "inbound SIU: frame, read, map, store, ACK; one connection, stop and wait", "messages",
-             "hl7apy.parse_message alone", 20.0, _siu),
+        *inbound,
         *scale,
         *least,
         Plan("least-siu", "for comparison: each message stored as it came, nothing read but its id", "messages",
@@ -303,6 +339,8 @@ def chosen(all_plans: list[Plan], names: list[str]) -> list[Plan]:
     fits = {name: [p for p in all_plans if p.key == name or p.key.startswith(f"{name}-")] for name in names}
     strange = [name for name, found in fits.items() if not found]
     if strange:
-        raise ValueError(f"no such row: {', '.join(strange)}; known: idle, {', '.join(p.key for p in all_plans)}")
+        raise ValueError(
+            f"no such row: {', '.join(strange)}; known: idle, delay, {', '.join(p.key for p in all_plans)}"
+        )
     wanted = {p.key for found in fits.values() for p in found}
     return [p for p in all_plans if p.key in wanted]

@@ -22,7 +22,10 @@ WITHIN_S = 280.0  # a dozen fresh processes on a machine that does other things 
 @pytest.mark.parametrize(
     "names",
     [
-        ("get", "sold-out", "post-sqlite-64", "siu"),
+        ("get", "sold-out", "post-sqlite-64"),
+        ("in-siu-1",),
+        ("in-adt-16", "in-oru-16"),
+        ("delay",),
         ("post-pg-64", "engine"),
         ("join-sqlite", "join-pg"),
         ("scale-get-sqlite", "scale-post-sqlite"),
@@ -41,14 +44,24 @@ async def test_rows_are_measured_without_a_problem_when_short(names: tuple[str, 
         said = (await process.communicate())[0].decode()
     assert process.returncode == 0, said
     found = json.loads(file.read_text(encoding="utf-8"))
-    wanted = {"least-sqlite", "least-pg", "least-siu"} if names == ("least",) else set(names)
-    assert {row["key"] for row in found["rows"]} == wanted
+    assert {row["key"] for row in found["rows"]} == rows_of(names)
     for row in found["rows"]:
         assert row["problems"] == []
         assert row["ours"]["count"] > 0
         assert row["baseline"]["count"] > 0
         assert row["ours"]["cpu_us"]["median"] > 0
+    for limit in found["idle"]:
+        assert limit["problems"] == []
+    assert len(found["idle"]) == (3 if names == ("delay",) else 0)
     assert [PAGE.read_bytes(), RESULTS.read_bytes() if RESULTS.exists() else b""] == kept
+
+
+def rows_of(names: tuple[str, ...]) -> set[str]:
+    """The rows that are measured for these names: a message has four baselines."""
+    if names == ("least",):
+        return {"least-sqlite", "least-pg", "least-siu"}
+    beside = ("", "-hl7", "-hl7-server", "-hl7apy-server")
+    return {f"{n}{b}" for n in names if n != "delay" for b in (beside if n.startswith("in-") else ("",))}
 
 
 @pytest.fixture

@@ -114,8 +114,16 @@ def test_the_page_has_a_place_for_figures_when_a_run_ends() -> None:
 
 
 def test_every_bar_of_the_design_has_its_row_when_all_are_measured() -> None:
-    bars = {p.key: p.bar for p in plans(Sizes()) if p.bar is not None}
+    bars = {row.key: row.bar for p in plans(Sizes()) for row in p.rows() if row.bar is not None}
+    parsers = {"": 20.0, "-hl7": 2.0, "-hl7-server": 1.0, "-hl7apy-server": 1.0}
+    inbound = {
+        f"in-{kind}-{connections}{suffix}": bar
+        for kind in ("siu", "adt", "oru")
+        for connections in (1, 16)
+        for suffix, bar in parsers.items()
+    }
     assert bars == {
+        **inbound,
         "get": 0.75,
         "post-sqlite-64": 0.35,
         "post-sqlite-256": 0.35,
@@ -123,7 +131,6 @@ def test_every_bar_of_the_design_has_its_row_when_all_are_measured() -> None:
         "post-pg-256": 0.30,
         "sold-out": 0.70,
         "engine": 5.0,
-        "siu": 20.0,
         "scale-get-sqlite": 0.90,
         "scale-post-sqlite": 0.90,
         "scale-get-pg": 0.90,
@@ -139,7 +146,7 @@ def test_rows_are_chosen_when_named_or_begun() -> None:
     everything = plans(Sizes())
     assert keys(chosen(everything, ["post-sqlite", "get"])) == ["get", "post-sqlite-64", "post-sqlite-256"]
     assert chosen(everything, []) == []
-    with pytest.raises(ValueError, match="no such row: gett; known: idle, get, "):
+    with pytest.raises(ValueError, match="no such row: gett; known: idle, delay, get, "):
         chosen(everything, ["get", "gett"])
 
 
