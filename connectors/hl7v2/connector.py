@@ -91,6 +91,7 @@ class HL7v2Connector:
         self.pool = self._make_pool()
         self._exchange = Exchange(hospital, self.settings, self._connection, self.pool, HisClock(hospital, name))
         self._server: MLLPServer | None = None
+        self._receiver: Receiver | None = None
 
     @property
     def listen_port(self) -> int:
@@ -121,6 +122,9 @@ class HL7v2Connector:
         if self._server is not None:
             await self._server.close()
             self._server = None
+        if self._receiver is not None:
+            await self._receiver.close()
+            self._receiver = None
         if self.pool is not None:
             await self.pool.close()
 
@@ -138,7 +142,7 @@ class HL7v2Connector:
             frame_timeout_s=settings.frame_timeout_s,
         )
         await server.start(settings.listen_host, self.settings.listen_port or 0)
-        self._server = server
+        self._server, self._receiver = server, receiver
 
     # --- reads -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from connectors.hl7v2.escapes import STANDARD, Delimiters
 
 _VERSION = re.compile(r"[vV]?(2(?:\.[1-9]){1,3})")
 NEWEST = (2, 5, 1)
+LONGEST = 500
+"""Characters of a field that an answer repeats; a longer one is left out of it. HD has 227 (v2.5.1 ch. 2A.36)."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,24 +41,28 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         """The header of a message."""
         msh, delimiters, value = message.msh, message.delimiters, message.value
         return cls(
-            sending=restated(msh.field(3), delimiters),
-            sending_facility=restated(msh.field(4), delimiters),
-            receiving=restated(msh.field(5), delimiters),
-            receiving_facility=restated(msh.field(6), delimiters),
-            code=STANDARD.escaped(value("MSH", 9)),
-            trigger=STANDARD.escaped(value("MSH", 9, 2)),
+            sending=_short(restated(msh.field(3), delimiters)),
+            sending_facility=_short(restated(msh.field(4), delimiters)),
+            receiving=_short(restated(msh.field(5), delimiters)),
+            receiving_facility=_short(restated(msh.field(6), delimiters)),
+            code=_short(STANDARD.escaped(value("MSH", 9))),
+            trigger=_short(STANDARD.escaped(value("MSH", 9, 2))),
             control_id=STANDARD.escaped(value("MSH", 10)),
-            processing_id=STANDARD.escaped(value("MSH", 11)),
-            version=STANDARD.escaped(value("MSH", 12)),
+            processing_id=_short(STANDARD.escaped(value("MSH", 11))),
+            version=_short(STANDARD.escaped(value("MSH", 12))),
             accept=value("MSH", 15),
             application=value("MSH", 16),
-            charset=STANDARD.escaped(value("MSH", 18)),
+            charset=_short(STANDARD.escaped(value("MSH", 18))),
         )
 
     @property
     def edition(self) -> tuple[int, ...]:
         """The version as numbers; that of v2.5.1 where the peer names none, or none that there is."""
         return edition_of(self.version) or NEWEST
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else ""
 
 
 @lru_cache(maxsize=64)

@@ -7,9 +7,12 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from connectors.config import HospitalContext
 from connectors.hl7v2.acks import Fault, Verdict, codes_due, write_ack
 from connectors.hl7v2.charset import HL7CharsetError, encode_message
+from connectors.hl7v2.elsewhere import Elsewhere, Lost, Setup
 from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.mapping import ProfileMaps
 from connectors.hl7v2.masterfile import write_mfk
@@ -23,6 +26,11 @@ log = get_logger(__name__)
 
 OFF_LOOP_BYTES = 16_384
 """Reading and mapping cost about 1 ms for 4 KB: larger messages go to a thread."""
+
+ELSEWHERE_BYTES = 262_144
+"""A thread that reads so much holds the interpreter too often: larger messages go to another process."""
+
+READ_WITHIN_S = 120.0
 
 
 class Receiver:
@@ -42,6 +50,20 @@ class Receiver:
         self.settings = settings
         self.handler = handler
         self.reader = Reader(hospital, name, settings, connection, maps)
+        self.elsewhere = Elsewhere(
+            Setup(
+                job="read",
+                hospital=hospital,
+                name=name,
+                settings=settings,
+                connection=connection,
+                profile=maps.profile,
+            )
+        )
+
+    async def close(self) -> None:
+        """End the process that reads large messages."""
+        await self.elsewhere.close()
 
     async def answer(self, payload: bytes, peer: str) -> Sequence[bytes]:
         """The acknowledgements due for one message, after the handler has returned."""
@@ -64,9 +86,21 @@ class Receiver:
         return self._acknowledge(read, fault)
 
     async def _read(self, payload: bytes, peer: str) -> Read:
+        if len(payload) > ELSEWHERE_BYTES and (read := await self._read_elsewhere(payload, peer)) is not None:
+            return read
         if len(payload) > OFF_LOOP_BYTES:
             return await asyncio.to_thread(self.reader.read, payload, peer)
         return self.reader.read(payload, peer)
+
+    async def _read_elsewhere(self, payload: bytes, peer: str) -> Read | None:
+        """None where the other process was lost: the message is to be read here."""
+        try:
+            read: Read = await self.elsewhere.ask(payload, peer, within_s=READ_WITHIN_S)
+        except Lost:
+            return None
+        if read.inbound is None:
+            return read
+        return msgspec.structs.replace(read, inbound=msgspec.structs.replace(read.inbound, raw=payload))
 
     async def _hand_on(self, read: Read, inbound: Inbound, peer: str) -> InboundAnswer:
         """What the handler says; counted where that ends the matter: what is stored is counted once it has been applied."""
