@@ -1,8 +1,8 @@
 """ER7, the pipe-and-hat encoding of HL7 v2 (v2.5.1 ch. 2.5 to 2.7): a lazy reader that keeps every byte.
 
-A message is split into segments at once and into fields only where somebody looks. What was read can be rendered again
-byte for byte. Positions are the message's own: no structure table is consulted, so Z segments and unknown versions read
-like everything else.
+A message is one text. Reading it finds out where its segments stand, and nothing else is cut out before somebody looks. What
+was read can be rendered again byte for byte. Positions are the message's own: no structure table is consulted, so Z segments
+and unknown versions read like everything else.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import cast
 
-import msgspec
-
 from connectors.hl7v2.escapes import Delimiters
+from connectors.hl7v2.segments import HEADERS, Segment, Span, leaf_of
 
 _SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
 _LINE_END = re.compile(r"\r\n?|\n")
 _CR = re.compile(r"\r")
 MAX_SEGMENTS = 100_000
-NULL = '""'
-"""A field with two double quotes: "delete what you have" (v2.5.1 ch. 2.5.3). As a value it is absent."""
+_NOWHERE: list[int] = []
 
 
 class ER7Error(ValueError):
@@ -31,46 +29,6 @@ class ER7Error(ValueError):
     def __init__(self, text: str, code: str = "100") -> None:
         super().__init__(text)
         self.code = code
-
-
-class Segment:
-    """One segment: its name, and its fields on demand."""
-
-    __slots__ = ("_fields", "delimiters", "name", "raw")
-
-    def __init__(self, raw: str, delimiters: Delimiters) -> None:
-        self.raw = raw
-        self.name = raw[:3]
-        self.delimiters = delimiters
-        self._fields: list[str] | None = None
-
-    def fields(self) -> list[str]:
-        """The pieces between separators; piece 0 is the name. In MSH, field n is piece n - 1 (MSH-1 is the separator)."""
-        if self._fields is None:
-            self._fields = self.raw.split(self.delimiters.field)
-        return self._fields
-
-    def field(self, number: int) -> str:
-        """The raw text of one field, "" where it is not there."""
-        if self.name == "MSH":
-            if number == 1:
-                return self.delimiters.field
-            number -= 1
-        fields = self.fields()
-        return fields[number] if number < len(fields) else ""
-
-    def repetitions(self, number: int) -> list[str]:
-        """The raw repetitions of one field; [] where the field is empty or absent. MSH-1 and MSH-2 never split."""
-        raw = self.field(number)
-        if not raw:
-            return []
-        if (self.name == "MSH" and number <= 2) or not self.delimiters.repetition:
-            return [raw]
-        return raw.split(self.delimiters.repetition)
-
-    def render(self) -> str:
-        """The segment again, from its fields."""
-        return self.delimiters.field.join(self.fields())
 
 
 class Group:
@@ -92,89 +50,91 @@ class Group:
     def positions(self, name: str) -> list[int]:
         """Where in the message segments of this name stand, within the group."""
         places = self.message.index.get(name)
-        if not places:
-            return []
-        if self.start == 0 and self.stop == len(self.message.segments):
-            return places
+        if not places or places[-1] < self.start or places[0] >= self.stop:
+            return _NOWHERE
         return places[bisect_left(places, self.start) : bisect_left(places, self.stop)]
+
+    def first(self, name: str) -> Segment | None:
+        """The first segment of this name within the group."""
+        message = self.message
+        places = message.index.get(name)
+        if not places:
+            return None
+        start = self.start
+        # Most groups are asked for the segment that they begin with; and a message for its first of a name.
+        place = places[0] if start == 0 else start
+        if start and message.names[start] != name:
+            after = bisect_left(places, start)
+            if after == len(places):
+                return None
+            place = places[after]
+        return message.segment(place) if place < self.stop else None
 
 
 class Message(Group):
-    """A whole message. `segments` keep their order; `index` lists the positions of each name."""
+    """A whole message. `spans` tells where in `text` segments stand, `names` how they are called, `index` the places of a name.
 
-    __slots__ = ("_ends", "delimiters", "index", "segments")
+    What stands between segments (their ends, blank lines) belongs to none of them and is kept.
+    """
 
-    def __init__(self, segments: list[Segment], ends: list[str], delimiters: Delimiters) -> None:
-        self.segments = segments
+    __slots__ = ("_segments", "delimiters", "index", "names", "spans", "text")
+
+    def __init__(self, text: str, spans: list[Span], delimiters: Delimiters) -> None:
+        self.text = text
+        self.spans = spans
         self.delimiters = delimiters
-        self._ends = ends
+        self.names = [text[start : start + 3] for start, _ in spans]
         self.index: dict[str, list[int]] = {}
-        for place, segment in enumerate(segments):
-            self.index.setdefault(segment.name, []).append(place)
-        super().__init__(None, 0, len(segments))
+        for place, name in enumerate(self.names):
+            self.index.setdefault(name, []).append(place)
+        self._segments: list[Segment | None] = [None] * len(spans)
+        super().__init__(None, 0, len(spans))
+
+    def segment(self, place: int) -> Segment:
+        """The segment at a place from 0, made at the first call."""
+        segment = self._segments[place]
+        if segment is None:
+            start, stop = self.spans[place]
+            segment = self._segments[place] = Segment(self.text, start, stop, self.delimiters)
+        return segment
+
+    @property
+    def segments(self) -> list[Segment]:
+        """All segments in their order."""
+        return [self.segment(place) for place in range(len(self.spans))]
 
     def positions(self, name: str) -> list[int]:
         """Where the segments of this name stand."""
-        return self.index.get(name, [])
+        return self.index.get(name, _NOWHERE)
+
+    def first(self, name: str) -> Segment | None:
+        """The first segment of this name."""
+        places = self.index.get(name)
+        return self.segment(places[0]) if places else None
 
     @property
     def msh(self) -> Segment:
-        return self.segments[0]
+        return self.segment(0)
 
     def value(self, name: str, field: int, component: int = 1) -> str:
         """The text of one component of the first segment of a name, unescaped; "" where it is absent."""
-        places = self.index.get(name)
-        if not places:
+        segment = self.first(name)
+        if segment is None:
             return ""
-        raw = self.segments[places[0]].field(field)
-        if not raw or (name == "MSH" and field <= 2):
+        raw = segment.field(field)
+        if not raw or (field <= 2 and name in HEADERS):
             return raw
         mark = self.delimiters.repetition
         return leaf_of(raw.partition(mark)[0] if mark else raw, self.delimiters, component, 1)
 
     def render(self) -> str:
-        """The message again, as it was read."""
-        return "".join(segment.render() + end for segment, end in zip(self.segments, self._ends, strict=True))
-
-
-class Repetition(msgspec.Struct, frozen=True):
-    """One repetition of a field: components within, subcomponents within those."""
-
-    raw: str
-    delimiters: Delimiters
-
-    def part(self, component: int, subcomponent: int | None = None) -> str:
-        """The raw text of a component or subcomponent, "" where it is not there."""
-        return _part(self.raw, self.delimiters, component, subcomponent)
-
-    def leaf(self, component: int = 1, subcomponent: int = 1) -> str:
-        """The text, unescaped. What is addressed less deeply than it goes means its first part (v2.5.1 ch. 2.8.1)."""
-        return leaf_of(self.raw, self.delimiters, component, subcomponent)
-
-
-def leaf_of(raw: str, delimiters: Delimiters, component: int, subcomponent: int) -> str:
-    """`Repetition.leaf` of a raw repetition, for whoever needs nothing else of it."""
-    if raw.isalnum():  # no delimiter is a letter or a digit: it has no parts
-        return raw if component == 1 and subcomponent == 1 else ""
-    text = _part(raw, delimiters, component, subcomponent)
-    return "" if text == NULL else delimiters.unescape(text)
-
-
-def _part(raw: str, delimiters: Delimiters, component: int, subcomponent: int | None) -> str:
-    if delimiters.component in raw:
-        pieces = raw.split(delimiters.component, component)
-        if component > len(pieces):
-            return ""
-        raw = pieces[component - 1]
-    elif component > 1:
-        return ""
-    mark = delimiters.subcomponent
-    if subcomponent is None:
-        return raw
-    if not mark or mark not in raw:
-        return raw if subcomponent == 1 else ""
-    inner = raw.split(mark, subcomponent)
-    return inner[subcomponent - 1] if subcomponent <= len(inner) else ""
+        """The message again, as it was read: each segment from its fields, and what stands between segments."""
+        out: list[str] = []
+        position = 0
+        for place, (start, stop) in enumerate(self.spans):
+            out += self.text[position:start], self.segment(place).render()
+            position = stop
+        return "".join((*out, self.text[position:]))
 
 
 def parse(text: str) -> Message:
@@ -185,50 +145,56 @@ def parse(text: str) -> Message:
     """
     if not text.startswith("MSH"):
         raise ER7Error("the message does not begin with MSH")
-    if text.count("\r") + text.count("\n") >= MAX_SEGMENTS:
+    returns, feeds = text.count("\r"), text.count("\n")
+    if returns + feeds >= MAX_SEGMENTS:
         raise ER7Error("too many segments")
-    first = _LINE_END.search(text)
-    delimiters = Delimiters.of_header(text[: first.start()] if first else text)
+    first = min((end for end in (text.find("\r"), text.find("\n")) if end >= 0), default=len(text))
+    delimiters = Delimiters.of_header(text[:first])
     if delimiters is None:
         raise ER7Error("MSH-1 and MSH-2 declare no usable delimiters")
-    if "\n" not in text:
-        plain = _plain(text, delimiters)
-        if plain is not None:
-            return plain
-    lines = _lines(text, _ends_of(text, first[0] if first else "", delimiters))
-    segments: list[Segment] = []
-    ends: list[str] = []
-    for number, (line, end) in enumerate(lines):
-        content = line.strip("\n")
-        # Blank lines are kept with the terminator beside them, so that rendering gives them back.
-        before = len(line) - len(line.lstrip("\n"))
-        if segments:
-            ends[-1] += line[:before]
-        end = line[before + len(content) :] + end
-        if not content.strip():
-            if segments:
-                ends[-1] += content + end
-            continue
-        if not _SEGMENT_NAME.match(content) or (len(content) > 3 and content[3] != delimiters.field):
-            raise ER7Error(f"line {number + 1} is no segment")
-        segments.append(Segment(content, delimiters))
-        ends.append(end)
-    return Message(segments, ends, delimiters)
+    spans = None
+    if not feeds:
+        spans = _plain(text, "\r", delimiters.field)
+    elif not returns:
+        spans = _plain(text, "\n", delimiters.field)
+    elif returns == feeds == text.count("\r\n"):
+        spans = _plain(text, "\r\n", delimiters.field)
+    if spans is None:
+        spans = list(_spans(text, _ends_of(text, text[first : first + 1], delimiters), delimiters.field))
+    return Message(text, spans, delimiters)
 
 
-def _plain(text: str, delimiters: Delimiters) -> Message | None:
-    """`parse` for the form of nearly every message, by a shorter way: segments end with CR, and no line is blank."""
-    *lines, rest = text.split("\r")
-    ends = ["\r"] * len(lines)
-    if rest:
-        lines.append(rest)
-        ends.append("")
-    segments = []
-    for line in lines:
-        if line[3:4] != delimiters.field or not _SEGMENT_NAME.match(line):
-            return None
-        segments.append(Segment(line, delimiters))
-    return Message(segments, ends, delimiters)
+def _plain(text: str, end: str, field: str) -> list[Span] | None:
+    """Where segments stand in the form of nearly every message: all ends are alike, and no line is blank. Else None."""
+    spans: list[Span] = []
+    known: set[str] = set()
+    start, size, width = 0, len(text), len(end)
+    while start < size:
+        head = text[start : start + 4]
+        if head not in known:
+            if head[3:] != field or not _SEGMENT_NAME.match(head):
+                return None
+            known.add(head)
+        stop = text.find(end, start)
+        if stop < 0:
+            stop = size
+        spans.append((start, stop))
+        start = stop + width
+    return spans
+
+
+def _spans(text: str, ends: re.Pattern[str], field: str) -> Iterator[Span]:
+    """Where segments stand in a message with blank lines, bare names or mixed ends. Raises ER7Error."""
+    for number, (start, stop) in enumerate(_lines(text, ends), 1):
+        # A line feed beside a segment is no content: what reads as an end elsewhere was doubled here.
+        while start < stop and text[start] == "\n":
+            start += 1
+        while start < stop and text[stop - 1] == "\n":
+            stop -= 1
+        if _SEGMENT_NAME.match(text, start, stop) and (stop == start + 3 or text[start + 3] == field):
+            yield start, stop
+        elif text[start:stop].strip():
+            raise ER7Error(f"line {number} is no segment")
 
 
 _OFFSET = re.compile(r"[0-9.]{4,19}([+-])([0-9]{2})([0-9]{2})")
@@ -243,13 +209,13 @@ def _ends_of(text: str, first: str, delimiters: Delimiters) -> re.Pattern[str]:
     return re.compile(rf"\r\n?|\n(?=[A-Z][A-Z0-9]{{2}}{re.escape(delimiters.field)})")
 
 
-def _lines(text: str, ends: re.Pattern[str]) -> Iterator[tuple[str, str]]:
-    """Each line with its own end; the last may have none."""
+def _lines(text: str, ends: re.Pattern[str]) -> Iterator[Span]:
+    """Where each line stands, without its end; the last may have none."""
     start = 0
     for end in ends.finditer(text):
-        yield text[start : end.start()], end[0]
+        yield start, end.start()
         start = end.end()
-    yield text[start:], ""
+    yield start, len(text)
 
 
 def declared_offset(message: Message) -> dt.tzinfo | None:

@@ -17,31 +17,16 @@ deeply than it goes means its first part, so OBX-3 gives the code of a CE.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
-from connectors.hl7v2.er7 import Group, Message, Repetition, Segment, leaf_of
+from connectors.hl7v2.addresses import EVERY, FieldAddress, GroupAddress, PartAddress, Segments, parse_path
+from connectors.hl7v2.er7 import Group
+from connectors.hl7v2.segments import HEADERS, Repetition, Segment, leaf_of
 
 Find = Callable[[Any, Any], list[Any]]
 First = Callable[[Any, Any], str | None]
-
-_NUMBERS = r"[0-9]{1,3}"
-_SEGMENT = rf"(?P<segment>[A-Z][A-Z0-9]{{2}})(?:\[(?P<test>{_NUMBERS}(?:\.{_NUMBERS})?)=(?P<wanted>[^\]]*)\])?"
-_PLACE = rf"(?:\((?P<place>{_NUMBERS}|\*)\))?"
-_FIELD = (
-    rf"(?P<field>{_NUMBERS})(?:\[(?P<part>{_NUMBERS}(?:\.{_NUMBERS})?)=(?P<value>[^\]]*)\])?"
-    rf"(?:\((?P<repetition>{_NUMBERS}|\*)\))?"
-)
-_PARTS = rf"(?:\.(?P<component>{_NUMBERS})(?:\.(?P<subcomponent>{_NUMBERS}))?)?"
-_FULL = re.compile(rf"(?P<root>[/<])?{_SEGMENT}{_PLACE}-{_FIELD}{_PARTS}")
-_RELATIVE = re.compile(rf"\.(?P<component>{_NUMBERS})(?:\.(?P<subcomponent>{_NUMBERS}))?")
-_GROUP = re.compile(
-    rf"(?P<root>/)?{_SEGMENT}(?:\s+until\s+(?P<until>[A-Z][A-Z0-9]{{2}}(?:\s*,\s*[A-Z][A-Z0-9]{{2}})*))?"
-)
 
 
 class ER7Paths:
@@ -49,14 +34,10 @@ class ER7Paths:
 
     def compile(self, path: str) -> Find:
         """Compile one path of the forms above. Raises ValueError with a reason."""
-        if found := _RELATIVE.fullmatch(path):
-            return _relative(_number(found["component"]), _number(found["subcomponent"] or "1"))
-        if found := _GROUP.fullmatch(path):
-            until = tuple(name.strip() for name in (found["until"] or "").split(",") if name.strip())
-            return _groups(bool(found["root"]), _Selector.of(found), until)
-        if found := _FULL.fullmatch(path):
-            return _fields(found)
-        raise ValueError("not an HL7 path: expected for example SCH-11.4, PID-3[5=MR].1, PID-3(2).1, OBX or .1")
+        address = parse_path(path)
+        if isinstance(address, PartAddress):
+            return _relative(address)
+        return _groups(address) if isinstance(address, GroupAddress) else _fields(address)
 
     def text(self, node: Any) -> str | None:
         """The text of a node; of a repetition its first part; a group has none. `""` (delete) counts as absent."""
@@ -67,88 +48,76 @@ class ER7Paths:
         return None
 
 
-class _Selector(msgspec.Struct, frozen=True):
-    """Which segments of a name: all that pass the test, then one of them, or all."""
-
-    name: str
-    test: tuple[int, int] | None
-    wanted: str
-    place: int | None  # None: the first; 0: all
-
-    @classmethod
-    def of(cls, found: re.Match[str]) -> _Selector:
-        groups = found.groupdict()
-        place = groups.get("place")
-        return cls(
-            found["segment"],
-            _pair(found["test"]) if found["test"] else None,
-            found["wanted"] or "",
-            None if place is None else 0 if place == "*" else _number(place),
-        )
-
-    def passes(self, segment: Segment) -> bool:
-        if self.test is None:
-            return True
-        field, component = self.test
-        return any(_rep(raw, segment).leaf(component) == self.wanted for raw in segment.repetitions(field))
-
-    def choose(self, group: Group) -> list[Segment]:
-        segments = group.message.segments
-        places = group.positions(self.name)
-        if self.place is None and self.test is None:
-            return [segments[place] for place in places[:1]]
-        passed = [segments[place] for place in places if self.passes(segments[place])]
-        if self.place == 0:
-            return passed
-        index = (self.place or 1) - 1
-        return passed[index : index + 1]
-
-    def before(self, group: Group) -> list[Segment]:
-        """The last segment of the name that stands before the group, if it passes the test."""
-        places = group.message.index.get(self.name, [])
-        last = [group.message.segments[place] for place in places[: bisect_left(places, group.start)][-1:]]
-        return [segment for segment in last if self.passes(segment)]
+def passes(segment: Segment, wanted: Segments) -> bool:
+    """Whether a segment passes the test of an address: one of the field's repetitions has the wanted text."""
+    if wanted.test is None:
+        return True
+    field, component = wanted.test
+    marks = segment.delimiters
+    return any(leaf_of(raw, marks, component, 1) == wanted.wanted for raw in segment.repetitions(field))
 
 
-def _groups(from_root: bool, selector: _Selector, until: tuple[str, ...]) -> Find:
+def chosen_places(group: Group, wanted: Segments) -> list[int]:
+    """The places of the segments that an address means, in their order."""
+    places = group.positions(wanted.name)
+    if wanted.test is not None:
+        message = group.message
+        places = [place for place in places if passes(message.segment(place), wanted)]
+    if wanted.place == EVERY:
+        return places
+    index = (wanted.place or 1) - 1
+    return places[index : index + 1]
+
+
+def _choose(group: Group, wanted: Segments) -> list[Segment]:
+    return [group.message.segment(place) for place in chosen_places(group, wanted)]
+
+
+def _before(group: Group, wanted: Segments) -> list[Segment]:
+    """The last segment of the name that stands before the group, if it passes the test."""
+    places = group.message.index.get(wanted.name, [])
+    count = bisect_left(places, group.start)
+    if not count:
+        return []
+    segment = group.message.segment(places[count - 1])
+    return [segment] if passes(segment, wanted) else []
+
+
+def _groups(address: GroupAddress) -> Find:
+    from_root, until, wanted = address.root == "/", address.until, address.segments
+
     def find(root: Any, node: Any) -> list[Any]:
-        around = _group_of(root if from_root else node)
-        if around is None:
+        around = root if from_root else node
+        if not isinstance(around, Group):
             return []
-        message = around.message
-        stop = around.stop
+        message, stop = around.message, around.stop
         for name in until:
             stop = min([stop, *around.positions(name)[:1]])
-        starts = [place for place in around.positions(selector.name) if place < stop]
+        starts = [place for place in around.positions(wanted.name) if place < stop]
         ends = [*starts[1:], stop][: len(starts)]
         return [
             Group(message, start, end)
             for start, end in zip(starts, ends, strict=True)
-            if selector.passes(message.segments[start])
+            if wanted.test is None or passes(message.segment(start), wanted)
         ]
 
     return find
 
 
-def _fields(found: re.Match[str]) -> Find:
-    from_root, before = found["root"] == "/", found["root"] == "<"
-    selector = _Selector.of(found)
-    field = _number(found["field"])
-    part = _pair(found["part"]) if found["part"] else None
-    value = found["value"] or ""
-    every = found["repetition"] == "*"
-    repetition = _number(found["repetition"]) if found["repetition"] and not every else None
-    component = _number(found["component"]) if found["component"] else None
-    subcomponent = _number(found["subcomponent"] or "1")
-    joined = selector.place == 0
+def _fields(address: FieldAddress) -> Find:
+    from_root, before, wanted = address.root == "/", address.root == "<", address.segments
+    field, part, value, repetition = address.field, address.part, address.value, address.repetition
+    component, subcomponent = address.component, address.subcomponent or 1
+    every = repetition == EVERY
 
     def read(segment: Segment) -> list[Any]:
-        if segment.name == "MSH" and field <= 2:
+        if field <= 2 and segment.name in HEADERS:
             return list(segment.repetitions(field))
-        nodes = [_rep(raw, segment) for raw in segment.repetitions(field)]
+        marks = segment.delimiters
+        nodes = [Repetition(raw, marks) for raw in segment.repetitions(field)]
         if part is not None:
             nodes = [node for node in nodes if node.leaf(*part) == value]
-        if repetition is not None:
+        if repetition:
             nodes = nodes[repetition - 1 : repetition]
         if component is None and not every:
             return list(nodes)
@@ -156,39 +125,52 @@ def _fields(found: re.Match[str]) -> Find:
         return ["\n".join(texts)] if every and texts else list(texts)
 
     def find(root: Any, node: Any) -> list[Any]:
-        group = _group_of(root if from_root else node)
-        if group is None:
+        group = root if from_root else node
+        if not isinstance(group, Group):
             return []
-        chosen = selector.before(group) if before else selector.choose(group)
-        if not joined:
+        chosen = _before(group, wanted) if before else _choose(group, wanted)
+        if wanted.place != EVERY:
             return read(chosen[0]) if chosen else []
         texts = [_text_of(node) for segment in chosen for node in read(segment)[:1]]
         return ["\n".join(text for text in texts if text)] if any(texts) else []
 
-    plain = selector.test is None and selector.place is None and repetition is None
-    if plain and not (from_root or before or every) and (selector.name != "MSH" or field > 2):
-        find.first = _first(selector.name, field, component or 1, subcomponent, part, value)  # type: ignore[attr-defined]
+    first = _first(address)
+    if first is not None:
+        find.first = first  # type: ignore[attr-defined]
     return find
 
 
-def _first(name: str, field: int, component: int, subcomponent: int, part: tuple[int, int] | None, value: str) -> First:
-    """The first text that is not blank at a path of the common form, by a shorter way: no nodes are made.
+def _first(address: FieldAddress) -> First | None:
+    """The first text that is not blank at a path of a common form, by a shorter way: no nodes are made. None for other forms.
 
-    The form: a field, or a part of it, of the first segment of a name, of the repetitions that pass a test if there is one.
+    Two forms: a field, or a part of it, of the first segment of a name, of the repetitions that pass a test if there is one;
+    and all repetitions of such a field as one text.
     """
-    place = field - 1 if name == "MSH" else field  # MSH-1 is the separator itself
+    wanted, part, value = address.segments, address.part, address.value
+    header = wanted.name in HEADERS
+    if wanted.test or wanted.place is not None or address.root or address.repetition or (header and address.field <= 2):
+        return None
+    name = wanted.name
+    place = address.field - 1 if header else address.field
+    component, subcomponent = address.component or 1, address.subcomponent or 1
+    whole = component == subcomponent == 1
+    if address.repetition == EVERY:
+        return _joined(name, place, component, subcomponent) if part is None else None
 
     def first(_root: Any, node: Any) -> str | None:
         if not isinstance(node, Group):
             return None
-        places = node.positions(name)
-        if not places:
+        segment = node.first(name)
+        if segment is None:
             return None
-        segment = node.message.segments[places[0]]
-        fields = segment.fields()
-        raw = fields[place] if place < len(fields) else ""
+        pieces = segment.pieces()
+        if pieces is None:
+            return _first_text(segment.leaves(place, component, subcomponent, part, value))
+        raw = pieces[place] if place < len(pieces) else ""
         if not raw:
             return None
+        if raw.isalnum() and part is None:  # no delimiter is a letter or a digit: it is one part
+            return raw if whole else None
         marks = segment.delimiters
         for one in raw.split(marks.repetition) if marks.repetition and marks.repetition in raw else (raw,):
             if part is None or leaf_of(one, marks, *part) == value:
@@ -200,35 +182,46 @@ def _first(name: str, field: int, component: int, subcomponent: int, part: tuple
     return first
 
 
-def _relative(component: int, subcomponent: int) -> Find:
+def _joined(name: str, place: int, component: int, subcomponent: int) -> First:
+    """A part of all repetitions of a field as one text, a line each."""
+
+    def first(_root: Any, node: Any) -> str | None:
+        if not isinstance(node, Group):
+            return None
+        segment = node.first(name)
+        if segment is None:
+            return None
+        pieces = segment.pieces()
+        if pieces is None:
+            texts: Iterable[str] = segment.leaves(place, component, subcomponent, None, "")
+        else:
+            raw = pieces[place] if place < len(pieces) else ""
+            if not raw:
+                return None
+            marks = segment.delimiters
+            if not marks.repetition or marks.repetition not in raw:
+                text = leaf_of(raw, marks, component, subcomponent)
+                return text if text and not text.isspace() else None
+            texts = (leaf_of(one, marks, component, subcomponent) for one in raw.split(marks.repetition))
+        text = "\n".join(filter(None, texts))
+        return text if text and not text.isspace() else None
+
+    return first
+
+
+def _first_text(texts: Iterable[str]) -> str | None:
+    return next((text for text in texts if text and not text.isspace()), None)
+
+
+def _relative(address: PartAddress) -> Find:
     def find(root: Any, node: Any) -> list[Any]:
         if not isinstance(node, Repetition):
             return []
-        text = node.leaf(component, subcomponent)
+        text = node.leaf(address.component, address.subcomponent)
         return [text] if text else []
 
     return find
 
 
-def _group_of(node: Any) -> Group | None:
-    return node if isinstance(node, (Group, Message)) else None
-
-
-def _rep(raw: str, segment: Segment) -> Repetition:
-    return Repetition(raw, segment.delimiters)
-
-
 def _text_of(node: Any) -> str:
     return node.leaf() if isinstance(node, Repetition) else str(node)
-
-
-def _number(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("positions count from 1")
-    return number
-
-
-def _pair(text: str) -> tuple[int, int]:
-    first, _, second = text.partition(".")
-    return _number(first), _number(second or "1")

@@ -15,10 +15,10 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from connectors.hl7v2.er7 import NULL
+from connectors.hl7v2.addresses import EVERY, Segments, field_address
 from connectors.hl7v2.escapes import STANDARD, Delimiters
+from connectors.hl7v2.segments import NULL
 
-_ADDRESS = re.compile(r"([A-Z][A-Z0-9]{2})-([0-9]{1,3})(?:\(([0-9]{1,3})\))?(?:\.([0-9]{1,3}))?(?:\.([0-9]{1,3}))?")
 MAX_POSITION = 200
 
 _Cells = dict[int, dict[int, dict[int, dict[int, str]]]]
@@ -80,13 +80,14 @@ def _name_of(item: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=8192)  # addresses come from profiles, and from a few places here
 def _parse(address: str) -> tuple[str, int, int, int, int]:
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
-        raise ValueError(f"not a field address: {address}")
-    numbers = [int(number) if number else 1 for number in found.groups()[1:]]
-    if any(not 1 <= number <= MAX_POSITION for number in numbers):
+    found = field_address(address)
+    wanted = found.segments
+    if found.root or wanted != Segments(wanted.name) or found.part or found.repetition == EVERY:
+        raise ValueError(f"not a field address that can be written: {address}")
+    numbers = (found.field, found.repetition or 1, found.component or 1, found.subcomponent or 1)
+    if max(numbers) > MAX_POSITION:
         raise ValueError(f"a position of {address} is out of range")
-    return found[1], numbers[0], numbers[1], numbers[2], numbers[3]
+    return (wanted.name, *numbers)
 
 
 def _write_segment(item: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.hl7v2 import er7
+from connectors.hl7v2 import er7, segments
 from connectors.hl7v2.paths import ER7Paths
 
 PATHS = ER7Paths()
@@ -20,25 +20,45 @@ SHORT = (
     "PID-3[5=MR]",
     "PID-3[4.2=x].1.2",
     "PV1-2",
+    "PID-3(*)",
+    "PID-3(*).2",
+    "PID-3(*).1.2",
 )
-LONG = ("MSH-1", "MSH-2", "/PID-3.1", "<PID-3.1", "PID-3(2).1", "PID-3(*)", "PID[3=x]-5", "PID(2)-3", "PID(*)-3.1")
+LONG = (
+    "MSH-1",
+    "MSH-2",
+    "/PID-3.1",
+    "<PID-3.1",
+    "PID-3(2).1",
+    "PID-3[5=MR](*)",
+    "PID[3=x]-5",
+    "PID(2)-3",
+    "PID(*)-3.1",
+)
 MARKS = ("|^~\\&", "|^~\\", "|^", "#*!?%")
 
 piece = st.text('ab5MRx |^~\\&"#*!?%FST甲', max_size=12)
 
 
+@pytest.mark.parametrize("long", [0, segments.LONG], ids=["long", "short"])
 @given(marks=st.sampled_from(MARKS), fields=st.lists(piece, max_size=6), more=st.lists(piece, max_size=6))
 def test_first_text_is_that_of_all_nodes_when_it_is_looked_for_by_the_short_way(
-    marks: str, fields: list[str], more: list[str]
+    long: int, marks: str, fields: list[str], more: list[str]
 ) -> None:
+    """`long`: from how many characters on a segment is not split: the two ways must read the same."""
     bar = marks[0]
     lines = [f"MSH{bar}{marks[1:]}{bar}A{bar}B{bar}C{bar}D{bar}2031", *(bar.join(("PID", *f)) for f in (fields, more))]
-    message = er7.parse("\r".join(line for line in lines if line[3:4] in ("", bar)) + "\r")
+    text = "\r".join(line for line in lines if line[3:4] in ("", bar)) + "\r"
     for path in SHORT:
         find = PATHS.compile(path)
+        message = er7.parse(text)
         texts = [PATHS.text(node) for node in find(message, message)]
         expected = next((text for text in texts if text and not text.isspace()), None)
-        assert find.first(message, message) == expected, path  # type: ignore[attr-defined]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(segments, "LONG", long)
+            other = er7.parse(text)
+            assert find.first(other, other) == expected, path  # type: ignore[attr-defined]
+            assert [PATHS.text(node) for node in find(other, other)] == texts, path
 
 
 @pytest.mark.parametrize("path", LONG)
