@@ -265,7 +265,7 @@ class LinePool:
         decoded = decode_message(payload, self.charset)
         if decoded.fallback:
             self._on_fallback(decoded.codec)
-        return er7.parse(decoded.text)
+        return er7.parse(decoded.text, decoded.codec)
 
     def remember(self, control_id: str) -> None:
         self._recent.append(control_id)

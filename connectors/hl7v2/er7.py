@@ -137,8 +137,8 @@ class Message(Group):
         return "".join((*out, self.text[position:]))
 
 
-def parse(text: str) -> Message:
-    """Read one message. Raises ER7Error.
+def parse(text: str, codec: str = "utf-8") -> Message:
+    """Read one message; `codec` is what it was decoded by, and what escaped bytes in it are read by. Raises ER7Error.
 
     Segments end with CR (v2.5.1 ch. 2.4); what peers send besides is told by the message itself: where MSH ends with a bare
     LF, every LF ends a segment; where CRLF occurs, an LF does before what looks like a segment; else LF is content.
@@ -149,7 +149,7 @@ def parse(text: str) -> Message:
     if returns + feeds >= MAX_SEGMENTS:
         raise ER7Error("too many segments")
     first = min((end for end in (text.find("\r"), text.find("\n")) if end >= 0), default=len(text))
-    delimiters = Delimiters.of_header(text[:first])
+    delimiters = Delimiters.of_header(text[:first], codec)
     if delimiters is None:
         raise ER7Error("MSH-1 and MSH-2 declare no usable delimiters")
     spans = None

@@ -71,7 +71,7 @@ class Reader:
             return _unread(payload, fault, "hl7_charset_refused", str(error))
         decoded_as = decoded.codec if decoded.fallback else None
         try:
-            message = er7.parse(decoded.text)
+            message = er7.parse(decoded.text, decoded.codec)
         except er7.ER7Error as error:
             fault = Fault(error.code, reason=str(error))
             return _unread(payload, fault, "hl7_message_unreadable", str(error), decoded_as)
