@@ -1,297 +1,315 @@
-"""Requests to the HIS over MLLP: a few persistent connections, one message in flight on each.
+"""Requests to the HIS over MLLP: a few connections, one message in flight on each.
 
-    RequestFailed
-    |-- NotSent      not one byte left: sending it again cannot double anything
-    `-- NoAnswer     bytes left and no answer to them came: it may or may not have been done
-
-An answer is the one whose MSA-2 is our MSH-10. Whatever else arrives (a late answer, somebody else's, garbage) is counted
-and ignored; the wait goes on.
+Persistent ones are kept, and made anew beside the work: a request after an outage finds its connection there. A HIS that wants
+a connection for each message gets one. Errors: see connectors.hl7v2.conversation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 from connectors.hl7v2 import er7
-from connectors.hl7v2.charset import HL7CharsetError, decode_message
-from connectors.hl7v2.framing import Deframer, Frame, FrameTooLarge, frame
+from connectors.hl7v2.answers import SentIds, Stray
+from connectors.hl7v2.conversation import Conversation, NoAnswer, NotSent, Request, RequestFailed, Terms
+from connectors.hl7v2.dialing import Address, Dialer, backoff_s
+from connectors.hl7v2.hearing import Hearing, Listener
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
 
+__all__ = ["LinePool", "NoAnswer", "NotSent", "Request", "RequestFailed", "backoff_s"]
+
 log = get_logger(__name__)
 
-READ_BYTES = 65_536
-REMEMBERED_IDS = 256
-OFF_LOOP_BYTES = 32_768
-BACKOFF_FIRST_S = 0.2
-BACKOFF_MAX_S = 10.0
-CLOSE_GRACE_S = 2.0
+CLOSE_WITHIN_S = 5.0
+STEADY_S = 1.0
+"""A connection that the HIS closes sooner, and without an answer on it, says that it takes none of ours."""
 
 
-class RequestFailed(Exception):
-    """A request got no answer."""
+class Requests(Protocol):
+    """What can carry requests to a HIS."""
 
-
-class NotSent(RequestFailed):
-    """Nothing left our machine."""
-
-
-class NoAnswer(RequestFailed):
-    """Bytes left, and no usable answer came back."""
-
-
-def backoff_s(failures: int, chance: float) -> float:
-    """Wait after the n-th failed connect: min(10, 0.2 * 2**(n-1)) seconds, times 0.5 to 1 by chance (0 to 1).
-
-    The third failure waits 0.4 to 0.8 s.
-    """
-    return float(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (min(failures, 16) - 1)) * (0.5 + chance / 2))
+    async def request(self, request: Request, timeout_s: float) -> er7.Message: ...
+    async def check(self, timeout_s: float) -> None: ...
+    def start(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 class Line:
-    """One connection to the HIS: connects when needed, reads all the time so that a closed peer is noticed at once."""
+    """One connection to the HIS, made when it is needed."""
 
     def __init__(self, pool: LinePool) -> None:
-        self.pool = pool
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._wanted: str | None = None
-        self._answer: asyncio.Future[er7.Message] | None = None
-        self._skip_commit = False
-        self._committed = False
-        self._alive = False
+        self._pool = pool
+        self._conversation: Conversation | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
 
     @property
     def connected(self) -> bool:
-        return self._alive
+        return self._conversation is not None and self._conversation.alive
 
-    async def connect(self) -> None:
-        """Make sure of a connection. Raises NotSent."""
-        if self.connected:
-            return
-        await self.close()
-        reader, self._writer = await self.pool.open()
-        self._alive = True
-        self._reading = asyncio.get_running_loop().create_task(self._read_answers(reader), context=nobodys())
-
-    async def request(self, message: bytes, control_id: str, timeout_s: float, *, skip_commit: bool) -> er7.Message:
-        """Send one message and wait for its answer. On any failure the connection is given up.
-
-        Raises NotSent, NoAnswer.
-        """
-        deadline = asyncio.get_running_loop().time() + timeout_s
+    async def connect(self, deadline: float) -> Conversation:
+        """The connection, which is made anew if it may be dead. Raises NotSent."""
+        self._stop_idling()
+        conversation = self._conversation
+        if conversation is not None and conversation.is_usable() and not self._pool.is_stale(conversation):
+            return conversation
         try:
             async with asyncio.timeout_at(deadline):
-                await self.connect()
+                await self.close()  # first, for a HIS that takes one connection at a time
+                conversation = await self._pool.open()
         except TimeoutError as error:
             raise NotSent("no connection within the time-out") from error
-        assert self._writer is not None  # noqa: S101 - connect made it
-        answer: asyncio.Future[er7.Message] = asyncio.get_running_loop().create_future()
-        self._wanted, self._answer, self._skip_commit, self._committed = control_id, answer, skip_commit, False
-        self.pool.remember(control_id)
+        self._conversation = conversation
+        self._running = asyncio.get_running_loop().create_task(conversation.run(), context=nobodys())
+        self._running.add_done_callback(lambda _: self._pool.note_end(conversation))
+        return conversation
+
+    async def request(self, request: Request, deadline: float) -> er7.Message:
+        """Send one message and wait for its answer. On any failure the connection is given up. Raises NotSent, NoAnswer."""
+        conversation = await self.connect(deadline)
         answered = False
         try:
-            async with asyncio.timeout_at(deadline):
-                self._writer.write(frame(message))
-                await self._writer.drain()
-                reply = await answer
+            reply = await conversation.ask(request, deadline)
             answered = True
             return reply
-        except TimeoutError as error:
-            if self._committed:
-                raise NoAnswer("only a commit acknowledgement came within the time-out") from error
-            raise NoAnswer("no answer within the time-out") from error
-        except OSError as error:
-            raise NoAnswer("connection lost") from error
         finally:
-            self._wanted = self._answer = None
-            if answer.done() and not answer.cancelled():
-                answer.exception()
-            if not answered:
-                # A HIS that answers one by one would let the next request wait behind this one.
-                await self.close()
+            if not answered or not self._pool.persistent:
+                self._give_up()
+
+    def rest(self) -> None:
+        """Nobody needs it now: close it before the HIS does."""
+        self._stop_idling()
+        within_s = self._pool.reuse_within_s
+        if within_s is not None and self.connected:
+            self._idle = asyncio.get_running_loop().call_later(within_s, self._give_up)
 
     async def close(self) -> None:
-        """Give the connection up; the next request makes a new one."""
-        self._alive = False
-        reading, self._reading = self._reading, None
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-        if reading is not None:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        if writer is not None:
-            try:
-                await asyncio.wait_for(writer.wait_closed(), CLOSE_GRACE_S)
-            except OSError:  # a time-out is one too: the peer does not take what is left
-                writer.transport.abort()
+        """Give the connection up, and wait until it is; the next request makes a new one."""
+        running = self._give_up()
+        if running is not None:
+            await asyncio.gather(running, return_exceptions=True)
 
-    async def _read_answers(self, reader: asyncio.StreamReader) -> None:
-        deframer = Deframer(self.pool.max_message_bytes)
-        reason = "connection closed by the HIS"
-        try:
-            while data := await reader.read(READ_BYTES):
-                for event in deframer.feed(data):
-                    if isinstance(event, Frame):
-                        await self._take(event.payload)
-                    else:
-                        self.pool.count_stray("too_large" if isinstance(event, FrameTooLarge) else "garbage")
-        except OSError as error:
-            reason = f"connection lost: {type(error).__name__}"
-        finally:
-            self._alive = False
-            self.pool.report()
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_exception(ConnectionError(reason))
+    def _give_up(self) -> asyncio.Task[None] | None:
+        self._stop_idling()
+        conversation, self._conversation = self._conversation, None
+        running, self._running = self._running, None
+        if conversation is not None:
+            conversation.alive = False
+        if running is not None:
+            running.cancel()
+            self._pool.leave(running)
+        return running
 
-    async def _take(self, payload: bytes) -> None:
-        try:
-            if len(payload) > OFF_LOOP_BYTES:
-                message = await asyncio.to_thread(self.pool.read_answer, payload)
-            else:
-                message = self.pool.read_answer(payload)
-        except (er7.ER7Error, HL7CharsetError):
-            self.pool.count_stray("garbage")
-            return
-        named = message.value("MSA", 2)
-        if self._answer is None or self._answer.done() or not named or named != self._wanted:
-            self.pool.count_stray("late" if named and self.pool.is_ours(named) else "foreign")
-        elif self._skip_commit and message.value("MSA", 1) == "CA":
-            # The message is stored, which is not done: the application's own answer follows.
-            self._committed = True
-        else:
-            self._answer.set_result(message)
+    def _stop_idling(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
 
 
 class LinePool:
-    """The connections to one HIS. Reconnects with jittered exponential backoff, shared by all lines."""
+    """The connections to one HIS. Reconnects with jittered exponential backoff, shared by all lines.
+
+    `reuse_within_s`: one that has been idle for longer is closed, and none is kept for its own sake. `on_up` is told whether the
+    HIS takes our connections; `on_stray` what came and answered nothing.
+    """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        address: Address,
         *,
         connections: int,
-        connect_timeout_s: float,
         max_message_bytes: int,
-        charset: str,
         on_up: Callable[[bool], None],
-        on_fallback: Callable[[str], None],
         on_stray: Callable[[str], None],
+        read_answer: Callable[[bytes], er7.Message],
+        write_commit: Callable[[er7.Message], bytes],
+        frame_timeout_s: float = 30.0,
+        persistent: bool = True,
+        reuse_within_s: float | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.host = host
-        self.port = port
-        self.connect_timeout_s = connect_timeout_s
-        self.max_message_bytes = max_message_bytes
-        self.charset = charset
+        self.host = address.host
+        self.persistent = persistent
+        self.reuse_within_s = reuse_within_s
         self.stray_answers: Counter[str] = Counter()
+        self.listener: Listener | None = None
+        self._dialer = Dialer(address, chance)
         self._on_up = on_up
-        self._on_fallback = on_fallback
         self._on_stray = on_stray
-        self._chance = chance
+        self._terms = Terms(
+            max_message_bytes=max_message_bytes,
+            frame_timeout_s=frame_timeout_s,
+            read_answer=read_answer,
+            write_commit=write_commit,
+            count_stray=self._count_stray,
+            sent=SentIds(),
+        )
         self._lines = [Line(self) for _ in range(connections)]
         self._free: asyncio.LifoQueue[Line] = asyncio.LifoQueue()
         for line in reversed(self._lines):
             self._free.put_nowait(line)
-        self._recent: deque[str] = deque(maxlen=REMEMBERED_IDS)
-        self._failures = 0
-        self._retry_at = 0.0
+        self._ending: set[asyncio.Task[None]] = set()
+        self._keeping: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._fruitless = 0
         self._closed = False
 
-    async def request(
-        self, message: bytes, control_id: str, timeout_s: float, *, skip_commit: bool = False
-    ) -> er7.Message:
+    def start(self) -> None:
+        """From now on one connection is kept beside the work, or made again as soon as the HIS takes one."""
+        if self._keeping is None and not self._closed:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep(), context=nobodys())
+
+    async def request(self, request: Request, timeout_s: float) -> er7.Message:
         """Send one message on a free connection and return its answer, within `timeout_s` in all.
 
         Raises NotSent (no free connection in time, none to be had, closing) or NoAnswer.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        line = await self._acquire(timeout_s)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        line = await self._acquire(deadline)
         try:
-            left_s = deadline - loop.time()
-            return await line.request(message, control_id, max(left_s, 0.001), skip_commit=skip_commit)
+            return await line.request(request, deadline)
         finally:
-            self._free.put_nowait(line)
+            self._release(line)
 
     async def check(self, timeout_s: float) -> None:
         """Make sure that a connection can be had. Raises NotSent."""
-        line = await self._acquire(timeout_s)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        line = await self._acquire(deadline)
         try:
-            await line.connect()
+            await line.connect(deadline)
+            if not self.persistent:
+                await line.close()
         finally:
-            self._free.put_nowait(line)
+            self._release(line)
 
     async def close(self) -> None:
         """Close every connection. A request in flight fails with NoAnswer."""
         self._closed = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
         for line in self._lines:
             await line.close()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_WITHIN_S)
         self._on_up(False)
 
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect, unless the last failure is too recent. Raises NotSent."""
-        loop = asyncio.get_running_loop()
+    # --- for the lines ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Conversation:
+        """A new connection. Raises NotSent."""
         if self._closed:
             raise NotSent("closing")
-        if loop.time() < self._retry_at:
+        if self._dialer.retry_in_s > 0:
             raise NotSent("the HIS could not be reached a moment ago")
+        before = self._dialer.works
         try:
-            async with asyncio.timeout(self.connect_timeout_s):
-                reader, writer = await asyncio.open_connection(self.host, self.port, limit=READ_BYTES)
-        except (OSError, TimeoutError) as error:
-            self._failures += 1
-            self._retry_at = loop.time() + backoff_s(self._failures, self._chance())
-            self.report()
-            raise NotSent(f"no connection to the HIS: {type(error).__name__}") from error
+            wire = await self._dialer.connect()
+        except NotSent as error:
+            self._report()
+            if before is not False and self._dialer.works is False:
+                log.warning("hl7_his_not_reached", host=self.host, reason=str(error))
+            self._news.set()
+            raise
         if self._is_closed():
             # Closed while we connected: nobody would close this one.
-            writer.close()
+            wire.transport.abort()
             raise NotSent("closing")
-        self._failures, self._retry_at = 0, 0.0
-        if (sock := writer.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._on_up(True)
-        return reader, writer
+        hearing = None if self.listener is None else Hearing(self.listener, f"{self.host}:{self._dialer.address.port}")
+        return Conversation(wire, self._terms, hearing)
 
-    def read_answer(self, payload: bytes) -> er7.Message:
-        """Read what came. Raises ER7Error, HL7CharsetError."""
-        decoded = decode_message(payload, self.charset)
-        if decoded.fallback:
-            self._on_fallback(decoded.codec)
-        return er7.parse(decoded.text, decoded.codec)
+    def is_stale(self, conversation: Conversation) -> bool:
+        """Whether the HIS may be about to close it: what is written then may be lost, and nobody could say whether it was."""
+        return self.reuse_within_s is not None and conversation.idle_s >= self.reuse_within_s
 
-    def remember(self, control_id: str) -> None:
-        self._recent.append(control_id)
+    def leave(self, running: asyncio.Task[None]) -> None:
+        """A connection is being closed; the pool waits for that when it closes itself."""
+        self._ending.add(running)
+        running.add_done_callback(self._ending.discard)
 
-    def is_ours(self, control_id: str) -> bool:
-        """Whether this is one of the last REMEMBERED_IDS that we sent."""
-        return control_id in self._recent
+    def note_end(self, conversation: Conversation) -> None:
+        """A connection is over."""
+        lived_s = asyncio.get_running_loop().time() - conversation.began_at
+        self._fruitless = 0 if conversation.fruitful else self._fruitless + 1
+        was_of_use = conversation.fruitful or lived_s >= STEADY_S
+        if not self._closed and (
+            conversation.ended == "lost" or (conversation.ended == "by the HIS" and not was_of_use)
+        ):
+            self._report()
+        self._news.set()
 
-    def count_stray(self, kind: str) -> None:
-        """Count something that answered nothing: late, foreign, garbage or too_large."""
-        self.stray_answers[kind] += 1
-        self._on_stray(kind)
-        log.warning("hl7_stray_answer", kind=kind, host=self.host)
+    # --- the rest --------------------------------------------------------------------------------------------------------
 
-    def report(self) -> None:
+    async def _keep(self) -> None:
+        """Look whether the HIS is there, at once and after each loss; until it is, again and again."""
+        await self._try_one()
+        while True:
+            self._news.clear()
+            wait_s = self._wait_s()
+            if wait_s is None:
+                await self._news.wait()
+                continue
+            await asyncio.sleep(wait_s)
+            if self._should_connect():
+                await self._try_one()
+
+    def _wait_s(self) -> float | None:
+        """How long until a connection is to be made; None while there is no need of one."""
+        if not self._should_connect():
+            return None
+        if self._dialer.retry_in_s:
+            return self._dialer.retry_in_s
+        if self._free.empty():
+            return self._dialer.wait_s(1)  # requests try by themselves
+        # A HIS that takes connections and closes them at once would keep us busy with nothing else.
+        return self._dialer.wait_s(self._fruitless) if self._fruitless else 0.0
+
+    def _should_connect(self) -> bool:
+        if any(line.connected for line in self._lines):
+            return False
+        return self._dialer.works is False or (self.persistent and self.reuse_within_s is None)
+
+    async def _try_one(self) -> None:
+        try:
+            line = self._free.get_nowait()
+        except asyncio.QueueEmpty:
+            return
+        try:
+            if not self._dialer.retry_in_s:
+                await line.connect(asyncio.get_running_loop().time() + self._dialer.address.connect_timeout_s)
+                if not self.persistent:
+                    await line.close()
+        except NotSent:
+            pass
+        finally:
+            self._release(line)
+
+    def _count_stray(self, kind: Stray) -> None:
+        self.stray_answers[kind.value] += 1
+        self._on_stray(kind.value)
+        log.warning("hl7_stray_answer", kind=kind.value, host=self.host)
+
+    def _report(self) -> None:
         """Tell whether any connection works."""
         self._on_up(any(line.connected for line in self._lines))
 
     def _is_closed(self) -> bool:
         return self._closed
 
-    async def _acquire(self, timeout_s: float) -> Line:
+    def _release(self, line: Line) -> None:
+        line.rest()
+        self._free.put_nowait(line)
+
+    async def _acquire(self, deadline: float) -> Line:
         if self._closed:
             raise NotSent("closing")
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout_at(deadline):
                 return await self._free.get()
         except TimeoutError as error:
             raise NotSent("every connection to the HIS is busy") from error

@@ -13,9 +13,11 @@ import msgspec
 from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
+from connectors.hl7v2.calling import make_pool
 from connectors.hl7v2.charset import HL7CharsetError
-from connectors.hl7v2.client import LinePool, NoAnswer, NotSent
-from connectors.hl7v2.exchange import UNKNOWN, Exchange, judge
+from connectors.hl7v2.client import NoAnswer, NotSent
+from connectors.hl7v2.exchange import Exchange
+from connectors.hl7v2.judging import UNKNOWN, judge
 from connectors.hl7v2.mapping import CompiledVerb, ProfileMaps, first_text
 from connectors.hl7v2.options import Options, resolve_settings
 from connectors.hl7v2.receiver import Receiver
@@ -88,7 +90,7 @@ class HL7v2Connector:
         self._maps = ProfileMaps(profile)
         self.settings, self._connection = resolve_settings(options, profile.connection)
         metrics.register_message_types({*self._maps.inbound, *self.settings.ignore})
-        self.pool = self._make_pool()
+        self.pool = make_pool(hospital, name, self.settings, options.max_message_bytes)
         self._exchange = Exchange(hospital, self.settings, self._connection, self.pool, HisClock(hospital, name))
         self._server: MLLPServer | None = None
         self._receiver: Receiver | None = None
@@ -116,7 +118,9 @@ class HL7v2Connector:
         return capability != Capability.PUSHED or self.settings.listen_port is not None
 
     async def start(self) -> None:
-        """Nothing to open: connections are made at the first request and kept."""
+        """Look whether the HIS is there, beside whatever comes next."""
+        if self.pool is not None:
+            self.pool.start()
 
     async def close(self) -> None:
         if self._server is not None:
@@ -290,7 +294,7 @@ class HL7v2Connector:
         extra: dict[str, Any] = {}
         for _ in range(compiled.max_pages):
             reply = await self._query(verb, compiled, request, extra)
-            judgement = judge(compiled, reply)
+            judgement = judge(compiled, reply, self.settings.retry_errors)
             if judgement.code == "not_found" and empty_if_unknown:
                 return records
             if judgement.code == UNKNOWN:
@@ -342,7 +346,7 @@ class HL7v2Connector:
             return Rejected(code="not_sent", text=str(error), retryable=True)
         except NoAnswer as error:
             return Unknown(reason=str(error))
-        judgement = judge(compiled, reply)
+        judgement = judge(compiled, reply, self.settings.retry_errors)
         if judgement.code == UNKNOWN:
             return Unknown(reason=judgement.text or "the answer does not say what was done")
         if judgement.code is not None:
@@ -364,27 +368,6 @@ class HL7v2Connector:
 
     def _invalid(self, verb: Verb, text: str) -> HisReplyInvalid:
         return HisReplyInvalid(text, hospital_id=self.hospital_id, verb=verb.value)
-
-    def _make_pool(self) -> LinePool | None:
-        settings = self.settings
-        if settings.host is None or settings.port is None:
-            return None
-        up = metrics.connector_up.labels(hospital=self.hospital_id, connector=self.name)
-
-        def set_up(works: bool) -> None:
-            up.set(1 if works else 0)
-
-        return LinePool(
-            settings.host,
-            settings.port,
-            connections=settings.connections,
-            connect_timeout_s=settings.connect_timeout_s,
-            max_message_bytes=self._max_message_bytes,
-            charset=settings.charset,
-            on_up=set_up,
-            on_fallback=lambda codec: metrics.count_decode_fallback(self.hospital_id, self.name, codec),
-            on_stray=lambda kind: metrics.count_inbound(self.hospital_id, self.name, "ACK", kind),
-        )
 
 
 def _added(one: Slot, other: Slot) -> Slot:

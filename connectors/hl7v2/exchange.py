@@ -1,4 +1,4 @@
-"""One verb on the wire: the request is mapped and sent, the answer judged by MSA-1 and by what the profile demands."""
+"""One verb on the wire: the request is mapped and sent, its answer read. What it means: connectors.hl7v2.judging."""
 
 from __future__ import annotations
 
@@ -6,31 +6,18 @@ import datetime as dt
 import time
 from typing import Any
 
-import msgspec
-
 from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.charset import codec_of, encode_message
-from connectors.hl7v2.client import LinePool, NotSent
-from connectors.hl7v2.mapping import CompiledVerb, first_text, map_context
+from connectors.hl7v2.client import NotSent, Request, Requests
+from connectors.hl7v2.mapping import CompiledVerb, map_context
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.writer import merge_header, write_message
-from connectors.port import REJECT_CODES
 from mappings.canonical import Record
 from mappings.context import Failure
 from mappings.engine import MapContext
 from mappings.times import read_hl7
-
-UNKNOWN = "unknown"
-"""The word of a profile's code table for "this error does not say that nothing was done"."""
-
-
-class Judgement(msgspec.Struct, frozen=True):
-    """What a reply says. `code` None: done. Else a code of REJECT_CODES, or UNKNOWN."""
-
-    code: str | None
-    text: str = ""
 
 
 class Exchange:
@@ -41,7 +28,7 @@ class Exchange:
         hospital: HospitalContext,
         settings: Settings,
         connection: dict[str, Any],
-        pool: LinePool | None,
+        pool: Requests | None,
         clock: HisClock,
     ) -> None:
         self.hospital = hospital
@@ -65,9 +52,14 @@ class Exchange:
         # A commit acknowledgement says that the message was stored. It is the answer only where the profile asks for it and
         # for nothing more; a HIS that sends one unasked (original mode) still owes us its AA.
         asked = tree[0].get("MSH-15") in ("AL", "SU") and tree[0].get("MSH-16") not in ("AL", "SU")
-        skip_commit = not asked
+        sent = Request(
+            message=message,
+            control_id=str(tree[0]["MSH-10"]),
+            skip_commit=not asked,
+            enhanced=bool(tree[0].get("MSH-15") or tree[0].get("MSH-16")),
+        )
         began = time.time()
-        reply = await self.pool.request(message, str(tree[0]["MSH-10"]), timeout_s, skip_commit=skip_commit)
+        reply = await self.pool.request(sent, timeout_s)
         self._note_time(reply, began)
         return reply
 
@@ -101,35 +93,3 @@ class Exchange:
             "MSH-12": settings.version,
             "MSH-18": settings.charset,
         }
-
-
-def judge(verb: CompiledVerb, reply: er7.Message) -> Judgement:
-    """Whether a reply means done (v2.5.1 table 0008), in the words of the port where it does not.
-
-    AA (CA) and the profile's `expect`: done. AA without it: refused if the code table has the value found there, else
-    unknown. AE, AR (CE, CR): by the first of the error codes, own and standard, that the code table has: one of the HIS's
-    own that it has not, beside a 207, is as unknown as the 207. Codes that no table has are `refused`, an AE without any
-    code is unknown, because v2 does not say that nothing was done.
-    """
-    answer = reply.value("MSA", 1)
-    if answer in ("AA", "CA"):
-        for condition in verb.expect:
-            if not condition.holds(reply):
-                found = _translate(verb, first_text(condition.path, reply))
-                return Judgement(found or UNKNOWN, f"{condition.path} is not what was expected")
-        return Judgement(None)
-    if answer not in ("AE", "AR", "CE", "CR"):
-        return Judgement(UNKNOWN, "MSA-1 is none of table 0008")
-    his_codes = [text for path in verb.errors if (text := first_text(path, reply))]
-    his_code = his_codes[0] if his_codes else ""
-    # A text with blanks in it is prose, and prose may name a patient.
-    shown = his_code if len(his_code) <= 20 and his_code.isascii() and " " not in his_code else ""
-    code = next((word for text in his_codes if (word := _translate(verb, text)) is not None), None)
-    if code is None:
-        code = "refused" if his_codes or answer in ("AR", "CR") else UNKNOWN
-    return Judgement(code, f"{answer} {shown}".strip())
-
-
-def _translate(verb: CompiledVerb, his_code: str) -> str | None:
-    word = verb.codes.get(his_code)
-    return str(word) if word in REJECT_CODES or word == UNKNOWN else None

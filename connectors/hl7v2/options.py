@@ -36,6 +36,14 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     ack: Literal["standard", "always"] | None = None
     connections: Count | None = None
     connect_timeout_s: Seconds | None = None
+    persistent: bool | None = None
+    reuse_within_s: Seconds | None = None
+    retry_errors: list[str] | None = None
+    tls: bool | None = None
+    tls_ca_file: str | None = None
+    tls_client_cert_file: str | None = None
+    tls_client_key_file: str | None = None
+    tls_server_name: str | None = None
     max_connections: Count | None = None
     idle_timeout_s: Seconds | None = None
     frame_timeout_s: Seconds | None = None
@@ -49,6 +57,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `ignore`: message types (`ADT^A01`) that are acknowledged and dropped.
     `ack`: "always" answers a peer that asked for no acknowledgement (MSH-15 and MSH-16 both NE) all the same.
     `connections`: to the HIS, each with one message in flight. `max_connections`: from it.
+    `persistent`: False makes a connection for each message. `reuse_within_s`: one that was idle for longer is not written to
+    but made anew; set it below the HIS's own idle time-out.
+    `retry_errors`: error codes that the HIS means for a while: an AE or CE with one is sent again, an AR or CR is not.
+    `tls`: to the HIS. `tls_ca_file`: who may have signed its certificate (else the system's authorities);
+    `tls_server_name`: whom it must be made out to (else `host`); `tls_client_cert_file`, `tls_client_key_file`: ours.
     `idle_timeout_s`: a silent inbound connection is closed. `frame_timeout_s`: one that began a message must end it.
     `ignore_message_zone`: MSH-7's offset says nothing about the other fields.
     """
@@ -69,6 +82,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ack: Literal["standard", "always"] = "standard"
     connections: Count = 4
     connect_timeout_s: Seconds = 5.0
+    persistent: bool = True
+    reuse_within_s: Seconds | None = None
+    retry_errors: tuple[str, ...] = ()
+    tls: bool = False
+    tls_ca_file: str | None = None
+    tls_client_cert_file: str | None = None
+    tls_client_key_file: str | None = None
+    tls_server_name: str | None = None
     max_connections: Count = 32
     idle_timeout_s: Seconds = 3600.0
     frame_timeout_s: Seconds = 30.0

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from connectors.hl7v2 import HL7v2Connector, Options, create
-from connectors.hl7v2.client import LinePool, NotSent
+from connectors.hl7v2.client import NotSent
 from connectors.hl7v2.er7 import MAX_SEGMENTS, ER7Error, parse
 from connectors.hl7v2.escapes import STANDARD
-from connectors.hl7v2.exchange import judge
+from connectors.hl7v2.judging import judge
 from connectors.port import Accepted, BillPayment, Inbound, Stored, Unknown, Window
 from loadtest.simulators.control import Fault
 from loadtest.simulators.hl7 import HL7Simulator
@@ -21,6 +21,7 @@ from loadtest.simulators.mllp import END, ER7, START, read_frame
 from mappings.canonical import AnyEvent, Bill, PatientMerged, ReportIssued, ScheduleStatus
 
 from .conftest import HOSPITAL, ZHANG, MakeConnector, MakeOrder, payment, window
+from .scripted import make_pool, request
 
 HEAD = "MSH|^~\\&|HIS|H1|HB|X|20260105080000||{kind}|{control_id}|P|2.5.1||||||{charset}\r"
 SRR = "MSH|^~\\&|H|||||SRR^S01^SRR_S01|1|P|2.5.1\rMSA|AA|X\r"
@@ -259,18 +260,8 @@ async def test_request_works_when_the_site_labels_nothing(
 
 
 async def test_connection_is_not_kept_when_the_pool_closed_while_it_was_made(simulator: HL7Simulator) -> None:
-    pool = LinePool(
-        "127.0.0.1",
-        simulator.port,
-        connections=1,
-        connect_timeout_s=1,
-        max_message_bytes=1000,
-        charset="",
-        on_up=lambda works: None,
-        on_fallback=lambda codec: None,
-        on_stray=lambda kind: None,
-    )
-    asking = asyncio.create_task(pool.request(b"MSH|", "1", 1.0))
+    pool = make_pool(simulator.port, [])
+    asking = asyncio.create_task(pool.request(request("M1"), 1.0))
     await asyncio.sleep(0)
     await pool.close()
     with pytest.raises(NotSent):

@@ -1,0 +1,296 @@
+"""One connection with the HIS: one request of ours at a time, read all the time, and where the site wants it the HIS's own
+messages on it too.
+
+    RequestFailed
+    |-- NotSent      not one byte left: sending it again cannot double anything
+    `-- NoAnswer     bytes left and no answer to them came: it may or may not have been done
+
+An answer is the one whose MSA-2 is our MSH-10. Whatever else arrives (a late answer, somebody else's, garbage) is counted and
+ignored; the wait goes on. An answer that cannot be read ends it at once: what it said will not come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from connectors.hl7v2 import er7
+from connectors.hl7v2.answers import SentIds, Stray, glance, messages_in
+from connectors.hl7v2.charset import HL7CharsetError
+from connectors.hl7v2.framing import Deframer, Frame, FrameTooLarge, frame
+from connectors.hl7v2.hearing import Hearing
+from connectors.hl7v2.wire import Wire
+
+OFF_LOOP_BYTES = 32_768
+CLOSE_GRACE_S = 2.0
+SILENCE_S = 86_400.0  # a dead peer is found by TCP's keep-alive, not by its silence
+
+_HANGUP = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
+
+
+class RequestFailed(Exception):
+    """A request got no answer."""
+
+
+class NotSent(RequestFailed):
+    """Nothing left our machine."""
+
+
+class NoAnswer(RequestFailed):
+    """Bytes left, and no usable answer came back."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to send. `skip_commit`: CA is not its answer. `enhanced`: its MSH-15 or MSH-16 is set, so that an answer may
+    ask for a commit acknowledgement of its own (v2.5.1 ch. 2.9.3.2).
+    """
+
+    message: bytes
+    control_id: str
+    skip_commit: bool = False
+    enhanced: bool = False
+
+
+class Terms(msgspec.Struct, kw_only=True):
+    """What all conversations with one HIS have in common.
+
+    `read_answer` raises ER7Error and HL7CharsetError. `write_commit` gives the CA for an answer that asks for one.
+    """
+
+    max_message_bytes: int
+    frame_timeout_s: float
+    read_answer: Callable[[bytes], er7.Message]
+    write_commit: Callable[[er7.Message], bytes]
+    count_stray: Callable[[Stray], None]
+    sent: SentIds
+
+
+class _Waiting:
+    """A request on its way. `committed`: the HIS has stored it, which is not done: the application's own answer follows."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.answer: asyncio.Future[er7.Message] = asyncio.get_running_loop().create_future()
+        self.committed = False
+
+
+class Conversation:
+    """Must be run for as long as the connection lives; `ask` may be called meanwhile, one at a time.
+
+    `fruitful`: something of ours was answered on it. `ended`: how it did.
+    """
+
+    def __init__(self, wire: Wire, terms: Terms, hearing: Hearing | None = None) -> None:
+        self._wire = wire
+        self._terms = terms
+        self._hearing = hearing
+        self._waiting: _Waiting | None = None
+        self._loop = asyncio.get_running_loop()
+        self.began_at = self.used_at = self._loop.time()
+        self.alive = True
+        self.fruitful = False
+        self.ended: Literal["", "by us", "by the HIS", "lost"] = ""
+
+    @property
+    def idle_s(self) -> float:
+        """How long nothing has been asked or answered on it."""
+        return self._loop.time() - self.used_at
+
+    def is_usable(self) -> bool:
+        """Whether it can be written to: not lost, and not closed by the HIS (a FIN that nobody has read yet counts)."""
+        return self.alive and not self._wire.transport.is_closing() and not _is_hung_up(self._wire.transport)
+
+    # --- asking ----------------------------------------------------------------------------------------------------------
+
+    async def ask(self, request: Request, deadline: float) -> er7.Message:
+        """Send one message and wait for its answer until `deadline` (the loop's clock). Raises NotSent, NoAnswer.
+
+        After a failure the connection is of no use: a HIS that answers one by one would let the next request wait behind
+        this one.
+        """
+        if not self.is_usable():
+            raise NotSent("the connection was lost before the message left")
+        waiting = self._waiting = _Waiting(request)
+        if self._hearing is not None:
+            self._hearing.note_waiting(True)
+        self._terms.sent.add(request.control_id)
+        try:
+            async with asyncio.timeout_at(deadline):
+                # The time-out of the write is the caller's: one of its own would end the wait for the answer with it.
+                await self._wire.write(frame(request.message), SILENCE_S)
+                return await waiting.answer
+        except TimeoutError as error:
+            if waiting.committed:
+                raise NoAnswer("only a commit acknowledgement came within the time-out") from error
+            raise NoAnswer("no answer within the time-out") from error
+        except OSError as error:
+            raise NoAnswer("connection lost") from error
+        finally:
+            self._waiting = None
+            self.used_at = self._loop.time()
+            if self._hearing is not None:
+                self._hearing.note_waiting(False)
+            if waiting.answer.done() and not waiting.answer.cancelled():
+                waiting.answer.exception()
+
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read until the connection ends. Then it is closed, and whoever waits has no answer."""
+        reason = "connection closed"
+        hearing = None if self._hearing is None else self._loop.create_task(self._hearing.run(self.say))
+        if hearing is not None:
+            hearing.add_done_callback(self._heard)
+        self.ended = "by us"
+        try:
+            await self._read()
+            self.ended, reason = "by the HIS", "connection closed by the HIS"
+        except TimeoutError:
+            self.ended, reason = "lost", "a message that had begun did not end"
+        except OSError as error:
+            self.ended, reason = "lost", f"connection lost: {type(error).__name__}"
+        finally:
+            self.alive = False
+            self._end(NoAnswer(reason))
+            if hearing is not None:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
+            await self._wire.aclose(CLOSE_GRACE_S)
+
+    def _heard(self, task: asyncio.Task[None]) -> None:
+        """Who is not answered must see that: the HIS sends again what has no acknowledgement."""
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None and not isinstance(error, OSError):
+            self._loop.call_exception_handler(
+                {"message": "a message of the HIS failed", "exception": error, "task": task}
+            )
+        self._wire.transport.abort()
+
+    async def say(self, message: bytes, within_s: float) -> None:
+        """Send what is no request: an acknowledgement. Raises OSError; a time-out is one too."""
+        await self._wire.write(frame(message), within_s)
+        self.used_at = self._loop.time()
+
+    async def _read(self) -> None:
+        deframer = Deframer(self._terms.max_message_bytes)
+        ends_by = 0.0
+        while True:
+            if self._hearing is not None:
+                await self._hearing.may_read()
+            wait_s = ends_by - self._loop.time() if deframer.in_frame else SILENCE_S
+            try:
+                data = await self._wire.read(max(wait_s, 0.001))
+            except TimeoutError:
+                if deframer.in_frame:
+                    raise
+                continue
+            if not data:
+                return
+            was_inside, ended = deframer.in_frame, False
+            for event in deframer.feed(data):
+                ended = True
+                if isinstance(event, Frame):
+                    await self._take(event.payload)
+                elif isinstance(event, FrameTooLarge):
+                    self._take_too_large(event.head)
+                else:
+                    self._terms.count_stray(Stray.GARBAGE)
+            if deframer.in_frame and (ended or not was_inside):
+                ends_by = self._loop.time() + self._terms.frame_timeout_s
+
+    async def _take(self, payload: bytes) -> None:
+        seen = glance(payload)
+        if not seen.is_message:
+            self._terms.count_stray(Stray.GARBAGE)
+            return
+        parts = messages_in(payload)
+        glances = [seen] if len(parts) == 1 else [glance(part) for part in parts]
+        if not any(one.is_answer for one in glances):
+            self._hear(payload)
+            return
+        for part, one in zip(parts, glances, strict=True):
+            if one.is_answer:
+                await self._take_answer(part, one.names)
+            else:
+                self._hear(part)
+
+    def _hear(self, payload: bytes) -> None:
+        """A message of the HIS's own."""
+        if self._hearing is None:
+            self._terms.count_stray(Stray.FOREIGN)
+        else:
+            self._hearing.take(payload)
+
+    async def _take_answer(self, payload: bytes, names: str) -> None:
+        try:
+            if len(payload) > OFF_LOOP_BYTES:
+                message = await asyncio.to_thread(self._terms.read_answer, payload)
+            else:
+                message = self._terms.read_answer(payload)
+        except er7.ER7Error:
+            self._take_unreadable(Stray.GARBAGE, names, "the answer is no HL7 message")
+            return
+        except HL7CharsetError:
+            self._take_unreadable(Stray.GARBAGE, names, "the answer cannot be decoded")
+            return
+        await self._match(message, message.value("MSA", 2))
+
+    def _take_too_large(self, head: bytes) -> None:
+        seen = glance(head)
+        if seen.is_message and not seen.is_answer and self._hearing is not None:
+            self._hearing.take_too_large(head)
+        elif seen.is_message:
+            self._take_unreadable(Stray.TOO_LARGE, seen.names, "the answer is larger than max_message_bytes")
+        else:
+            self._terms.count_stray(Stray.TOO_LARGE)
+
+    def _take_unreadable(self, kind: Stray, names: str, reason: str) -> None:
+        """An HL7 message that cannot be read, on a connection where one answer is due: unless it names another, it is that."""
+        self._terms.count_stray(kind)
+        if self._waiting is not None and names in ("", self._waiting.request.control_id):
+            self._end(NoAnswer(reason))
+
+    async def _match(self, message: er7.Message, named: str) -> None:
+        waiting = self._waiting
+        if waiting is None or waiting.answer.done() or named != waiting.request.control_id:
+            kind = self._terms.sent.stray(named)
+            self._terms.count_stray(kind)
+            if not named and waiting is not None:
+                # It may be a refusal of what could not be read at all: nothing can be credited to it, and no more will come.
+                self._end(NoAnswer("the answer names no message (MSA-2 is empty)"))
+            elif kind is Stray.DUPLICATE:
+                await self._commit(message)  # the HIS has not seen ours
+            return
+        code = message.value("MSA", 1)
+        if waiting.request.skip_commit and code == "CA":
+            waiting.committed = True
+            return
+        self._terms.sent.note_answer(named)
+        self.fruitful = True
+        waiting.answer.set_result(message)
+        if waiting.request.enhanced:
+            await self._commit(message)
+
+    async def _commit(self, message: er7.Message) -> None:
+        """The commit acknowledgement that an application's answer asks for; a commit acknowledgement never does."""
+        if message.value("MSH", 15) in ("AL", "SU") and message.value("MSA", 1) in ("AA", "AE", "AR"):
+            await self.say(self._terms.write_commit(message), CLOSE_GRACE_S)
+
+    def _end(self, error: Exception) -> None:
+        if self._waiting is not None and not self._waiting.answer.done():
+            self._waiting.answer.set_exception(error)
+
+
+def _is_hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the peer has closed, as the kernel knows it: the loop may not have looked yet."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or not _HANGUP or (number := sock.fileno()) < 0:
+        return False
+    poll = select.poll()
+    poll.register(number, _HANGUP)
+    return bool(poll.poll(0))

@@ -1,0 +1,112 @@
+"""The HIS's own messages on a connection that carries our requests too: handled in order, beside the reading.
+
+Reading must go on, because our answer may come behind them. So they are kept, within bounds: while we wait for nothing the
+rest stays in the socket; while we do, what passes the bounds is kept as its head only, and refused as busy (AE) in its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from connectors.hl7v2.framing import HEAD_BYTES
+
+MOST_MESSAGES = 64
+MOST_BYTES = 4_000_000
+MOST_HEADS = 1024
+WRITE_TIMEOUT_S = 10.0
+
+Say = Callable[[bytes, float], Awaitable[None]]
+
+
+class Listener(Protocol):
+    """Who answers: each call returns the messages to send back, in order; [] where none is due."""
+
+    async def answer(self, payload: bytes, peer: str) -> Sequence[bytes]: ...
+    async def answer_too_large(self, head: bytes, peer: str) -> Sequence[bytes]: ...
+    async def answer_busy(self, head: bytes, peer: str) -> Sequence[bytes]: ...
+
+
+class Flooded(OSError):
+    """More came than we even refuse: the connection is given up."""
+
+
+class _Kind(Enum):
+    WHOLE = "whole"
+    TOO_LARGE = "too_large"
+    BUSY = "busy"
+
+
+class Hearing:
+    """The messages of one connection that wait for their turn."""
+
+    def __init__(self, listener: Listener, peer: str) -> None:
+        self._listener = listener
+        self._peer = peer
+        self._kept: deque[tuple[_Kind, bytes]] = deque()
+        self._size = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._waiting = False
+
+    def note_waiting(self, waiting: bool) -> None:
+        """Whether an answer to us is due: then everything must be read."""
+        self._waiting = waiting
+        self._tell_room()
+
+    async def may_read(self) -> None:
+        """Wait until more may be read."""
+        await self._room.wait()
+
+    def take(self, payload: bytes) -> None:
+        """One whole message. Raises Flooded."""
+        fits = self._fits(len(payload))
+        self._keep(_Kind.WHOLE if fits else _Kind.BUSY, payload if fits else payload[:HEAD_BYTES])
+
+    def take_too_large(self, head: bytes) -> None:
+        """One that passed the limit of a message. Raises Flooded."""
+        self._keep(_Kind.TOO_LARGE, head)
+
+    async def run(self, say: Say) -> None:
+        """Answer one after the other until cancelled, or until the peer takes no more (OSError)."""
+        while True:
+            while self._kept:
+                kind, data = self._kept[0]
+                for answer in await self._answer(kind, data):
+                    await say(answer, WRITE_TIMEOUT_S)
+                self._kept.popleft()
+                self._size -= len(data)
+                self._tell_room()
+            self._news.clear()
+            await self._news.wait()
+
+    async def _answer(self, kind: _Kind, data: bytes) -> Sequence[bytes]:
+        match kind:
+            case _Kind.WHOLE:
+                return await self._listener.answer(data, self._peer)
+            case _Kind.TOO_LARGE:
+                return await self._listener.answer_too_large(data, self._peer)
+            case _Kind.BUSY:
+                return await self._listener.answer_busy(data, self._peer)
+
+    def _keep(self, kind: _Kind, data: bytes) -> None:
+        if len(self._kept) >= MOST_HEADS:
+            raise Flooded("the HIS sends more messages than can be refused")
+        self._kept.append((kind, data))
+        self._size += len(data)
+        self._tell_room()
+        self._news.set()
+
+    def _fits(self, size: int) -> bool:
+        """The first always does, whatever its size."""
+        return not self._kept or (len(self._kept) < MOST_MESSAGES and self._size + size <= MOST_BYTES)
+
+    def _tell_room(self) -> None:
+        if self._waiting or self._fits(0):
+            self._room.set()
+        else:
+            self._room.clear()
