@@ -19,6 +19,7 @@ from .yaml_source import below
 NestedCompiler = Callable[[str, dict[str, Any], FieldType], Reader]
 
 PRESENT = "present"
+_WORDS = f"a value, a list of values, `{PRESENT}`, or {{not: ...}} of these"
 UNREADABLE = "cannot be read by this transform"
 _FORMS = ("from", "value", "join", "keep", "variant", "lookup", "record")
 
@@ -258,22 +259,25 @@ class FieldCompiler:
 
 
 def compile_when(compiler: FieldCompiler, path: str, spec: Any) -> Callable[[Run, Any], bool]:
-    """Compile `when`: every path must have one of its values, or be present."""
+    """Compile `when`: every path must have one of its values, be present, or have none of the values of `not`."""
     if not isinstance(spec, dict) or not spec:
-        compiler.profile.fail(path, "when: {PATH: VALUE}, {PATH: [VALUE, ...]} or {PATH: present}")
-    tests: list[tuple[Reader, frozenset[str] | None]] = []
+        compiler.profile.fail(path, f"when: {{PATH: {_WORDS}}}")
+    tests: list[tuple[Reader, frozenset[str] | None, bool]] = []
     for source, words in spec.items():
         place = below(path, source)
         read = compiler.texts(place, source)
-        choices = words if isinstance(words, list) else [words]
+        refused = isinstance(words, dict) and set(words) == {"not"}
+        wanted = words["not"] if refused else words
+        choices = wanted if isinstance(wanted, list) else [wanted]
         if not choices or any(not isinstance(word, str | int | float | bool) for word in choices):
-            compiler.profile.fail(place, f"a value, a list of values, or `{PRESENT}`")
-        tests.append((read, None if words == PRESENT else frozenset(_plain_text(word) for word in choices)))
+            compiler.profile.fail(place, _WORDS)
+        listed = None if wanted == PRESENT else frozenset(_plain_text(word) for word in choices)
+        tests.append((read, listed, refused))
 
     def holds(run: Run, node: Any) -> bool:
-        for read, words in tests:
+        for read, words, refused in tests:
             text = read(run, node)
-            if text is None or (words is not None and text not in words):
+            if (text is not None and (words is None or text in words)) is refused:
                 return False
         return True
 

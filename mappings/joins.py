@@ -95,15 +95,23 @@ def _money(ctx: MapContext, arg: Any, *, amount: Any, currency: Any = None) -> i
     return minor_units(amount, _EXPONENTS.get(code, 2), code)
 
 
-def _money_sum(ctx: MapContext, arg: Any, *, amounts: Any, currencies: Any = None) -> int | None:
-    """The sum of several amounts, one a line, in one currency: what is in several cannot be added."""
-    if amounts is None:
+def _money_sum(
+    ctx: MapContext, arg: Any, *, amounts: Any = None, currencies: Any = None, credits: Any = None
+) -> int | None:
+    """The sum of `amounts` less that of `credits`, one a line, in one currency: what is in several cannot be added."""
+    if amounts is None and credits is None:
         return None
     codes = set(as_text(currencies).split("\n")) if currencies is not None else {None}
     if len(codes) > 1:
         raise Failure("is a sum over several currencies")
     code = _currency(ctx, arg, code=codes.pop())
-    return sum(minor_units(line, _EXPONENTS.get(code, 2), code) for line in as_text(amounts).split("\n"))
+    charged, credited = (
+        [minor_units(line, _EXPONENTS.get(code, 2), code) for line in as_text(lines).split("\n")] if lines else []
+        for lines in (amounts, credits)
+    )
+    if any(amount < 0 for amount in credited):
+        raise Failure("has a credit below zero: it cannot be told whether it gives or takes")
+    return sum(charged) - sum(credited)
 
 
 def _currency(ctx: MapContext, arg: Any, *, code: Any) -> str:
@@ -140,7 +148,7 @@ JOINS: dict[str, Join] = {
     "date_and_time": Join(_date_and_time, no_arg, ("date", "time", "opens", "closes"), ("date", "time")),
     "add_duration": Join(_add_duration, _check_unit, ("start", "amount", "unit"), ("start", "amount")),
     "money": Join(_money, no_arg, ("amount", "currency"), ("amount",)),
-    "money_sum": Join(_money_sum, no_arg, ("amounts", "currencies"), ("amounts",)),
+    "money_sum": Join(_money_sum, no_arg, ("amounts", "currencies", "credits")),
     "currency": Join(_currency, no_arg, ("code",), ("code",), when_absent=True),
     "concat": Join(_concat, check_separator, None),
     "human_name": Join(_human_name, no_arg, ("text", "family", "given", "given2")),

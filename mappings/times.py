@@ -26,6 +26,10 @@ _HL7 = re.compile(
     r"(?:(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]{1,4}))?)?)?)?)?)?(?P<offset>[+-][0-9]{4})?(?:\^[YLDHMS]?)?"
 )
 _TIME = re.compile(rf"{_CLOCK}|(?P<hour2>[0-9]{{2}})(?P<minute2>[0-9]{{2}})(?P<second2>[0-9]{{2}})?")
+_HL7_CLOCK = re.compile(
+    r"(?P<hour>[01][0-9]|2[0-3])(?:(?P<minute>[0-5][0-9])(?:(?P<second>[0-5][0-9])(?P<fraction>\.[0-9]{1,4})?)?)?"
+    r"(?P<offset>[+-][0-9]{4})?"
+)
 _PRECISIONS = ("year", "month", "day", "hour", "minute", "second")
 
 _UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "wk": 604_800}
@@ -82,6 +86,33 @@ def read_hl7_date(text: str, ctx: MapContext) -> dt.date | None:
     if match["day"] is None:
         return None
     return _date(match)
+
+
+def hl7_as_iso(text: str) -> str:
+    """DT, DTM or TS in ISO 8601, as precise as it is written, with its own offset only; a text that is none unchanged."""
+    match = _HL7.fullmatch(text)
+    if match is None:
+        return text
+    date = "-".join(part for part in match.group("year", "month", "day") if part)
+    if match["hour"] is None:
+        return date
+    fraction = f".{match['fraction']}" if match["fraction"] else ""
+    return f"{date}T{_clock_as_iso(match)}{fraction}{_offset_as_iso(match)}"
+
+
+def hl7_clock_as_iso(text: str) -> str:
+    """TM in ISO 8601, as precise as it is written; a text that is none unchanged."""
+    match = _HL7_CLOCK.fullmatch(text)
+    return text if match is None else f"{_clock_as_iso(match)}{match['fraction'] or ''}{_offset_as_iso(match)}"
+
+
+def _clock_as_iso(match: re.Match[str]) -> str:
+    return ":".join(part for part in (match["hour"], match["minute"] or "00", match["second"]) if part)
+
+
+def _offset_as_iso(match: re.Match[str]) -> str:
+    offset = match["offset"]
+    return f"{offset[:3]}:{offset[3:]}" if offset else ""
 
 
 def read_time_on(date: dt.date, text: str, ctx: MapContext) -> dt.datetime:

@@ -18,6 +18,8 @@ import msgspec
 
 from .context import Failure, MapContext
 from .times import (
+    hl7_as_iso,
+    hl7_clock_as_iso,
     precision,
     read_date,
     read_datetime,
@@ -125,6 +127,17 @@ def _base64(value: Any, ctx: MapContext, arg: Any) -> bytes:
         raise Failure("is not Base64") from None
 
 
+def _hex(value: Any, ctx: MapContext, arg: Any) -> bytes:
+    try:
+        return bytes.fromhex(as_text(value))
+    except ValueError:
+        raise Failure("is not hexadecimal") from None
+
+
+def _utf8(value: Any, ctx: MapContext, arg: Any) -> bytes:
+    return as_text(value).encode()
+
+
 def check_separator(arg: Any) -> str | None:
     """Take no arg, or a separator."""
     return None if arg is None or (isinstance(arg, str) and arg) else "arg is the separator, a text"
@@ -180,6 +193,14 @@ def _hl7_datetime(value: Any, ctx: MapContext, arg: Any) -> dt.datetime:
 
 def _hl7_date(value: Any, ctx: MapContext, arg: Any) -> dt.date | None:
     return read_hl7_date(as_text(value).strip(), ctx)
+
+
+def _hl7_iso(value: Any, ctx: MapContext, arg: Any) -> str:
+    return hl7_as_iso(as_text(value).strip())
+
+
+def _hl7_time_iso(value: Any, ctx: MapContext, arg: Any) -> str:
+    return hl7_clock_as_iso(as_text(value).strip())
 
 
 _CLOCK_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
@@ -280,6 +301,8 @@ TRANSFORMS: dict[str, Transform] = {
     "strip_zeros": Transform(_strip_zeros, no_arg),
     "boolean": Transform(_boolean, no_arg),
     "base64": Transform(_base64, no_arg),
+    "hex": Transform(_hex, no_arg),
+    "utf8": Transform(_utf8, no_arg),
     "count_list": Transform(_count_list, check_separator),
     "sex_cn": Transform(_sex_cn, no_arg),
     "mask_none": Transform(_mask_none, no_arg),
@@ -288,6 +311,8 @@ TRANSFORMS: dict[str, Transform] = {
     "datetime": Transform(_datetime, no_arg),
     "hl7_datetime": Transform(_hl7_datetime, _check_precision),
     "hl7_date": Transform(_hl7_date, no_arg),
+    "hl7_iso": Transform(_hl7_iso, no_arg),
+    "hl7_time_iso": Transform(_hl7_time_iso, no_arg),
     "session_of": Transform(_session_of, _check_sessions),
     "date_dash": Transform(_dated("%Y-%m-%d"), no_arg),
     "date_compact": Transform(_dated("%Y%m%d"), no_arg),

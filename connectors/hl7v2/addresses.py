@@ -22,7 +22,9 @@ _FIELD = (
 _PARTS = rf"(?:\.(?P<component>{_NUMBER})(?:\.(?P<subcomponent>{_NUMBER}))?)?"
 _FULL = re.compile(rf"(?P<root>[/<])?{_SEGMENT}{_PLACE}-{_FIELD}{_PARTS}")
 _RELATIVE = re.compile(rf"\.(?P<component>{_NUMBER})(?:\.(?P<subcomponent>{_NUMBER}))?")
-_GROUP = re.compile(rf"(?P<root>/)?{_SEGMENT}(?:\s+until\s+(?P<until>{_NAME}(?:\s*,\s*{_NAME})*))?")
+_UNTIL = rf"\s+until\s+(?P<until>{_NAME}(?:\s*,\s*{_NAME})*)"
+_GROUP = re.compile(rf"(?P<root>/)?{_SEGMENT}(?:{_UNTIL})?")
+_BOUNDED = re.compile(rf"(?P<address>[^\s<].*?){_UNTIL}")
 _CHOSEN = re.compile(rf"{_SEGMENT}{_PLACE}")
 
 EVERY = 0
@@ -46,7 +48,7 @@ class FieldAddress(msgspec.Struct, frozen=True):
     """`PID-3[5=MR](2).1.1`, with `root` "/" or "<" where the path begins so.
 
     `part` (component, subcomponent) must be `value` in a repetition; `repetition` counts those that pass, from 1, or is EVERY.
-    What the path does not give is None.
+    What the path does not give is None. `until`: only segments before the first of these count.
     """
 
     root: str
@@ -57,6 +59,7 @@ class FieldAddress(msgspec.Struct, frozen=True):
     repetition: int | None
     component: int | None
     subcomponent: int | None
+    until: tuple[str, ...] = ()
 
 
 class GroupAddress(msgspec.Struct, frozen=True):
@@ -79,10 +82,11 @@ def parse_path(path: str) -> FieldAddress | GroupAddress | PartAddress:
     if found := _RELATIVE.fullmatch(path):
         return PartAddress(_number(found["component"]), _number(found["subcomponent"] or "1"))
     if found := _GROUP.fullmatch(path):
-        until = tuple(name.strip() for name in (found["until"] or "").split(",") if name.strip())
-        return GroupAddress(found["root"] or "", _segments(found), until)
+        return GroupAddress(found["root"] or "", _segments(found), _names(found["until"]))
     if _FULL.fullmatch(path):
         return field_address(path)
+    if (found := _BOUNDED.fullmatch(path)) and _FULL.fullmatch(found["address"]):
+        return msgspec.structs.replace(field_address(found["address"]), until=_names(found["until"]))
     raise ValueError("not an HL7 path: expected for example SCH-11.4, PID-3[5=MR].1, PID-3(2).1, OBX or .1")
 
 
@@ -114,6 +118,10 @@ def segment_address(path: str) -> Segments:
 
 def _segments(found: re.Match[str]) -> Segments:
     return Segments(found["name"], _pair(found["test"]), found["wanted"] or "", _place(found.groupdict().get("place")))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _place(text: str | None) -> int | None:

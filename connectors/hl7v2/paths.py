@@ -5,6 +5,8 @@ r"""HL7 paths, the path language of HL7 v2 profiles.
     OBX-5(*)            all repetitions as one text, a line each
     FT1[6=CG]-2         the first FT1 whose field 6 is CG              FT1(2)-2     the second FT1
     FT1[6=CG](*)-11.1   that field of every such FT1 as one text, a line each
+    AIP[2=]-3.1         the first AIP whose field 2 is empty or absent
+    NTE(*)-3 until OBX  only of segments before the first OBX of the group
     .1  .4.2            relative to a repetition, within `each: PID-3`
     OBR                 groups: each from one OBR up to the next, or to the end of the group around it
     OBX until SPM       as above, and none begins after the first SPM
@@ -49,17 +51,20 @@ class ER7Paths:
 
 
 def passes(segment: Segment, wanted: Segments) -> bool:
-    """Whether a segment passes the test of an address: one of the field's repetitions has the wanted text."""
+    """Whether a segment passes the test of an address: one of the field's repetitions has the wanted text, maybe none."""
     if wanted.test is None:
         return True
     field, component = wanted.test
     marks = segment.delimiters
-    return any(leaf_of(raw, marks, component, 1) == wanted.wanted for raw in segment.repetitions(field))
+    return any(leaf_of(raw, marks, component, 1) == wanted.wanted for raw in segment.repetitions(field) or [""])
 
 
-def chosen_places(group: Group, wanted: Segments) -> list[int]:
+def chosen_places(group: Group, wanted: Segments, until: tuple[str, ...] = ()) -> list[int]:
     """The places of the segments that an address means, in their order."""
     places = group.positions(wanted.name)
+    if until:
+        stop = _stop(group, until)
+        places = [place for place in places if place < stop]
     if wanted.test is not None:
         message = group.message
         places = [place for place in places if passes(message.segment(place), wanted)]
@@ -69,8 +74,13 @@ def chosen_places(group: Group, wanted: Segments) -> list[int]:
     return places[index : index + 1]
 
 
-def _choose(group: Group, wanted: Segments) -> list[Segment]:
-    return [group.message.segment(place) for place in chosen_places(group, wanted)]
+def _stop(group: Group, until: tuple[str, ...]) -> int:
+    """Where the first of the segments `until` stands, else the end of the group."""
+    return min([group.stop, *(place for name in until for place in group.positions(name)[:1])])
+
+
+def _choose(group: Group, wanted: Segments, until: tuple[str, ...]) -> list[Segment]:
+    return [group.message.segment(place) for place in chosen_places(group, wanted, until)]
 
 
 def _before(group: Group, wanted: Segments) -> list[Segment]:
@@ -90,9 +100,7 @@ def _groups(address: GroupAddress) -> Find:
         around = root if from_root else node
         if not isinstance(around, Group):
             return []
-        message, stop = around.message, around.stop
-        for name in until:
-            stop = min([stop, *around.positions(name)[:1]])
+        message, stop = around.message, _stop(around, until)
         starts = [place for place in around.positions(wanted.name) if place < stop]
         ends = [*starts[1:], stop][: len(starts)]
         return [
@@ -107,7 +115,7 @@ def _groups(address: GroupAddress) -> Find:
 def _fields(address: FieldAddress) -> Find:
     from_root, before, wanted = address.root == "/", address.root == "<", address.segments
     field, part, value, repetition = address.field, address.part, address.value, address.repetition
-    component, subcomponent = address.component, address.subcomponent or 1
+    component, subcomponent, until = address.component, address.subcomponent or 1, address.until
     every = repetition == EVERY
 
     def read(segment: Segment) -> list[Any]:
@@ -128,7 +136,7 @@ def _fields(address: FieldAddress) -> Find:
         group = root if from_root else node
         if not isinstance(group, Group):
             return []
-        chosen = _before(group, wanted) if before else _choose(group, wanted)
+        chosen = _before(group, wanted) if before else _choose(group, wanted, until)
         if wanted.place != EVERY:
             return read(chosen[0]) if chosen else []
         texts = [_text_of(node) for segment in chosen for node in read(segment)[:1]]
@@ -149,6 +157,8 @@ def _first(address: FieldAddress) -> First | None:
     wanted, part, value = address.segments, address.part, address.value
     header = wanted.name in HEADERS
     if wanted.test or wanted.place is not None or address.root or address.repetition or (header and address.field <= 2):
+        return None
+    if address.until:
         return None
     name = wanted.name
     place = address.field - 1 if header else address.field

@@ -47,7 +47,9 @@ def _of_hl7v2(verb: Verb, spec: VerbSpec) -> Iterator[str]:
     message = str(spec.call.get("message", ""))
     if message:
         expected = spec.call.get("expect", {})
-        told = "; ".join(f"{path} {' or '.join(words)}" for path, words in expected.items())
+        told = "; ".join(
+            f"{path} {' or '.join(word or 'absent' for word in words)}" for path, words in expected.items()
+        )
         yield "^".join(message.split("^")[:2]) + (f" (answer: {told})" if told else "")
 
 

@@ -265,6 +265,29 @@ def test_single_nested_record_is_absent_when_its_condition_fails(tmp_path: Path)
     assert records.read_one({"name": "甲", "ids": [{"v": "1", "t": "MR"}]}, context()) == expected
 
 
+@pytest.mark.parametrize(
+    ("when", "kept"),
+    [
+        ("{t: {not: [ED, RP]}}", ["1", "2"]),
+        ("{t: {not: ED}}", ["1", "2", "4"]),
+        ("{t: {not: present}}", ["2"]),
+        ("{t: {not: [ED]}, v: present}", ["1", "2", "4"]),
+    ],
+)
+def test_nodes_are_left_out_when_they_have_what_they_must_not(tmp_path: Path, when: str, kept: list[str]) -> None:
+    spec = f"{{each: ids, record: Identifier, when: {when}, fields: {{value: {{from: v}}}}}}"
+    rows = [{"v": "1", "t": "NM"}, {"v": "2"}, {"v": "3", "t": "ED"}, {"v": "4", "t": "RP"}]
+    mapped = reply_map(tmp_path, spec).read({"ids": rows}, context())
+    assert [record.value for record in mapped.records] == kept
+
+
+@pytest.mark.parametrize("words", ["{not: []}", "{not: {not: x}}", "{nor: x}", "{not: x, other: y}"])
+def test_condition_is_refused_when_it_is_none(tmp_path: Path, words: str) -> None:
+    spec = f"{{each: ids, record: Identifier, when: {{t: {words}}}, fields: {{value: {{from: v}}}}}}"
+    with pytest.raises(ProfileError, match="a list of values"):
+        reply_map(tmp_path, spec)
+
+
 def test_values_take_the_type_of_their_field_when_read(tmp_path: Path) -> None:
     spec = """
     record: Registration

@@ -95,6 +95,17 @@ def join(name: str, arg: Any = None, **values: Any) -> Any:
         ("hl7_date", "19800102", None, dt.date(1980, 1, 2)),
         ("hl7_date", "19800102233000-1200", None, dt.date(1980, 1, 2)),
         ("hl7_date", "1980", None, None),
+        ("hl7_iso", "20260105", None, "2026-01-05"),
+        ("hl7_iso", "202601", None, "2026-01"),
+        ("hl7_iso", "2026010508", None, "2026-01-05T08:00"),
+        ("hl7_iso", "202601050830+0800", None, "2026-01-05T08:30+08:00"),
+        ("hl7_iso", "20260105083015.25", None, "2026-01-05T08:30:15.25"),
+        ("hl7_iso", "five days ago", None, "five days ago"),
+        ("hl7_time_iso", "0830", None, "08:30"),
+        ("hl7_time_iso", "083015.5-0500", None, "08:30:15.5-05:00"),
+        ("hl7_time_iso", "8 o'clock", None, "8 o'clock"),
+        ("hex", "25504446", None, b"%PDF"),
+        ("utf8", "报告", None, b"\xe6\x8a\xa5\xe5\x91\x8a"),
     ],
 )
 def test_value_is_read_when_its_shape_is(name: str, value: str, arg: Any, expected: Any) -> None:
@@ -268,6 +279,10 @@ def test_money_is_refused_when_it_has_too_many_decimals() -> None:
 
 def test_money_is_summed_when_the_currencies_agree() -> None:
     assert join("money_sum", amounts="100\n120.50", currencies="USD\nUSD") == 22_050
+    assert join("money_sum", amounts="100\n120.50", credits="20.25", currencies="USD\nUSD\nUSD") == 20_025
+    assert join("money_sum", credits="20.25") == -2_025
+    with pytest.raises(Failure, match="below zero"):
+        join("money_sum", amounts="100", credits="-20")
 
 
 @settings(deadline=None)

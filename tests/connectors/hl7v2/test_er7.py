@@ -60,6 +60,10 @@ def texts(path: str, node: Any = None) -> list[str | None]:
         ("FT1[6=CG](*)-11.1.1", ["10.00\n2.50"]),
         ("FT1[6=XX](*)-11.1.1", []),
         ("NTE(*)-3", ["high\nagain"]),
+        ("NTE(*)-3 until SPM", ["high\nagain"]),
+        ("NTE(*)-3 until OBX", []),
+        ("FT1[2=](2)-1", ["2"]),
+        ("OBX[4=]-3", ["WBC"]),
     ],
 )
 def test_path_finds_what_the_standard_puts_there(path: str, expected: list[str | None]) -> None:
