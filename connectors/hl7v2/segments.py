@@ -66,17 +66,26 @@ class Segment:
             ends.append(found if found >= 0 else self.stop)
         return ends[place - 1] + 1 if place else self.start, ends[place]
 
+    def piece(self, place: int) -> str:
+        """What stands between separators, "" where it is not there."""
+        pieces = self.pieces()
+        if pieces is None:
+            start, stop = self.span(place)
+            return self._text[start:stop]
+        return pieces[place] if place < len(pieces) else ""
+
+    def missing(self, place: int) -> int:
+        """How many separators the segment is short of having a piece; 0 where it has it."""
+        self.span(place)
+        return max(place + 1 - len(self._ends), 0)
+
     def field(self, number: int) -> str:
         """The raw text of one field, "" where it is not there."""
         if self.name in HEADERS:
             if number == 1:
                 return self.delimiters.field
             number -= 1
-        pieces = self.pieces()
-        if pieces is None:
-            start, stop = self.span(number)
-            return self._text[start:stop]
-        return pieces[number] if number < len(pieces) else ""
+        return self.piece(number)
 
     def repetitions(self, number: int) -> list[str]:
         """The raw repetitions of one field; [] where the field is empty or absent. MSH-1 and MSH-2 never split."""
