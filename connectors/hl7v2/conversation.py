@@ -238,7 +238,7 @@ class Conversation:
         except HL7CharsetError:
             self._take_unreadable(Stray.GARBAGE, names, "the answer cannot be decoded")
             return
-        await self._match(message, message.value("MSA", 2))
+        await self._match(message, message.value("MSA", 2).strip())
 
     def _take_too_large(self, head: bytes) -> None:
         seen = glance(head)
