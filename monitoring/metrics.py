@@ -3,7 +3,7 @@
 Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
-- connectors: `inbound_messages`, `decode_fallbacks`, `connector_up`
+- connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
   `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
   `reconciliation_differences`, certificates
@@ -278,6 +278,13 @@ decode_fallbacks = Counter(
     ["hospital", "connector", "kind"],
     registry=REGISTRY,
 )
+inbound_oddities = Counter(
+    "hisbridge_inbound_oddities_total",
+    "What was not as it should be with messages of a HIS and did not keep them from being dealt with: batch_count (a trailer "
+    "counts other messages than came), read_here (a large one was read in the service, as its helper was lost).",
+    ["hospital", "connector", "kind"],
+    registry=REGISTRY,
+)
 connector_up = Gauge(
     "hisbridge_connector_up",
     "1 while the connection to the HIS works (or, for connectors without one, while the last call was answered).",
@@ -508,6 +515,21 @@ def count_inbound(hospital: str, connector: str, message_type: str, result: str)
 def count_decode_fallback(hospital: str, connector: str, kind: str) -> None:
     """Count one message read by another decoder than its label names; `kind` is the decoder that worked."""
     decode_fallbacks.labels(hospital=hospital, connector=connector, kind=kind).inc()
+
+
+ODDITIES = ("batch_count", "read_here")
+"""The values of `kind`."""
+
+
+def greet_listener(hospital: str, connector: str) -> None:
+    """This process hears what the HIS tells unasked. What it counts of the way it is told begins at 0."""
+    for kind in ODDITIES:
+        inbound_oddities.labels(hospital=hospital, connector=connector, kind=kind)
+
+
+def count_oddity(hospital: str, connector: str, kind: str) -> None:
+    """Count one of ODDITIES."""
+    inbound_oddities.labels(hospital=hospital, connector=connector, kind=kind).inc()
 
 
 def observe_his_call(

@@ -17,7 +17,7 @@ LABELS = {
     "connector": "connectors of the settings",
     "generation": "young, middle, full",
     "hospital": "hospitals of the settings",
-    "kind": "closed sets of ours: what is fetched, how bytes were read, what is kept ready-made, how books differ",
+    "kind": "closed sets of ours: what is fetched, how bytes were read, what was odd, what is kept ready-made, how books differ",
     "method": "HTTP's methods, and OTHER",
     "outcome": "closed sets of ours",
     "phase": "release, ordinary",

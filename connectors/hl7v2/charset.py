@@ -27,43 +27,55 @@ class Decoded(msgspec.Struct, frozen=True):
 
 
 UTF8_AS_GB = "utf8_labelled_gb"
+UTF8_AS_OTHER = "utf8_labelled_other"
 GB_AS_UTF8 = "gb_labelled_utf8"
 NON_ASCII = "non_ascii_labelled_ascii"
 
+# Labels without their case, blanks, hyphens and underscores: GB 18030-2000, GB18030 and gb-18030-2000 are one.
 _CODECS = {
     "": "",
     "ASCII": "ascii",
-    "US-ASCII": "ascii",
-    "UNICODE UTF-8": "utf-8",
-    "UNICODE UTF8": "utf-8",
-    "UTF-8": "utf-8",
+    "USASCII": "ascii",
+    "ISOIR6": "ascii",  # ISO 646, which is ASCII
+    "UNICODEUTF8": "utf-8",
     "UTF8": "utf-8",
     "UNICODE": "utf-8",  # deprecated in 0211; whoever still writes it over MLLP means UTF-8
-    "GB 18030-2000": "gb18030",
-    "GB18030-2000": "gb18030",
-    "GB 18030": "gb18030",
-    "GB18030": "gb18030",
-    "GB 2312": "gb18030",  # Python's gb2312 fails on 镕 and 喆, which are in daily use in names
-    "GB2312": "gb18030",
-    "GB2312-80": "gb18030",
-    "GBK": "gb18030",
-    "CP936": "gb18030",
-    "BIG-5": "big5hkscs",
-    "BIG5": "big5hkscs",
-    **{f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
+    # Python's gb2312 fails on 镕 and 喆, which are in daily use in names.
+    **dict.fromkeys(("GB180302000", "GB180302005", "GB180302022", "GB18030"), "gb18030"),
+    **dict.fromkeys(("GB2312", "GB231280", "GB23121980", "EUCCN", "GBK", "CP936", "MS936", "WINDOWS936"), "gb18030"),
+    **dict.fromkeys(("BIG5", "BIG5HKSCS", "CP950"), "big5hkscs"),
+    **{
+        f"{prefix}8859{mark}{part}": f"iso8859-{part}"
+        for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15)
+        for prefix in ("", "ISO")
+        for mark in ("/", "")
+    },
 }
+_LATIN = ("iso8859-1", "iso8859-15")
+
+_UTF16 = frozenset({"UNICODEUTF16", "UTF16", "UTF16LE", "UTF16BE", "UNICODEUTF32", "UTF32", "UCS2", "ISO10646"})
+_UTF16_REASON = "UTF-16 and UTF-32 cannot be carried by MLLP: send UNICODE UTF-8"
+_SWITCHING = frozenset(
+    {"ISOIR14", "ISOIR87", "ISOIR159", "JISX0201", "JISX0202", "JISX0208", "JAS2020", "KSX1001", "CNS116431992"}
+)
+_SWITCHING_REASON = "sets that switch within a message (ISO 2022) are not read: send UNICODE UTF-8"
+_UNKNOWN_REASON = "the character set of MSH-18 is not one that is read here: send UNICODE UTF-8"
 
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LINE_END = re.compile(rb"[\r\n]")
+_BLANK = re.compile(r"[\s_-]")
+# What designates another set (ISO 2022, ECMA-35 ch. 14.3); printers' commands in a report look different.
+_DESIGNATION = re.compile(rb"\x1b(?:\$[@AB]|\$[()*+][@-~]|[()*+][@-Z]|[-./][@-Z])")
 
 
 def codec_of(label: str) -> str:
     """The Python codec for one value of MSH-18; "" for an empty one. Raises HL7CharsetError for what we refuse."""
-    codec = _CODECS.get(label.strip().upper())
+    name = _BLANK.sub("", label).upper()
+    codec = _CODECS.get(name)
     if codec is None:
-        # UTF-16 and UTF-32 have no place in MLLP's single-byte envelope; ISO 2022 (ISO IR87 ...) switches sets inside
-        # fields and would need its own splitter.
-        raise HL7CharsetError("character set of MSH-18 is not supported")
+        # ISO 2022 switches sets inside fields and would need a splitter of its own.
+        switching = _SWITCHING_REASON if name in _SWITCHING or name.startswith("ISO2022") else _UNKNOWN_REASON
+        raise HL7CharsetError(_UTF16_REASON if name in _UTF16 else switching)
     return codec
 
 
@@ -73,14 +85,16 @@ def decode_message(data: bytes, default: str = "UNICODE UTF-8") -> Decoded:
     A byte-order mark is dropped and outweighs the label. Raises HL7CharsetError.
     """
     if data.startswith(_UTF16_MARKS) or b"\x00" in data[:64]:
-        raise HL7CharsetError("UTF-16 and UTF-32 are not supported")
+        raise HL7CharsetError(_UTF16_REASON)
+    if b"\x1b" in data and _DESIGNATION.search(data):
+        raise HL7CharsetError(_SWITCHING_REASON)
     if data.startswith(codecs.BOM_UTF8):
         return Decoded(_strict(data[len(codecs.BOM_UTF8) :], "utf-8"), "utf-8")
     codec = codec_of(_label(data)) or codec_of(default) or "utf-8"
     if data.isascii():
         return Decoded(data.decode("ascii"), codec)
-    if codec == "gb18030" and _is_cjk_utf8(data):
-        return Decoded(data.decode("utf-8"), "utf-8", UTF8_AS_GB)
+    if codec not in ("utf-8", "ascii") and _is_other_than_labelled(data, codec):
+        return Decoded(data.decode("utf-8"), "utf-8", UTF8_AS_GB if codec == "gb18030" else UTF8_AS_OTHER)
     if codec == "utf-8" and not _is_utf8(data):
         return Decoded(_strict(data, "gb18030"), "gb18030", GB_AS_UTF8)
     if codec == "ascii":
@@ -112,16 +126,17 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _is_cjk_utf8(data: bytes) -> bool:
-    """Valid UTF-8 with at least one sequence of three bytes or more.
+def _is_other_than_labelled(data: bytes, codec: str) -> bool:
+    """Valid UTF-8 under another label, with at least one sequence of three bytes or more.
 
-    Two-byte sequences alone prove nothing: one in six common characters is such a sequence in GBK too (通 is CD A8).
+    Two-byte sequences alone prove nothing: one in six common characters is such a sequence in GBK too (通 is CD A8). In the
+    Latin sets they do: each would be a capital with an accent before a symbol or a control character.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return any(character > "\u07ff" for character in text)
+    return codec in _LATIN or any(character > "\u07ff" for character in text)
 
 
 def _label(data: bytes) -> str:

@@ -137,6 +137,7 @@ class HL7v2Connector:
         if self.settings.listen_port is None or self._server is not None:
             return
         settings = self.settings
+        metrics.greet_listener(self.hospital_id, self.name)
         receiver = Receiver(self.hospital, self.name, settings, self._connection, self._maps, handler)
         server = MLLPServer(
             receiver,

@@ -11,6 +11,7 @@ import msgspec
 
 from connectors.config import HospitalContext
 from connectors.hl7v2.acks import Fault, Verdict, codes_due, write_ack
+from connectors.hl7v2.batches import File, TooMany, may_be_several, split_file, write_file
 from connectors.hl7v2.charset import HL7CharsetError, encode_message
 from connectors.hl7v2.elsewhere import Elsewhere, Lost, Setup
 from connectors.hl7v2.escapes import STANDARD
@@ -66,7 +67,46 @@ class Receiver:
         await self.elsewhere.close()
 
     async def answer(self, payload: bytes, peer: str) -> Sequence[bytes]:
-        """The acknowledgements due for one message, after the handler has returned."""
+        """The acknowledgements due for what one frame holds, after the handler has returned.
+
+        Usually that is one message. Of several each is stored and acknowledged on its own, in order; a file or a batch is
+        answered by one, with an acknowledgement in it for each message that asks for one.
+        """
+        if not may_be_several(payload):
+            return await self._answer_message(payload, peer)
+        try:
+            if len(payload) > OFF_LOOP_BYTES:
+                file = await asyncio.to_thread(split_file, payload)
+            else:
+                file = split_file(payload)
+        except TooMany as error:
+            return self._refuse_file(payload[error.first :], str(error), peer)
+        if not file.has_batches and file.size <= 1:
+            return await self._answer_message(payload, peer)
+        return await self._answer_file(payload, file, peer)
+
+    async def _answer_file(self, payload: bytes, file: File, peer: str) -> Sequence[bytes]:
+        for wrong in file.wrong_counts():
+            metrics.count_oddity(self.hospital.id, self.name, "batch_count")
+            log.warning("hl7_batch_count_wrong", reason=wrong, peer=peer, hospital=self.hospital.id)
+        acks: list[list[bytes]] = []
+        for batch in file.batches:
+            acks.append([])
+            for start, stop in batch.spans:
+                acks[-1] += await self._answer_message(payload[start:stop], peer)
+        if not file.has_batches:
+            return [ack for answers in acks for ack in answers]
+        if file.size and not any(acks):
+            return []  # none of them asked for an answer
+        return [write_file(file, acks, dt.datetime.now(self.hospital.zone))]
+
+    def _refuse_file(self, first: bytes, reason: str, peer: str) -> Sequence[bytes]:
+        read = read_head(first)
+        self._count(read.kind, "refused")
+        log.warning("hl7_batch_refused", reason=reason, peer=peer, hospital=self.hospital.id)
+        return self._acknowledge(read, Fault("207", reason=reason))
+
+    async def _answer_message(self, payload: bytes, peer: str) -> Sequence[bytes]:
         read = await self._read(payload, peer)
         if read.decoded_as is not None:
             metrics.count_decode_fallback(self.hospital.id, self.name, read.decoded_as)
@@ -97,6 +137,7 @@ class Receiver:
         try:
             read: Read = await self.elsewhere.ask(payload, peer, within_s=READ_WITHIN_S)
         except Lost:
+            metrics.count_oddity(self.hospital.id, self.name, "read_here")
             return None
         if read.inbound is None:
             return read

@@ -242,14 +242,19 @@ def _set_aside() -> list[Any]:
             runbook="DeadLetters",
         ),
         graph(
-            "Read by another decoder than labelled",
+            "Not as labelled, or otherwise odd",
             Line(
                 f"sum by (hospital, kind) (increase(hisbridge_decode_fallbacks_total{{{H}}}[{RATE}]))",
                 "{{hospital}} {{kind}}",
             ),
+            Line(
+                f"sum by (hospital, kind) (increase(hisbridge_inbound_oddities_total{{{H}}}[{RATE}]))",
+                "{{hospital}} {{kind}}",
+            ),
             unit="short",
             width=QUARTER,
-            says="Nothing. The peer labels its character set wrongly; the text was read all the same.",
+            says="Nothing. The peer labels its character set wrongly, or its messages are not as they should be; they were "
+            "taken all the same.",
             runbook="DecodeFallbacks",
         ),
         graph(

@@ -8,7 +8,9 @@ from connectors.hl7v2.charset import (
     GB_AS_UTF8,
     NON_ASCII,
     UTF8_AS_GB,
+    UTF8_AS_OTHER,
     HL7CharsetError,
+    codec_of,
     decode_message,
     encode_message,
 )
@@ -67,6 +69,85 @@ def test_peer_default_decides_when_there_is_no_label() -> None:
 def test_latin1_is_read_when_labelled_so() -> None:
     raw = message("8859/1", "Müller").encode("latin-1")
     assert decode_message(raw).text == message("8859/1", "Müller")
+
+
+@pytest.mark.parametrize(
+    ("label", "codec"),
+    [
+        ("8859/1", "iso8859-1"),
+        ("8859/15", "iso8859-15"),
+        ("ISO-8859-5", "iso8859-5"),
+        ("iso8859/2", "iso8859-2"),
+        ("BIG-5", "big5hkscs"),
+        ("Big5", "big5hkscs"),
+        ("ASCII", "ascii"),
+        ("ISO IR6", "ascii"),
+        ("GB 18030-2022", "gb18030"),
+        ("gb_2312-80", "gb18030"),
+        ("unicode utf-8", "utf-8"),
+        ("UNICODE  UTF8", "utf-8"),
+        ("", ""),
+    ],
+)
+def test_label_is_known_however_it_is_spelled(label: str, codec: str) -> None:
+    assert codec_of(label) == codec
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ("UNICODE UTF-16", "UTF-16"),
+        ("UNICODE UTF-32", "UTF-32"),
+        ("ISO IR87", "ISO 2022"),
+        ("ISO IR159", "ISO 2022"),
+        ("JIS X 0202", "ISO 2022"),
+        ("ISO-2022-JP", "ISO 2022"),
+        ("KLINGON", "not one that is read"),
+    ],
+)
+def test_refused_label_is_told_why(label: str, told: str) -> None:
+    with pytest.raises(HL7CharsetError, match=told) as refused:
+        codec_of(label)
+    assert "KLINGON" not in str(refused.value)
+
+
+def test_first_repetition_decides_when_msh_18_has_several() -> None:
+    text = message("GBK~UNICODE UTF-8", "张伟")
+    assert decode_message(text.encode("gbk")).text == text
+    assert decode_message(message("~8859/1", "张伟").encode(), default="UTF-8").codec == "utf-8"
+
+
+@pytest.mark.parametrize("switch", ["\x1b$B", "\x1b(J", "\x1b$(D", "\x1b-A"])
+def test_bytes_that_switch_sets_are_refused_whatever_the_label(switch: str) -> None:
+    for label in ("", "ASCII", "UNICODE UTF-8"):
+        with pytest.raises(HL7CharsetError, match="ISO 2022"):
+            decode_message(message(label, f"A{switch}B").encode())
+
+
+def test_command_of_a_printer_is_content() -> None:
+    assert decode_message(message("ASCII", "\x1bE\x1b(s0p10h\x1b(8U").encode()).codec == "ascii"
+
+
+@pytest.mark.parametrize(
+    ("label", "name"), [("8859/1", "Müller"), ("8859/15", "Müller"), ("8859/5", "张伟"), ("BIG-5", "張偉")]
+)
+def test_utf8_is_recognised_when_labelled_otherwise(label: str, name: str) -> None:
+    decoded = decode_message(message(label, name).encode())
+    assert (decoded.text, decoded.codec, decoded.fallback) == (message(label, name), "utf-8", UTF8_AS_OTHER)
+
+
+@pytest.mark.parametrize(
+    ("label", "codec", "name"),
+    [
+        ("8859/1", "latin-1", "MÜLLER å ß ÃO"),
+        ("8859/5", "iso8859-5", "Иванов"),
+        ("8859/7", "iso8859-7", "Έλενα"),
+        ("BIG-5", "big5", "張偉"),
+    ],
+)
+def test_set_of_the_label_is_read_when_the_bytes_are_no_utf8(label: str, codec: str, name: str) -> None:
+    decoded = decode_message(message(label, name).encode(codec))
+    assert (decoded.text, decoded.fallback) == (message(label, name), None)
 
 
 def test_byte_order_mark_is_dropped_and_wins() -> None:

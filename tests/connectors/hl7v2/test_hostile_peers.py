@@ -276,8 +276,8 @@ async def test_socket_is_given_up_when_the_peer_takes_no_answer(
     sender = Sender(make_connector)
     await sender.connector.serve(sender.take)
     _, writer = await asyncio.open_connection("127.0.0.1", sender.connector.listen_port, limit=1)
-    # An acknowledgement repeats who is spoken to: long names fill the way back, which nobody reads.
-    long_name = b"MSH|^~\\&|" + b"A" * 300_000 + b"|H1|HB|X|20260105080000||ADT^A08|M|P|2.5.1\rPID|1||1^^^H^MR||Z\r"
+    # An acknowledgement repeats the control id: long ones fill the way back, which nobody reads.
+    long_name = b"MSH|^~\\&|HIS|H1|HB|X|20260105080000||ADT^A08|" + b"M" * 200_000 + b"|P|2.5.1\rPID|1||1^^^H^MR||Z\r"
 
     async def send_without_end() -> None:
         while True:

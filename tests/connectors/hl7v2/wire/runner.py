@@ -23,7 +23,7 @@ from .rows import STORED, Anew, Answer, Await, Close, HalfClose, Pause, Reset, R
 
 HANG_S = 20.0  # nothing that a row waits for takes so long: it hangs
 PROBE = "PROBE"
-COUNTERS = ("inbound_messages", "decode_fallbacks")
+COUNTERS = ("inbound_messages", "decode_fallbacks", "inbound_oddities")
 """Whose movements a row must name, every one of them."""
 
 _numbers = itertools.count(1)
