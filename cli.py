@@ -15,15 +15,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import cli_messages
 from booking.conversion import SettingsError
 from booking.secrets import new_data_key, new_digest_key
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Booking middleware between hospitals and portals.")
 keys = typer.Typer(no_args_is_help=True, help="API keys of portals.")
-messages = typer.Typer(no_args_is_help=True, help="Messages that hospitals sent.")
 commands = typer.Typer(no_args_is_help=True, help="Commands to hospitals that wait for a person.")
 app.add_typer(keys, name="keys")
-app.add_typer(messages, name="messages")
+app.add_typer(cli_messages.app, name="messages")
 app.add_typer(commands, name="commands")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file (TOML).")]
@@ -151,25 +151,6 @@ def keys_revoke(key_id: str, config: Config = _DEFAULT) -> None:
     if not asyncio.run(revoke()):
         raise SettingsError(f"there is no unrevoked key {key_id}")
     out.print(f"Revoked {key_id}.")
-
-
-@messages.command("list")
-def messages_list(
-    hospital: Annotated[str, typer.Argument(help="The hospital's id.")],
-    config: Config = _DEFAULT,
-    state: Annotated[str | None, typer.Option(help="received, applied or quarantined.")] = None,
-    limit: int = 50,
-) -> None:
-    """The newest messages of a hospital, without their bodies."""
-    import service
-    from scheduler_sync.messages.store import list_messages
-
-    async def read() -> list[dict[str, str]]:
-        async with service.open_store(service.read_settings(config), messages=True) as store:
-            found = await list_messages(store, hospital, state=state, limit=limit)
-        return [{f: str(getattr(m, f) or "") for f in m.__struct_fields__} for m in found]
-
-    _print_rows(asyncio.run(read()), ("id", "connector", "message_type", "control_id", "state", "reason"))
 
 
 @commands.command("list")

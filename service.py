@@ -332,6 +332,7 @@ class Service:
             on_failure=self._note_failure,
             fence=fence,
             running=self.links,
+            keep_exchanges=self.settings.store.keep_exchanges,
         )
 
     def _global(self) -> GlobalRuntime:

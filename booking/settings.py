@@ -126,6 +126,8 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     connections: Annotated[int, Meta(ge=2, le=1_000)] = 6
     # Not below 7: a message that comes again within a week is known by the one that is kept.
     keep_messages_days: Annotated[int, Meta(ge=7, le=36_500)] = 180
+    keep_messages_mb: Annotated[int, Meta(ge=0, le=100_000_000)] = 10_000
+    keep_exchanges: bool = True
 
 
 class Secrets(_Table, frozen=True, kw_only=True):
@@ -279,6 +281,8 @@ def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] |
             password_file=_beside(folder, file.store.password_file),
             connections=file.store.connections,
             keep_messages_days=file.store.keep_messages_days,
+            keep_messages_mb=file.store.keep_messages_mb,
+            keep_exchanges=file.store.keep_exchanges,
         ),
         secrets=Secrets(
             data_key_file=_beside(folder, file.secrets.data_key_file),

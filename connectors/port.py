@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -246,7 +246,8 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
 
     `dedup_key` names the message among all of the peer's (for HL7 v2: MSH-3/4/10 and a digest without MSH-7/8/13);
     `control_id` alone is what the peer calls it. `problem` is set, and `events` empty, where it could not be mapped: the
-    handler then stores it for a person and answers `Stored`, because a negative answer would block the peer's queue.
+    handler then stores it for a person and answers `Stored`, because a negative answer would block the peer's queue. `mrn` and
+    `order_no` then say whom it speaks of, where that can be seen, so that it is found by them.
     """
 
     hospital_id: str
@@ -258,6 +259,8 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
     events: tuple[AnyEvent, ...] = ()
     problem: str | None = None
+    mrn: str | None = None
+    order_no: str | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +282,81 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 InboundAnswer = Stored | Refused
 InboundHandler = Callable[[Inbound], Awaitable[InboundAnswer]]
+
+
+# --- what passed, for whoever looks for it later ------------------------------------------------------------------
+
+
+class Direction(StrEnum):
+    """Who spoke first."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class Passed(StrEnum):
+    """How an exchange ended."""
+
+    DONE = "done"  # answered, positively
+    FAILED = "failed"  # certainly not done: nothing left our machine, or the HIS refused
+    UNKNOWN = "unknown"  # bytes left, and no usable answer came
+    REFUSED = "refused"  # a message of the HIS that was not taken, or an answer to nothing that waited
+    DUPLICATE = "duplicate"  # a message of the HIS that is stored already
+
+
+class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
+    """One message and what was answered to it, for the message store; handed on after the answer or the failure.
+
+    `request` and `answer` are the bytes of the wire without their frame. `answer_code` is the protocol's own word for how it was
+    taken (MSA-1, an HTTP status). `verb` is that of the port, None for what the HIS began. `order_no` and `mrn` name the booking
+    and the patient, where the message does. `error` holds no patient data. `began` and `ended` are seconds since the epoch.
+    """
+
+    connector: str
+    peer: str
+    direction: Direction
+    state: Passed
+    message_type: str
+    control_id: str
+    request: bytes
+    began: float
+    ended: float
+    verb: str | None = None
+    answer: bytes | None = None
+    answer_code: str | None = None
+    order_no: str | None = None
+    mrn: str | None = None
+    error: str | None = None
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    """What was answered to a message that the handler has stored: `dedup_key` is that of its `Inbound`."""
+
+    connector: str
+    dedup_key: str
+    answer_code: str
+
+
+Recorder = Callable[[Exchanged | Acknowledged], None]
+"""Takes a record and returns at once; never raises. What it cannot keep it counts."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A connector that can tell what passes on its wire."""
+
+    def record_exchanges(self, recorder: Recorder) -> None:
+        """Hand every exchange to `recorder` from now on. Called before `start`."""
+        ...
+
+
+@runtime_checkable
+class ReadsAgain(Protocol):
+    """A connector that can read and map a message anew that it once handed to its handler."""
+
+    def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
+        """The message as the present profile maps it; Refused where it would not be taken at all. Opens nothing."""
+        ...
 
 
 # --- the port -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`
+- the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
   `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
   `reconciliation_differences`, certificates
@@ -271,6 +272,26 @@ inbox_oldest_seconds = Gauge(
     ["hospital"],
     registry=REGISTRY,
 )
+messages_stored = Counter(
+    "hisbridge_messages_stored_total",
+    "Messages written into the message store. `direction` is in (the HIS began) or out; `state` is received or quarantined (in), "
+    "done, failed or unknown (out), refused or duplicate (in, kept for whoever looks for them, and never applied).",
+    ["hospital", "direction", "state"],
+    registry=REGISTRY,
+)
+message_records_dropped = Counter(
+    "hisbridge_message_records_dropped_total",
+    "Exchanges that were not written into the message store, by `reason`: rate (too many refused ones or unsent ones), full (the "
+    "store was away or too slow), failed. Nothing else is lost by that.",
+    ["hospital", "reason"],
+    registry=REGISTRY,
+)
+message_store_bytes = Gauge(
+    "hisbridge_message_store_bytes",
+    "Size of the stored messages and exchanges of a hospital, without indexes.",
+    ["hospital"],
+    registry=REGISTRY,
+)
 decode_fallbacks = Counter(
     "hisbridge_decode_fallbacks_total",
     "Messages whose bytes were not what their label said, by the fallback that read them (for example gb18030 for bytes "
@@ -442,9 +463,9 @@ certificate_expiry_timestamp_seconds = Gauge(
 # What only the process that works a hospital can tell of it.
 _OF_ITS_WORKER = (
     connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
-    his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, outbox_depth,
-    outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds, reconciliation_differences, seats_drift,
-    seats_left, sync_age_seconds,
+    his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
+    outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds, reconciliation_differences,
+    seats_drift, seats_left, sync_age_seconds,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------
@@ -490,6 +511,11 @@ KNOWN_MESSAGE_TYPES: frozenset[str] = frozenset(
 )
 _HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _profile_types: set[str] = set()
+MESSAGE_STATES = {
+    "in": ("received", "quarantined", "refused", "duplicate"),
+    "out": ("done", "failed", "unknown"),
+}
+RECORDS_DROPPED = ("rate", "full", "failed")
 
 
 def register_message_types(types: list[str] | set[str] | frozenset[str]) -> None:
@@ -550,6 +576,11 @@ def greet_hospital(hospital: str) -> None:
     """This process works the hospital from now on. What it counts begins at 0: of a series that begins with its first event
     Prometheus cannot see that event.
     """
+    for direction, states in MESSAGE_STATES.items():
+        for state in states:
+            messages_stored.labels(hospital=hospital, direction=direction, state=state)
+    for reason in RECORDS_DROPPED:
+        message_records_dropped.labels(hospital=hospital, reason=reason)
     for reason in HOLDS_FAILED:
         holds_failed.labels(hospital=hospital, reason=reason)
     for histogram in (lock_seconds, registration_seconds, report_delay_seconds):

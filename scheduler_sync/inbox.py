@@ -28,6 +28,7 @@ from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
 from scheduler_sync.messages.journal import take_message
 from scheduler_sync.messages.ledger import Ledger
+from scheduler_sync.messages.recorder import Recorder
 from scheduler_sync.messages.store import (
     Left,
     Mark,
@@ -67,15 +68,17 @@ class Inbox:
         *,
         fence: Fence | None = None,
         backlog: Backlog | None = None,
+        recorder: Recorder | None = None,
         mark_after_s: float = MARK_AFTER_S,
         room_within_s: float = ROOM_WITHIN_S,
     ) -> None:
-        """`fence` is that of the lease, None where no other process exists."""
+        """`fence` is that of the lease, None where no other process exists. `recorder` is told what was stored."""
         self._store = store
         self._messages = messages
         self._ledger = Ledger(messages, store, hospital.id, fence)
         self._hospital = hospital
         self._fence = fence
+        self._recorder = recorder
         self._mark_after_s = mark_after_s
         self._room_within_s = room_within_s
         self._order = asyncio.Lock()  # of storing: the order of the ids is that of the backlog
@@ -149,6 +152,8 @@ class Inbox:
             if taken.known_as == "received" and not self._waits(taken.id):
                 self._look_again()
             return Stored(duplicate=True, quarantined=taken.known_as == "quarantined")
+        if self._recorder is not None:
+            self._recorder.stored(inbound, taken.id, taken.size_bytes)
         message = Waiting(
             id=taken.id,
             connector=inbound.connector,
@@ -303,6 +308,7 @@ class Inbox:
         # Noted before anything newer is applied: after a crash it must not be tried again over that.
         async with self._order:
             await self._mark((message.id, "quarantined", reason))
+        self._stubborn.forget(message.id)  # a person may have it tried again
         self._forget_oldest()
         self._tell_set_aside(message, reason)
 

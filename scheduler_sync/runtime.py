@@ -14,7 +14,7 @@ from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
-from connectors.port import Connector
+from connectors.port import Connector, Recording
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
@@ -22,6 +22,7 @@ from scheduler_sync.certificates import CERTIFICATES_EVERY_S, Certificates
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.leases import Fence
+from scheduler_sync.messages.recorder import Recorder
 from scheduler_sync.outbox import OutboxWorker
 from scheduler_sync.pull import Puller
 from scheduler_sync.reconcile import LOOK_EVERY_S, Reconciler
@@ -103,8 +104,12 @@ class HospitalRuntime:
         on_failure: OnFailure,
         fence: Fence | None = None,
         running: dict[str, HospitalLink] | None = None,
+        keep_exchanges: bool = True,
     ) -> None:
-        """`fence` is that of the lease, None where no other process exists. `running` shows the link while it may be asked."""
+        """`fence` is that of the lease, None where no other process exists. `running` shows the link while it may be asked.
+
+        `keep_exchanges`: whether the message store keeps what connectors ask and are answered.
+        """
         self.hospital = hospital
         self.link = HospitalLink(hospital, connectors)
         self._store = store
@@ -112,7 +117,8 @@ class HospitalRuntime:
         self._drain_s = drain_s
         self._running = {} if running is None else running
         self._group = Tasks(on_failure)
-        self._inbox = Inbox(store, messages, hospital, fence=fence)
+        self._recorder = Recorder(messages, hospital.id, keep_exchanges=keep_exchanges)
+        self._inbox = Inbox(store, messages, hospital, fence=fence, recorder=self._recorder)
         self._outbox = OutboxWorker(store, hospital, self.link, fence=fence)
         self._puller = Puller(store, hospital, self.link)
         self._truth = Truth(store, hospital)
@@ -130,7 +136,10 @@ class HospitalRuntime:
         if self._fence is not None:
             await self._inherit()
         await self._inbox.heal()
+        self._recorder.start()
         for name, connector in self.link.connectors.items():
+            if isinstance(connector, Recording):
+                connector.record_exchanges(self._recorder.record)
             await connector.start()
             try:
                 await connector.serve(self._inbox.handle)
@@ -142,6 +151,7 @@ class HospitalRuntime:
         for measure in (
             self._outbox.measure,
             self._inbox.measure,
+            self._recorder.measure,
             self._truth.measure,
             lambda: measure_seats(self._store, hospital_id),
         ):
@@ -183,6 +193,7 @@ class HospitalRuntime:
         for connector in self.link.connectors.values():
             await connector.close()
         await self._inbox.close(drain=drain)
+        await self._recorder.close()
         metrics.forget_hospital(self.hospital.id)
 
     async def _drain(self) -> None:

@@ -46,6 +46,11 @@ class Stubborn:
         self._last_s = now_s
         self._kind = type(_origin(error)).__name__
 
+    def forget(self, name: str) -> None:
+        """It was given up: should it come again, it is tried as if for the first time."""
+        if name == self._name:
+            self._name, self._tries = "", 0
+
     def reason(self, name: str) -> str | None:
         """Why it should be given up, for a person to read; None while it may be tried again."""
         if name != self._name or self._tries < TRIES or self._last_s - self._first_s < OVER_S:

@@ -596,3 +596,17 @@ waiting_steps = Table(
     _ms("at_ms", null=False),
     Column("admitted", BigInteger, nullable=False),
 )
+
+# Who did what that is nobody's daily work: see booking.audit. Rows are added, and never altered or deleted.
+audit = Table(
+    "audit",
+    metadata,
+    _key("hospital_id"),
+    Column("number", BigInteger, primary_key=True),
+    _ms("at_ms", null=False),
+    _str("actor"),
+    _str("action"),
+    _str("subject"),
+    _str("reason"),
+    _str("digest"),
+)

@@ -20,7 +20,9 @@ from connectors.hl7v2.exchange import Exchange
 from connectors.hl7v2.judging import UNKNOWN, judge
 from connectors.hl7v2.mapping import CompiledVerb, ProfileMaps, first_text
 from connectors.hl7v2.options import Options, resolve_settings
+from connectors.hl7v2.reading import Reader
 from connectors.hl7v2.receiver import Receiver
+from connectors.hl7v2.record import read_again
 from connectors.hl7v2.server import MLLPServer
 from connectors.payments import settlement_of
 from connectors.persons import without_others
@@ -33,18 +35,22 @@ from connectors.port import (
     HisReplyInvalid,
     HisUnavailable,
     IdempotencyKey,
+    Inbound,
     InboundHandler,
     NotOffered,
     Order,
     Outcome,
     QueryBack,
+    Recorder,
     RefundOrder,
+    Refused,
     Rejected,
     Unknown,
     Verb,
     VerbTraits,
     Window,
 )
+from connectors.recording import WireRecord
 from mappings.canonical import (
     Attachment,
     Bill,
@@ -92,6 +98,7 @@ class HL7v2Connector:
         metrics.register_message_types({*self._maps.inbound, *self.settings.ignore})
         self.pool = make_pool(hospital, name, self.settings, options.max_message_bytes)
         self._exchange = Exchange(hospital, self.settings, self._connection, self.pool, HisClock(hospital, name))
+        self._exchange.record = self._record = WireRecord(name)
         self._server: MLLPServer | None = None
         self._receiver: Receiver | None = None
 
@@ -117,6 +124,14 @@ class HL7v2Connector:
             return self.pool is not None
         return capability != Capability.PUSHED or self.settings.listen_port is not None
 
+    def record_exchanges(self, recorder: Recorder) -> None:
+        """See connectors.port.Recording."""
+        self._record.recorder = recorder
+
+    def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
+        """See connectors.port.ReadsAgain."""
+        return read_again(Reader(self.hospital, self.name, self.settings, self._connection, self._maps), raw, peer)
+
     async def start(self) -> None:
         """Look whether the HIS is there, beside whatever comes next."""
         if self.pool is not None:
@@ -139,6 +154,7 @@ class HL7v2Connector:
         settings = self.settings
         metrics.greet_listener(self.hospital_id, self.name)
         receiver = Receiver(self.hospital, self.name, settings, self._connection, self._maps, handler)
+        receiver.record = self._record
         server = MLLPServer(
             receiver,
             max_message_bytes=self._max_message_bytes,

@@ -13,7 +13,9 @@ from connectors.hl7v2.charset import codec_of, encode_message
 from connectors.hl7v2.client import NotSent, Request, Requests
 from connectors.hl7v2.mapping import CompiledVerb, map_context
 from connectors.hl7v2.options import Settings
+from connectors.hl7v2.record import asking
 from connectors.hl7v2.writer import merge_header, write_message
+from connectors.recording import WireRecord
 from mappings.canonical import Record
 from mappings.context import Failure
 from mappings.engine import MapContext
@@ -36,6 +38,7 @@ class Exchange:
         self.connection = connection
         self.pool = pool
         self._clock = clock
+        self.record = WireRecord("")
 
     async def ask(
         self, verb: CompiledVerb, request: Record, timeout_s: float, extra: dict[str, Any] | None = None
@@ -59,7 +62,8 @@ class Exchange:
             enhanced=bool(tree[0].get("MSH-15") or tree[0].get("MSH-16")),
         )
         began = time.time()
-        reply = await self.pool.request(sent, timeout_s)
+        with asking(self.record, self.settings, verb, request, sent) as asked_now:
+            reply = asked_now.answered(await self.pool.request(sent, timeout_s))
         self._note_time(reply, began)
         return reply
 

@@ -37,6 +37,7 @@ class CompiledVerb(msgspec.Struct, frozen=True, kw_only=True):
     code, first present wins; `codes` translates it. `cursor` is the path of the continuation pointer of a paged query.
     """
 
+    name: str
     spec: VerbSpec
     message: tuple[str, ...]
     request: RequestTree
@@ -88,6 +89,7 @@ class ProfileMaps:
             except ValueError as error:
                 profile.fail(f"{place}.call", f"{path}: {error}")
         return CompiledVerb(
+            name=name,
             spec=spec,
             message=tuple(message),
             request=compile_request(profile, f"{place}.request", spec.request),

@@ -125,7 +125,19 @@ class Reader:
             # All or nothing: half a message applied would look as if it had been whole.
             events=() if problems else events,
             problem=problems[0] if problems else None,
+            mrn=named_patient(message) if problems else None,
+            order_no=named_order(message) if problems else None,
         )
+
+
+def named_patient(message: er7.Message) -> str | None:
+    """PID-3.1, as the standard has it: for a message that the profile cannot map."""
+    return message.value("PID", 3) or None
+
+
+def named_order(message: er7.Message) -> str | None:
+    """SCH-1.1 (v2.5.1 ch. 10.6.2.1), else ARQ-1.1: where a HIS gives our number back."""
+    return message.value("SCH", 1) or message.value("ARQ", 1) or None
 
 
 def read_head(payload: bytes) -> Read:

@@ -19,7 +19,9 @@ from connectors.hl7v2.mapping import ProfileMaps
 from connectors.hl7v2.masterfile import write_mfk
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.reading import Read, Reader, read_head
+from connectors.hl7v2.record import note_heard
 from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused, Stored
+from connectors.recording import WireRecord
 from monitoring import metrics
 from monitoring.logs import get_logger
 
@@ -50,6 +52,7 @@ class Receiver:
         self.name = name
         self.settings = settings
         self.handler = handler
+        self.record = WireRecord(name)
         self.reader = Reader(hospital, name, settings, connection, maps)
         self.elsewhere = Elsewhere(
             Setup(
@@ -115,15 +118,19 @@ class Receiver:
         if read.is_answer:
             # An acknowledgement on the listening side answers nothing of ours, and must not be answered itself.
             self._count(read.kind, "ignored")
+            note_heard(self.record, payload, peer, read)
             return []
-        fault = read.fault
+        fault, given = read.fault, None
         if fault is not None:
             self._count(read.kind, "unreadable" if read.header is None else "refused")
         elif read.inbound is None:
             self._count(read.kind, "ignored")
         else:
-            fault = _fault_of(await self._hand_on(read, read.inbound, peer))
-        return self._acknowledge(read, fault)
+            given = await self._hand_on(read, read.inbound, peer)
+            fault = _fault_of(given)
+        acks = self._acknowledge(read, fault)
+        note_heard(self.record, payload, peer, read, given=given, fault=fault, acks=acks)
+        return acks
 
     async def _read(self, payload: bytes, peer: str) -> Read:
         if len(payload) > ELSEWHERE_BYTES and (read := await self._read_elsewhere(payload, peer)) is not None:
@@ -162,7 +169,10 @@ class Receiver:
         read = read_head(head)
         self._count(read.kind, "refused")
         log.warning("hl7_message_too_large", peer=peer, hospital=self.hospital.id, connector=self.name)
-        return self._acknowledge(read, Fault("207", reason="the message is larger than is taken here"))
+        fault = Fault("207", reason="the message is larger than is taken here")
+        acks = self._acknowledge(read, fault)
+        note_heard(self.record, head, peer, read, fault=fault, acks=acks)
+        return acks
 
     def count_unreadable(self, size: int, reason: str, peer: str) -> None:
         """Count bytes that were no message."""

@@ -258,6 +258,37 @@ def _set_aside() -> list[Any]:
             runbook="DecodeFallbacks",
         ),
         graph(
+            "Kept in the message store",
+            Line(
+                rate("hisbridge_messages_stored_total", H, by="hospital, direction, state"),
+                "{{hospital}} {{direction}} {{state}}",
+            ),
+            unit="reqps",
+            width=HALF,
+            stacked=True,
+            says="in received and out done. in refused or out failed and unknown: `hisbridge messages list` shows them.",
+            runbook="DeadLetters",
+        ),
+        graph(
+            "Size of the message store",
+            Line(newest("hisbridge_message_store_bytes", H), "{{hospital}}"),
+            unit="bytes",
+            width=QUARTER,
+            says="Levels off: `keep_messages_mb` and `keep_messages_days` bound it. Indexes come on top of it.",
+            runbook="DeadLetters",
+        ),
+        graph(
+            "Records that were not kept",
+            Line(
+                f"sum by (hospital, reason) (increase(hisbridge_message_records_dropped_total{{{H}}}[{RATE}]))",
+                "{{hospital}} {{reason}}",
+            ),
+            unit="short",
+            width=QUARTER,
+            says="0. rate: a peer sends rubbish without end, or a HIS is down. full: the message store is away or too slow.",
+            runbook="DeadLetters",
+        ),
+        graph(
             "Processes that work the hospital",
             Line(f"sum by (hospital) (hisbridge_hospital_worked{{{H}}})", "{{hospital}}"),
             unit="short",

@@ -17,7 +17,7 @@ from scheduler_sync.messages.store import (
     find_duplicate,
     mark_messages,
     message_row,
-    store_message,
+    size_of,
 )
 from scheduler_sync.messages.tables import messages
 
@@ -36,10 +36,11 @@ _INSERT = (
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """The id under which a message stands, and its state if it stood there before."""
+    """The id under which a message stands, and its state if it stood there before; else how much of the disk it takes."""
 
     id: str
     known_as: str | None = None
+    size_bytes: int = 0
 
 
 async def take_message(ledger: Ledger, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
@@ -53,7 +54,11 @@ async def take_message(ledger: Ledger, inbound: Inbound, marks: Sequence[Mark]) 
     async with ledger.write() as tx:
         await mark_messages(tx, marks)
         known = await find_duplicate(tx, inbound)
-        return Taken(await store_message(tx, inbound)) if known is None else Taken(known.id, known.state)
+        if known is not None:
+            return Taken(known.id, known.state)
+        row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
+        await tx.insert(messages, row)
+        return Taken(row["id"], size_bytes=size_of(row))
 
 
 async def _take_here(store: Store, hospital_id: str, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
@@ -89,5 +94,5 @@ def _take(
     row = message_row(store.vault, hospital_id, inbound, now_ms)
     known = (hospital_id, row["dedup_key"], now_ms - DUPLICATE_MS)
     if connection.execute(_INSERT, (*row.values(), *known)).rowcount:
-        return Taken(row["id"])
+        return Taken(row["id"], size_bytes=size_of(row))
     return Taken(*connection.execute(_DUPLICATE, known).fetchone())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,22 @@ def message_row(vault: Vault, hospital_id: str, inbound: Inbound, now_ms: int) -
         "hospital_id": hospital_id,
         "id": new_id(),
         "connector": inbound.connector,
-        "peer": _plain(inbound.peer),
-        "message_type": _plain(inbound.message_type),
-        "control_id": _plain(inbound.control_id),
+        "peer": plain(inbound.peer),
+        "message_type": plain(inbound.message_type),
+        "control_id": plain(inbound.control_id),
         "dedup_key": vault.digest("message", hospital_id, inbound.dedup_key),
         "state": "received" if inbound.problem is None else "quarantined",
-        "reason": None if inbound.problem is None else _plain(inbound.problem),
+        "reason": None if inbound.problem is None else plain(inbound.problem),
         "sealed_raw": vault.seal(inbound.raw, f"messages.raw.{hospital_id}"),
         "sealed_events": vault.seal(msgspec.json.encode(inbound.events), f"messages.events.{hospital_id}"),
         "received_ms": now_ms,
         "updated_ms": now_ms,
     }
+
+
+def size_of(row: Mapping[str, Any]) -> int:
+    """The bytes of a message's sealed columns."""
+    return len(row["sealed_raw"]) + len(row["sealed_events"])
 
 
 MARK = Fixed(
@@ -188,7 +193,7 @@ async def forget_messages(store: Store, hospital_id: str, *, keep_days: int, lim
         )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text as every database takes it: PostgreSQL has no NUL, and no engine half a surrogate."""
     if text.isascii() and "\0" not in text:
         return text

@@ -42,3 +42,63 @@ messages = Table(
     Index("ix_messages_open", "hospital_id", "state", "id", sqlite_where=OPEN, postgresql_where=OPEN),
     Index("ix_messages_applied", "hospital_id", "received_ms", sqlite_where=APPLIED, postgresql_where=APPLIED),
 )
+
+# What passed and is not applied: requests to the HIS with their answers, what was refused before storing, repeats.
+exchanges = Table(
+    "exchanges",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("connector", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("verb", Text, nullable=True),
+    Column("message_type", Text, nullable=False),
+    Column("control_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=True),
+    Column("answer", Text, nullable=True),
+    Column("order_no", Text, nullable=True),
+    Column("patient_digest", Text, nullable=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sealed_request", LargeBinary, nullable=False),
+    Column("sealed_answer", LargeBinary, nullable=True),
+    Column("began_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger, nullable=False),
+    # Ids begin with their time: in this order they are listed, and go.
+    Index(None, "hospital_id", "state", "id"),
+)
+
+# What is known of a stored message and need not be in the commit that stores it.
+message_notes = Table(
+    "message_notes",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("message_id", String(64), primary_key=True),
+    Column("answer", Text, nullable=True),
+    Column("order_no", Text, nullable=True),
+    Column("patient_digest", Text, nullable=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# By what messages and exchanges are found: `order:`, `his:`, `patient:` (a digest) or `control:`, and then the value.
+message_links = Table(
+    "message_links",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("ref", Text, primary_key=True),
+    Column("message_id", String(64), primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+# How much there is, by kind: `messages` (of which `newest_id` is the newest with a note) or `exchanges`.
+message_totals = Table(
+    "message_totals",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("newest_id", String(64), nullable=True),
+)
