@@ -7,6 +7,8 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 
+import msgspec
+
 from .context import Failure, MapContext
 
 _OFFSET = r"(?P<offset>Z|[+-][0-9]{2}(?::?[0-9]{2})?)?"
@@ -65,17 +67,49 @@ def read_datetime(text: str, ctx: MapContext) -> dt.datetime:
     return _instant(match, ctx.zone)
 
 
+class Stamp(msgspec.Struct, frozen=True):
+    """An HL7 v2 time stamp as it is written (v2.5.1 ch. 2.A.22, DTM).
+
+    `value` is its first instant, without a zone; 24:00 is the next midnight. `precision` is the last part that is written,
+    year to second, and `fraction_digits` how many digits follow the second. `offset` is None where none is written.
+    """
+
+    value: dt.datetime
+    precision: str
+    fraction_digits: int
+    offset: dt.tzinfo | None
+
+    def at(self, zone: dt.tzinfo) -> dt.datetime:
+        """The instant; `zone` counts where no offset is written."""
+        return self.value.replace(tzinfo=self.offset or zone)
+
+    def has(self, part: str) -> bool:
+        """Whether a part, year to second, is written."""
+        return _PRECISIONS.index(part) <= _PRECISIONS.index(self.precision)
+
+
+@lru_cache(maxsize=1024)  # a message repeats its times, and messages of one minute do
+def read_stamp(text: str) -> Stamp:
+    """An HL7 v2 time stamp, of a DTM, a TS (a precision after ^ is not looked at) or a DT."""
+    match = _HL7.fullmatch(text)
+    if match is None:
+        raise Failure("is not an HL7 time stamp (YYYYMMDDHHMMSS[.SSSS][+/-ZZZZ])")
+    precision = next(name for name in reversed(_PRECISIONS) if match[name] is not None)
+    hour, minute, second, fraction, offset = match.group("hour", "minute", "second", "fraction", "offset")
+    clock = (int(hour or 0), int(minute or 0), int(second or 0), _microsecond(fraction))
+    value = _at(_date(match), *clock, None)
+    return Stamp(value, precision, len(fraction or ""), _zone(offset) if offset else None)
+
+
 def read_hl7(text: str, ctx: MapContext, at_least: str = "year") -> dt.datetime:
     """An HL7 v2 time stamp: its first instant. Its own offset wins, then the message's, then the hospital's zone.
 
     `at_least` is the least precision that will do: year, month, day, hour, minute or second.
     """
-    match = _HL7.fullmatch(text)
-    if match is None:
-        raise Failure("is not an HL7 time stamp (YYYYMMDDHHMMSS[.SSSS][+/-ZZZZ])")
-    if match[at_least] is None:
+    stamp = read_stamp(text)
+    if at_least != "year" and not stamp.has(at_least):
         raise Failure(f"is an HL7 time stamp without its {at_least}")
-    return _instant(match, ctx.message_tz or ctx.zone)
+    return stamp.at(ctx.message_tz or ctx.zone)
 
 
 def read_hl7_date(text: str, ctx: MapContext) -> dt.date | None:
@@ -86,6 +120,18 @@ def read_hl7_date(text: str, ctx: MapContext) -> dt.date | None:
     if match["day"] is None:
         return None
     return _date(match)
+
+
+def read_hl7_time(text: str) -> tuple[dt.timedelta, str, int, dt.tzinfo | None]:
+    """An HL7 v2 time of day (v2.5.1 ch. 2.A.75, TM): since midnight, precision, digits of the fraction, offset if written."""
+    midnight = text[:4] == "2400"  # the next one: no time of a clock
+    match = _HL7_CLOCK.fullmatch("0000" + text[4:] if midnight else text)
+    hour, minute, second, fraction, offset = match.group(1, 2, 3, 4, 5) if match else (None,) * 5
+    since = dt.timedelta(0, int(second or 0), _microsecond((fraction or "")[1:]), 0, int(minute or 0), int(hour or 0))
+    if match is None or (midnight and since):
+        raise Failure("is not an HL7 time (HH[MM[SS[.SSSS]]][+/-ZZZZ])")
+    precision = "second" if second else "minute" if minute else "hour"
+    return since + dt.timedelta(days=midnight), precision, len(fraction or ".") - 1, _zone(offset) if offset else None
 
 
 def hl7_as_iso(text: str) -> str:
@@ -173,7 +219,7 @@ def _date(match: re.Match[str]) -> dt.date:
         raise Failure("is a date that does not exist") from None
 
 
-def _at(date: dt.date, hour: int, minute: int, second: int, microsecond: int, zone: dt.tzinfo) -> dt.datetime:
+def _at(date: dt.date, hour: int, minute: int, second: int, microsecond: int, zone: dt.tzinfo | None) -> dt.datetime:
     try:
         if hour == 24 and not (minute or second or microsecond):
             return dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), zone)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from connectors.hl7v2.escapes import Delimiters
-from connectors.hl7v2.segments import HEADERS, Segment, Span, leaf_of
+from connectors.hl7v2.segments import HEADERS, Segment, Span, T, leaf_of
 
 _SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
 _LINE_END = re.compile(r"\r\n?|\n")
@@ -126,6 +126,11 @@ class Message(Group):
             return raw
         mark = self.delimiters.repetition
         return leaf_of(raw.partition(mark)[0] if mark else raw, self.delimiters, component, 1)
+
+    def values(self, name: str, field: int, kind: type[T]) -> list[T]:
+        """The repetitions of a field of the first segment of a name as `kind`, a type of datatypes.py. Raises DataError."""
+        segment = self.first(name)
+        return [] if segment is None else segment.values(field, kind)
 
     def render(self) -> str:
         """The message again, as it was read: each segment from its fields, and what stands between segments."""

@@ -7,6 +7,7 @@ for from the left, as far as the field that is asked for, and only that field is
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, Self, TypeVar
 
 import msgspec
 
@@ -20,6 +21,22 @@ LONG = 4096
 """Characters from which on a segment is not split as a whole."""
 
 Span = tuple[int, int]
+
+
+class DataError(ValueError):
+    """A field is not of the type that it is read as. The text names the place and what was expected, never the value."""
+
+
+class DataType(Protocol):
+    """A type of datatypes.py."""
+
+    @classmethod
+    def of(cls, repetition: Repetition) -> Self | None:
+        """Read one repetition of a field; None where it says nothing. Raises DataError with what was expected."""
+        ...
+
+
+T = TypeVar("T", bound=DataType)
 
 
 class Segment:
@@ -95,6 +112,18 @@ class Segment:
         if (number <= 2 and self.name in HEADERS) or not self.delimiters.repetition:
             return [raw]
         return raw.split(self.delimiters.repetition)
+
+    def values(self, number: int, kind: type[T]) -> list[T]:
+        """The repetitions of a field as `kind`, a type of datatypes.py, those that say nothing left out. Raises DataError."""
+        found = []
+        for n, raw in enumerate(self.repetitions(number), 1):
+            try:
+                value = kind.of(Repetition(raw, self.delimiters))
+            except DataError as error:
+                raise DataError(f"{self.name}-{number}({n}) {error}") from None
+            if value is not None:
+                found.append(value)
+        return found
 
     def leaves(self, place: int, component: int, subcomponent: int, part: Span | None, value: str) -> Iterator[str]:
         """A part of each repetition of a piece, or of those whose `part` (component, subcomponent) is `value`.
