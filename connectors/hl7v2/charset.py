@@ -31,6 +31,7 @@ UTF8_AS_OTHER = "utf8_labelled_other"
 GB_AS_UTF8 = "gb_labelled_utf8"
 NON_ASCII = "non_ascii_labelled_ascii"
 
+_GBK = ("GB2312", "GB231280", "GB23121980", "EUCCN", "GBK", "CP936", "MS936", "WINDOWS936")
 # Labels without their case, blanks, hyphens and underscores: GB 18030-2000, GB18030 and gb-18030-2000 are one.
 _CODECS = {
     "": "",
@@ -42,7 +43,7 @@ _CODECS = {
     "UNICODE": "utf-8",  # deprecated in 0211; whoever still writes it over MLLP means UTF-8
     # Python's gb2312 fails on 镕 and 喆, which are in daily use in names.
     **dict.fromkeys(("GB180302000", "GB180302005", "GB180302022", "GB18030"), "gb18030"),
-    **dict.fromkeys(("GB2312", "GB231280", "GB23121980", "EUCCN", "GBK", "CP936", "MS936", "WINDOWS936"), "gb18030"),
+    **dict.fromkeys(_GBK, "gb18030"),
     **dict.fromkeys(("BIG5", "BIG5HKSCS", "CP950"), "big5hkscs"),
     **{
         f"{prefix}8859{mark}{part}": f"iso8859-{part}"
@@ -101,6 +102,12 @@ def decode_message(data: bytes, default: str = "UNICODE UTF-8") -> Decoded:
         actual = "utf-8" if _is_utf8(data) else "gb18030"
         return Decoded(_strict(data, actual), actual, NON_ASCII)
     return Decoded(_strict(data, codec), codec)
+
+
+def codec_to_write(label: str) -> str:
+    """`codec_of` for what is sent: a peer that calls its set GBK need not read the four bytes that GB 18030 adds to it."""
+    codec = codec_of(label) or "utf-8"
+    return "gbk" if codec == "gb18030" and _BLANK.sub("", label).upper() in _GBK else codec
 
 
 def encode_message(text: str, codec: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
-from connectors.hl7v2.charset import codec_of, encode_message
+from connectors.hl7v2.charset import codec_to_write, encode_message
 from connectors.hl7v2.client import NotSent, Request, Requests
 from connectors.hl7v2.mapping import CompiledVerb, map_context
 from connectors.hl7v2.options import Settings
@@ -51,7 +51,7 @@ class Exchange:
             raise NotSent("no host is configured to send requests to")
         ctx = map_context(self.hospital, self.settings, self.connection, extra=extra)
         tree = merge_header(verb.request.write(request, ctx), self._header(verb, ctx))
-        message = encode_message(write_message(tree), codec_of(self.settings.charset) or "utf-8")
+        message = encode_message(write_message(tree), codec_to_write(self.settings.charset))
         # A commit acknowledgement says that the message was stored. It is the answer only where the profile asks for it and
         # for nothing more; a HIS that sends one unasked (original mode) still owes us its AA.
         asked = tree[0].get("MSH-15") in ("AL", "SU") and tree[0].get("MSH-16") not in ("AL", "SU")

@@ -24,6 +24,7 @@ Modes, as far as a protocol has them:
   html            an HTML page where a message should be
   garbage         bytes that are no message at all
   gbk             GBK bytes in a reply that declares UTF-8
+  utf8            the Chinese HL7 hospital: UTF-8 bytes in a reply that declares GBK
 
 What a site may do by nature; the operation is carried out all the same:
   ignore_condition  FHIR: If-None-Exist is not honoured, so that a repeated create makes a second resource

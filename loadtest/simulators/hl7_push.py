@@ -43,9 +43,12 @@ class Pusher:
     def push(self, message: tuple[str, list[str]]) -> None:
         kind, body = message
         control_id = new_control_id()
-        top = header(kind, control_id, dt.datetime.now(self.hospital.zone), self.label)
+        top = self._top(kind, control_id)
         self._queue.append((control_id, "\r".join([top, *body, ""])))
         self._news.set()
+
+    def _top(self, kind: str, control_id: str) -> str:
+        return header(kind, control_id, dt.datetime.now(self.hospital.zone), self.label)
 
     async def notify(self, kind: str, number: str) -> None:
         """The switchboard's hook: something happened at the hospital."""
