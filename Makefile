@@ -10,6 +10,7 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 LOADTEST_ARGS ?=
 ROUNDS ?= 50
+MESSAGES ?= 1000000
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
@@ -27,9 +28,9 @@ venv: $(DEV_STAMP) ## the virtual environment with everything, tools included
 test: $(DEV_STAMP) ## all tests (PYTEST_ARGS="-k seats" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-torture: $(DEV_STAMP) ## larger searches, then crash rounds: kill -9 of each process under load (ROUNDS=50 each, SEED=1 to play some again)
+torture: $(DEV_STAMP) ## larger searches, crash rounds (ROUNDS=50 each, SEED=1 to play some again), a million messages (MESSAGES=1000000)
 	HISBRIDGE_TORTURE=1 $(BIN)/python -m pytest tests/model tests/history
-	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -s tests/torture $(PYTEST_ARGS)
+	ROUNDS=$(ROUNDS) MESSAGES=$(MESSAGES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/torture $(PYTEST_ARGS)
 
 check: $(DEV_STAMP) ## lint, formatting, types and layers
 	$(BIN)/ruff check .

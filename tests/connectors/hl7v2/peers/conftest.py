@@ -15,7 +15,9 @@ from mappings.canonical import AnyEvent
 from ..conftest import MakeConnector
 from .clients import Client, NodeClient, PythonHL7, PythonHL7Streams
 from .node import install
+from .servers import HL7apyServer, NodeServer, PythonHL7Server, Server
 
+SERVERS = ("python-hl7", "hl7apy", "@medplum/hl7", "@medplum/hl7 enhanced", "simple-hl7")
 CLIENTS = ("python-hl7", "python-hl7 streams", "@medplum/hl7", "simple-hl7")
 
 
@@ -39,6 +41,23 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
     await made.close()
     if isinstance(made, NodeClient):
         await asyncio.to_thread(made.end)
+
+
+@pytest.fixture(params=SERVERS)
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    """A foreign server that listens."""
+    makers: dict[str, Callable[[], Server]] = {
+        "python-hl7": PythonHL7Server,
+        "hl7apy": HL7apyServer,
+        "@medplum/hl7": lambda: NodeServer(request.getfixturevalue("npm"), "medplum-server.mjs"),
+        # Sends a commit acknowledgement (CA) before each answer, asked for or not.
+        "@medplum/hl7 enhanced": lambda: NodeServer(request.getfixturevalue("npm"), "medplum-server.mjs", commits=True),
+        "simple-hl7": lambda: NodeServer(request.getfixturevalue("npm"), "simple-server.mjs"),
+    }
+    made = makers[request.param]()
+    await made.start()
+    yield made
+    await made.close()
 
 
 class Listener:

@@ -50,7 +50,7 @@ obey({
     server.start(port, manners.encoding, manners.commits ?? false);
     return new Promise((resolve) => server.server.once('listening', resolve));
   },
-  behave: (changes) => void Object.assign(manners, changes),
+  behave: ({ changes }) => void Object.assign(manners, changes),
   seen: () => seen.splice(0),
   close: () => server.stop({ forceDrainTimeoutMs: 1 }),
 });

@@ -35,7 +35,7 @@ obey({
     app.start(port);
     return new Promise((resolve) => app.server.server.once('listening', resolve));
   },
-  behave: (changes) => void Object.assign(manners, changes),
+  behave: ({ changes }) => void Object.assign(manners, changes),
   seen: () => seen.splice(0),
   close: () => app.stop(),
 });
