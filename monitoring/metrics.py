@@ -3,7 +3,8 @@
 Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
-- connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`
+- connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`, those of the MLLP listeners (`mllp_...`,
+  `tls_files`)
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
   `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
@@ -313,6 +314,53 @@ connector_up = Gauge(
     registry=REGISTRY,
 )
 
+# --- the listeners that a HIS connects to (MLLP) ------------------------------------------------------------------
+
+mllp_connections = Gauge(
+    "hisbridge_mllp_connections",
+    "Connections from a HIS to our MLLP listener that are open.",
+    ["hospital", "connector"],
+    registry=REGISTRY,
+)
+MLLP_REFUSED = ("not_allowed", "too_many", "too_many_of_peer")
+mllp_connections_refused = Counter(
+    "hisbridge_mllp_connections_refused_total",
+    "Connections to our MLLP listener that were closed at once: not_allowed (`allow` does not name the address), too_many "
+    "(`max_connections`), too_many_of_peer (`max_connections_per_peer`).",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+MLLP_ENDED = ("peer", "idle", "slow_message", "slow_reader", "lost", "stopping")
+mllp_connections_ended = Counter(
+    "hisbridge_mllp_connections_ended_total",
+    "Connections from a HIS that have ended: peer (it closed), idle (`idle_timeout_s`), slow_message (a message did not end "
+    "within `frame_timeout_s`), slow_reader (it did not take our answers), lost (reset, or the peer has vanished), stopping "
+    "(we closed).",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+MLLP_HANDSHAKES_FAILED = ("certificate", "timeout", "other")
+mllp_handshakes_failed = Counter(
+    "hisbridge_mllp_handshakes_failed_total",
+    "TLS handshakes at our MLLP listener that failed: certificate (the peer showed none that is good), timeout, other (no TLS, "
+    "no version or cipher in common, the peer does not trust our certificate).",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+mllp_throttled = Counter(
+    "hisbridge_mllp_throttled_total",
+    "Messages of a HIS that waited because it sends faster than `max_messages_per_s`.",
+    ["hospital", "connector"],
+    registry=REGISTRY,
+)
+TLS_FILES = ("taken", "not_taken")
+tls_files = Counter(
+    "hisbridge_tls_files_total",
+    "Changes of a connector's certificate files: taken, or not_taken (they are no good, the certificate before stays in use).",
+    ["hospital", "connector", "result"],
+    registry=REGISTRY,
+)
+
 # --- bookings and their truth -------------------------------------------------------------------------------------
 
 bookings = Counter(
@@ -464,8 +512,8 @@ certificate_expiry_timestamp_seconds = Gauge(
 _OF_ITS_WORKER = (
     connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
-    outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds, reconciliation_differences,
-    seats_drift, seats_left, sync_age_seconds,
+    mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,
+    reconciliation_differences, seats_drift, seats_left, sync_age_seconds,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------
@@ -533,9 +581,9 @@ def method_label(method: str) -> str:
     return method if method in _HTTP_METHODS else "OTHER"
 
 
-def count_inbound(hospital: str, connector: str, message_type: str, result: str) -> None:
-    """Count one message of a HIS. Any string may be given as the type."""
-    _inbound_child(hospital, connector, message_type_label(message_type), result).inc()
+def count_inbound(hospital: str, connector: str, message_type: str, result: str, count: int = 1) -> None:
+    """Count messages of a HIS. Any string may be given as the type."""
+    _inbound_child(hospital, connector, message_type_label(message_type), result).inc(count)
 
 
 def count_decode_fallback(hospital: str, connector: str, kind: str) -> None:

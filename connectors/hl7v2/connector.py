@@ -18,7 +18,9 @@ from connectors.hl7v2.charset import HL7CharsetError
 from connectors.hl7v2.client import NoAnswer, NotSent
 from connectors.hl7v2.exchange import Exchange
 from connectors.hl7v2.judging import UNKNOWN, judge
+from connectors.hl7v2.listening import listener
 from connectors.hl7v2.mapping import CompiledVerb, ProfileMaps, first_text
+from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.options import Options, resolve_settings
 from connectors.hl7v2.reading import Reader
 from connectors.hl7v2.receiver import Receiver
@@ -148,20 +150,14 @@ class HL7v2Connector:
             await self.pool.close()
 
     async def serve(self, handler: InboundHandler) -> None:
-        """Listen, if `listen_port` is set. Raises OSError when the port is taken."""
+        """Listen, if `listen_port` is set. Raises OSError when the port is taken, BadTLSFiles."""
         if self.settings.listen_port is None or self._server is not None:
             return
         settings = self.settings
         metrics.greet_listener(self.hospital_id, self.name)
         receiver = Receiver(self.hospital, self.name, settings, self._connection, self._maps, handler)
         receiver.record = self._record
-        server = MLLPServer(
-            receiver,
-            max_message_bytes=self._max_message_bytes,
-            max_connections=settings.max_connections,
-            idle_timeout_s=settings.idle_timeout_s,
-            frame_timeout_s=settings.frame_timeout_s,
-        )
+        server = listener(settings, receiver, ListenerMeters(self.hospital_id, self.name), self._max_message_bytes)
         await server.start(settings.listen_host, self.settings.listen_port or 0)
         self._server, self._receiver = server, receiver
 

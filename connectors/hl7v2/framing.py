@@ -4,6 +4,9 @@
 
 Neither VT nor FS can be part of a message in any character set that we accept (the trail bytes of GB18030 and Big5 start
 at 0x30), so a VT inside a frame means that the peer gave up the frame before it, and a missing CR after FS is forgiven.
+Line ends and byte-order marks between frames are forgiven too, and a frame with nothing else in it holds no message.
+
+Whatever a peer sends costs time in proportion to its bytes, and however it is cut into reads, the same messages come out.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ LF = 0x0A
 HEAD_BYTES = 4096
 """How much of an oversized message is kept: enough for its MSH, so that the refusal can name it."""
 
+_BOM = b"\xef\xbb\xbf"
+_BLANK = b"\r\n" + _BOM
+
 
 class Frame(msgspec.Struct, frozen=True):
     """One complete message, without its envelope."""
@@ -28,15 +34,23 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class FrameTooLarge(msgspec.Struct, frozen=True):
-    """A message passed the limit. It is skipped to its end; `head` is how it began (at most HEAD_BYTES)."""
+    """A message of `size` bytes, more than the limit, has ended. `head` is how it began, cut after a whole field."""
 
     head: bytes
+    size: int
 
 
 class FrameTruncated(msgspec.Struct, frozen=True):
-    """A new message began before this one ended; `size` bytes were dropped."""
+    """`count` messages were given up by the beginning of another; `size` bytes were dropped. Reported once per read."""
 
     size: int
+    count: int = 1
+
+
+class FrameEmpty(msgspec.Struct, frozen=True):
+    """`count` frames held no message: some peers keep a connection alive so. Reported once per read."""
+
+    count: int = 1
 
 
 class Junk(msgspec.Struct, frozen=True):
@@ -45,7 +59,7 @@ class Junk(msgspec.Struct, frozen=True):
     size: int
 
 
-FrameEvent = Frame | FrameTooLarge | FrameTruncated | Junk
+FrameEvent = Frame | FrameTooLarge | FrameTruncated | FrameEmpty | Junk
 
 
 def frame(message: bytes) -> bytes:
@@ -56,15 +70,15 @@ def frame(message: bytes) -> bytes:
 class Deframer:
     """Cuts a byte stream into messages, however the reads fall.
 
-    Holds at most `max_bytes` of one message (HEAD_BYTES of one that is too large); every byte is looked at once.
+    Holds at most `max_bytes` of one message (HEAD_BYTES of one that is too large); every byte is looked at a few times.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._buffer = bytearray()
+        self._size = 0
         self._inside = False
-        self._skipping = False
-        self._after_end = False
+        self._given_up = self._given_up_size = self._empty = self._junk = 0
 
     @property
     def in_frame(self) -> bool:
@@ -72,66 +86,85 @@ class Deframer:
         return self._inside
 
     def feed(self, data: bytes) -> Iterator[FrameEvent]:
-        """Take what one read gave; yield what it completes. Must be consumed to its end before the next feed."""
+        """Take what one read gave; yield what it completes, in order. Must be consumed to its end before the next feed."""
         position = 0
-        junk = 0
         while position < len(data):
-            if self._inside:
-                event, position = self._take_content(data, position)
-                if event is not None:
-                    yield event
-            else:
-                start = data.find(VT, position)
-                stop = len(data) if start < 0 else start
-                junk += self._count_junk(data, position, stop)
-                if start < 0:
-                    break
-                self._inside, self._after_end, position = True, False, start + 1
-        if junk:
-            yield Junk(junk)
+            if not self._inside:
+                position = self._seek(data, position)
+                continue
+            end = data.find(FS, position)
+            stop = end if end >= 0 else len(data)
+            position = self._give_up(data, position, stop)
+            if end < 0:
+                self._keep(data[position:])
+                break
+            if (done := self._end(data[position:stop])) is not None:
+                yield done
+            position = stop + 1
+        yield from self._tell()
 
-    def _take_content(self, data: bytes, position: int) -> tuple[FrameEvent | None, int]:
-        end = data.find(FS, position)
-        again = data.find(VT, position, end if end >= 0 else len(data))
-        if again >= 0:
-            size = len(self._buffer) + again - position
-            event = None if self._skipping else FrameTruncated(size)
-            self._reset(inside=True)
-            return event, again + 1
-        stop = end if end >= 0 else len(data)
-        too_large = None if self._skipping else self._store(data, position, stop)
-        if too_large is not None:
-            # The end, if it is in this very read, is found by the next turn of the loop in `feed`.
-            return too_large, stop
-        if end < 0:
-            return None, stop
-        done = None if self._skipping else Frame(bytes(self._buffer))
-        self._reset(inside=False)
-        return done, end + 1
+    def _seek(self, data: bytes, position: int) -> int:
+        """Skip what is between frames; the place behind the next VT, or the end."""
+        start = data.find(VT, position)
+        stop = start if start >= 0 else len(data)
+        if stop > position:
+            self._junk += len(data[position:stop].translate(None, _BLANK))
+        self._inside = start >= 0
+        return stop + 1
 
-    def _store(self, data: bytes, position: int, stop: int) -> FrameTooLarge | None:
-        if len(self._buffer) + stop - position <= self.max_bytes:
-            self._buffer += data[position:stop]
-            return None
+    def _give_up(self, data: bytes, position: int, stop: int) -> int:
+        """Drop all but the last message that has begun before `stop`. Of many VT only the last matters, at the cost of one."""
+        last = data.rfind(VT, position, stop)
+        if last < 0:
+            return position
+        count = data.count(VT, position, last + 1)
+        self._given_up += count
+        self._given_up_size += self._size + last - position - (count - 1)
+        self._clear()
+        return last + 1
+
+    def _keep(self, content: bytes) -> None:
+        self._size += len(content)
+        if self._size <= self.max_bytes:
+            self._buffer += content
+            return
         if len(self._buffer) < HEAD_BYTES:
-            self._buffer += data[position : min(stop, position + HEAD_BYTES - len(self._buffer))]
-        head = bytes(self._buffer[:HEAD_BYTES])
-        self._buffer.clear()
-        self._skipping = True
-        return FrameTooLarge(head)
+            self._buffer += content[: HEAD_BYTES - len(self._buffer)]
+        del self._buffer[HEAD_BYTES:]
 
-    def _reset(self, *, inside: bool) -> None:
-        self._buffer.clear()
-        self._inside, self._skipping, self._after_end = inside, False, not inside
+    def _end(self, content: bytes) -> Frame | FrameTooLarge | None:
+        self._inside = False
+        if self._size + len(content) > self.max_bytes:
+            self._keep(content)
+            large = FrameTooLarge(_whole_fields(bytes(self._buffer)), self._size)
+            self._clear()
+            return large
+        if self._size:
+            self._buffer += content
+            content = bytes(self._buffer)
+            self._clear()
+        if content[:1] in _BLANK and not content.strip(_BLANK):
+            self._empty += 1
+            return None
+        return Frame(content)
 
-    def _count_junk(self, data: bytes, position: int, stop: int) -> int:
-        """Line ends between frames are no junk: CR belongs to the envelope, and some peers add LF."""
-        if position == stop:
-            return 0
-        if self._after_end:
-            rest = data[position:stop].lstrip(b"\r\n")
-            if not rest:
-                return 0
-            self._after_end = False
-            return len(rest)
-        return stop - position
+    def _clear(self) -> None:
+        self._buffer.clear()
+        self._size = 0
+
+    def _tell(self) -> Iterator[FrameEvent]:
+        if self._given_up:
+            yield FrameTruncated(self._given_up_size, self._given_up)
+        if self._empty:
+            yield FrameEmpty(self._empty)
+        if self._junk:
+            yield Junk(self._junk)
+        self._given_up = self._given_up_size = self._empty = self._junk = 0
+
+
+def _whole_fields(head: bytes) -> bytes:
+    """Without its last field where not even the first segment has ended: half a control id would name another message."""
+    separator = head.removeprefix(_BOM)[3:4]
+    if not separator or b"\r" in head or b"\n" in head:
+        return head
+    return head[: head.rfind(separator)]

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from connectors.config import ConnectorOptions
+from connectors.hl7v2.admission import networks
 from connectors.hl7v2.charset import HL7CharsetError, codec_of
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Rate = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
+Burst = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
 
 class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +50,13 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     max_connections: Count | None = None
     idle_timeout_s: Seconds | None = None
     frame_timeout_s: Seconds | None = None
+    allow: list[str] | None = None
+    max_connections_per_peer: Count | None = None
+    max_messages_per_s: Rate | None = None
+    message_burst: Burst | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `tls`: to the HIS. `tls_ca_file`: who may have signed its certificate (else the system's authorities);
     `tls_server_name`: whom it must be made out to (else `host`); `tls_client_cert_file`, `tls_client_key_file`: ours.
     `idle_timeout_s`: a silent inbound connection is closed. `frame_timeout_s`: one that began a message must end it.
+    `allow`: addresses and networks (`10.0.0.0/24`) that may connect; empty: all. `max_connections_per_peer`: from one address,
+    None: as many as from all. `max_messages_per_s`: taken from one address after a burst of `message_burst`; None: no limit.
+    `tls_cert_file`, `tls_key_file`: PEM files of the listener's certificate and key (None: in the same file); with them it speaks
+    TLS only. `tls_client_ca_file`: the authorities of which a peer must show a certificate.
     `ignore_message_zone`: MSH-7's offset says nothing about the other fields.
     """
 
@@ -93,6 +107,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Count = 32
     idle_timeout_s: Seconds = 3600.0
     frame_timeout_s: Seconds = 30.0
+    allow: tuple[str, ...] = ()
+    max_connections_per_peer: Count | None = None
+    max_messages_per_s: Rate | None = None
+    message_burst: Burst = 100
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
     ignore_message_zone: bool = False
 
 
@@ -107,6 +128,9 @@ def resolve_settings(options: Options, connection: dict[str, Any]) -> tuple[Sett
     try:
         settings = msgspec.convert({name: merged[name] for name in names & merged.keys()}, Settings)
         codec_of(settings.charset)
-    except (msgspec.ValidationError, HL7CharsetError) as error:
+        networks(settings.allow)
+    except (ValueError, HL7CharsetError) as error:  # msgspec.ValidationError is a ValueError
         raise ValueError(f"connection of an hl7v2 connector: {error}") from error
+    if settings.tls_cert_file is None and (settings.tls_key_file or settings.tls_client_ca_file):
+        raise ValueError("connection of an hl7v2 connector: tls_key_file and tls_client_ca_file need tls_cert_file")
     return settings, {**merged, **msgspec.structs.asdict(settings)}

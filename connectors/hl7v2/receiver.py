@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from connectors.config import HospitalContext
 from connectors.hl7v2.acks import Fault, Verdict, codes_due, write_ack
+from connectors.hl7v2.answerer import Answers
 from connectors.hl7v2.batches import File, TooMany, may_be_several, split_file, write_file
 from connectors.hl7v2.charset import HL7CharsetError, encode_message
 from connectors.hl7v2.elsewhere import Elsewhere, Lost, Setup
@@ -20,6 +20,7 @@ from connectors.hl7v2.masterfile import write_mfk
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.reading import Read, Reader, read_head
 from connectors.hl7v2.record import note_heard
+from connectors.hl7v2.sparse import SparseLog
 from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused, Stored
 from connectors.recording import WireRecord
 from monitoring import metrics
@@ -53,6 +54,7 @@ class Receiver:
         self.settings = settings
         self.handler = handler
         self.record = WireRecord(name)
+        self._warn = SparseLog(log.warning)
         self.reader = Reader(hospital, name, settings, connection, maps)
         self.elsewhere = Elsewhere(
             Setup(
@@ -69,7 +71,7 @@ class Receiver:
         """End the process that reads large messages."""
         await self.elsewhere.close()
 
-    async def answer(self, payload: bytes, peer: str) -> Sequence[bytes]:
+    async def answer(self, payload: bytes, peer: str) -> Answers:
         """The acknowledgements due for what one frame holds, after the handler has returned.
 
         Usually that is one message. Of several each is stored and acknowledged on its own, in order; a file or a batch is
@@ -88,38 +90,42 @@ class Receiver:
             return await self._answer_message(payload, peer)
         return await self._answer_file(payload, file, peer)
 
-    async def _answer_file(self, payload: bytes, file: File, peer: str) -> Sequence[bytes]:
+    async def _answer_file(self, payload: bytes, file: File, peer: str) -> Answers:
         for wrong in file.wrong_counts():
             metrics.count_oddity(self.hospital.id, self.name, "batch_count")
-            log.warning("hl7_batch_count_wrong", reason=wrong, peer=peer, hospital=self.hospital.id)
+            self._warn("hl7_batch_count_wrong", reason=wrong, peer=peer, hospital=self.hospital.id)
         acks: list[list[bytes]] = []
+        again = False
         for batch in file.batches:
             acks.append([])
             for start, stop in batch.spans:
-                acks[-1] += await self._answer_message(payload[start:stop], peer)
+                answer = self.answer_busy if again else self._answer_message  # one that may come again is not overtaken
+                answers = await answer(payload[start:stop], peer)
+                again |= answers.again
+                acks[-1] += answers
         if not file.has_batches:
-            return [ack for answers in acks for ack in answers]
+            return Answers((ack for answers in acks for ack in answers), again=again)
         if file.size and not any(acks):
-            return []  # none of them asked for an answer
-        return [write_file(file, acks, dt.datetime.now(self.hospital.zone))]
+            return Answers(again=again)  # none of them asked for an answer
+        return Answers([write_file(file, acks, dt.datetime.now(self.hospital.zone))], again=again)
 
-    def _refuse_file(self, first: bytes, reason: str, peer: str) -> Sequence[bytes]:
+    def _refuse_file(self, first: bytes, reason: str, peer: str) -> Answers:
         read = read_head(first)
         self._count(read.kind, "refused")
-        log.warning("hl7_batch_refused", reason=reason, peer=peer, hospital=self.hospital.id)
+        self._warn("hl7_batch_refused", reason=reason, peer=peer, hospital=self.hospital.id)
         return self._acknowledge(read, Fault("207", reason=reason))
 
-    async def _answer_message(self, payload: bytes, peer: str) -> Sequence[bytes]:
+    async def _answer_message(self, payload: bytes, peer: str) -> Answers:
         read = await self._read(payload, peer)
         if read.decoded_as is not None:
             metrics.count_decode_fallback(self.hospital.id, self.name, read.decoded_as)
         if read.event:
-            log.warning(read.event, reason=read.reason, peer=peer, hospital=self.hospital.id)
+            self._warn(read.event, reason=read.reason, peer=peer, hospital=self.hospital.id)
         if read.is_answer:
             # An acknowledgement on the listening side answers nothing of ours, and must not be answered itself.
             self._count(read.kind, "ignored")
             note_heard(self.record, payload, peer, read)
-            return []
+            return Answers()
         fault, given = read.fault, None
         if fault is not None:
             self._count(read.kind, "unreadable" if read.header is None else "refused")
@@ -164,12 +170,24 @@ class Receiver:
             self._count(read.kind, "duplicate")
         return given
 
-    async def answer_too_large(self, head: bytes, peer: str) -> Sequence[bytes]:
+    async def answer_too_large(self, head: bytes, peer: str) -> Answers:
         """Reject a message that passed the size limit; its head is enough to name it."""
         read = read_head(head)
         self._count(read.kind, "refused")
-        log.warning("hl7_message_too_large", peer=peer, hospital=self.hospital.id, connector=self.name)
+        self._warn("hl7_message_too_large", peer=peer, hospital=self.hospital.id, connector=self.name)
         fault = Fault("207", reason="the message is larger than is taken here")
+        acks = self._acknowledge(read, fault)
+        note_heard(self.record, head, peer, read, fault=fault, acks=acks)
+        return acks
+
+    async def answer_busy(self, head: bytes, peer: str) -> Answers:
+        """Put a message, or the first of a file, off: AE, and it may come again. An acknowledgement is dropped as always."""
+        read = read_head(head[max(head.find(b"MSH"), 0) :])
+        if read.header is not None and read.header.code == "ACK":
+            self._count(read.kind, "ignored")
+            return Answers()
+        self._count(read.kind, "refused")
+        fault = Fault("207", verdict=Verdict.ERROR, reason="one before it was not stored")
         acks = self._acknowledge(read, fault)
         note_heard(self.record, head, peer, read, fault=fault, acks=acks)
         return acks
@@ -177,13 +195,18 @@ class Receiver:
     def count_unreadable(self, size: int, reason: str, peer: str) -> None:
         """Count bytes that were no message."""
         self._count("other", "unreadable")
-        log.warning("hl7_bytes_dropped", reason=reason, size=size, peer=peer, hospital=self.hospital.id)
+        self._warn("hl7_bytes_dropped", reason=reason, size=size, peer=peer, hospital=self.hospital.id)
 
-    def _acknowledge(self, read: Read, fault: Fault | None) -> list[bytes]:
+    def count_empty(self, count: int) -> None:
+        """Count frames without a message: they are no message to refuse, and there is nothing to answer to."""
+        metrics.count_inbound(self.hospital.id, self.name, "other", "ignored", count)
+
+    def _acknowledge(self, read: Read, fault: Fault | None) -> Answers:
         verdict = Verdict.ACCEPTED if fault is None else fault.verdict
         now = dt.datetime.now(self.hospital.zone)
         codes = codes_due(read.header, verdict, always=self.settings.ack == "always")
-        return [_encoded(_written(read, code, now, fault), read.codec) for code in codes]
+        written = (_encoded(_written(read, code, now, fault), read.codec) for code in codes)
+        return Answers(written, again=verdict is Verdict.ERROR)
 
     def _log_failure(self, read: Read, error: Exception, peer: str) -> None:
         log.error(

@@ -1,58 +1,64 @@
-"""The MLLP listener: accepts connections, cuts them into messages, answers each before it reads the next.
+"""The MLLP listener: who may connect, with or without TLS, and how it comes to an end.
 
-What a message means is the receiver's. Messages of one connection are answered in the order they came; while one is being
-handled the rest waits in the socket, so that a fast peer is slowed down and not buffered.
+What is said on a connection is `session`'s, what a message means the receiver's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import ssl
 from collections.abc import Sequence
-from typing import Protocol
 
-from connectors.hl7v2.framing import Deframer, Frame, FrameTooLarge, FrameTruncated, Junk, frame
-from connectors.hl7v2.wire import Wire
+import msgspec
+
+from connectors.hl7v2.admission import Admission
+from connectors.hl7v2.answerer import Answerer
+from connectors.hl7v2.meters import ListenerMeters
+from connectors.hl7v2.pace import Paces
+from connectors.hl7v2.session import Limits, Session
+from connectors.hl7v2.sparse import SparseLog
+from connectors.hl7v2.tls import TLSContext
+from connectors.hl7v2.turns import Turns
+from connectors.hl7v2.wire import Wire, keep_alive
 from monitoring.logs import get_logger
 
 log = get_logger(__name__)
 
-WRITE_TIMEOUT_S = 10.0
 CLOSE_GRACE_S = 5.0
+HANDSHAKE_TIMEOUT_S = 10.0
+LOOK_AT_FILES_EVERY_S = 30.0
 
 
-class Answerer(Protocol):
-    """Who answers: each call returns the messages to send back, in order; [] where none is due."""
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may connect, and how fast a peer is read.
 
-    async def answer(self, payload: bytes, peer: str) -> Sequence[bytes]: ...
-    async def answer_too_large(self, head: bytes, peer: str) -> Sequence[bytes]: ...
-    def count_unreadable(self, size: int, reason: str, peer: str) -> None: ...
+    `allow`: addresses and networks, empty: all. `max_connections` at once in all, `max_connections_per_peer` from one address
+    (None: as many). `max_messages_per_s` of one address, after a burst of `message_burst` (None: as fast as it can).
+    """
+
+    allow: Sequence[str] = ()
+    max_connections: int = 32
+    max_connections_per_peer: int | None = None
+    max_messages_per_s: float | None = None
+    message_burst: int = 100
 
 
 class MLLPServer:
-    """Listens on one port. `max_connections` at once; more are closed as soon as they come.
-
-    A connection is closed after `idle_timeout_s` without a byte, when a message that has begun does not end within
-    `frame_timeout_s`, and when the peer does not take our answer within WRITE_TIMEOUT_S.
-    """
+    """Listens on one port. Connections that `door` does not let in are closed as soon as they come."""
 
     def __init__(
-        self,
-        answerer: Answerer,
-        *,
-        max_message_bytes: int,
-        max_connections: int,
-        idle_timeout_s: float,
-        frame_timeout_s: float,
+        self, answerer: Answerer, meters: ListenerMeters, *, limits: Limits, door: Door, tls: TLSContext | None = None
     ) -> None:
-        self.answerer = answerer
-        self.max_message_bytes = max_message_bytes
-        self.max_connections = max_connections
-        self.idle_timeout_s = idle_timeout_s
-        self.frame_timeout_s = frame_timeout_s
-        self.refused_connections = 0
+        self._answerer = answerer
+        self._meters = meters
+        self._limits = limits
+        self._door = Admission(door.allow, door.max_connections, door.max_connections_per_peer)
+        self._paces = Paces(door.max_messages_per_s, door.message_burst)
+        self._tls = tls
+        self._warn = SparseLog(log.warning)
         self._server: asyncio.Server | None = None
-        self._tasks: dict[asyncio.Task[None], Wire] = {}
+        self._tasks: dict[asyncio.Task[None], Session | None] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -62,16 +68,23 @@ class MLLPServer:
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Wire(self._connected), host, port)
+        self._turns = Turns()
+        self._server = await loop.create_server(lambda: Wire(self._connected, is_tls=self._tls is not None), host, port)
+        if self._tls is not None:
+            self._looking = loop.create_task(self._look_at_files(self._tls))
 
     async def close(self) -> None:
         """Accept no more, let messages in hand be answered (at most CLOSE_GRACE_S), close every connection."""
         if self._server is None:
             return
         self._server.close()
-        for task, wire in self._tasks.items():
-            if wire.idle:
+        if self._looking is not None:
+            self._looking.cancel()
+        for task, session in self._tasks.items():
+            if session is None or session.idle:
                 task.cancel()
+            else:
+                session.stop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_GRACE_S)
             for task in late:
@@ -81,13 +94,20 @@ class MLLPServer:
         self._server = None
 
     def _connected(self, wire: Wire) -> None:
-        if len(self._tasks) >= self.max_connections or self._server is None or not self._server.is_serving():
-            self.refused_connections += 1
-            log.warning("mllp_connection_refused", reason="too many connections", limit=self.max_connections)
+        peername = wire.transport.get_extra_info("peername")
+        address, port = (peername[0], peername[1]) if peername else ("?", 0)
+        if self._server is None or not self._server.is_serving():
             wire.transport.close()
             return
-        task = asyncio.get_running_loop().create_task(self._run(wire))
-        self._tasks[task] = wire
+        if (refusal := self._door.refusal(address)) is not None:
+            self._meters.refused(refusal)
+            self._warn("mllp_connection_refused", reason=refusal, peer=address)
+            wire.transport.close()
+            return
+        self._door.enter(address)
+        self._meters.open.inc()
+        task = asyncio.get_running_loop().create_task(self._run(wire, address, f"{address}:{port}"))
+        self._tasks[task] = None
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
@@ -98,46 +118,60 @@ class MLLPServer:
                 {"message": "an MLLP connection failed", "exception": error, "task": task}
             )
 
-    async def _run(self, wire: Wire) -> None:
-        address = wire.transport.get_extra_info("peername")
-        peer = f"{address[0]}:{address[1]}" if address else "?"
-        if (sock := wire.transport.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    async def _run(self, wire: Wire, address: str, peer: str) -> None:
+        reason = "stopping"
         try:
-            await self._converse(wire, peer)
-        except OSError as error:  # a time-out is one too
-            log.info("mllp_connection_lost", peer=peer, reason=type(error).__name__)
-        finally:
-            if not await wire.aclose(CLOSE_GRACE_S):
-                log.info("mllp_connection_aborted", peer=peer)
-
-    async def _converse(self, wire: Wire, peer: str) -> None:
-        deframer = Deframer(self.max_message_bytes)
-        loop = asyncio.get_running_loop()
-        frame_ends_by = 0.0
-        while self._server is not None and self._server.is_serving():
-            wait_s = frame_ends_by - loop.time() if deframer.in_frame else self.idle_timeout_s
-            data = await wire.read(max(wait_s, 0.001))
-            if not data:
-                if deframer.in_frame:
-                    self.answerer.count_unreadable(0, "connection ended inside a message", peer)
+            if self._tls is not None and not await self._secure(wire, self._tls, peer):
+                reason = ""
                 return
-            was_inside, ended = deframer.in_frame, False
-            for event in deframer.feed(data):
-                ended = True
-                for answer in await self._answer(event, peer):
-                    await wire.write(frame(answer), WRITE_TIMEOUT_S)
-            if deframer.in_frame and (ended or not was_inside):
-                frame_ends_by = loop.time() + self.frame_timeout_s
+            keep_alive(wire.transport)
+            session = Session(
+                wire,
+                self._answerer,
+                peer,
+                limits=self._limits,
+                turns=self._turns,
+                pace=self._paces.of(address),
+                on_throttled=self._meters.throttled.inc,
+            )
+            self._note(session)
+            reason = await session.run()
+        finally:
+            self._door.leave(address)
+            self._meters.open.dec()
+            if reason:
+                self._meters.ended(reason)
+            if not await wire.aclose(CLOSE_GRACE_S if reason else 0.0) and reason:
+                reason = f"{reason}, aborted"
+            if reason not in ("", "peer", "stopping"):
+                self._warn("mllp_connection_ended", reason=reason, peer=peer)
 
-    async def _answer(self, event: Frame | FrameTooLarge | FrameTruncated | Junk, peer: str) -> Sequence[bytes]:
-        match event:
-            case Frame(payload):
-                return await self.answerer.answer(payload, peer)
-            case FrameTooLarge(head):
-                return await self.answerer.answer_too_large(head, peer)
-            case FrameTruncated(size):
-                self.answerer.count_unreadable(size, "message without an end", peer)
-            case Junk(size):
-                self.answerer.count_unreadable(size, "bytes outside a message", peer)
-        return ()
+    def _note(self, session: Session) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs
+        self._tasks[task] = session
+
+    async def _secure(self, wire: Wire, tls: TLSContext, peer: str) -> bool:
+        """Shake hands. False: the peer cannot, or may not."""
+        try:
+            await wire.secure(await tls.current(), HANDSHAKE_TIMEOUT_S, CLOSE_GRACE_S)
+        except TimeoutError:
+            self._handshake_failed("timeout", "it took too long", peer)
+        except ssl.SSLError as error:
+            about_peer = "CERTIFICATE" in (error.reason or "") and "ALERT" not in (error.reason or "")
+            self._handshake_failed("certificate" if about_peer else "other", error.reason or "no TLS", peer)
+        except OSError as error:
+            self._handshake_failed("other", type(error).__name__, peer)
+        else:
+            return True
+        return False
+
+    def _handshake_failed(self, counted: str, reason: str, peer: str) -> None:
+        self._meters.handshake_failed(counted)
+        self._warn("mllp_handshake_failed", reason=reason, peer=peer)
+
+    async def _look_at_files(self, tls: TLSContext) -> None:
+        """A certificate that was renewed badly must be told before it is needed: connections may last for months."""
+        while True:
+            await asyncio.sleep(LOOK_AT_FILES_EVERY_S)
+            await tls.current()

@@ -7,17 +7,41 @@ timer for each connection looks at it.
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Callable
 from typing import cast
 
+SEEN_AFTER_TURNS = 3  # of the loop: what waits in the system's buffer has been received by then
 READ_BYTES = 65_536  # beyond this the peer has to wait until what it sent is taken
+
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds of silence, seconds between probes, probes: a peer that has vanished is noticed two minutes after its last byte.
+
+Systems wait two hours unless told otherwise, and firewalls forget a silent connection after minutes.
+"""
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the system probe whether the peer is still there, as far as it can be told how."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Wire(asyncio.Protocol):
-    """One connection. `opened` is called when it is there; it is to be closed by `aclose`."""
+    """One connection. `opened` is called when it is there; it is to be closed by `aclose`.
 
-    def __init__(self, opened: Callable[[Wire], None]) -> None:
+    With `is_tls` nothing is read before `secure`.
+    """
+
+    def __init__(self, opened: Callable[[Wire], None], *, is_tls: bool = False) -> None:
         self._opened = opened
+        self._is_tls = is_tls
         self._loop = asyncio.get_running_loop()
         self._received: list[bytes] = []
         self._size = 0
@@ -40,6 +64,8 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self._is_tls:
+            self.transport.pause_reading()  # what comes first is for TLS to read
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -53,7 +79,8 @@ class Wire(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._over = True
         self._wake()
-        return True  # what came before is still answered
+        # What came before is still answered. TLS has no half: asyncio closes both directions.
+        return not self._is_tls
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._over, self._error = True, exc
@@ -86,7 +113,35 @@ class Wire(asyncio.Protocol):
         else:
             self._timer = self._loop.call_at(self._read_by, self._look)
 
-    # --- what the conversation calls -------------------------------------------------------------------------------------
+    # --- what the session calls ------------------------------------------------------------------------------------------
+
+    async def secure(self, context: ssl.SSLContext, within_s: float, shutdown_within_s: float) -> None:
+        """Shake hands as the server. Raises TimeoutError, ssl.SSLError and other OSErrors."""
+        began = self._loop.time()
+        try:
+            secured = await self._loop.start_tls(
+                self.transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=within_s,
+                ssl_shutdown_timeout=shutdown_within_s,
+            )
+        except ConnectionAbortedError as error:
+            if self._loop.time() - began < within_s:
+                raise
+            raise TimeoutError from error
+        if secured is None:
+            raise ConnectionAbortedError("lost during the handshake")
+        self.transport = secured
+
+    async def is_dry(self) -> bool:
+        """Whether nothing has come that was not read, here or in the system's buffer."""
+        for _ in range(SEEN_AFTER_TURNS):
+            if self._received or self._over:
+                return self._over and not self._received
+            await asyncio.sleep(0)
+        return not self._received
 
     async def read(self, within_s: float) -> bytes:
         """All that has come, b"" at the end. Raises TimeoutError and what the connection was lost by."""

@@ -39,6 +39,7 @@ def hospitals_board() -> dict[str, Any]:
             "Calls": _calls(),
             "What it bears": _protection(),
             "What is fetched, and what it sends": _fetched(),
+            "Who connects to our MLLP listeners": _listeners(),
             "What could not be read or applied": _set_aside(),
         },
     )
@@ -208,6 +209,58 @@ def _fetched() -> list[Any]:
             stacked=True,
             says="applied and duplicate. quarantined, refused or unreadable: a profile does not fit, or the peer sends rubbish.",
             runbook="DeadLetters",
+        ),
+    ]
+
+
+def _listeners() -> list[Any]:
+    return [
+        graph(
+            "Connections from the hospital",
+            Line(newest("hisbridge_mllp_connections", H, by="hospital, connector"), "{{hospital}} {{connector}}"),
+            unit="short",
+            steps=True,
+            width=QUARTER,
+            says="As many as the HIS keeps. None where some should be: it does not reach us. Near `max_connections`: it leaves "
+            "old ones open.",
+            runbook="ConnectorDown",
+        ),
+        graph(
+            "Connections that were refused or ended badly",
+            Line(rate("hisbridge_mllp_connections_refused_total", H, by="hospital, reason"), "{{hospital}} {{reason}}"),
+            Line(
+                rate("hisbridge_mllp_connections_ended_total", H, 'reason!~"peer|stopping"', by="hospital, reason"),
+                "{{hospital}} {{reason}}",
+            ),
+            unit="short",
+            width=QUARTER,
+            says="Nothing, and idle now and then. not_allowed: somebody whom `allow` does not name. lost, slow_reader: the "
+            "network, or a HIS that hangs.",
+            runbook="ConnectorDown",
+        ),
+        graph(
+            "TLS handshakes that failed, files not taken",
+            Line(
+                rate("hisbridge_mllp_handshakes_failed_total", H, by="hospital, reason"),
+                "{{hospital}} {{reason}}",
+            ),
+            Line(
+                rate("hisbridge_tls_files_total", H, 'result="not_taken"', by="hospital"),
+                "{{hospital}} files not taken",
+            ),
+            unit="short",
+            width=QUARTER,
+            says="Nothing. certificate: the HIS shows none that `tls_client_ca_file` vouches for. Files not taken: the renewal "
+            "of ours went wrong, and the old one ends.",
+            runbook="CertificateEndsSoon",
+        ),
+        graph(
+            "Messages that waited for max_messages_per_s",
+            Line(rate("hisbridge_mllp_throttled_total", H, by="hospital, connector"), "{{hospital}} {{connector}}"),
+            unit="reqps",
+            width=QUARTER,
+            says="Nothing, or a short crowd. For long: the HIS sends more than it is allowed, and its messages grow old.",
+            runbook="InboxStuck",
         ),
     ]
 

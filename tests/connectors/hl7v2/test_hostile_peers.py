@@ -271,7 +271,7 @@ async def test_connection_is_not_kept_when_the_pool_closed_while_it_was_made(sim
 async def test_socket_is_given_up_when_the_peer_takes_no_answer(
     make_connector: MakeConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.hl7v2.server.WRITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("connectors.hl7v2.session.WRITE_TIMEOUT_S", 0.2)
     monkeypatch.setattr("connectors.hl7v2.server.CLOSE_GRACE_S", 0.2)
     sender = Sender(make_connector)
     await sender.connector.serve(sender.take)

@@ -160,7 +160,6 @@ async def test_acknowledgement_is_sent_to_the_sender_with_an_id_of_ours(connect:
         (adt("M1", kind=""), "AR", "101", "M1"),
         (adt(""), "AR", "101", ""),
         ("PID|1||100\r", "AR", "100", ""),
-        ("", "AR", "100", ""),
         ("hello", "AR", "100", ""),
         (adt("M1") + "this is no segment\r", "AR", "100", "M1"),
         (adt("M1").replace("2.5.1||||", "2.5.1||||||UNICODE UTF-8"), "AA", "", "M1"),

@@ -22,6 +22,7 @@ from monitoring.metrics import REGISTRY
 from .rows import STORED, Anew, Answer, Await, Close, HalfClose, Pause, Reset, Row, Step, adt, framed
 
 HANG_S = 20.0  # nothing that a row waits for takes so long: it hangs
+ANSWERED_S = 10.0
 PROBE = "PROBE"
 COUNTERS = ("inbound_messages", "decode_fallbacks", "inbound_oddities")
 """Whose movements a row must name, every one of them."""
@@ -120,6 +121,14 @@ class Peer:
         self.answers.remove(answer)
         return True
 
+    async def wait_for(self, answers: int) -> None:
+        """As a peer that sends nothing before it has its answers. One that gets fewer goes on all the same."""
+        try:
+            async with asyncio.timeout(ANSWERED_S):
+                await self._until(partial(self._has, answers), or_over=True)
+        except TimeoutError:
+            pass  # the comparison tells
+
     async def ended(self) -> bool:
         """Whether the listener closes the connection."""
         await self._until(lambda: self.over)
@@ -188,6 +197,7 @@ async def _converse(peer: Peer, row: Row, seen: Seen) -> None:
     try:
         await peer.connect()
         await peer.play(row.steps)
+        await peer.wait_for(len(row.answers))
         seen.lives = await peer.probe() if row.lives else not await peer.ended()
     except ConnectionError:
         seen.lives = False

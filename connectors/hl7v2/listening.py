@@ -1,0 +1,32 @@
+"""The listener of a connector, from its settings."""
+
+from __future__ import annotations
+
+from connectors.hl7v2.answerer import Answerer
+from connectors.hl7v2.meters import ListenerMeters
+from connectors.hl7v2.options import Settings
+from connectors.hl7v2.server import Door, MLLPServer
+from connectors.hl7v2.session import Limits
+from connectors.hl7v2.tls import server_context
+
+
+def listener(settings: Settings, answerer: Answerer, meters: ListenerMeters, max_message_bytes: int) -> MLLPServer:
+    """A listener that is not started. Raises BadTLSFiles."""
+    tls = None
+    if settings.tls_cert_file is not None:
+        tls = server_context(
+            settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file, on_renewed=meters.renewed
+        )
+    limits = Limits(
+        max_message_bytes=max_message_bytes,
+        idle_timeout_s=settings.idle_timeout_s,
+        frame_timeout_s=settings.frame_timeout_s,
+    )
+    door = Door(
+        allow=settings.allow,
+        max_connections=settings.max_connections,
+        max_connections_per_peer=settings.max_connections_per_peer,
+        max_messages_per_s=settings.max_messages_per_s,
+        message_burst=settings.message_burst,
+    )
+    return MLLPServer(answerer, meters, limits=limits, door=door, tls=tls)
