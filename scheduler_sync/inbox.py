@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 
 from booking.billing import SetAside
 from booking.lifecycle import IllegalMove
@@ -22,11 +23,12 @@ from mappings.canonical import AnyEvent
 from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
-from monitoring.traces import Kind, is_tracing, span, stored_here
+from monitoring.traces import Kind, is_tracing, span
 from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages, is_heavy
+from scheduler_sync.arrivals import Arrival, Arrivals
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
-from scheduler_sync.messages.journal import take_message
+from scheduler_sync.messages.journal import Taken, take_messages
 from scheduler_sync.messages.ledger import Ledger
 from scheduler_sync.messages.recorder import Recorder
 from scheduler_sync.messages.store import (
@@ -82,6 +84,7 @@ class Inbox:
         self._mark_after_s = mark_after_s
         self._room_within_s = room_within_s
         self._order = asyncio.Lock()  # of storing: the order of the ids is that of the backlog
+        self._arrivals = Arrivals(self._take)
         self._turn = asyncio.Lock()  # of applying
         self._backlog = Backlog() if backlog is None else backlog
         self._left = True  # something may be stored and not in the backlog: known to be false only after a look
@@ -125,8 +128,7 @@ class Inbox:
             except TimeoutError:
                 return self._refused(inbound, "backlog_full", "too many messages wait to be applied")
         try:
-            async with self._order:
-                return await self._take(inbound)
+            return await self._arrivals.store(inbound)
         except StoreUnavailable as e:
             return self._refused(inbound, "store_unavailable", "the message could not be stored", reason=str(e))
         except Exception as e:
@@ -140,14 +142,21 @@ class Inbox:
         log.error("message_not_stored", hospital=self._hospital.id, connector=inbound.connector, reason=reason or text)
         return Refused(code=code, text=text, retryable=retryable)
 
-    async def _take(self, inbound: Inbound) -> InboundAnswer:
-        marks = self._marks.copy()  # while this is stored, others may be applied
-        try:
-            taken = await take_message(self._ledger, inbound, marks)
-        except BaseException:
-            self._look_again()  # it may be stored all the same: nobody else would apply it
-            raise
-        del self._marks[: len(marks)]
+    async def _take(self, batch: Sequence[Arrival]) -> None:
+        """Store what has arrived, and hand it on to be applied."""
+        async with self._order:
+            marks = self._marks.copy()  # while this is stored, others may be applied
+            try:
+                taken = await take_messages(self._ledger, [one.inbound for one in batch], marks)
+            except BaseException:
+                self._look_again()  # it may be stored all the same: nobody else would apply it
+                raise
+            del self._marks[: len(marks)]
+            for arrival, found in zip(batch, taken, strict=True):
+                arrival.stored = self._hand_on(arrival, found)
+
+    def _hand_on(self, arrival: Arrival, taken: Taken) -> Stored:
+        inbound = arrival.inbound
         if taken.known_as is not None:
             if taken.known_as == "received" and not self._waits(taken.id):
                 self._look_again()
@@ -162,7 +171,7 @@ class Inbox:
             events=inbound.events,
             size=len(inbound.raw),
             problem=inbound.problem,
-            trace=stored_here(),
+            trace=arrival.trace,
         )
         if inbound.problem is not None:
             self._tell_set_aside(message, inbound.problem)

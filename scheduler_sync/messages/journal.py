@@ -1,4 +1,4 @@
-"""Taking a message in: whether it is known, its storing, and what became of the ones before it, in one commit."""
+"""Taking messages in: whether they are known, their storing, and what became of the ones before them, in one commit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy.exc import OperationalError
 
-from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable
+from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable, Tx
 from connectors.port import Inbound
 from scheduler_sync.messages.ledger import Ledger
 from scheduler_sync.messages.store import (
@@ -43,25 +43,30 @@ class Taken(msgspec.Struct, frozen=True):
     size_bytes: int = 0
 
 
-async def take_message(ledger: Ledger, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
-    """Store a message unless it is known, and note what became of earlier ones.
+async def take_messages(ledger: Ledger, inbounds: Sequence[Inbound], marks: Sequence[Mark]) -> list[Taken]:
+    """Store messages in their order, each unless it is known, and note what became of earlier ones: all of it, or nothing.
 
     Raises StoreUnavailable: stored all the same if the answer of the commit was lost. A cancellation leaves that open as well.
     """
     store = ledger.messages
-    if store.dialect == "sqlite" and not ledger.shared and len(inbound.raw) <= LONG_BYTES:
-        return await _take_here(store, ledger.hospital_id, inbound, marks)
+    size = sum(len(inbound.raw) for inbound in inbounds)
+    if store.dialect == "sqlite" and not ledger.shared and size <= LONG_BYTES:
+        return await _take_here(store, ledger.hospital_id, inbounds, marks)
     async with ledger.write() as tx:
         await mark_messages(tx, marks)
-        known = await find_duplicate(tx, inbound)
-        if known is not None:
-            return Taken(known.id, known.state)
-        row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
-        await tx.insert(messages, row)
-        return Taken(row["id"], size_bytes=size_of(row))
+        return [await _store(tx, inbound) for inbound in inbounds]
 
 
-async def _take_here(store: Store, hospital_id: str, inbound: Inbound, marks: Sequence[Mark]) -> Taken:
+async def _store(tx: Tx, inbound: Inbound) -> Taken:
+    known = await find_duplicate(tx, inbound)
+    if known is not None:
+        return Taken(known.id, known.state)
+    row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
+    await tx.insert(messages, row)
+    return Taken(row["id"], size_bytes=size_of(row))
+
+
+async def _take_here(store: Store, hospital_id: str, inbounds: Sequence[Inbound], marks: Sequence[Mark]) -> list[Taken]:
     """The same in SQLite's own words and with nothing around it: every message of a stream waits for it.
 
     The time is that of the clock, unlike that of other writes: nothing here is put in an order by it.
@@ -73,7 +78,10 @@ async def _take_here(store: Store, hospital_id: str, inbound: Inbound, marks: Se
         raise StoreBusy("no turn to write in time") from None
     try:
         async with store.on_loop.begin() as lent:
-            taken = _take(lent.raw, store, hospital_id, inbound, marks)
+            now_ms = store.wall_ms()
+            if marks:
+                lent.raw.executemany(_MARK, [(state, why, now_ms, hospital_id, i) for i, state, why in marks])
+            taken = [_take(lent.raw, store, hospital_id, inbound, now_ms) for inbound in inbounds]
     except (OSError, OperationalError, sqlite3.OperationalError) as e:
         origin = getattr(e, "orig", e)
         away = StoreUnavailable(f"{type(origin).__name__}: {str(origin)[:200]}")
@@ -85,12 +93,7 @@ async def _take_here(store: Store, hospital_id: str, inbound: Inbound, marks: Se
     return taken
 
 
-def _take(
-    connection: sqlite3.Connection, store: Store, hospital_id: str, inbound: Inbound, marks: Sequence[Mark]
-) -> Taken:
-    now_ms = store.wall_ms()
-    if marks:
-        connection.executemany(_MARK, [(state, why, now_ms, hospital_id, i) for i, state, why in marks])
+def _take(connection: sqlite3.Connection, store: Store, hospital_id: str, inbound: Inbound, now_ms: int) -> Taken:
     row = message_row(store.vault, hospital_id, inbound, now_ms)
     known = (hospital_id, row["dedup_key"], now_ms - DUPLICATE_MS)
     if connection.execute(_INSERT, (*row.values(), *known)).rowcount:

@@ -14,7 +14,7 @@ from connectors.port import Refused, Stored
 from monitoring.metrics import REGISTRY
 from scheduler_sync import inbox as module
 from scheduler_sync.inbox import Inbox
-from scheduler_sync.messages.journal import take_message
+from scheduler_sync.messages.journal import take_messages
 from scheduler_sync.messages.store import forget_messages, store_message
 from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.peer import until
@@ -41,11 +41,11 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer of the next storing commit is lost."""
 
     async def take(*args: Any) -> Any:
-        monkeypatch.setattr(module, "take_message", take_message)
-        await take_message(*args)
+        monkeypatch.setattr(module, "take_messages", take_messages)
+        await take_messages(*args)
         raise StoreUnavailable("connection lost in the commit")
 
-    monkeypatch.setattr(module, "take_message", take)
+    monkeypatch.setattr(module, "take_messages", take)
 
 
 async def test_message_is_applied_when_the_answer_of_its_storing_was_lost(
@@ -76,12 +76,12 @@ async def test_message_is_applied_when_its_handler_was_cut_off_in_the_storing(
     stored = asyncio.Event()
 
     async def take(*args: Any) -> Any:
-        monkeypatch.setattr(module, "take_message", take_message)
-        await take_message(*args)
+        monkeypatch.setattr(module, "take_messages", take_messages)
+        await take_messages(*args)
         stored.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(module, "take_message", take)
+    monkeypatch.setattr(module, "take_messages", take)
     handler = asyncio.create_task(inbox.handle(message(patient())))
     await stored.wait()
     handler.cancel()

@@ -1,0 +1,150 @@
+"""Messages of several connections that arrive together are stored together: one commit for all of them.
+
+Whoever finds nobody storing stores: its own message, and those that have come meanwhile. The others wait, and are answered when
+that commit is on the disk. Messages are stored in the order in which they arrived; one connection hands over the next message
+when it has the answer to the last, so that its own keep theirs. One connection alone waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from booking.store.engine import StoreUnavailable
+from connectors.port import Inbound, Stored
+from monitoring.traces import stored_here
+
+MOST_TOGETHER = 64
+MOST_BYTES = 65_536  # of several together; a longer message is stored by itself
+
+
+class Arrival:
+    """A message to be stored. `stored` or `error` is set when it has been tried."""
+
+    __slots__ = ("called", "error", "inbound", "stored", "trace")
+
+    def __init__(self, inbound: Inbound) -> None:
+        self.inbound = inbound
+        self.trace = stored_here()  # whoever stores it works for somebody else
+        self.stored: Stored | None = None
+        self.error: Exception | None = None
+        self.called: asyncio.Future[None] | None = None
+
+    @property
+    def tried(self) -> bool:
+        return self.stored is not None or self.error is not None
+
+    def call(self) -> None:
+        """Let it look: it has been tried, or is the one to store now."""
+        if self.called is not None and not self.called.done():
+            self.called.set_result(None)
+
+
+StoreThem = Callable[[Sequence[Arrival]], Awaitable[None]]
+"""Stores messages in one transaction and sets `stored` of each; raises where that failed for all, or may have."""
+
+
+class Arrivals:
+    """The messages of one hospital on their way into the message store."""
+
+    def __init__(self, store_them: StoreThem) -> None:
+        self._store_them = store_them
+        self._waiting: deque[Arrival] = deque()
+        self._busy = False  # somebody stores, or has been called to
+        self._alone = 0  # so many of the next ones are stored one by one, because together they could not be
+        self._peer = ""  # of the newest message
+        self._several = False  # whether the one before it came from another
+
+    async def store(self, inbound: Inbound) -> Stored:
+        """Returns when the message is on the disk. Raises what the storing does.
+
+        Whoever is cancelled leaves open whether its message is stored.
+        """
+        mine = Arrival(inbound)
+        self._several, self._peer = self._peer not in ("", inbound.peer), inbound.peer
+        self._waiting.append(mine)
+        if self._busy:
+            await self._be_called(mine)
+        if not mine.tried:
+            self._busy = True
+            try:
+                await self._store_oldest()
+            except BaseException:
+                self._give_up(mine)
+                raise
+            finally:
+                self._call_next()
+        if mine.error is not None:
+            raise mine.error
+        if mine.stored is None:
+            raise RuntimeError("whoever stores is the oldest of those who wait")
+        return mine.stored
+
+    async def _be_called(self, mine: Arrival) -> None:
+        mine.called = asyncio.get_running_loop().create_future()
+        try:
+            await mine.called
+        except BaseException:
+            if self._give_up(mine) and mine.called.done() and not mine.called.cancelled():
+                self._call_next()  # it was to store
+            raise
+
+    def _give_up(self, mine: Arrival) -> bool:
+        """Take it out of the line; whether it stood there."""
+        if mine not in self._waiting:
+            return False
+        self._waiting.remove(mine)
+        return True
+
+    def _call_next(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].call()
+
+    async def _store_oldest(self) -> None:
+        if self._several:
+            # What several connections send at once is read in one turn of the loop after another.
+            there = 0
+            while there < len(self._waiting) < MOST_TOGETHER:
+                there = len(self._waiting)
+                await asyncio.sleep(0)
+        batch = self._batch()
+        try:
+            await self._try(batch)
+        except BaseException:
+            # Whoever is cancelled here does not take the others along: they are stored again, or found to be stored.
+            self._waiting.extendleft(one for one in reversed(batch[1:]) if not one.tried)
+            raise
+        finally:
+            for one in batch:
+                if one.tried:
+                    one.call()
+
+    def _batch(self) -> list[Arrival]:
+        """The oldest ones, taken out: at least one."""
+        batch = [self._waiting.popleft()]
+        size = len(batch[0].inbound.raw)
+        most = 1 if self._alone else MOST_TOGETHER
+        while self._waiting and len(batch) < most:
+            size += len(self._waiting[0].inbound.raw)
+            if size > MOST_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        self._alone = max(0, self._alone - len(batch))
+        return batch
+
+    async def _try(self, batch: Sequence[Arrival]) -> None:
+        try:
+            await self._store_them(batch)
+        except StoreUnavailable as e:
+            if len(batch) > 1:
+                self._alone = len(batch)  # one of them may be the reason
+            for one in batch:
+                one.error = e
+        except Exception as e:
+            if len(batch) == 1:
+                batch[0].error = e
+                return
+            for one in batch:
+                await self._try([one])

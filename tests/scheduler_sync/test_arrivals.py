@@ -1,0 +1,200 @@
+"""Messages of several connections are stored together, in their order; nobody pays for another's message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from booking.store.engine import Store, StoreUnavailable
+from connectors.port import Inbound, Stored
+from scheduler_sync import inbox as module
+from scheduler_sync.arrivals import MOST_BYTES, MOST_TOGETHER, Arrival, Arrivals
+from scheduler_sync.inbox import Inbox
+from scheduler_sync.messages.journal import take_messages
+from tests.scheduler_sync.test_inbox import message, name_of, patient, states
+
+
+def from_peer(number: int, **more: Any) -> Inbound:
+    return message(patient(f"张{number}"), key=f"k{number}", peer=f"127.0.0.1:{number}", **more)
+
+
+class Disk:
+    """Where messages are stored, as long as it is let; `refuses` is raised for any batch with one of these keys."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.free = asyncio.Event()
+        self.free.set()
+        self.refuses: dict[str, Exception] = {}
+
+    async def store(self, batch: Sequence[Arrival]) -> None:
+        keys = [one.inbound.dedup_key for one in batch]
+        self.batches.append(keys)
+        await self.free.wait()
+        for key in keys:
+            if key in self.refuses:
+                raise self.refuses[key]
+        for one in batch:
+            one.stored = Stored()
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+async def begin(arrivals: Arrivals, *numbers: int, **more: Any) -> list[asyncio.Task[Stored]]:
+    """Messages that have arrived, each from a connection of its own."""
+    tasks = [asyncio.create_task(arrivals.store(from_peer(n, **more))) for n in numbers]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_messages_share_a_commit_when_they_come_while_another_is_stored(disk: Disk) -> None:
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    tasks = await begin(arrivals, 1, 2, 3, 4)
+    assert disk.batches == [["k1"]]
+    disk.free.set()
+    assert await asyncio.gather(*tasks) == [Stored()] * 4
+    assert disk.batches == [["k1"], ["k2", "k3", "k4"]]
+
+
+async def test_all_share_a_commit_when_several_connections_send_at_once(disk: Disk) -> None:
+    arrivals = Arrivals(disk.store)
+    await asyncio.gather(*await begin(arrivals, 1, 2))
+    disk.batches.clear()
+    await asyncio.gather(*await begin(arrivals, 1, 2, 3, 4))
+    assert disk.batches == [["k1", "k2", "k3", "k4"]]
+
+
+async def test_a_commit_takes_no_more_than_its_most_when_a_crowd_waits(disk: Disk) -> None:
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    tasks = await begin(arrivals, *range(MOST_TOGETHER + 10))
+    disk.free.set()
+    await asyncio.gather(*tasks)
+    assert [len(keys) for keys in disk.batches] == [1, MOST_TOGETHER, 9]
+
+
+async def test_a_long_message_is_stored_by_itself_when_others_wait(disk: Disk) -> None:
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    tasks = await begin(arrivals, 1, 2)
+    tasks += await begin(arrivals, 3, raw=b"x" * (MOST_BYTES + 1))
+    tasks += await begin(arrivals, 4)
+    disk.free.set()
+    await asyncio.gather(*tasks)
+    assert disk.batches == [["k1"], ["k2"], ["k3"], ["k4"]]
+
+
+async def test_only_the_one_that_cannot_be_stored_is_refused_when_it_came_with_others(disk: Disk) -> None:
+    disk.refuses["k3"] = ValueError("a value that no column takes")
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    tasks = await begin(arrivals, 1, 2, 3, 4)
+    disk.free.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [answers[0], answers[1], answers[3]] == [Stored()] * 3
+    assert isinstance(answers[2], ValueError)
+    assert disk.batches == [["k1"], ["k2", "k3", "k4"], ["k2"], ["k3"], ["k4"]]
+
+
+async def test_the_next_ones_are_stored_one_by_one_when_a_commit_of_several_failed(disk: Disk) -> None:
+    disk.refuses["k3"] = StoreUnavailable("full")
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    tasks = await begin(arrivals, 1, 2, 3)
+    disk.free.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(a) for a in answers] == [Stored, StoreUnavailable, StoreUnavailable]
+    disk.batches.clear()
+    answers = await asyncio.gather(*await begin(arrivals, 2, 3, 5), return_exceptions=True)
+    assert [type(a) for a in answers] == [Stored, StoreUnavailable, Stored]
+    assert disk.batches == [["k2"], ["k3"], ["k5"]]
+
+
+async def test_the_others_are_stored_when_the_one_that_stores_for_all_is_cancelled(disk: Disk) -> None:
+    arrivals = Arrivals(disk.store)
+    await asyncio.gather(*await begin(arrivals, 8, 9))
+    disk.batches.clear()
+    disk.free.clear()
+    tasks = await begin(arrivals, 1, 2, 3)
+    assert disk.batches == [["k1", "k2", "k3"]]
+    tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    disk.free.set()
+    assert await asyncio.gather(*tasks[1:]) == [Stored()] * 2
+    assert disk.batches[1:] == [["k2", "k3"]]
+
+
+@pytest.mark.parametrize("place", [1, 2])
+async def test_one_that_is_cancelled_while_it_waits_is_not_stored(disk: Disk, place: int) -> None:
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    tasks = await begin(arrivals, 1, 2, 3)
+    tasks[place].cancel()
+    disk.free.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(a) for a in answers].count(Stored) == 2
+    assert disk.batches == [["k1"], ["k3"] if place == 1 else ["k2"]]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 4])
+async def test_another_stores_when_the_one_that_was_called_to_is_cancelled(disk: Disk, turns: int) -> None:
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    tasks = await begin(arrivals, 1, 2, 3)
+    disk.free.set()
+    for _ in range(turns):  # called and not run yet, gathering, storing
+        await asyncio.sleep(0)
+    tasks[1].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [answers[0], answers[2]] == [Stored()] * 2
+    assert await asyncio.wait_for(arrivals.store(from_peer(4)), 5) == Stored()
+
+
+# --- with the stores ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages each commit was to store."""
+    sizes: list[int] = []
+
+    async def take(ledger: Any, inbounds: Sequence[Inbound], marks: Any) -> Any:
+        sizes.append(len(inbounds))
+        return await take_messages(ledger, inbounds, marks)
+
+    monkeypatch.setattr(module, "take_messages", take)
+    return sizes
+
+
+async def test_messages_are_applied_in_the_order_of_arrival_when_they_were_stored_together(
+    inbox: Inbox, store: Store, messages: Store, commits: list[int]
+) -> None:
+    answers = await asyncio.gather(*(inbox.handle(from_peer(n)) for n in range(20)))
+    assert answers == [Stored()] * 20
+    assert sum(commits) == 20
+    assert len(commits) < 20
+    await inbox.apply_all()
+    assert await states(messages) == [("applied", None)] * 20
+    assert await name_of(store, "M1") == "张19"
+
+
+async def test_a_repeat_is_told_as_one_when_it_is_stored_with_the_first(
+    inbox: Inbox, messages: Store, commits: list[int]
+) -> None:
+    await asyncio.gather(inbox.handle(from_peer(1)), inbox.handle(from_peer(2)))
+    commits.clear()
+    again = [message(patient("张三"), key="k3", peer=f"127.0.0.1:{n}") for n in (3, 4, 5)]
+    answers = await asyncio.gather(*(inbox.handle(one) for one in again))
+    assert answers == [Stored(), Stored(duplicate=True), Stored(duplicate=True)]
+    assert commits == [3]
+    await inbox.apply_all()
+    assert await states(messages) == [("applied", None)] * 3
