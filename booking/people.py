@@ -42,14 +42,23 @@ async def load_person(tx: Tx, person_id: str) -> Person | None:
     return None
 
 
-async def person_by_mrn(tx: Tx, mrn: str) -> Person | None:
-    """The person whom the HIS calls by this MRN, or called so before a merge."""
-    row = await tx.first(
-        select(person_mrns.c.person_id).where(
-            person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.mrn_digest == tx.digest("mrn", mrn)
+_BY_MRN = Fixed(
+    select(persons)
+    .select_from(
+        person_mrns.join(
+            persons, (persons.c.hospital_id == person_mrns.c.hospital_id) & (persons.c.id == person_mrns.c.person_id)
         )
     )
-    return None if row is None else await load_person(tx, row["person_id"])
+    .where(person_mrns.c.hospital_id == bindparam("of_hospital"), person_mrns.c.mrn_digest == bindparam("of_digest"))
+)
+
+
+async def person_by_mrn(tx: Tx, mrn: str) -> Person | None:
+    """The person whom the HIS calls by this MRN, or called so before a merge."""
+    row = await tx.first(_BY_MRN, {"of_hospital": tx.hospital_id, "of_digest": tx.digest("mrn", mrn)})
+    if row is None or row["merged_into"] is None:
+        return None if row is None else person_from_row(tx, row)
+    return await load_person(tx, row["merged_into"])
 
 
 async def own_patient(tx: Tx, client_id: str, patient_id: str) -> tuple[dict[str, str], Person]:
@@ -161,14 +170,19 @@ async def _by_identity(tx: Tx, record: Patient) -> tuple[Person | None, Person |
     return first, named if named is not None and named.record.name == record.name else None
 
 
-async def _by_digest(tx: Tx, digest: str | None) -> Person | None:
-    row = await tx.first(
-        select(persons).where(
-            persons.c.hospital_id == tx.hospital_id,
-            persons.c.identity_digest == digest,
-            persons.c.merged_into.is_(None),
-        )
+_BY_DOCUMENT = Fixed(
+    select(persons).where(
+        persons.c.hospital_id == bindparam("of_hospital"),
+        persons.c.identity_digest == bindparam("of_digest"),
+        persons.c.merged_into.is_(None),
     )
+)
+
+
+async def _by_digest(tx: Tx, digest: str | None) -> Person | None:
+    if digest is None:
+        return None
+    row = await tx.first(_BY_DOCUMENT, {"of_hospital": tx.hospital_id, "of_digest": digest})
     return None if row is None else person_from_row(tx, row)
 
 
@@ -207,12 +221,14 @@ async def _claim_document(tx: Tx, person: Person) -> None:
 
 
 async def _create(tx: Tx, record: Patient, *, pending: bool, by_document: bool = True) -> Person:
+    """A new person. The one of a record with an MRN is to be found by it from now on: `_note_mrn`."""
     person = Person(
         hospital_id=tx.hospital_id,
         id=new_id(),
         his_state="pending" if pending else "linked",
         record=record,
         identity_digest=await _free_digest(tx, record) if by_document else None,
+        mrn_digest=None if record.mrn is None else tx.digest("mrn", record.mrn),
         created_ms=tx.now_ms,
         updated_ms=tx.now_ms,
     )
@@ -227,14 +243,16 @@ async def _ask_his(tx: Tx, person: Person) -> None:
     tx.ring(wake_topic(tx.hospital_id))
 
 
+_SAVE = Fixed(
+    update(persons).where(persons.c.hospital_id == bindparam("of_hospital"), persons.c.id == bindparam("of_person")),
+    [c.name for c in persons.columns],
+)
+
+
 async def save_person(tx: Tx, person: Person) -> None:
     """Write a person back."""
     person.updated_ms = tx.now_ms
-    await tx.run(
-        update(persons)
-        .where(persons.c.hospital_id == tx.hospital_id, persons.c.id == person.id)
-        .values(person_to_row(tx, person))
-    )
+    await tx.run(_SAVE, {**person_to_row(tx, person), "of_hospital": tx.hospital_id, "of_person": person.id})
     tx.ring(f"person:{person.id}")
 
 
@@ -255,6 +273,11 @@ async def link_person(tx: Tx, person: Person, told: Patient) -> None:
     person.mrn_digest = tx.digest("mrn", told.mrn)
     person.his_state, person.reject_code = "linked", None
     await save_person(tx, person)
+    await _note_mrn(tx, person)
+
+
+async def _note_mrn(tx: Tx, person: Person) -> None:
+    """The HIS knows this person by an MRN: from now on it finds them, and so does their document."""
     await tx.upsert(
         person_mrns, [{"hospital_id": tx.hospital_id, "mrn_digest": person.mrn_digest, "person_id": person.id}]
     )
@@ -277,16 +300,18 @@ async def hear_patient(tx: Tx, told: Patient) -> None:
         holder = (await _by_identity(tx, told))[1] if own else None
         if holder is None or _confirmed(holder):
             # Children are registered with a parent's document: a number alone makes nobody the same person.
-            holder = await _create(tx, told, pending=False, by_document=own)
-        await link_person(tx, holder, told)
+            await _note_mrn(tx, await _create(tx, told, pending=False, by_document=own))
+        else:
+            await link_person(tx, holder, told)
         return
-    before = person.record
+    before, digest = person.record, person.identity_digest
     fields = {f: getattr(told, f) for f in told.__struct_fields__ if getattr(told, f) not in (None, (), {}, "unknown")}
     person.record = msgspec.structs.replace(person.record, **fields)
     if documents_differ(before.id_number, told.id_number) and not _may_be_own(before, told.birth_date):
         # The HIS has corrected a document that was never theirs: it is its owner's again.
         person.identity_digest = await _free_digest(tx, person.record) if _may_be_own(person.record) else None
-    await save_person(tx, person)
+    if (person.record, person.identity_digest) != (before, digest):
+        await save_person(tx, person)
 
 
 def _may_be_own(told: Patient, birth_date: dt.date | None = None) -> bool:

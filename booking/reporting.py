@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from booking.billing import SetAside
 from booking.errors import Refusal
@@ -13,6 +13,7 @@ from booking.news import tell_owners
 from booking.people import mrn_digests, owner_ids
 from booking.records import Person
 from booking.store.engine import Tx
+from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
 from booking.store.tables import reports
 from mappings.canonical import Report
@@ -122,9 +123,14 @@ def _is_heading_of(report: Report, known: Report) -> bool:
     return report.status == known.status and report.issued_at in (None, known.issued_at)
 
 
+_REPORT = Fixed(
+    select(reports).where(reports.c.hospital_id == bindparam("of_hospital"), reports.c.id == bindparam("of_report"))
+)
+
+
 async def load_report(tx: Tx, report_id: str) -> ReportRow | None:
     """A report of this hospital."""
-    row = await tx.first(select(reports).where(reports.c.hospital_id == tx.hospital_id, reports.c.id == report_id))
+    row = await tx.first(_REPORT, {"of_hospital": tx.hospital_id, "of_report": report_id})
     return None if row is None else _row(tx, row)
 
 

@@ -42,6 +42,8 @@ from scheduler_sync.leases import Fence, NotOurs
 
 MOST_AT_ONCE = 32  # messages in one transaction, which takes no new one beyond its budget (DESIGN section 4: 20 ms)
 
+LONG_BYTES = 65_536  # sealing and writing a report of this size takes a millisecond
+
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """A message that is stored and not applied. `problem`: why its events cannot be read. `size`: bytes as received.
@@ -61,9 +63,13 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def apart(self) -> bool:
         """Whether it gets a transaction of its own: long statements, a stop, which goes on in further ones, or no events."""
-        return self.problem is not None or any(
-            isinstance(event, ReportIssued | PatientMerged | ScheduleStopped) for event in self.events
-        )
+        return self.problem is not None or self.heavy or any(isinstance(e, ScheduleStopped) for e in self.events)
+
+    @property
+    def heavy(self) -> bool:
+        """Whether applying takes long statements: a report may be megabytes, a merge moves all that a person has."""
+        is_long = self.size > LONG_BYTES
+        return any(isinstance(e, PatientMerged) or (is_long and isinstance(e, ReportIssued)) for e in self.events)
 
 
 Next = Callable[[int], Awaitable[Waiting | None]]
@@ -116,11 +122,6 @@ async def applied_ids(store: Store, hospital_id: str) -> Collection[str]:
     async with store.write(hospital_id, here=True) as tx:
         row = await tx.first(_APPLIED, {"of_hospital": hospital_id})
     return () if row is None else row["ids"].split()
-
-
-def is_heavy(message: Waiting) -> bool:
-    """Whether applying takes long statements: a report may be megabytes, a merge moves all that a person has."""
-    return any(isinstance(event, ReportIssued | PatientMerged) for event in message.events)
 
 
 async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Budget | None = None) -> None:

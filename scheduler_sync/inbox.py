@@ -24,7 +24,7 @@ from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
 from monitoring.traces import Kind, is_tracing, span
-from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages, is_heavy
+from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages
 from scheduler_sync.arrivals import Arrival, Arrivals
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
@@ -306,7 +306,7 @@ class Inbox:
         try:
             unmarked = [message_id for message_id, _, _ in self._marks]
             return await apply_messages(
-                self._store, self._hospital, following, unmarked=unmarked, fence=self._fence, heavy=is_heavy(oldest)
+                self._store, self._hospital, following, unmarked=unmarked, fence=self._fence, heavy=oldest.heavy
             )
         finally:
             self._ended = loop.time()

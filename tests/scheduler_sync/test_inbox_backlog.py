@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable, Tx
+from booking.store.tables import persons
 from connectors.port import Refused, Stored
-from mappings.canonical import AnyEvent, Patient, PatientChanged, PatientMerged
+from mappings.canonical import (
+    AnyEvent,
+    Patient,
+    PatientChanged,
+    PatientMerged,
+    Report,
+    ReportIssued,
+    ReportKind,
+    ReportStatus,
+)
 from monitoring import metrics
 from monitoring.metrics import REGISTRY
 from scheduler_sync import applying
@@ -60,6 +71,45 @@ async def test_messages_share_a_transaction_when_they_come_faster_than_they_are_
     assert await states(messages) == [("applied", None)] * MOST_AT_ONCE
     assert await name_of(store, "M1") == f"张{MOST_AT_ONCE - 1}"
     assert len(commits) < MOST_AT_ONCE / 2
+
+
+def a_report(number: int, **more: Any) -> ReportIssued:
+    return ReportIssued(
+        report=Report(id=f"R{number}", kind=ReportKind.LAB, status=ReportStatus.FINAL, mrn="M1", **more)
+    )
+
+
+@pytest.mark.parametrize(("size", "transactions"), [(3_000, 1), (100_000, 10)])
+async def test_reports_share_a_transaction_when_they_are_not_large(
+    inbox: Inbox, store: Store, messages: Store, commits: list[int], monkeypatch: pytest.MonkeyPatch,
+    size: int, transactions: int,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(inbox, "_begin_work", lambda: None)
+        for n in range(10):
+            assert await inbox.handle(message(a_report(n), key=f"k{n}", raw=b"x" * size)) == Stored()
+    commits.clear()
+    await inbox.apply_all()
+    assert await states(messages) == [("applied", None)] * 10
+    assert len(commits) == transactions
+
+
+async def test_nothing_is_written_when_a_patient_is_told_again_as_known(inbox: Inbox, store: Store) -> None:
+    told = patient("张一", id_type="01", id_number="110101199003070134")
+    await inbox.handle(message(told, key="k1"))
+    await inbox.apply_all()
+    before = await person_rows(store)
+    await inbox.handle(message(told, key="k2"))
+    await inbox.apply_all()
+    assert await person_rows(store) == before  # sealed anew it would have other bytes
+    await inbox.handle(message(patient("张二"), key="k3"))
+    await inbox.apply_all()
+    assert await person_rows(store) != before
+
+
+async def person_rows(store: Store) -> list[dict[str, Any]]:
+    async with store.read(HOSPITAL) as tx:
+        return await tx.all(select(persons))
 
 
 async def test_neighbours_are_applied_in_order_when_one_of_a_batch_cannot_be(
