@@ -6,6 +6,7 @@ A `.hl7` file is the message with a line for each segment; on the wire a segment
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,10 +59,13 @@ async def hear(profile: str, message: Path) -> tuple[Inbound, list[str]]:
 
 
 class Peer:
-    """A HIS that gives every request the same answer, and remembers what was asked."""
+    """A HIS that answers with messages written by hand, and remembers what was asked. The last answers are repeated.
 
-    def __init__(self, answers: list[Path], codec: str) -> None:
-        self.answers = [answer.read_text("utf-8") for answer in answers]
+    A blank line stands between messages that answer one request, a line `then` between the answers to one and the next.
+    """
+
+    def __init__(self, answers: str, codec: str) -> None:
+        self.answers = [part.split("\n\n") for part in re.split(r"^then\n", answers, flags=re.MULTILINE)]
         self.codec = codec
         self.asked: list[str] = []
 
@@ -70,15 +74,15 @@ class Peer:
             text = payload.decode(self.codec)
             self.asked.append(text)
             number = ER7(text).get("MSH", 10)
-            for answer in self.answers:
+            for answer in self.answers[min(len(self.asked), len(self.answers)) - 1]:
                 writer.write(START + wire(answer.replace("<control id>", number)) + END)
         writer.close()
 
 
 @asynccontextmanager
-async def answering(profile: str, *answers: Path) -> AsyncIterator[tuple[HL7v2Connector, Peer]]:
+async def answering(profile: str, answers: str) -> AsyncIterator[tuple[HL7v2Connector, Peer]]:
     """Our connector of `profile`, and a HIS that answers with these messages, MSA-2 filled in."""
-    peer = Peer(list(answers), "gbk" if profile == "hl7v2_cn" else "utf-8")
+    peer = Peer(answers, "gbk" if profile == "hl7v2_cn" else "utf-8")
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     connector = _connector(
         profile,

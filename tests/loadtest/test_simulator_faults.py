@@ -11,16 +11,18 @@ from typing import Any, Protocol
 import aiohttp
 import pytest
 
-from loadtest.simulators import fhir, hl7, soap
+from loadtest.simulators import fhir, hl7, hl7_cn, soap
 from loadtest.simulators.control import Fault, Switchboard
 from loadtest.simulators.hospital import Hospital
 
-STARTS: dict[str, Any] = {"soap": soap.start, "fhir": fhir.start, "hl7": hl7.start}
+STARTS: dict[str, Any] = {"soap": soap.start, "fhir": fhir.start, "hl7": hl7.start, "hl7_cn": hl7_cn.start}
 SQM = "MSH|^~\\&|A|B|C|D|20260101||SQM^S25^SQM_S25|1|P|2.5.1\rQRD|||||||||ALL\rQRF|SLOT|20260101|20260102\r"
+ZRN = "MSH|^~\\&|A|B|C|D|20260101||ZHY^ZRN|1|P|2.4||||||GBK\rQRD|||||||||ALL\rQRF|HIS|20260101|20260102\r"
 ASKED = {
     "soap": b"GET /csp/his/SelfRegService.cls?wsdl HTTP/1.1\r\nHost: a\r\n\r\n",
     "fhir": b"GET /fhir/metadata HTTP/1.1\r\nHost: a\r\n\r\n",
     "hl7": b"\x0b" + SQM.encode() + b"\x1c\r",
+    "hl7_cn": b"\x0b" + ZRN.encode() + b"\x1c\r",
 }
 ENVELOPE = (
     b'<e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body><QueryDepartment xmlns="http://tempuri.org">'
