@@ -24,7 +24,15 @@ from .rows import STORED, Anew, Answer, Await, Close, HalfClose, Pause, Reset, R
 HANG_S = 20.0  # nothing that a row waits for takes so long: it hangs
 ANSWERED_S = 10.0
 PROBE = "PROBE"
-COUNTERS = ("inbound_messages", "decode_fallbacks", "inbound_oddities")
+COUNTERS = (
+    "mllp_connections_ended",
+    "mllp_connections_refused",
+    "mllp_handshakes_failed",
+    "mllp_throttled",
+    "inbound_messages",
+    "decode_fallbacks",
+    "inbound_oddities",
+)
 """Whose movements a row must name, every one of them."""
 
 _numbers = itertools.count(1)
@@ -100,6 +108,8 @@ class Peer:
                     await self.connect()
 
     async def close(self) -> None:
+        if self._reading is None:
+            return  # it could not connect
         self._writer.close()
         await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)
         if self._reading is not None:
@@ -166,8 +176,17 @@ class Peer:
                 await self._news.wait()
 
 
-async def play(row: Row, *, server_tls: dict[str, str] | None = None, tls: ssl.SSLContext | None = None) -> Seen:
-    """Play one row against a connector of its own. `server_tls`: further options; `tls`: how the peer connects."""
+async def play(
+    row: Row,
+    *,
+    server_tls: dict[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    served_tls: ssl.SSLContext | None = None,
+) -> Seen:
+    """Play one row against a connector of its own.
+
+    `server_tls`: further options; `tls`: how the peer connects; `served_tls`: how the other one does afterwards, if not alike.
+    """
     hospital = HospitalContext(id=f"wire-{next(_numbers)}", zone=ZoneInfo("Asia/Shanghai"))
     settings = {"profile": "hl7v2", "listen_port": 0, **row.options, **(server_tls or {})}
     connector = create(hospital, "his", Options(protocol="hl7v2", **settings))  # type: ignore[arg-type]
@@ -176,11 +195,11 @@ async def play(row: Row, *, server_tls: dict[str, str] | None = None, tls: ssl.S
     try:
         peer = Peer(connector.listen_port, row, tls)
         await _converse(peer, row, seen)
-        seen.handled = [name for name in handler.taken if name != PROBE]
-        seen.counted = _moved(hospital.id, connector.name)
-        seen.served = await _is_served(connector, row, tls)
+        seen.served = await _is_served(connector, row, tls if served_tls is None else served_tls)
     finally:
         await connector.close()
+    seen.handled = [name for name in handler.taken if name != PROBE]
+    seen.counted = _moved(hospital.id, connector.name)
     return seen
 
 
@@ -199,7 +218,9 @@ async def _converse(peer: Peer, row: Row, seen: Seen) -> None:
         await peer.play(row.steps)
         await peer.wait_for(len(row.answers))
         seen.lives = await peer.probe() if row.lives else not await peer.ended()
-    except ConnectionError:
+    except TimeoutError:
+        raise  # an OSError too: what was waited for does not come
+    except OSError:  # so is ssl.SSLError
         seen.lives = False
     finally:
         await peer.close()
@@ -220,7 +241,10 @@ def _as_expected(answer: ER7, expected: Answer | None) -> Answer:
 
 
 def _moved(hospital_id: str, connector: str) -> dict[str, int]:
-    """The counters of this connector that are not 0, over all types of messages; the probe's own leave none."""
+    """The counters of this connector that are not 0, over all types of messages; the probe's own leave none.
+
+    Connections that the peer has closed, or that were closed with the connector, are as many as there were.
+    """
     moved: Counter[str] = Counter()
     for family in REGISTRY.collect():
         name = family.name.removeprefix("hisbridge_")
@@ -231,6 +255,8 @@ def _moved(hospital_id: str, connector: str) -> dict[str, int]:
             if (labels.pop("hospital"), labels.pop("connector")) == (hospital_id, connector) and sample.value:
                 labels.pop("type", None)
                 moved["/".join((name, *labels.values()))] += int(sample.value)
+    for as_expected in ("peer", "stopping"):
+        del moved[f"mllp_connections_ended/{as_expected}"]
     return dict(moved)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from .rows import Answer, Row, accepted, adt, framed, sent
+from .rows import Answer, Pause, Row, accepted, adt, framed, sent
 from .runner import check, play
 
 M1 = framed(adt("M1"))
+BOM = b"\xef\xbb\xbf"
+LONG = framed(adt("M1") + "NTE|1||" + "x" * 300_000 + "\r")
 
 ROWS = (
     Row("one message in one write", "framing", (M1,), accepted("M1"), handled=("M1",)),
@@ -38,6 +40,112 @@ ROWS = (
         accepted("M1", "M2"),
         handled=("M1", "M2"),
         counted={"inbound_messages/unreadable": 1},
+    ),
+    Row(
+        "junk that comes in two reads",
+        "framing",
+        (b"hello", Pause(0.2), b"hello" + M1),
+        accepted("M1"),
+        handled=("M1",),
+        counted={"inbound_messages/unreadable": 2},
+    ),
+    Row("line ends before the first message", "framing", (b"\r\n\r\n" + M1,), accepted("M1"), handled=("M1",)),
+    Row(
+        "FS twice",
+        "framing",
+        (M1[:-1] + b"\x1c\r" + sent("M2"),),
+        accepted("M1", "M2"),
+        handled=("M1", "M2"),
+        counted={"inbound_messages/unreadable": 1},
+    ),
+    Row(
+        "VT twice",
+        "framing",
+        (b"\x0b" + M1,),
+        accepted("M1"),
+        handled=("M1",),
+        counted={"inbound_messages/unreadable": 1},
+    ),
+    Row(
+        "zeros between two messages",
+        "framing",
+        (M1 + bytes(20) + sent("M2"),),
+        accepted("M1", "M2"),
+        handled=("M1", "M2"),
+        counted={"inbound_messages/unreadable": 1},
+    ),
+    Row(
+        "a byte-order mark before VT",
+        "framing",
+        (BOM + M1 + BOM + sent("M2"),),
+        accepted("M1", "M2"),
+        handled=("M1", "M2"),
+    ),
+    Row(
+        "a byte-order mark before MSH", "framing", (framed(BOM + adt("M1").encode()),), accepted("M1"), handled=("M1",)
+    ),
+    Row(
+        "half a byte-order mark in each write",
+        "framing",
+        (BOM[:1], Pause(0.1), BOM[1:] + M1),
+        accepted("M1"),
+        handled=("M1",),
+    ),
+    Row("LF as segment end", "framing", (framed(adt("M1").replace("\r", "\n")),), accepted("M1"), handled=("M1",)),
+    Row("CRLF as segment end", "framing", (framed(adt("M1").replace("\r", "\r\n")),), accepted("M1"), handled=("M1",)),
+    Row("no end of the last segment", "framing", (framed(adt("M1").rstrip("\r")),), accepted("M1"), handled=("M1",)),
+    Row(
+        "blank lines after the last segment",
+        "framing",
+        (framed(adt("M1") + "\r\r\n"),),
+        accepted("M1"),
+        handled=("M1",),
+    ),
+    Row(
+        "an empty frame",
+        "framing",
+        (framed("") + M1,),
+        accepted("M1"),
+        handled=("M1",),
+        counted={"inbound_messages/ignored": 1},
+    ),
+    Row(
+        "frames with nothing but line ends and a byte-order mark",
+        "framing",
+        (framed("\r"), framed("\r\n") + framed(BOM), M1),
+        accepted("M1"),
+        handled=("M1",),
+        counted={"inbound_messages/ignored": 3},
+    ),
+    Row(
+        "a message given up in its middle",
+        "framing",
+        (M1[:40], sent("M2")),
+        accepted("M2"),
+        handled=("M2",),
+        counted={"inbound_messages/unreadable": 1},
+    ),
+    Row(
+        "three messages given up in one write",
+        "framing",
+        (M1[:40] + M1[:50] + M1[:60] + sent("M2"),),
+        accepted("M2"),
+        handled=("M2",),
+        counted={"inbound_messages/unreadable": 1},
+    ),
+    Row(
+        "fifty messages in one write",
+        "framing",
+        (sent(*(f"M{n}" for n in range(50))),),
+        accepted(*(f"M{n}" for n in range(50))),
+        handled=tuple(f"M{n}" for n in range(50)),
+    ),
+    Row(
+        "a message of 300 KB in pieces of 1 KB",
+        "framing",
+        tuple(LONG[n : n + 1024] for n in range(0, len(LONG), 1024)),
+        accepted("M1"),
+        handled=("M1",),
     ),
     Row(
         "a message that has no end",
