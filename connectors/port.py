@@ -241,13 +241,27 @@ class NotOffered(HisError):
 # --- what a HIS tells us ------------------------------------------------------------------------------------------
 
 
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a message stands in its sender's own numbering, for connectors that check it (HL7 v2.5.1 ch. 2.10.1, MSH-13).
+
+    `key` names the numbering among all of a hospital. `number`: positive, one more than that of the message before; 0 asks
+    where we stand; -1 says that whatever comes next begins anew. `alone`: the message is not taken, only its number passes.
+    """
+
+    key: str
+    number: int
+    alone: bool = False
+
+
 class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     """One message that a HIS sent us, read and mapped but not yet applied.
 
     `dedup_key` names the message among all of the peer's (for HL7 v2: MSH-3/4/10 and a digest without MSH-7/8/13);
     `control_id` alone is what the peer calls it. `problem` is set, and `events` empty, where it could not be mapped: the
     handler then stores it for a person and answers `Stored`, because a negative answer would block the peer's queue. `mrn` and
-    `order_no` then say whom it speaks of, where that can be seen, so that it is found by them.
+    `order_no` then say whom it speaks of, where that can be seen, so that it is found by them. `same_id_key` is what
+    `dedup_key` is without the content: another message of the same is told by the answer, and set aside where `same_id_apart`
+    says so. `series`: its number is checked, and kept, in the commit that stores it.
     """
 
     hospital_id: str
@@ -261,23 +275,35 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
     mrn: str | None = None
     order_no: str | None = None
+    same_id_key: str | None = None
+    same_id_apart: bool = False
+    series: Series | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """On the disk, to be applied in the order of arrival; or stored before (`duplicate`); or set aside for a person at once
     (`quarantined`: it could not be mapped, or is a repeat of one that was set aside).
+
+    `same_id`: another message had its `same_id_key`. `expected`: what to tell the sender of its numbering, where it has one.
     """
 
     duplicate: bool = False
     quarantined: bool = False
+    same_id: bool = False
+    expected: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """Not stored. `retryable` says whether the peer should send it again (store down) or not (bad message)."""
+    """Not stored. `retryable` says whether the peer should send it again (store down) or not (bad message).
+
+    `out_of_series`: its number is not the one that is `expected`.
+    """
 
     code: str
     text: str
     retryable: bool
+    out_of_series: bool = False
+    expected: int | None = None
 
 
 InboundAnswer = Stored | Refused

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from booking.store.engine import StoreUnavailable
-from connectors.port import Inbound, Stored
+from connectors.port import Inbound, InboundAnswer
 from monitoring.traces import stored_here
 
 MOST_TOGETHER = 64
@@ -27,7 +27,7 @@ class Arrival:
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
         self.trace = stored_here()  # whoever stores it works for somebody else
-        self.stored: Stored | None = None
+        self.stored: InboundAnswer | None = None
         self.error: Exception | None = None
         self.called: asyncio.Future[None] | None = None
 
@@ -56,7 +56,7 @@ class Arrivals:
         self._peer = ""  # of the newest message
         self._several = False  # whether the one before it came from another
 
-    async def store(self, inbound: Inbound) -> Stored:
+    async def store(self, inbound: Inbound) -> InboundAnswer:
         """Returns when the message is on the disk. Raises what the storing does.
 
         Whoever is cancelled leaves open whether its message is stored.

@@ -56,6 +56,8 @@ STOPS_AGAIN_S = 60.0  # until left stops that cannot be carried out are tried ag
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MOST_UNMARKED = 2 * MOST_AT_ONCE
 LOAD = 100  # messages that are read at once from what a crash has left
+OUT_OF_SERIES = "out_of_series"
+_NOT_NEXT = "the sequence number is not the one that is expected"
 _STOPS = "#stops"  # stands for a message's id where the stops that are left fail
 
 
@@ -155,12 +157,17 @@ class Inbox:
             for arrival, found in zip(batch, taken, strict=True):
                 arrival.stored = self._hand_on(arrival, found)
 
-    def _hand_on(self, arrival: Arrival, taken: Taken) -> Stored:
+    def _hand_on(self, arrival: Arrival, taken: Taken) -> InboundAnswer:
         inbound = arrival.inbound
+        expected = None if taken.place is None else taken.place.expected
         if taken.known_as is not None:
             if taken.known_as == "received" and not self._waits(taken.id):
                 self._look_again()
-            return Stored(duplicate=True, quarantined=taken.known_as == "quarantined")
+            return Stored(duplicate=True, quarantined=taken.known_as == "quarantined", expected=expected)
+        if taken.place is not None and taken.place.refused:
+            return Refused(code=OUT_OF_SERIES, text=_NOT_NEXT, retryable=True, out_of_series=True, expected=expected)
+        if not taken.id:
+            return Stored(expected=expected)
         if self._recorder is not None:
             self._recorder.stored(inbound, taken.id, taken.size_bytes)
         message = Waiting(
@@ -170,18 +177,18 @@ class Inbox:
             control_id=inbound.control_id,
             events=inbound.events,
             size=len(inbound.raw),
-            problem=inbound.problem,
+            problem=taken.problem,
             trace=arrival.trace,
         )
-        if inbound.problem is not None:
-            self._tell_set_aside(message, inbound.problem)
-            return Stored(quarantined=True)
+        if taken.problem is not None:
+            self._tell_set_aside(message, taken.problem)
+            return Stored(quarantined=True, same_id=taken.same_id, expected=expected)
         if self._left:
             self._backlog.unread += 1  # it stands behind others that have not been read
         else:
             self._backlog.append(message)
         self._begin_work()
-        return Stored()
+        return Stored(same_id=taken.same_id, expected=expected)
 
     def _waits(self, message_id: str) -> bool:
         """Whether a message will be applied, or noted as applied, without being looked for."""

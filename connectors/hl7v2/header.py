@@ -20,7 +20,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """MSH of a message that came. Its texts are spelled with the standard delimiters, as they may stand in an answer.
 
     `code` and `trigger` are MSH-9.1 and MSH-9.2; `accept` and `application` are MSH-15 and MSH-16; `charset` is the first
-    repetition of MSH-18. `version` is MSH-12.1 as the peer wrote it.
+    repetition of MSH-18, `sequence` MSH-13. `version` is MSH-12.1 as the peer wrote it.
     """
 
     sending: str = ""
@@ -35,6 +35,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     accept: str = ""
     application: str = ""
     charset: str = ""
+    sequence: str = ""
 
     @classmethod
     def of(cls, message: er7.Message) -> Header:
@@ -53,6 +54,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
             accept=value("MSH", 15),
             application=value("MSH", 16),
             charset=_short(STANDARD.escaped(value("MSH", 18))),
+            sequence=value("MSH", 13).strip(),
         )
 
     @property

@@ -17,8 +17,9 @@ from connectors.hl7v2.charset import HL7CharsetError, decode_message
 from connectors.hl7v2.header import Header, edition_of
 from connectors.hl7v2.mapping import ProfileMaps, map_context
 from connectors.hl7v2.masterfile import MasterFile, master_file
+from connectors.hl7v2.numbering import BAD_NUMBER, has_bad_number, series_of
 from connectors.hl7v2.options import Settings
-from connectors.port import Inbound
+from connectors.port import Inbound, Series
 
 HEAD_BYTES = 4096
 HEAD_CODEC = "latin-1"
@@ -28,9 +29,9 @@ HEAD_CODEC = "latin-1"
 class Read(msgspec.Struct, frozen=True, kw_only=True):
     """One message as far as it could be read.
 
-    `fault` set: it is refused. `inbound` set: it goes to the handler; neither: it is ignored. `codec` is the set of the answer;
-    `decoded_as` the one that read the message where its label was wrong. `event` and `reason` are for the log. `is_answer`: it
-    has an MSA, and must not be answered.
+    `fault` set: it is refused. `inbound` set: it goes to the handler (a refused or ignored one for its number alone). `codec` is
+    the set of the answer; `decoded_as` the one that read the message where its label was wrong. `event` and `reason` are for
+    the log. `is_answer`: it has an MSA, and must not be answered.
     """
 
     header: Header | None = None
@@ -68,30 +69,65 @@ class Reader:
             decoded = decode_message(payload, self.settings.charset)
         except HL7CharsetError as error:
             fault = Fault("102", "MSH^1^18", reason=str(error))
-            return _unread(payload, fault, "hl7_charset_refused", str(error))
+            return self._unread(payload, peer, fault, "hl7_charset_refused")
         decoded_as = decoded.codec if decoded.fallback else None
         try:
             message = er7.parse(decoded.text, decoded.codec)
         except er7.ER7Error as error:
             fault = Fault(error.code, reason=str(error))
-            return _unread(payload, fault, "hl7_message_unreadable", str(error), decoded_as)
+            return self._unread(payload, peer, fault, "hl7_message_unreadable", decoded_as)
         header = Header.of(message)
         kind = _kind(message)
         if message.index.get("MSA"):
             return Read(header=header, codec=decoded.codec, decoded_as=decoded_as, kind=kind, is_answer=True)
-        fault_found = self._check(message, header, kind)
-        taken = fault_found is None and kind not in self.settings.ignore
+        series = self._series(header, decoded.codec)
+        link = series is not None and series.alone  # 0 or -1: it speaks of the link, and of nothing else
+        found = self._check(message, header, kind, link=link)
+        if found is not None or link or kind in self.settings.ignore:
+            inbound = None if header.control_id == "" else self._alone(header, decoded.codec, kind, peer)
+        else:
+            inbound = self._map(message, kind, payload, peer, series)
         return Read(
             header=header,
             codec=decoded.codec,
             decoded_as=decoded_as,
             kind=kind,
-            fault=fault_found,
-            inbound=self._map(message, kind, payload, peer) if taken else None,
+            fault=found,
+            inbound=inbound,
             master=master_file(message),
         )
 
-    def _check(self, message: er7.Message, header: Header, kind: str) -> Fault | None:
+    def read_head(self, payload: bytes, peer: str, fault: Fault) -> Read:
+        """As much as can be had of a message that cannot be read: enough for MSA-2, and for its number to pass."""
+        read = read_head(payload)
+        if read.header is None:
+            return msgspec.structs.replace(read, fault=fault)
+        return msgspec.structs.replace(read, fault=fault, inbound=self._alone(read.header, read.codec, read.kind, peer))
+
+    def _unread(self, payload: bytes, peer: str, fault: Fault, event: str, decoded_as: str | None = None) -> Read:
+        read = self.read_head(payload, peer, fault)
+        return msgspec.structs.replace(read, event=event, reason=fault.reason, decoded_as=decoded_as)
+
+    def _series(self, header: Header | None, codec: str, *, alone: bool = False) -> Series | None:
+        return series_of(header, codec, self.name, alone=alone) if self.settings.sequence == "check" else None
+
+    def _alone(self, header: Header, codec: str, kind: str, peer: str) -> Inbound | None:
+        """What the handler is told of a message that is not taken: its number, where it has one."""
+        series = self._series(header, codec, alone=True)
+        if series is None:
+            return None
+        return Inbound(
+            hospital_id=self.hospital.id,
+            connector=self.name,
+            peer=peer,
+            message_type=kind,
+            control_id=header.control_id,
+            dedup_key="",
+            raw=b"",
+            series=series,
+        )
+
+    def _check(self, message: er7.Message, header: Header, kind: str, *, link: bool) -> Fault | None:
         """The checks of v2.5.1 ch. 2.9.2.2: who, what, in which mode and version. Codes are of table 0357."""
         if not header.code:
             return Fault("101", "MSH^1^9")
@@ -101,13 +137,15 @@ class Reader:
             return Fault("202", "MSH^1^11")
         if header.version and edition_of(header.version) is None:
             return Fault("203", "MSH^1^12")
-        if kind in self.maps.inbound or kind in self.settings.ignore:
+        if self.settings.sequence == "check" and has_bad_number(header):
+            return BAD_NUMBER
+        if link or kind in self.maps.inbound or kind in self.settings.ignore:
             return None
         code = kind.partition("^")[0]
         known = any(name.partition("^")[0] == code for name in (*self.maps.inbound, *self.settings.ignore))
         return Fault("201" if known else "200", "MSH^1^9")
 
-    def _map(self, message: er7.Message, kind: str, payload: bytes, peer: str) -> Inbound:
+    def _map(self, message: er7.Message, kind: str, payload: bytes, peer: str, series: Series | None) -> Inbound:
         ctx = map_context(self.hospital, self.settings, self.connection, message=message)
         mapped = [record_map.read(message, ctx) for record_map in self.maps.inbound[kind]]
         problems = [str(problem) for one in mapped for problem in one.problems]
@@ -121,6 +159,9 @@ class Reader:
             message_type=kind,
             control_id=message.value("MSH", 10),
             dedup_key=dedup_key(message),
+            same_id_key="|".join(_sender_and_id(message)),
+            same_id_apart=self.settings.same_id == "set_aside",
+            series=series,
             raw=payload,
             # All or nothing: half a message applied would look as if it had been whole.
             events=() if problems else events,
@@ -150,10 +191,6 @@ def read_head(payload: bytes) -> Read:
     return Read(header=Header.of(message), kind=_kind(message))
 
 
-def _unread(payload: bytes, fault: Fault, event: str, reason: str, decoded_as: str | None = None) -> Read:
-    return msgspec.structs.replace(read_head(payload), fault=fault, event=event, reason=reason, decoded_as=decoded_as)
-
-
 def dedup_key(message: er7.Message) -> str:
     """Sender, control id and content: MSH-3, -4 and -10, and a digest without MSH-7, -8 and -13.
 
@@ -167,8 +204,11 @@ def dedup_key(message: er7.Message) -> str:
                 fields[number - 1] = ""
         segments[place] = message.delimiters.field.join(fields)
     digest = hashlib.sha256("\r".join((*segments, "")).encode())
-    sender = (message.msh.field(3), message.msh.field(4), message.value("MSH", 10))
-    return "|".join((*sender, digest.hexdigest()))
+    return "|".join((*_sender_and_id(message), digest.hexdigest()))
+
+
+def _sender_and_id(message: er7.Message) -> tuple[str, str, str]:
+    return message.msh.field(3), message.msh.field(4), message.value("MSH", 10)
 
 
 def _kind(message: er7.Message) -> str:

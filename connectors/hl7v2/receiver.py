@@ -21,7 +21,7 @@ from connectors.hl7v2.options import Settings
 from connectors.hl7v2.reading import Read, Reader, read_head
 from connectors.hl7v2.record import note_heard
 from connectors.hl7v2.sparse import SparseLog
-from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused, Stored
+from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused
 from connectors.recording import WireRecord
 from monitoring import metrics
 from monitoring.logs import get_logger
@@ -35,6 +35,8 @@ ELSEWHERE_BYTES = 262_144
 """A thread that reads so much holds the interpreter too often: larger messages go to another process."""
 
 READ_WITHIN_S = 120.0
+FAILED = "failed"
+TOO_LARGE = Fault("207", reason="the message is larger than is taken here")
 
 
 class Receiver:
@@ -126,16 +128,23 @@ class Receiver:
             self._count(read.kind, "ignored")
             note_heard(self.record, payload, peer, read)
             return Answers()
-        fault, given = read.fault, None
-        if fault is not None:
-            self._count(read.kind, "unreadable" if read.header is None else "refused")
-        elif read.inbound is None:
-            self._count(read.kind, "ignored")
-        else:
+        return await self._settle(payload, read, peer)
+
+    async def _settle(self, payload: bytes, read: Read, peer: str) -> Answers:
+        """Hand on what is to be handed on, and answer. What the handler refuses outweighs what reading found: it comes again."""
+        given: InboundAnswer | None = None
+        alone = read.inbound is None or (read.inbound.series is not None and read.inbound.series.alone)
+        if alone:
+            refused = "unreadable" if read.header is None and read.fault is not TOO_LARGE else "refused"
+            self._count(read.kind, "ignored" if read.fault is None else refused)
+        if read.inbound is not None:
             given = await self._hand_on(read, read.inbound, peer)
-            fault = _fault_of(given)
-        acks = self._acknowledge(read, fault)
-        note_heard(self.record, payload, peer, read, given=given, fault=fault, acks=acks)
+            if not alone:
+                self._count_given(read.kind, given)
+            self._note(read.inbound, given, peer)
+        fault = _fault_of(given) or read.fault
+        acks = self._acknowledge(read, fault, None if given is None else given.expected)
+        note_heard(self.record, payload, peer, read, given=None if alone else given, fault=fault, acks=acks)
         return acks
 
     async def _read(self, payload: bytes, peer: str) -> Read:
@@ -157,28 +166,38 @@ class Receiver:
         return msgspec.structs.replace(read, inbound=msgspec.structs.replace(read.inbound, raw=payload))
 
     async def _hand_on(self, read: Read, inbound: Inbound, peer: str) -> InboundAnswer:
-        """What the handler says; counted where that ends the matter: what is stored is counted once it has been applied."""
         try:
-            given = await self.handler(inbound)
+            return await self.handler(inbound)
         except Exception as error:  # the peer must keep what we did not store, and see that we did not
-            self._count(read.kind, "failed")
             self._log_failure(read, error, peer)
-            return Refused(code="failed", text="", retryable=True)
+            return Refused(code=FAILED, text="", retryable=True)
+
+    def _count_given(self, kind: str, given: InboundAnswer) -> None:
+        """Where that ends the matter: what is stored is counted by the inbox, once it has been applied or set aside."""
         if isinstance(given, Refused):
-            self._count(read.kind, "refused")
+            self._count(kind, "failed" if given.code == FAILED else "refused")
         elif given.duplicate:
-            self._count(read.kind, "duplicate")
-        return given
+            self._count(kind, "duplicate")
+
+    def _note(self, inbound: Inbound, given: InboundAnswer, peer: str) -> None:
+        """Count and tell what is odd with the sender's numbers and control ids."""
+        number = None if inbound.series is None else inbound.series.number
+        if isinstance(given, Refused):
+            kind = "out_of_series" if given.out_of_series else ""
+        elif number == -1:
+            kind = "series_anew"
+        else:
+            kind = "same_id" if given.same_id else ""
+        if kind:
+            where = {"peer": peer, "hospital": self.hospital.id, "connector": self.name}
+            metrics.count_oddity(self.hospital.id, self.name, kind)
+            self._warn("hl7_message_odd", kind=kind, number=number, expected=given.expected, **where)
 
     async def answer_too_large(self, head: bytes, peer: str) -> Answers:
         """Reject a message that passed the size limit; its head is enough to name it."""
-        read = read_head(head)
-        self._count(read.kind, "refused")
         self._warn("hl7_message_too_large", peer=peer, hospital=self.hospital.id, connector=self.name)
-        fault = Fault("207", reason="the message is larger than is taken here")
-        acks = self._acknowledge(read, fault)
-        note_heard(self.record, head, peer, read, fault=fault, acks=acks)
-        return acks
+        read = self.reader.read_head(head, peer, TOO_LARGE)
+        return await self._settle(head, read, peer)
 
     async def answer_busy(self, head: bytes, peer: str) -> Answers:
         """Put a message, or the first of a file, off: AE, and it may come again. An acknowledgement is dropped as always."""
@@ -201,11 +220,11 @@ class Receiver:
         """Count frames without a message: they are no message to refuse, and there is nothing to answer to."""
         metrics.count_inbound(self.hospital.id, self.name, "other", "ignored", count)
 
-    def _acknowledge(self, read: Read, fault: Fault | None) -> Answers:
+    def _acknowledge(self, read: Read, fault: Fault | None, expected: int | None = None) -> Answers:
         verdict = Verdict.ACCEPTED if fault is None else fault.verdict
         now = dt.datetime.now(self.hospital.zone)
         codes = codes_due(read.header, verdict, always=self.settings.ack == "always")
-        written = (_encoded(_written(read, code, now, fault), read.codec) for code in codes)
+        written = (_encoded(_written(read, code, now, fault, expected), read.codec) for code in codes)
         return Answers(written, again=verdict is Verdict.ERROR)
 
     def _log_failure(self, read: Read, error: Exception, peer: str) -> None:
@@ -223,16 +242,17 @@ class Receiver:
         metrics.count_inbound(self.hospital.id, self.name, kind, result)
 
 
-def _fault_of(given: Stored | Refused) -> Fault | None:
-    if isinstance(given, Stored):
+def _fault_of(given: InboundAnswer | None) -> Fault | None:
+    if not isinstance(given, Refused):
         return None
-    return Fault("207", verdict=Verdict.ERROR if given.retryable else Verdict.REJECTED, reason=given.text)
+    verdict = Verdict.ERROR if given.retryable else Verdict.REJECTED
+    return Fault("207", "MSH^1^13" if given.out_of_series else "", verdict, given.text)
 
 
-def _written(read: Read, code: str, now: dt.datetime, fault: Fault | None) -> str:
+def _written(read: Read, code: str, now: dt.datetime, fault: Fault | None, expected: int | None) -> str:
     if read.header is not None and read.master is not None and code.startswith("A"):
-        return write_mfk(read.header, read.master, code, now, fault)
-    return write_ack(read.header, code, now, fault)
+        return write_mfk(read.header, read.master, code, now, fault, expected)
+    return write_ack(read.header, code, now, fault, expected)
 
 
 def _encoded(ack: str, codec: str) -> bytes:

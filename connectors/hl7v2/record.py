@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import msgspec
+
 from connectors.hl7v2 import er7
 from connectors.hl7v2.acks import ERROR_TEXTS, Fault
 from connectors.hl7v2.charset import HL7CharsetError, codec_of, encode_message
@@ -104,8 +106,8 @@ def _told(fault: Fault | None) -> str:
 def read_again(reader: Reader, raw: bytes, peer: str) -> Inbound | Refused:
     """A stored message as the present profile maps it."""
     read = reader.read(raw, peer)
-    if read.inbound is not None:
-        return read.inbound
+    if read.inbound is not None and (read.inbound.series is None or not read.inbound.series.alone):
+        return msgspec.structs.replace(read.inbound, series=None)  # its number has passed
     if read.fault is not None:
         return Refused(code="refused", text=_told(read.fault), retryable=False)
     return Refused(code="ignored", text="messages of its type are ignored by the settings", retryable=False)

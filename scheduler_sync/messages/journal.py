@@ -11,12 +11,16 @@ from sqlalchemy.exc import OperationalError
 from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable, Tx
 from connectors.port import Inbound
 from scheduler_sync.messages.ledger import Ledger
+from scheduler_sync.messages.series import Place, pass_number
 from scheduler_sync.messages.store import (
     DUPLICATE_MS,
     Mark,
     find_duplicate,
+    has_other_of_id,
     mark_messages,
     message_row,
+    same_id_range,
+    set_apart,
     size_of,
 )
 from scheduler_sync.messages.tables import messages
@@ -28,6 +32,10 @@ _DUPLICATE = f"select id, state {_KNOWN} order by received_ms limit 1"
 _MARK = (
     "update messages set state = ?, reason = ?, updated_ms = ? where hospital_id = ? and id = ? and state = 'received'"
 )
+_OTHER_OF_ID = (
+    "select 1 from messages where hospital_id = ? and dedup_key >= ? and dedup_key < ? and dedup_key <> ? and received_ms >= ?"
+    " limit 1"
+)
 _COLUMNS = ", ".join(str(c.name) for c in messages.columns)
 _INSERT = (
     f"insert into messages ({_COLUMNS}) select {', '.join('?' * len(messages.columns))}"
@@ -36,11 +44,18 @@ _INSERT = (
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """The id under which a message stands, and its state if it stood there before; else how much of the disk it takes."""
+    """The id under which a message stands, and its state if it stood there before; else how much of the disk it takes.
+
+    `same_id`: another message has its control id. `problem`: why it was set aside at once, where it was. `place`: what became of
+    its number, where it has one; `id` is "" where the message was not to be taken.
+    """
 
     id: str
     known_as: str | None = None
     size_bytes: int = 0
+    same_id: bool = False
+    problem: str | None = None
+    place: Place | None = None
 
 
 async def take_messages(ledger: Ledger, inbounds: Sequence[Inbound], marks: Sequence[Mark]) -> list[Taken]:
@@ -50,7 +65,8 @@ async def take_messages(ledger: Ledger, inbounds: Sequence[Inbound], marks: Sequ
     """
     store = ledger.messages
     size = sum(len(inbound.raw) for inbound in inbounds)
-    if store.dialect == "sqlite" and not ledger.shared and size <= LONG_BYTES:
+    quick = size <= LONG_BYTES and all(inbound.series is None for inbound in inbounds)
+    if quick and store.dialect == "sqlite" and not ledger.shared:
         return await _take_here(store, ledger.hospital_id, inbounds, marks)
     async with ledger.write() as tx:
         await mark_messages(tx, marks)
@@ -58,12 +74,20 @@ async def take_messages(ledger: Ledger, inbounds: Sequence[Inbound], marks: Sequ
 
 
 async def _store(tx: Tx, inbound: Inbound) -> Taken:
-    known = await find_duplicate(tx, inbound)
+    alone = inbound.series is not None and inbound.series.alone
+    known = None if alone else await find_duplicate(tx, inbound)
+    place = None
+    if inbound.series is not None:
+        place = await pass_number(tx, inbound.series, known=known is not None)
     if known is not None:
-        return Taken(known.id, known.state)
+        return Taken(known.id, known.state, place=place)
+    if alone or (place is not None and place.refused):
+        return Taken("", place=place)
     row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
+    same_id = inbound.same_id_key is not None and await has_other_of_id(tx, row["dedup_key"])
+    problem = set_apart(inbound, row) if same_id else inbound.problem
     await tx.insert(messages, row)
-    return Taken(row["id"], size_bytes=size_of(row))
+    return Taken(row["id"], size_bytes=size_of(row), same_id=same_id, problem=problem, place=place)
 
 
 async def _take_here(store: Store, hospital_id: str, inbounds: Sequence[Inbound], marks: Sequence[Mark]) -> list[Taken]:
@@ -95,7 +119,13 @@ async def _take_here(store: Store, hospital_id: str, inbounds: Sequence[Inbound]
 
 def _take(connection: sqlite3.Connection, store: Store, hospital_id: str, inbound: Inbound, now_ms: int) -> Taken:
     row = message_row(store.vault, hospital_id, inbound, now_ms)
+    same_id = False
+    if inbound.same_id_key is not None:
+        mine = row["dedup_key"]
+        bounds = (hospital_id, *same_id_range(mine), mine, now_ms - DUPLICATE_MS)
+        same_id = connection.execute(_OTHER_OF_ID, bounds).fetchone() is not None
+    problem = set_apart(inbound, row) if same_id else inbound.problem
     known = (hospital_id, row["dedup_key"], now_ms - DUPLICATE_MS)
     if connection.execute(_INSERT, (*row.values(), *known)).rowcount:
-        return Taken(row["id"], size_bytes=size_of(row))
+        return Taken(row["id"], size_bytes=size_of(row), same_id=same_id, problem=problem)
     return Taken(*connection.execute(_DUPLICATE, known).fetchone())

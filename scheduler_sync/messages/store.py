@@ -43,12 +43,54 @@ async def find_duplicate(tx: Tx, inbound: Inbound) -> StoredMessage | None:
         _summary()
         .where(
             messages.c.hospital_id == tx.hospital_id,
-            messages.c.dedup_key == tx.digest("message", inbound.dedup_key),
+            messages.c.dedup_key == digest_of(tx.vault, tx.hospital_id, inbound),
             messages.c.received_ms >= tx.now_ms - DUPLICATE_MS,
         )
         .order_by(messages.c.received_ms)
     )
     return None if row is None else msgspec.convert(row, StoredMessage)
+
+
+async def has_other_of_id(tx: Tx, dedup_digest: str) -> bool:
+    """Whether another message of the last seven days has the same sender and control id as this one."""
+    begin, end = same_id_range(dedup_digest)
+    row = await tx.first(
+        select(messages.c.id)
+        .where(
+            messages.c.hospital_id == tx.hospital_id,
+            messages.c.dedup_key >= begin,
+            messages.c.dedup_key < end,
+            messages.c.dedup_key != dedup_digest,
+            messages.c.received_ms >= tx.now_ms - DUPLICATE_MS,
+        )
+        .limit(1)
+    )
+    return row is not None
+
+
+_ID_CHARACTERS = 32  # of 64
+
+
+def digest_of(vault: Vault, hospital_id: str, inbound: Inbound) -> str:
+    """By what a repeat is found. It begins with a digest of the sender and the id alone, where those are known by themselves."""
+    whole = vault.digest("message", hospital_id, inbound.dedup_key)
+    if inbound.same_id_key is None:
+        return whole
+    return vault.digest("message id", hospital_id, inbound.same_id_key)[:_ID_CHARACTERS] + whole
+
+
+def same_id_range(dedup_digest: str) -> tuple[str, str]:
+    """Between what the digests of all messages of one sender and id are: from, and below."""
+    begin = dedup_digest[:_ID_CHARACTERS]
+    return begin, begin + "g"  # behind every hexadecimal digit
+
+
+def set_apart(inbound: Inbound, row: dict[str, Any]) -> str | None:
+    """A message whose control id another one has: why it is set aside, None where it is to be applied all the same."""
+    if inbound.problem is None and inbound.same_id_apart:
+        row["state"], row["reason"] = "quarantined", "the sender has used this control id for another message"
+        return str(row["reason"])
+    return inbound.problem
 
 
 Mark = tuple[str, str, str | None]
@@ -71,7 +113,7 @@ def message_row(vault: Vault, hospital_id: str, inbound: Inbound, now_ms: int) -
         "peer": plain(inbound.peer),
         "message_type": plain(inbound.message_type),
         "control_id": plain(inbound.control_id),
-        "dedup_key": vault.digest("message", hospital_id, inbound.dedup_key),
+        "dedup_key": digest_of(vault, hospital_id, inbound),
         "state": "received" if inbound.problem is None else "quarantined",
         "reason": None if inbound.problem is None else plain(inbound.problem),
         "sealed_raw": vault.seal(inbound.raw, f"messages.raw.{hospital_id}"),

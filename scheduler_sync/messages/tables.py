@@ -102,3 +102,13 @@ message_totals = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("newest_id", String(64), nullable=True),
 )
+
+# Where the numbered messages of a sender stand.
+message_series = Table(
+    "message_series",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("series", String(64), primary_key=True),
+    Column("last_number", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+)

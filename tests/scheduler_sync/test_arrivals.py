@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from booking.store.engine import Store, StoreUnavailable
-from connectors.port import Inbound, Stored
+from connectors.port import Inbound, InboundAnswer, Stored
 from scheduler_sync import inbox as module
 from scheduler_sync.arrivals import MOST_BYTES, MOST_TOGETHER, Arrival, Arrivals
 from scheduler_sync.inbox import Inbox
@@ -46,7 +46,7 @@ def disk() -> Disk:
     return Disk()
 
 
-async def begin(arrivals: Arrivals, *numbers: int, **more: Any) -> list[asyncio.Task[Stored]]:
+async def begin(arrivals: Arrivals, *numbers: int, **more: Any) -> list[asyncio.Task[InboundAnswer]]:
     """Messages that have arrived, each from a connection of its own."""
     tasks = [asyncio.create_task(arrivals.store(from_peer(n, **more))) for n in numbers]
     for _ in range(10):
