@@ -119,11 +119,11 @@ class MLLPServer:
             )
 
     async def _run(self, wire: Wire, address: str, peer: str) -> None:
-        reason = "stopping"
+        reason = ""  # until something could be said
         try:
             if self._tls is not None and not await self._secure(wire, self._tls, peer):
-                reason = ""
                 return
+            reason = "stopping"
             keep_alive(wire.transport)
             session = Session(
                 wire,

@@ -41,7 +41,7 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, opened: Callable[[Wire], None], *, is_tls: bool = False) -> None:
         self._opened = opened
-        self._is_tls = is_tls
+        self._is_tls = self._securing = is_tls
         self._loop = asyncio.get_running_loop()
         self._received: list[bytes] = []
         self._size = 0
@@ -72,7 +72,11 @@ class Wire(asyncio.Protocol):
         self._received.append(data)
         self._size += len(data)
         self._wake()
-        if self._size >= READ_BYTES and not self._held_up:
+        self._hold_up()
+
+    def _hold_up(self) -> None:
+        # What comes between the end of the handshake and `secure` is little, and the transport to pause is not known yet.
+        if self._size >= READ_BYTES and not self._held_up and not self._securing:
             self._held_up = True
             self.transport.pause_reading()
 
@@ -134,6 +138,8 @@ class Wire(asyncio.Protocol):
         if secured is None:
             raise ConnectionAbortedError("lost during the handshake")
         self.transport = secured
+        self._securing = False
+        self._hold_up()
 
     async def is_dry(self) -> bool:
         """Whether nothing has come that was not read, here or in the system's buffer."""
