@@ -107,7 +107,7 @@ async def test_appointment_is_read_from_siu_s12(corpus: Path) -> None:
     # TQ1-7 and -8, not SCH-11.4 (2020-10-01) and not SCH-9/10 (60 s)
     assert found.starts_at == dt.datetime(2021, 9, 24, 9, 30, tzinfo=AHEAD)
     assert found.ends_at == dt.datetime(2021, 9, 24, 10, 20, tzinfo=AHEAD)
-    assert (found.practitioner_id, found.practitioner_name) == ("1210", "Robert GE")
+    assert (found.practitioner_id, found.practitioner_name) == ("1210", "Robert C GE")
     assert (found.department_id, found.department_name, found.check_in_place) == ("055", "GH Clinic", "Room01")
     assert found.encounter_no == "5001"
     assert found.his_refs == {"appointment": "36996"}
@@ -125,6 +125,48 @@ async def test_instants_are_those_of_the_converter_s_own_expected_bundle(corpus:
     assert event.registration.ends_at == dt.datetime.fromisoformat(appointment["end"])
     words = {RegistrationStatus.REGISTERED: "booked", RegistrationStatus.RELEASED: "cancelled"}
     assert words[event.registration.status] == appointment["status"]
+
+
+@pytest.mark.parametrize("name", ["SIU-S12-01", "SIU-S15-01"])
+async def test_everything_else_is_that_of_the_converter_s_own_expected_bundle(corpus: Path, name: str) -> None:
+    """Codes, numbers and names (its ids and references are its own): INTEROP, v2 -> FHIR, Appointment."""
+    bundle = json.loads((corpus / "hl7v2" / "expected-fhir" / f"{name}-expected.json").read_text("utf-8-sig"))
+    resources = {f"{one['resourceType']}/{one['id']}": one for one in (entry["resource"] for entry in bundle["entry"])}
+    (appointment,) = [one for one in resources.values() if one["resourceType"] == "Appointment"]
+    actors = [resources[one["actor"]["reference"]] for one in appointment["participant"]]
+    (event,) = (await read_one(corpus, name)).events
+    assert isinstance(event, RegistrationChanged)
+    told = event.registration
+
+    numbers = {one["type"]["coding"][0]["code"]: one["value"] for one in appointment["identifier"]}
+    assert numbers == {"PLAC": told.order_no, "FILL": told.his_id}
+    (doctor,) = [one for one in actors if one["resourceType"] == "Practitioner"]
+    assert doctor["identifier"] == [{"value": told.practitioner_id}]
+    assert " ".join([*doctor["name"][0]["given"], doctor["name"][0]["family"]]) == told.practitioner_name
+    (place,) = [one for one in actors if one["resourceType"] == "Location"]
+    assert place["name"] == told.department_id
+    assert place["description"] == f"{told.department_id}--{told.check_in_place}--{told.department_name}"
+    (patient,) = [one for one in actors if one["resourceType"] == "Patient"]
+    # It takes PID-2 for a number of the same type too; whose that is the standard leaves open, and PID-3 is the hospital's.
+    typed = [one for one in patient["identifier"] if "type" in one]
+    assert told.mrn in [one["value"] for one in typed if one["type"]["coding"][0]["code"] == "MR"][1:2]
+    visits = [one for one in resources.values() if one["resourceType"] == "Encounter"]
+    assert [one["identifier"][0]["value"] for one in visits] == ([told.encounter_no] if told.encounter_no else [])
+
+
+async def test_person_of_an_adt_is_the_person_of_the_converter_s_expected_bundle(corpus: Path) -> None:
+    """ADT-A04-01 tells of the same person as SIU-S12-01."""
+    bundle = json.loads((corpus / "hl7v2" / "expected-fhir" / "SIU-S12-01-expected.json").read_text("utf-8-sig"))
+    (patient,) = [e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "Patient"]
+    (event,) = (await read_one(corpus, "ADT-A04-01")).events
+    assert isinstance(event, PatientChanged)
+    told = event.patient
+    assert told.birth_date == dt.date.fromisoformat(patient["birthDate"])
+    assert told.sex == patient["gender"]
+    usual = patient["name"][0]
+    assert told.name.split() == [*usual["given"][: len(told.name.split()) - 1], usual["family"]]
+    values = {one["value"] for one in patient["identifier"]}
+    assert {told.mrn, told.id_number} <= values
 
 
 async def test_one_appointment_lives_through_its_messages(corpus: Path) -> None:

@@ -53,7 +53,7 @@ class Recorder:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (payload := await read_frame(reader)) is not None:
-            self.received.append(payload.decode())
+            self.received.append(payload.decode("gbk" if b"|GBK" in payload else "utf-8"))
             number = payload.split(b"|")[9].decode()
             writer.write(START + f"MSH|^~\\&|H|||||ACK|9|P|2.5.1\rMSA|AR|{number}\r".encode() + END)
         writer.close()
@@ -97,6 +97,12 @@ SENT = [
     ("hl7v2_demo", Verb.REGISTER),
     ("hl7v2_demo", Verb.UNLOCK_SLOT),
     ("hl7v2_demo", Verb.CANCEL_REGISTRATION),
+    ("hl7v2_cn", Verb.FIND_PATIENT),
+    ("hl7v2_cn", Verb.CREATE_PATIENT),
+    ("hl7v2_cn", Verb.BOOK),
+    ("hl7v2_cn", Verb.REGISTER),
+    ("hl7v2_cn", Verb.CANCEL_REGISTRATION),
+    ("hl7v2_cn", Verb.SETTLE_BILL),
 ]
 
 
@@ -111,7 +117,7 @@ async def test_request_has_the_structure_of_the_standard(
     check(text)
     message = parse(text)
     assert message.value("MSH", 9)
-    assert message.value("MSH", 18) == "UNICODE UTF-8"
+    assert message.value("MSH", 18) == ("GBK" if profile == "hl7v2_cn" else "UNICODE UTF-8")
     if verb not in (Verb.FETCH_SCHEDULES, Verb.FETCH_SLOTS, Verb.FETCH_REGISTRATION, Verb.FIND_PATIENT):
         assert message.value("PID", 5) == "张|伟^"
 
