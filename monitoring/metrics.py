@@ -503,8 +503,8 @@ hospital_worked = Gauge(
 
 certificate_expiry_timestamp_seconds = Gauge(
     "hisbridge_certificate_expiry_timestamp_seconds",
-    "When a certificate ends that a connection to a HIS depends on: `where` is hospital/connector/setting, for an https address "
-    "the certificate that its server shows.",
+    "When a certificate ends that a connection to a HIS depends on: `where` is hospital/connector/setting, for an address the "
+    "certificate that its server shows.",
     ["where"],
     registry=REGISTRY,
 )

@@ -35,7 +35,7 @@ LABELS = {
     "type": "message types that we or a profile know, and other",
     "verb": "verbs of the port",
     "verdict": "good, slow, failed, shed, limited, invalid, gone",
-    "where": "settings of connectors that name a certificate or an https address",
+    "where": "settings of connectors that name a certificate or an address of TLS",
     "window": "coming, fresh",
     "worker": "as many as there are processes",
 }

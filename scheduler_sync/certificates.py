@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -23,6 +24,7 @@ log = get_logger("certificates")
 CERTIFICATES_EVERY_S = 3600.0
 HANDSHAKE_S = 10.0
 _ADDRESSES = ("base_url", "endpoint", "wsdl")  # settings of connectors that may be https
+_FILES = ("ca_file", "tls_ca_file", "tls_cert_file", "tls_client_ca_file", "tls_client_cert_file")
 
 
 class Certificates:
@@ -46,20 +48,28 @@ class Certificates:
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         for connector, table in self._hospital.connector.items():
-            if isinstance(file := table.get("ca_file"), str):
-                yield f"{connector}/ca_file", Path(file)
+            for name in _FILES:
+                if isinstance(file := table.get(name), str):
+                    yield f"{connector}/{name}", Path(file)
 
     def _servers(self) -> Iterator[tuple[str, str, int]]:
         """One for each server, under the first setting that names it."""
         seen: set[tuple[str, str, int]] = set()
         for connector, table in self._hospital.connector.items():
-            for name in _ADDRESSES:
-                url = urlsplit(str(table.get(name) or ""))
-                if url.scheme == "https" and url.hostname is not None:
-                    server = connector, url.hostname, url.port or 443
-                    if server not in seen:
-                        seen.add(server)
-                        yield f"{connector}/{name}", *server[1:]
+            for name, host, port in _addresses(table):
+                if (connector, host, port) not in seen:
+                    seen.add((connector, host, port))
+                    yield f"{connector}/{name}", host, port
+
+
+def _addresses(table: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """Where TLS is spoken to: https, and MLLP with `tls`."""
+    for name in _ADDRESSES:
+        url = urlsplit(str(table.get(name) or ""))
+        if url.scheme == "https" and url.hostname is not None:
+            yield name, url.hostname, url.port or 443
+    if table.get("tls") is True and isinstance(host := table.get("host"), str) and isinstance(table.get("port"), int):
+        yield "host", host, table["port"]
 
 
 def _read_file(path: Path) -> x509.Certificate | str:

@@ -135,6 +135,21 @@ async def test_nothing_is_told_and_nothing_fails_when_there_is_no_certificate(tm
     assert [told(w) for w in ("his/endpoint", "his/ca_file", "fhir/base_url", "fhir/ca_file")] == [None] * 4
 
 
+async def test_end_is_told_of_every_certificate_of_an_mllp_connection(tmp_path: Path) -> None:
+    own = make_certificate(tmp_path, ENDS)
+    files = ("tls_ca_file", "tls_cert_file", "tls_client_ca_file", "tls_client_cert_file")
+    ends = {name: ENDS - dt.timedelta(days=n) for n, name in enumerate(files)}
+    named = {name: str(make_certificate(tmp_path, ends[name], name)[0]) for name in files}
+    async with tls_server(*own) as port:
+        mllp = {"protocol": "hl7v2", "host": "127.0.0.1", "port": port, "tls": True, **named}
+        plain = {"protocol": "hl7v2", "host": "127.0.0.1", "port": port}
+        await Certificates(site(his=mllp, lab=plain)).look()
+    assert {name: told(f"his/{name}") for name in files} == {name: end.timestamp() for name, end in ends.items()}
+    assert told("his/host") == ENDS.timestamp()
+    assert told("lab/host") is None
+    metrics.forget_hospital(HOSPITAL)
+
+
 async def test_server_that_two_settings_name_is_asked_once(tmp_path: Path) -> None:
     async with tls_server(*make_certificate(tmp_path, ENDS)) as port:
         at = f"https://127.0.0.1:{port}"
