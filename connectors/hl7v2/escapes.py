@@ -76,7 +76,7 @@ class Delimiters(msgspec.Struct, frozen=True):
                 position = stop + 1
 
     def _meaning(self, sequence: str) -> str | None:
-        named = _names(self).get(sequence)
+        named = _names(self).get("P" if sequence == "L" else sequence)  # hl7apy writes the truncation character as \L\
         if named is not None:
             return named
         if found := _BREAK.fullmatch(sequence):

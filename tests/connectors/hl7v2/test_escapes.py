@@ -76,8 +76,8 @@ def test_sequences_are_those_of_the_message_when_it_declares_other_delimiters() 
 
 
 def test_truncation_character_cuts_nothing_when_a_v27_message_declares_it() -> None:
-    message = parse("MSH|^~\\&#|A\rNTE|1||long tex#|\\P\\1\r")
-    assert (message.value("NTE", 3), message.value("NTE", 4)) == ("long tex#", "#1")
+    message = parse("MSH|^~\\&#|A\rNTE|1||long tex#|\\P\\1|\\L\\2\r")
+    assert [message.value("NTE", n) for n in (3, 4, 5)] == ["long tex#", "#1", "#2"]
 
 
 @pytest.mark.parametrize(
