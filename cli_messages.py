@@ -195,8 +195,288 @@ def plainly(text: str) -> str:
     """A text that a peer chose: no control characters for the terminal, and no markup for `rich`."""
     from rich.markup import escape
 
-    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+    return escape(plain_text(text))
 
 
 def _print_line(record: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+# --- one message, and files of them ---------------------------------------------------------------------------------
+
+Unmasked = Annotated[bool, typer.Option("--unmasked", help="With patients' data. Takes --reason, and is audited.")]
+Reason = Annotated[str | None, typer.Option(help="Why, for the audit. Write no patient's name into it.")]
+
+
+@app.command("show")
+def show_command(
+    hospital: HospitalId,
+    message_id: Annotated[str, typer.Argument(help="The message's id, see `messages list`.")],
+    config: Config = _DEFAULT,
+    unmasked: Unmasked = False,
+    reason: Reason = None,
+) -> None:
+    """One message, segment by segment, with its answer and what to do next; patients' data are masked."""
+    import service
+    from scheduler_sync.messages.presenting import describe, open_message
+    from scheduler_sync.messages.search import load_message
+
+    settings, at = _hospital(config, hospital)
+    why = _reason(unmasked, reason)
+
+    async def read() -> list[str]:
+        from booking.store.crypto import SealBroken
+
+        async with service.open_store(settings, messages=True) as store:
+            whole = await load_message(store, hospital, message_id)
+            if whole is None:
+                raise SettingsError(f"{hospital} has no message {message_id}")
+            try:
+                opened: Any = open_message(store.vault, whole)
+            except SealBroken as e:
+                opened = e
+            if why is not None:
+                await _audit(settings, hospital, "show_message", [message_id], why)
+            charset = _charsets(settings, at)(whole.summary.connector)
+            told = describe(
+                whole.summary, opened, vault=store.vault, zone=at.zone, charset=charset, masked=not unmasked
+            )
+            return list(told)
+
+    _write("\n".join(asyncio.run(read())) + "\n")
+
+
+@app.command("export")
+def export_command(
+    hospital: HospitalId,
+    to: Annotated[Path, typer.Argument(help="A file that ends in .ndjson, or a folder for one file each.")],
+    config: Config = _DEFAULT,
+    direction: Direction = None,
+    connector: Connector = None,
+    state: State = None,
+    message_type: Type = None,
+    control_id: ControlId = None,
+    booking: Booking = None,
+    patient: Patient = None,
+    since: Since = None,
+    until: Until = None,
+    text: Words = None,
+    limit: Limit = 1_000,
+    unmasked: Unmasked = False,
+    reason: Reason = None,
+) -> None:
+    """Write messages into a file or a folder that only you may read; patients' data are masked."""
+    import service
+    from scheduler_sync.messages.exporting import write_messages
+    from scheduler_sync.messages.search import find_messages
+
+    settings, at = _hospital(config, hospital)
+    why = _reason(unmasked, reason)
+    asked = _Asked(direction, connector, state, message_type, control_id, booking, patient, since, until, text)
+
+    async def write() -> int:
+        wanted = await asked.resolve(settings, at)
+        async with service.open_store(settings, messages=True) as store:
+            found = (await find_messages(store, hospital, wanted, limit=limit)).found
+            if why is not None and found:
+                await _audit(settings, hospital, "export_messages", [one.id for one in found], why)
+            charsets = _charsets(settings, at)
+            return await write_messages(
+                store, to, [(as_record(one, at), charsets(one.connector)) for one in found], masked=not unmasked
+            )
+
+    try:
+        count = asyncio.run(write())
+    except FileExistsError as e:
+        raise SettingsError(f"{e.filename} exists, and is not overwritten") from None
+    except OSError as e:
+        raise SettingsError(f"{to}: cannot be written: {e.strerror}") from None
+    out.print(f"Wrote {count} messages to {to}.", markup=False, soft_wrap=True)
+
+
+@app.command("audit")
+def audit_command(hospital: HospitalId, config: Config = _DEFAULT, limit: Limit = 50) -> None:
+    """Who has read or replayed messages, newest first, and whether the rows are as they were written."""
+    import service
+    from booking.audit import broken_at, read_audit
+
+    settings, at = _hospital(config, hospital)
+
+    async def read() -> Any:
+        async with service.open_store(settings) as store, store.read(hospital) as tx:
+            return await read_audit(tx, limit=limit), await broken_at(tx)
+
+    rows, broken = asyncio.run(read())
+    for row in rows:
+        moment = _moment(row.at_ms, at).isoformat(" ", "seconds")
+        line = f"{row.number}  {moment}  {row.actor}  {row.action}  {row.subject}  {row.reason}"
+        _write(plain_text(line) + "\n")
+    if not rows:
+        out.print("There are none.")
+    if broken is not None:
+        err.print(f"Row {broken} is missing, or is not what was written: somebody has changed the audit.")
+        raise typer.Exit(1)
+
+
+# --- having one applied anew ----------------------------------------------------------------------------------------
+
+
+@app.command("replay")
+def replay_command(
+    hospital: HospitalId,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of messages, see `messages list`.")] = None,
+    config: Config = _DEFAULT,
+    connector: Connector = None,
+    state: Annotated[str, typer.Option(help="Without ids: of which state, quarantined or applied.")] = "quarantined",
+    message_type: Type = None,
+    control_id: ControlId = None,
+    booking: Booking = None,
+    patient: Patient = None,
+    since: Since = None,
+    until: Until = None,
+    text: Words = None,
+    limit: Limit = 1_000,
+    everything: Annotated[bool, typer.Option("--all", help="Without ids: all that the filters find.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would become of each.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also what was applied already. Takes --reason.")] = False,
+    over_newer: Annotated[
+        bool, typer.Option("--over-newer", help="Also where newer details of the patient were applied since.")
+    ] = False,
+    reason: Reason = None,
+    wait_s: Annotated[float, typer.Option(min=0, max=600, help="How long to wait for the service to apply them.")] = 15,
+) -> None:
+    """Map messages that were set aside by the profile as it is now, and have them applied in their order."""
+    import service
+    from scheduler_sync.messages.search import find_messages
+
+    settings, at = _hospital(config, hospital)
+    if not ids and not everything and not dry_run:
+        raise SettingsError("give ids, or --all for everything that the filters find; --dry-run shows what that is")
+    if again and not dry_run and not reason:
+        raise SettingsError("--again takes --reason: why it shall be applied once more")
+    asked = _Asked("in", connector, state, message_type, control_id, booking, patient, since, until, text)
+    read_again = _reads_again(settings, at)
+
+    async def replay() -> int:
+        wanted = None if ids else await asked.resolve(settings, at)
+        async with service.open_store(settings, messages=True) as store:
+            chosen = ids or []
+            if wanted is not None:
+                chosen = [one.id for one in (await find_messages(store, hospital, wanted, limit=limit)).found]
+            if chosen and not dry_run:
+                why = reason or "replayed after a correction"
+                await _audit(settings, hospital, "replay_again" if again else "replay", sorted(chosen), why)
+            flags = {"again": again, "over_newer": over_newer, "dry_run": dry_run}
+            return await _replay_all(store, hospital, sorted(set(chosen)), read_again, flags, wait_s)
+
+    failed = asyncio.run(replay())
+    if failed:
+        raise typer.Exit(1)
+
+
+async def _replay_all(
+    store: Any, hospital: str, ids: list[str], read_again: Any, flags: dict[str, bool], wait_s: float
+) -> int:
+    """Oldest first; returns how many will not be applied."""
+    from scheduler_sync.messages.replay import replay_message
+
+    queued: dict[str, str] = {}
+    failed = 0
+    for message_id in ids:
+        one = await replay_message(store, hospital, message_id, read_again, **flags)
+        if one.queued_as is not None:
+            queued[message_id] = one.queued_as
+        else:
+            failed += not one.would
+            _write(f"{message_id}: {plain_text(one.text)}\n")
+    if not ids:
+        out.print("There are none.")
+    return failed + await _wait_for(store, hospital, queued, wait_s)
+
+
+async def _wait_for(store: Any, hospital: str, queued: dict[str, str], wait_s: float) -> int:
+    """Say what became of each; returns how many were set aside again."""
+    from scheduler_sync.messages.replay import state_of
+
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + wait_s
+    failed = 0
+    while queued:
+        for message_id, waits_as in list(queued.items()):
+            state, reason = await state_of(store, hospital, waits_as)
+            if state == "received":
+                continue
+            del queued[message_id]
+            failed += state != "applied"
+            called = message_id if waits_as == message_id else f"{message_id} (as {waits_as})"
+            _write(f"{called}: {state}{'' if reason is None else ': ' + plain_text(reason)}\n")
+        if not queued or loop.time() >= ends:
+            break
+        await asyncio.sleep(0.25)
+    for message_id, waits_as in queued.items():
+        _write(
+            f"{message_id}: stored as {waits_as}, and not applied yet: a running service does it, or the next start\n"
+        )
+    return failed
+
+
+def _reads_again(settings: Settings, at: Hospital) -> Any:
+    import service
+    from connectors.port import Inbound, ReadsAgain, Refused
+
+    connectors = service.build_connectors(settings, at)
+
+    def read_again(name: str, raw: bytes, peer: str) -> Inbound | Refused:
+        connector = connectors.get(name)
+        if connector is None:
+            return Refused(code="no_connector", text=f"the settings have no connector {name} any more", retryable=False)
+        if not isinstance(connector, ReadsAgain):
+            return Refused(code="not_offered", text=f"connector {name} cannot read stored messages", retryable=False)
+        return connector.read_again(raw, peer)
+
+    return read_again
+
+
+def _charsets(settings: Settings, at: Hospital) -> Any:
+    """The character set of messages that name none, by connector; the standard's where the settings are broken now."""
+    import service
+
+    try:
+        connectors = service.build_connectors(settings, at)
+    except service.STOPS_THE_START:
+        connectors = {}
+
+    def charset(name: str) -> str:
+        known = getattr(connectors.get(name), "settings", None)
+        return str(getattr(known, "charset", "UNICODE UTF-8"))
+
+    return charset
+
+
+def _reason(unmasked: bool, reason: str | None) -> str | None:
+    """The reason of an unmasked reading. Raises SettingsError."""
+    if not unmasked:
+        return None
+    if reason is None or len(reason.strip()) < 5:
+        raise SettingsError('--unmasked takes --reason "...", which is audited with your name before anything is shown')
+    return reason.strip()
+
+
+async def _audit(settings: Settings, hospital: str, action: str, ids: Sequence[str], reason: str) -> None:
+    """On the disk before anything is shown or changed."""
+    import service
+    from booking.audit import append_audit, os_actor
+
+    async with service.open_store(settings) as store, store.write(hospital) as tx:
+        for start in range(0, len(ids), 50):
+            subject = " ".join(ids[start : start + 50])
+            await append_audit(tx, actor=os_actor(), action=action, subject=subject, reason=reason)
+
+
+def plain_text(text: str) -> str:
+    """As the terminal may have it, without markup."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)

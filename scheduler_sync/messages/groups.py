@@ -120,6 +120,24 @@ async def write_group(
             await add_to_totals(tx, hospital_id, "exchanges", len(sealed), sum(s.row["size_bytes"] for s in sealed))
 
 
+async def link_again(store: Store, hospital_id: str, message_id: str, named: References) -> None:
+    """A stored message names this too, as it is mapped now. Raises StoreUnavailable."""
+    refs, patient = links_of(store.vault, hospital_id, named)
+    changes: Row = {}
+    if named.order_nos:
+        changes["order_no"] = plain(named.order_nos[0])
+    if patient is not None:
+        changes["patient_digest"] = patient
+    async with store.write(log_scope(hospital_id)) as tx:
+        await tx.upsert(message_links, [_link(hospital_id, plain(ref), message_id) for ref in refs])
+        if changes:
+            await tx.run(
+                update(message_notes)
+                .where(message_notes.c.hospital_id == hospital_id, message_notes.c.message_id == message_id)
+                .values(**changes)
+            )
+
+
 def _link(hospital_id: str, ref: str, message_id: str) -> Row:
     return {"hospital_id": hospital_id, "ref": ref, "message_id": message_id}
 
