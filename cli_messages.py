@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from booking.conversion import SettingsError
 
@@ -176,26 +175,19 @@ def _moment(at_ms: int, at: Hospital) -> dt.datetime:
 
 
 def _print_table(found: Sequence[Found], at: Hospital) -> None:
+    """In columns of text, as wide as they must be: what is there to be copied or searched for is neither cut nor wrapped."""
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for one in found:
+        kind = one.message_type if one.verb is None else f"{one.message_type} {one.verb}"
+        time = _moment(one.at_ms, at).strftime("%Y-%m-%d %H:%M:%S")
+        cells = (one.id, time, one.direction, one.connector, kind, one.control_id, one.order_no, one.state, one.answer)
+        rows.append(tuple(plain_text(cell or "-") for cell in (*cells, one.reason or "")))
     if not found:
         out.print("There are none.")
         return
-    table = Table()
-    for name in _COLUMNS:
-        # What is there to be copied is never cut.
-        table.add_column(name, no_wrap=name in ("id", "booking"), overflow="fold")
-    for one in found:
-        kind = one.message_type if one.verb is None else f"{one.message_type} ({one.verb})"
-        time = _moment(one.at_ms, at).strftime("%m-%d %H:%M:%S")
-        cells = (one.id, time, one.direction, one.connector, kind, one.control_id, one.order_no, one.state, one.answer)
-        table.add_row(*(plainly(cell or "") for cell in (*cells, one.reason)))
-    out.print(table)
-
-
-def plainly(text: str) -> str:
-    """A text that a peer chose: no control characters for the terminal, and no markup for `rich`."""
-    from rich.markup import escape
-
-    return escape(plain_text(text))
+    widths = [max(len(row[n]) for row in rows) for n in range(len(_COLUMNS))]
+    for row in rows:
+        _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
 
 
 def _print_line(record: dict[str, Any]) -> None:
