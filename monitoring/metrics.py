@@ -304,7 +304,8 @@ inbound_oddities = Counter(
     "hisbridge_inbound_oddities_total",
     "What was not as it should be with messages of a HIS: batch_count (a trailer counts other messages than came), same_id "
     "(another message had this control id), out_of_series (its number was not the next: it was not taken), series_anew (the "
-    "sender numbers anew), read_here (a large one was read in the service, as its helper was lost).",
+    "sender numbers anew), nonconforming (not what the standard's tables say), unchecked (nobody could look at that), "
+    "read_here (a large one was read in the service, as its helper was lost).",
     ["hospital", "connector", "kind"],
     registry=REGISTRY,
 )
@@ -592,7 +593,7 @@ def count_decode_fallback(hospital: str, connector: str, kind: str) -> None:
     decode_fallbacks.labels(hospital=hospital, connector=connector, kind=kind).inc()
 
 
-ODDITIES = ("batch_count", "same_id", "out_of_series", "series_anew", "read_here")
+ODDITIES = ("batch_count", "same_id", "out_of_series", "series_anew", "nonconforming", "unchecked", "read_here")
 """The values of `kind`."""
 
 

@@ -37,6 +37,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     accept_processing_ids: list[str] | None = None
     ignore: list[str] | None = None
     ack: Literal["standard", "always"] | None = None
+    validate: Literal["off", "note", "strict"] | None = None
     sequence: Literal["off", "check"] | None = None
     same_id: Literal["apply", "set_aside"] | None = None
     connections: Count | None = None
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `accept_processing_ids`: MSH-11.1 values that are taken; any other is answered AR 202.
     `ignore`: message types (`ADT^A01`) that are acknowledged and dropped.
     `ack`: "always" answers a peer that asked for no acknowledgement (MSH-15 and MSH-16 both NE) all the same.
+    `validate`: messages are held against the standard's tables. "note" tells and counts what is found, "strict" answers it AR.
     `sequence`: "check" follows the sequence number protocol (MSH-13): what is not next is answered AE with the number that is.
     `same_id`: another message with the control id of one of the last seven days is applied and counted, or set aside.
     `connections`: to the HIS, each with one message in flight. `max_connections`: from it.
@@ -98,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     accept_processing_ids: tuple[str, ...] = ("P",)
     ignore: tuple[str, ...] = ()
     ack: Literal["standard", "always"] = "standard"
+    validate: Literal["off", "note", "strict"] = "off"
     sequence: Literal["off", "check"] = "off"
     same_id: Literal["apply", "set_aside"] = "apply"
     connections: Count = 4

@@ -97,6 +97,11 @@ class Reader:
             master=master_file(message),
         )
 
+    def refused(self, read: Read, fault: Fault, peer: str) -> Read:
+        """A message that could be read and is refused all the same."""
+        inbound = None if read.header is None else self._alone(read.header, read.codec, read.kind, peer)
+        return msgspec.structs.replace(read, fault=fault, inbound=inbound)
+
     def read_head(self, payload: bytes, peer: str, fault: Fault) -> Read:
         """As much as can be had of a message that cannot be read: enough for MSA-2, and for its number to pass."""
         read = read_head(payload)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,12 +17,14 @@ from connectors.hl7v2.batches import File, TooMany, may_be_several, split_file, 
 from connectors.hl7v2.charset import HL7CharsetError, encode_message
 from connectors.hl7v2.elsewhere import Elsewhere, Lost, Setup
 from connectors.hl7v2.escapes import STANDARD
+from connectors.hl7v2.findings import Finding
 from connectors.hl7v2.mapping import ProfileMaps
 from connectors.hl7v2.masterfile import write_mfk
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.reading import Read, Reader, read_head
 from connectors.hl7v2.record import note_heard
 from connectors.hl7v2.sparse import SparseLog
+from connectors.hl7v2.validation import Validator
 from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused
 from connectors.recording import WireRecord
 from monitoring import metrics
@@ -58,6 +62,7 @@ class Receiver:
         self.record = WireRecord(name)
         self._warn = SparseLog(log.warning)
         self.reader = Reader(hospital, name, settings, connection, maps)
+        self.validator = None if settings.validate == "off" else Validator(settings.charset)
         self.elsewhere = Elsewhere(
             Setup(
                 job="read",
@@ -70,8 +75,10 @@ class Receiver:
         )
 
     async def close(self) -> None:
-        """End the process that reads large messages."""
+        """End the processes beside the service."""
         await self.elsewhere.close()
+        if self.validator is not None:
+            await self.validator.close()
 
     async def answer(self, payload: bytes, peer: str) -> Answers:
         """The acknowledgements due for what one frame holds, after the handler has returned.
@@ -128,12 +135,36 @@ class Receiver:
             self._count(read.kind, "ignored")
             note_heard(self.record, payload, peer, read)
             return Answers()
+        if self.validator is not None and read.fault is None and read.inbound is not None and not is_alone(read):
+            read = await self._validated(self.validator, payload, read, peer)
         return await self._settle(payload, read, peer)
+
+    async def _validated(self, validator: Validator, payload: bytes, read: Read, peer: str) -> Read:
+        """Refused where the site is strict and something was found. What nobody could look at is taken."""
+        note = partial(self._note_findings, read.kind, peer)
+        if self.settings.validate != "strict":
+            validator.check_later(payload, note)
+            return read
+        found = await validator.check(payload)
+        note(found)
+        if not found:
+            return read
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        fault = Fault(found[0].code, found[0].location, reason=f"not as the standard's tables have it{more}")
+        return self.reader.refused(read, fault, peer)
+
+    def _note_findings(self, kind: str, peer: str, found: Sequence[Finding] | None) -> None:
+        if found is None:
+            metrics.count_oddity(self.hospital.id, self.name, "unchecked")
+        elif found:
+            metrics.count_oddity(self.hospital.id, self.name, "nonconforming")
+            told = [str(one) for one in found]
+            self._warn("hl7_message_nonconforming", findings=told, type=kind, peer=peer, hospital=self.hospital.id)
 
     async def _settle(self, payload: bytes, read: Read, peer: str) -> Answers:
         """Hand on what is to be handed on, and answer. What the handler refuses outweighs what reading found: it comes again."""
         given: InboundAnswer | None = None
-        alone = read.inbound is None or (read.inbound.series is not None and read.inbound.series.alone)
+        alone = is_alone(read)
         if alone:
             refused = "unreadable" if read.header is None and read.fault is not TOO_LARGE else "refused"
             self._count(read.kind, "ignored" if read.fault is None else refused)
@@ -240,6 +271,11 @@ class Receiver:
 
     def _count(self, kind: str, result: str) -> None:
         metrics.count_inbound(self.hospital.id, self.name, kind, result)
+
+
+def is_alone(read: Read) -> bool:
+    """Whether nothing of it is to be stored: at most its number passes."""
+    return read.inbound is None or (read.inbound.series is not None and read.inbound.series.alone)
 
 
 def _fault_of(given: InboundAnswer | None) -> Fault | None:
