@@ -75,6 +75,7 @@ from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.keeper import LeaseKeeper, Tenant
 from scheduler_sync.leases import GLOBAL, Fence, Node
 from scheduler_sync.live import LiveReads
+from scheduler_sync.messages.documents import MessageDocuments
 from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
 from scheduler_sync.messages.store import VERSION_TABLE
 from scheduler_sync.owners import AskedReads, LeaseBoard, Offer, offer_of
@@ -256,7 +257,15 @@ class Service:
         """The booking API and what it needs, whoever answers its live reads."""
         service, hospitals = self.settings.service, self.settings.hospitals
         workers = 1 if self._orders is None else workers_of(self.settings)
-        parts = ApiParts(self.store, hospitals, live, service, lambda: self.health.leaving, workers=workers)
+        parts = ApiParts(
+            self.store,
+            hospitals,
+            live,
+            service,
+            lambda: self.health.leaving,
+            workers=workers,
+            documents=MessageDocuments(self.messages),
+        )
         routes = api_routes(parts.context)  # before the parts start: snapshots listen to the feed from its first poll
         yield parts
         server = build_server(

@@ -1,11 +1,12 @@
-"""What booking needs of a live HIS. `scheduler_sync` implements it, `service.py` hands it in."""
+"""What booking needs of others: a live HIS, a place for documents. `scheduler_sync` implements it, `service.py` hands it in."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import AsyncIterator
 from typing import Protocol
 
-from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from mappings.canonical import Attachment, Bill, KeptDocument, Patient, Report, StatementLine
 
 
 class LiveFailed(Exception):
@@ -44,3 +45,15 @@ class LiveHis(Protocol):
     async def statement(
         self, hospital_id: str, date: dt.date, *, within_s: float | None = None
     ) -> list[StatementLine]: ...
+
+
+class DocumentGone(Exception):
+    """A document of a report is not where it was kept."""
+
+
+class Documents(Protocol):
+    """The bytes of large documents, kept apart from the booking store so that writing them holds up no booking."""
+
+    def read(self, hospital_id: str, document: KeptDocument) -> AsyncIterator[bytes]:
+        """The document piece by piece. Raises DocumentGone, StoreUnavailable, SealBroken."""
+        ...

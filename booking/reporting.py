@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, select
 
 from booking.billing import SetAside
 from booking.errors import Refusal
@@ -15,7 +15,7 @@ from booking.records import Person
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
-from booking.store.tables import reports
+from booking.store.tables import report_documents, reports
 from mappings.canonical import Report
 from monitoring import metrics
 
@@ -82,6 +82,7 @@ async def put_report(
             }
         ],
     )
+    await _note_documents(tx, row_id, report, None if known is None else known.record)
     if told:
         _count_delay(tx, report, occurred_ms)
     person_id = await owner_ids(tx, digest)
@@ -90,6 +91,28 @@ async def put_report(
             tx, person_id, "report.changed", {"report_id": row_id, "status": row.status, "version": row.version}
         )
     return row
+
+
+_NOT_SHOWN = Fixed(
+    delete(report_documents).where(
+        report_documents.c.hospital_id == bindparam("of_hospital"),
+        report_documents.c.report_id == bindparam("of_report"),
+    )
+)
+
+
+async def _note_documents(tx: Tx, report_id: str, report: Report, known: Report | None) -> None:
+    """Which documents the report shows now: one that none shows any more is forgotten where it is kept."""
+    shown = _kept_apart(report)
+    if shown == (set() if known is None else _kept_apart(known)):
+        return
+    await tx.run(_NOT_SHOWN, {"of_hospital": tx.hospital_id, "of_report": report_id})
+    rows = [{"hospital_id": tx.hospital_id, "report_id": report_id, "document_id": d} for d in sorted(shown)]
+    await tx.upsert(report_documents, rows)
+
+
+def _kept_apart(report: Report) -> set[str]:
+    return {a.document.id for a in report.attachments if a.document is not None}
 
 
 def _count_delay(tx: Tx, report: Report, occurred_ms: int | None) -> None:

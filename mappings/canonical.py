@@ -313,13 +313,25 @@ class Observation(Record, frozen=True, kw_only=True):
     note: str | None = None
 
 
+class KeptDocument(Record, frozen=True, kw_only=True):
+    """The bytes of a document that are kept apart: under which id, how many, and their SHA-256 as hexadecimal digits."""
+
+    id: str
+    size_bytes: int
+    sha256: str
+
+
 class Attachment(Record, frozen=True, kw_only=True):
-    """A document that belongs to a report: bytes (`data`) or a place to fetch them from (`url`)."""
+    """A document that belongs to a report: bytes (`data`) or a place to fetch them from (`url`).
+
+    `document` is ours, never a HIS's: where bytes that came with a message are kept since.
+    """
 
     content_type: str
     title: str | None = None
     data: bytes | None = None
     url: str | None = None
+    document: KeptDocument | None = None
 
 
 class Report(Record, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_me
 from scheduler_sync.arrivals import Arrival, Arrivals
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
+from scheduler_sync.messages.documents import MessageDocuments, apart_bytes
 from scheduler_sync.messages.journal import Taken, take_messages
 from scheduler_sync.messages.ledger import Ledger
 from scheduler_sync.messages.recorder import Recorder
@@ -87,6 +88,7 @@ class Inbox:
         self._room_within_s = room_within_s
         self._order = asyncio.Lock()  # of storing: the order of the ids is that of the backlog
         self._arrivals = Arrivals(self._take)
+        self._documents = MessageDocuments(messages)
         self._turn = asyncio.Lock()  # of applying
         self._backlog = Backlog() if backlog is None else backlog
         self._left = True  # something may be stored and not in the backlog: known to be false only after a look
@@ -130,7 +132,7 @@ class Inbox:
             except TimeoutError:
                 return self._refused(inbound, "backlog_full", "too many messages wait to be applied")
         try:
-            return await self._arrivals.store(inbound)
+            return await self._arrivals.store(await self._documents.put_away(inbound))
         except StoreUnavailable as e:
             return self._refused(inbound, "store_unavailable", "the message could not be stored", reason=str(e))
         except Exception as e:
@@ -176,7 +178,7 @@ class Inbox:
             message_type=inbound.message_type,
             control_id=inbound.control_id,
             events=inbound.events,
-            size=len(inbound.raw),
+            size=max(0, len(inbound.raw) - apart_bytes(inbound.events) * 4 // 3),  # in Base64 they were
             problem=taken.problem,
             trace=arrival.trace,
         )

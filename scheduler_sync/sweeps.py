@@ -28,6 +28,7 @@ from booking.store.engine import Store, StoreUnavailable
 from booking.webhooks import SCOPE as WEBHOOKS
 from monitoring import metrics
 from monitoring.logs import get_logger
+from scheduler_sync.messages.old_documents import forget_documents
 from scheduler_sync.messages.store import forget_messages
 
 log = get_logger("sweeps")
@@ -114,6 +115,7 @@ class Forgetting:
         self._hospitals = hospitals
         self._keep_messages_days = keep_messages_days
         self._slots_done: dict[str, dt.date] = {}
+        self._documents_done: dict[str, dt.date] = {}
 
     async def forget_old(self) -> None:
         """One round over everything, until nothing is left that may go."""
@@ -133,6 +135,16 @@ class Forgetting:
         await self._until_none(lambda: forget_rooms(self._store, hospital.id))
         await self._until_none(lambda: forget_messages(self._messages, hospital.id, keep_days=self._keep_messages_days))
         await self._until_none(lambda: forget_merchant_bills(self._store, hospital.id, before=bills_before))
+        if self._documents_done.get(hospital.id) != today:
+            await forget_documents(
+                self._store,
+                self._messages,
+                hospital.id,
+                keep_days=self._keep_messages_days,
+                pause=self._room,
+            )
+            if not self._stopping.is_set():
+                self._documents_done[hospital.id] = today
         since = self._slots_done.get(hospital.id)
         if since != before:  # once a day: the days are over, and nothing about them changes
             await self._forget_days(hospital.id, since, before)
@@ -147,6 +159,10 @@ class Forgetting:
             await self._until_none(partial(forget_slots, self._store, hospital_id, since=day, before=after))
             await _pause(self._stopping, FORGET_PAUSE_S)
             day = await oldest_day(self._store, hospital_id, since=after, before=before)
+
+    async def _room(self) -> bool:
+        await _pause(self._stopping, FORGET_PAUSE_S)
+        return not self._stopping.is_set()
 
     async def _until_none(self, forget: Callable[[], Awaitable[int]]) -> None:
         while not self._stopping.is_set() and await forget() > 0:

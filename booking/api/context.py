@@ -15,7 +15,7 @@ from booking.api.waiting import told_to_wait
 from booking.errors import Refusal
 from booking.feed import ChangeFeed
 from booking.inventory.writer import Crowded, HoldWriter
-from booking.ports import LiveFailed, LiveHis
+from booking.ports import Documents, LiveFailed, LiveHis
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreBusy, StoreUnavailable, Tx
 from booking.store.turns import Of
@@ -35,6 +35,7 @@ class Context(msgspec.Struct, frozen=True):
     draining: Callable[[], bool] = lambda: False
     feed: ChangeFeed | None = None  # none: lists are read through the store each time
     snapshot_bytes: int = 64_000_000
+    documents: Documents | None = None  # none: no report has any that is kept apart
     rooms: WaitingRooms | None = None  # none: no hospital has a waiting room
 
     def hospital(self, call: Call[Any, Any]) -> Hospital:

@@ -9,7 +9,7 @@ from booking.api.holding import renderer, terms_by
 from booking.feed import ChangeFeed
 from booking.inventory.memory import Memory
 from booking.inventory.writer import HoldWriter, count_waiting
-from booking.ports import LiveHis
+from booking.ports import Documents, LiveHis
 from booking.settings import Hospital, Service
 from booking.store.engine import Store
 from booking.waiting_room.keeper import Keeper
@@ -28,6 +28,7 @@ class ApiParts:
         draining: Callable[[], bool] = lambda: False,
         *,
         workers: int = 1,
+        documents: Documents | None = None,
     ) -> None:
         """`workers` share the hospitals' holds on this node."""
         self.feed = ChangeFeed(store, hospitals)
@@ -53,6 +54,7 @@ class ApiParts:
             draining,
             feed=self.feed,
             snapshot_bytes=service.snapshot_mb * 1_000_000,
+            documents=documents,
             rooms=rooms,
         )
 

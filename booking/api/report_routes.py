@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 
 import msgspec
@@ -14,8 +15,9 @@ from booking.api.problems import ApiProblem
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
 from booking.api.views import ReportList, ReportView
-from booking.ports import LiveFailed
+from booking.ports import DocumentGone, LiveFailed
 from booking.records import Person
+from mappings.canonical import KeptDocument
 from monitoring.logs import get_logger
 
 log = get_logger("reports")
@@ -46,12 +48,29 @@ class ReportHandlers:
         if not 1 <= number <= len(row.record.attachments):
             raise ApiProblem("attachment_unknown", f"Report {row.id} has {len(row.record.attachments)} attachments.")
         attachment = row.record.attachments[number - 1]
+        if attachment.document is not None:
+            return await self._kept(call.hospital_id, attachment.content_type, attachment.document)
         if attachment.data is None:
             attachment = await self._context.live.attachment(call.hospital_id, attachment, within_s=call.left_s())
         return web.Response(
-            body=attachment.data or b"",
-            content_type=_safe_type(attachment.content_type),
-            headers={"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"},
+            body=attachment.data or b"", content_type=_safe_type(attachment.content_type), headers=_HEADERS
+        )
+
+    async def _kept(self, hospital_id: str, content_type: str, document: KeptDocument) -> web.Response:
+        """Piece by piece; the first one before anything is answered, because afterwards nothing can be said any more."""
+        documents = self._context.documents
+        try:
+            if documents is None:
+                raise DocumentGone("no place for documents")
+            pieces = documents.read(hospital_id, document)
+            first = await anext(pieces, b"")
+        except DocumentGone as e:
+            log.error("document_gone", hospital=hospital_id, document=document.id)
+            raise ApiProblem("attachment_unknown", "The bytes of this attachment are not kept any more.") from e
+        return web.Response(
+            body=_joined(first, pieces),
+            content_type=_safe_type(content_type),
+            headers={**_HEADERS, "Content-Length": str(document.size_bytes)},
         )
 
     async def _person(self, call: Call[None, None]) -> Person:
@@ -101,6 +120,15 @@ class ReportHandlers:
                 return row
             # The owner's other numbers mean the same person: what was listed under one is completed under that one.
             return await reporting.put_report(tx, msgspec.structs.replace(whole, mrn=row.record.mrn))
+
+
+_HEADERS = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
 
 
 def _safe_type(content_type: str) -> str:

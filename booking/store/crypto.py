@@ -12,10 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 _VERSION = 1
 _NONCE_BYTES = 12
+_PIECE_BYTES = 262_144
 
 
 class SealBroken(Exception):
@@ -39,6 +43,7 @@ class Vault:
             raise ValueError("a data key must have 32 bytes, and there must be at least one")
         if len(digest_key) < 32:
             raise ValueError("the digest key must have at least 32 bytes")
+        self._keys = {key_id.encode(): key for key_id, key in data_keys.items()}
         self._ciphers = {key_id.encode(): AESGCM(key) for key_id, key in data_keys.items()}
         self._current = next(iter(self._ciphers))
         self._digest_key = digest_key
@@ -52,11 +57,22 @@ class Vault:
 
     def seal_all(self, plains: Sequence[bytes], place: str) -> list[bytes]:
         """Encrypt several values of one place, each under a nonce of its own."""
-        encrypt, where = self._ciphers[self._current].encrypt, place.encode()
+        where = place.encode()
         head = bytes((_VERSION, len(self._current))) + self._current
         entropy = os.urandom(_NONCE_BYTES * len(plains))
         nonces = [entropy[at : at + _NONCE_BYTES] for at in range(0, len(entropy), _NONCE_BYTES)]
+        encrypt = self._encrypt
         return [head + nonce + encrypt(nonce, plain, where) for nonce, plain in zip(nonces, plains, strict=True)]
+
+    def _encrypt(self, nonce: bytes, plain: bytes, where: bytes) -> bytes:
+        if len(plain) <= _PIECE_BYTES:
+            return self._ciphers[self._current].encrypt(nonce, plain, where)
+        # The same bytes, made piece by piece: the interpreter stands still for one at a time and not for megabytes.
+        stream = Cipher(AES(self._keys[self._current]), GCM(nonce)).encryptor()
+        stream.authenticate_additional_data(where)
+        view = memoryview(plain)
+        pieces = [stream.update(view[at : at + _PIECE_BYTES]) for at in range(0, len(plain), _PIECE_BYTES)]
+        return b"".join((*pieces, stream.finalize(), stream.tag))
 
     def open(self, sealed: bytes, place: str) -> bytes:
         """Decrypt. Raises SealBroken."""

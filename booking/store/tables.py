@@ -427,6 +427,16 @@ reports = Table(
     Index(None, "hospital_id", "mrn_digest"),
 )
 
+# Which documents that are kept in the message store (ADR-0034) a report shows: what none shows any more is forgotten there.
+report_documents = Table(
+    "report_documents",
+    metadata,
+    _key("hospital_id"),
+    _key("report_id"),
+    _key("document_id"),
+    Index(None, "hospital_id", "document_id"),
+)
+
 registrations = Table(
     "registrations",
     metadata,

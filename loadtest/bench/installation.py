@@ -84,9 +84,10 @@ opens_before_s = 86400
 
 
 _CHANGED = (
-    "bookings", "outbox", "events", "idempotency_keys", "registrations", "reports", "persons", "person_mrns", "slots",
-    "schedules", "fragments", "store_clock",
+    "bookings", "outbox", "events", "idempotency_keys", "registrations", "reports", "report_documents", "persons",
+    "person_mrns", "slots", "schedules", "fragments", "store_clock",
 )  # fmt: skip
+_TOLD = ("messages", "documents", "document_pieces", "message_notes", "message_links", "message_totals", "exchanges")
 _ROOM = ("waiting_steps", "waiting_tickets", "waiting_rooms")
 
 
@@ -176,15 +177,15 @@ class Installation:
             ("DELETE FROM person_mrns WHERE hospital_id = ? AND person_id >= ?", (hospital, since)),
             ("DELETE FROM idempotency_keys WHERE hospital_id = ? AND created_ms > ?", (hospital, layout.now_ms)),
             ("DELETE FROM registrations WHERE hospital_id = ?", (hospital,)),
-            ("DELETE FROM reports WHERE hospital_id = ?", (hospital,)),
+            *((f"DELETE FROM {table} WHERE hospital_id = ?", (hospital,)) for table in ("reports", "report_documents")),
             *((f"DELETE FROM {table} WHERE hospital_id = ?", (hospital,)) for table in _ROOM),
             ("UPDATE store_clock SET room_ms = 0 WHERE hospital_id = ?", (hospital,)),
             (f"UPDATE slots SET unreflected = 0 WHERE {of_crowd.format('schedule_id')}", (hospital, *schedules)),
             (f"UPDATE schedules SET taken = 0 WHERE {of_crowd.format('id')}", (hospital, *schedules)),
         )
         await self.database.tidy(*_CHANGED, *_ROOM)
-        await self.messages.change(("DELETE FROM messages WHERE hospital_id = ?", (hospital,)))
-        await self.messages.tidy("messages")
+        await self.messages.change(*((f"DELETE FROM {table} WHERE hospital_id = ?", (hospital,)) for table in _TOLD))
+        await self.messages.tidy(*_TOLD)
 
 
 async def install(

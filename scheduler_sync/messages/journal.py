@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy.exc import OperationalError
@@ -43,6 +45,9 @@ _INSERT = (
 )
 
 
+Row = dict[str, Any]
+
+
 class Taken(msgspec.Struct, frozen=True):
     """The id under which a message stands, and its state if it stood there before; else how much of the disk it takes.
 
@@ -68,12 +73,16 @@ async def take_messages(ledger: Ledger, inbounds: Sequence[Inbound], marks: Sequ
     quick = size <= LONG_BYTES and all(inbound.series is None for inbound in inbounds)
     if quick and store.dialect == "sqlite" and not ledger.shared:
         return await _take_here(store, ledger.hospital_id, inbounds, marks)
+    rows: list[Row | None] = [None] * len(inbounds)
+    if size > LONG_BYTES:
+        rows = [await asyncio.to_thread(message_row, store.vault, ledger.hospital_id, one, 0) for one in inbounds]
     async with ledger.write() as tx:
         await mark_messages(tx, marks)
-        return [await _store(tx, inbound) for inbound in inbounds]
+        return [await _store(tx, inbound, row) for inbound, row in zip(inbounds, rows, strict=True)]
 
 
-async def _store(tx: Tx, inbound: Inbound) -> Taken:
+async def _store(tx: Tx, inbound: Inbound, sealed: Row | None) -> Taken:
+    """`sealed` is the message's row where that takes long to make; it has no time yet."""
     alone = inbound.series is not None and inbound.series.alone
     known = None if alone else await find_duplicate(tx, inbound)
     place = None
@@ -83,7 +92,10 @@ async def _store(tx: Tx, inbound: Inbound) -> Taken:
         return Taken(known.id, known.state, place=place)
     if alone or (place is not None and place.refused):
         return Taken("", place=place)
-    row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
+    if sealed is None:
+        row = message_row(tx.vault, tx.hospital_id, inbound, tx.now_ms)
+    else:
+        row = {**sealed, "received_ms": tx.now_ms, "updated_ms": tx.now_ms}
     same_id = inbound.same_id_key is not None and await has_other_of_id(tx, row["dedup_key"])
     problem = set_apart(inbound, row) if same_id else inbound.problem
     await tx.insert(messages, row)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 metadata = MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}
@@ -111,4 +124,26 @@ message_series = Table(
     Column("series", String(64), primary_key=True),
     Column("last_number", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
+)
+
+# Large documents of reports, apart from the booking store (ADR-0034). One that is not `complete` is being written, or was when
+# its writer ended. `kept_ms`: when it last came.
+documents = Table(
+    "documents",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("kept_ms", BigInteger, nullable=False),
+    Index(None, "hospital_id", "kept_ms", "id"),
+)
+
+document_pieces = Table(
+    "document_pieces",
+    metadata,
+    Column("hospital_id", String(64), primary_key=True),
+    Column("document_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
 )

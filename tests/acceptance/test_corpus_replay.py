@@ -92,6 +92,11 @@ class Bridge:
         async with self._session.request(method, self._base + path, json=body, headers=headers) as response:
             return response.status, await response.json(content_type=None)
 
+    async def fetch(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and bytes of what is no JSON."""
+        async with self._session.get(self._base + path, headers={"Authorization": f"Bearer {KEY}"}) as response:
+            return response.status, dict(response.headers), await response.read()
+
     async def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         status, answer = await self.ask(method, path, body)
         assert status < 300, answer

@@ -23,6 +23,19 @@ def test_layout_is_the_documented_one_when_another_reader_opens_it() -> None:
     assert AESGCM(KEY).decrypt(sealed[4:16], sealed[16:], PLACE.encode()) == "张伟".encode()
 
 
+@pytest.mark.parametrize("size", [262_143, 262_144, 262_145, 1_000_000])
+def test_layout_is_the_documented_one_when_a_value_is_large(size: int) -> None:
+    plain = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    sealed = VAULT.seal(plain, PLACE)
+    assert AESGCM(KEY).decrypt(sealed[4:16], sealed[16:], PLACE.encode()) == plain
+    assert VAULT.open(sealed, PLACE) == plain
+    for place in (20, size // 2, len(sealed) - 1):
+        altered = bytearray(sealed)
+        altered[place] ^= 1
+        with pytest.raises(SealBroken):
+            VAULT.open(bytes(altered), PLACE)
+
+
 def test_same_value_is_sealed_differently_when_it_is_sealed_again() -> None:
     sealed = {VAULT.seal(b"same", PLACE) for _ in range(50)}
     assert len(sealed) == 50
