@@ -113,7 +113,7 @@ def _check_mappings(profile: Profile) -> None:
                 compile_record_map(profile, below(place, "reply"), reply, _AnyPath())
     for kind, maps in profile.inbound.items():
         for index, entry in enumerate(maps):
-            compile_record_map(profile, below(below("inbound", kind), index), entry, _AnyPath())
+            compile_record_map(profile, profile.inbound_path(kind, index), entry, _AnyPath())
 
 
 class _AnyPath:

@@ -85,6 +85,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     raw: dict[str, Any] = {}
     where: dict[str, Where] = {}
 
+    def inbound_path(self, kind: str, index: int) -> str:
+        """The YAML path of a record map of `inbound`, which may be written as a list or under names."""
+        path = below("inbound", kind)
+        spec = (self.raw.get("inbound") or {}).get(kind)
+        names = [name for name, entry in spec.items() if entry is not None] if isinstance(spec, dict) else []
+        return below(path, names[index] if index < len(names) else index)
+
     def locate(self, path: str) -> Where:
         """The place of `path`, or of the nearest entry above it."""
         while path and path not in self.where:
@@ -174,6 +181,10 @@ def _verb(profile: Profile, path: str, verb: str, spec: Any) -> VerbSpec:
 
 
 def _maps(profile: Profile, path: str, spec: Any) -> list[dict[str, Any]]:
+    if isinstance(spec, dict):
+        spec = [entry for entry in spec.values() if entry is not None] or None
     if not isinstance(spec, list) or not all(isinstance(entry, dict) for entry in spec):
-        profile.fail(path, "a list of record maps is expected here: - {record: ..., fields: {...}}")
+        profile.fail(
+            path, "record maps are expected here, as a list or under names: {NAME: {record: ..., fields: {...}}}"
+        )
     return spec

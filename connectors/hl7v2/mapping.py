@@ -58,7 +58,7 @@ class ProfileMaps:
         self.verbs = {name: self._verb(name, spec) for name, spec in profile.verbs.items() if spec.request is not None}
         self.inbound: dict[str, tuple[RecordMap, ...]] = {
             kind: tuple(
-                compile_record_map(profile, f"inbound.{kind}[{index}]", entry, PATHS)
+                compile_record_map(profile, profile.inbound_path(kind, index), entry, PATHS)
                 for index, entry in enumerate(entries)
             )
             for kind, entries in profile.inbound.items()

@@ -2,6 +2,8 @@
 
     [{"MSH-9.1": "SRM", ...}, {"ARQ-1.1": "20260105...", "PID-3(2).1": "..."}]
 
+A mapping from names of one's own to segments does as well ({"ARQ": {...}, "PID": {...}}): a profile that extends another can then
+change one field of it. It keeps their order; an MSH goes to the front from wherever it is.
 Addresses are `SEG-f`, `SEG-f.c`, `SEG-f.c.s`, each optionally with a repetition `SEG-f(r)`. A segment's name is that of its
 addresses; a dictionary without any becomes nothing. Values are text, numbers or booleans (Y/N, table 0136); the text `""`
 is the null that clears a field; lists are taken apart (an `each` of the request tree gives one).
@@ -32,6 +34,8 @@ def check_tree(tree: Any) -> None:
         elif isinstance(item, Mapping):
             if "tree" in item:
                 check_tree(item["tree"])
+            elif _is_group(item):
+                check_tree(list(item.values()))
             else:
                 _name_of(item)
         else:
@@ -47,11 +51,10 @@ def write_message(tree: Any) -> str:
 def merge_header(tree: Any, header: Mapping[str, Any]) -> list[Any]:
     """The tree with an MSH whose missing fields come from `header`; the profile's own addresses win."""
     items = list(_flatten(tree))
-    if items and next(iter(items[0]), "").startswith("MSH-"):
-        own = {_field_of(address) for address in items[0]}
-        rest = {address: value for address, value in header.items() if _field_of(address) not in own}
-        return [{**rest, **items[0]}, *items[1:]]
-    return [dict(header), *items]
+    written = next((item for item in items if next(iter(item), "").startswith("MSH-")), {})
+    own = {_field_of(address) for address in written}
+    rest = {address: value for address, value in header.items() if _field_of(address) not in own}
+    return [{**rest, **written}, *(item for item in items if item is not written)]
 
 
 @lru_cache(maxsize=8192)
@@ -65,10 +68,17 @@ def _flatten(tree: Any) -> Iterable[Mapping[str, Any]]:
     if isinstance(tree, list):
         for item in tree:
             yield from _flatten(item)
+    elif isinstance(tree, Mapping) and _is_group(tree):
+        yield from _flatten(list(tree.values()))
     elif isinstance(tree, Mapping):
         yield tree
     else:
         raise ValueError("a request is a list of segments, each a mapping of field addresses")
+
+
+def _is_group(tree: Mapping[str, Any]) -> bool:
+    """Whether this is a mapping of segments and not a segment: no key is an address, and each value is a segment, or a list."""
+    return bool(tree) and all("-" not in key and isinstance(tree[key], Mapping | list | None) for key in tree)
 
 
 def _name_of(item: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def test_profile_is_read_when_it_is_well_formed(tmp_path: Path) -> None:
         ("verbs:\n  book:\n    codes: c\n", 6, "verbs.book.codes", "name of a table"),
         ("verbs:\n  book:\n    requst: {}\n", 6, "verbs.book.requst", "request"),
         ("tables:\n  t: {a: [1]}\n", 5, "tables.t.a", "one plain value"),
-        ("inbound:\n  X: {}\n", 5, "inbound.X", "list of record maps"),
+        ("inbound:\n  X: {}\n", 5, "inbound.X", "record maps are expected"),
         ("tabels: {}\n", 4, "tabels", "tables"),
         ("tables:\n  t: {a: 1, a: 2}\n", 5, "tables.t.a", "twice"),
         ("connection: !!python/object:os.system {}\n", 4, "", "tags"),

@@ -1,0 +1,115 @@
+"""A site's own profile changes a line of a shipped one: of a request, of a reply, of a message that comes, of a code table."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from connectors.config import HospitalContext
+from connectors.hl7v2 import er7
+from connectors.hl7v2.mapping import ProfileMaps, map_context
+from connectors.hl7v2.options import Settings
+from connectors.hl7v2.writer import merge_header, write_message
+from mappings.canonical import RegistrationChanged
+from mappings.profile import Profile, ProfileError, load_profile
+from tests.golden.subjects import NEW, SHANGHAI
+
+HOSPITAL = HospitalContext(id="site", zone=SHANGHAI, currency="CNY")
+OURS = """
+name: our_his
+version: 1
+protocol: hl7v2
+extends: {parent}@1
+{rest}
+"""
+
+
+def site(folder: Path, parent: str, rest: str) -> Profile:
+    (folder / "our_his").mkdir()
+    (folder / "our_his" / "profile.yaml").write_text(OURS.format(parent=parent, rest=rest), "utf-8")
+    return load_profile("our_his", profiles_dir=folder)
+
+
+def request(profile: Profile, verb: str) -> list[str]:
+    ctx = map_context(HOSPITAL, Settings(), {"sending_application": "HB"})
+    tree = ProfileMaps(profile).verbs[verb].request.write(NEW, ctx)
+    return write_message(merge_header(tree, {"MSH-10": "1"})).split("\r")
+
+
+def test_field_of_a_request_is_another_one_when_the_site_says_so(tmp_path: Path) -> None:
+    shipped = request(load_profile("hl7v2_cn"), "book")
+    changed = request(
+        site(
+            tmp_path,
+            "hl7v2_cn",
+            """
+verbs:
+  book:
+    request:
+      ARQ: {ARQ-7.1: YY, ARQ-8.1: null, ARQ-8.2: null}
+      PID: {PID-11.1: 长安街}
+      ZYY: {ZYY-1: {from: slot.id}}
+""",
+        ),
+        "book",
+    )
+    assert [line[:3] for line in changed] == ["MSH", "ARQ", "PID", "RGS", "AIS", "AIP", "ZYY", ""]
+    assert changed[1] == shipped[1].replace("|ROUTINE|YY^预约|", "|YY||")
+    assert changed[2].split("|")[11] == "长安街"
+    assert (changed[3:6], changed[6]) == (shipped[3:6], "ZYY|P12\\F\\\\F\\1")
+
+
+def test_segment_goes_when_the_site_does_without_it(tmp_path: Path) -> None:
+    profile = site(tmp_path, "hl7v2", "verbs: {book: {request: {AIS: null}}}")
+    assert [line[:3] for line in request(profile, "book")] == ["MSH", "ARQ", "PID", "RGS", "AIP", ""]
+
+
+def test_start_of_an_appointment_is_where_the_site_s_line_says(tmp_path: Path) -> None:
+    text = (
+        "MSH|^~\\&|H|||||20260105073000||SIU^S12^SIU_S12|1|P|2.5.1\r"
+        "SCH|1||||||||||^^^20260101090000|||||||||||||||Booked\rTQ1|1||||||20260102090000\rRGS|1\rAIS|1|A|X|20260103090000\r"
+    )
+    message = er7.parse(text)
+    starts = []
+    for profile in (
+        load_profile("hl7v2"),
+        site(
+            tmp_path,
+            "hl7v2",
+            "inbound: {SIU^S12: {appointment: {fields: {registration: {fields: {starts_at: {from: AIS-4}}}}}}}",
+        ),
+    ):
+        ctx = map_context(HOSPITAL, Settings(), {}, message=message)
+        (read,) = ProfileMaps(profile).inbound["SIU^S12"]
+        event = read.read_one(message, ctx)
+        assert isinstance(event, RegistrationChanged)
+        assert event.registration.order_no == "1"
+        starts.append(event.registration.starts_at)
+    assert starts == [dt.datetime(2026, 1, day, 9, tzinfo=SHANGHAI) for day in (2, 3)]
+
+
+def test_codes_are_the_site_s_and_the_shipped_ones_when_it_adds_some(tmp_path: Path) -> None:
+    profile = site(tmp_path, "hl7v2_cn", "tables: {session: {5: am}, appointment_status: {2: null, 8: registered}}")
+    assert (profile.tables["session"]["5"], profile.tables["session"]["1"]) == ("am", "am")
+    statuses = profile.tables["appointment_status"]
+    assert ("2" in statuses, statuses["8"], statuses["9"]) == (False, "registered", "released")
+
+
+@pytest.mark.parametrize(
+    ("rest", "path"),
+    [
+        ("verbs: {book: {request: {ARQ: {ARQ7: x}}}}", "verbs.book.request"),
+        ("verbs: {book: {request: {ZYY: x}}}", "verbs.book.request"),
+        (
+            "inbound: {SIU^S12: {appointment: {fields: {registration: {fields: {starts_at: {from: AIS4}}}}}}}",
+            "inbound.SIU^S12.appointment.fields.registration.fields.starts_at.from",
+        ),
+        ("inbound: {SIU^S12: {appointment: x}}", "inbound.SIU^S12"),
+    ],
+)
+def test_error_names_the_line_when_the_site_s_is_wrong(tmp_path: Path, rest: str, path: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        ProfileMaps(site(tmp_path, "hl7v2", rest))
+    assert caught.value.path == path
