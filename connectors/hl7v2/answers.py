@@ -49,9 +49,8 @@ def glance(data: bytes) -> Glance:
     if head[:3] not in (b"MSH", b"FHS", b"BHS") or len(head) < 4:
         return NOTHING
     mark = re.escape(head[3:4])
-    found = re.search(
-        rb"[\r\n]MSA(?:" + mark + rb"[^\r\n" + mark + rb"]*(?:" + mark + rb"([^\r\n" + mark + rb"]*))?)?", head
-    )
+    piece = rb"[^\r\n" + mark + rb"]*"
+    found = re.search(rb"[\r\n]MSA(?:" + mark + piece + rb"(?:" + mark + rb"(" + piece + rb"))?|(?=[\r\n])|\Z)", head)
     if found is None:
         return Glance(True)
     return Glance(True, True, (found[1] or b"").decode("ascii", "replace").strip())

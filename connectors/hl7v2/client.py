@@ -234,6 +234,7 @@ class LinePool:
 
     def note_end(self, conversation: Conversation) -> None:
         """A connection is over."""
+        conversation.drop()
         lived_s = asyncio.get_running_loop().time() - conversation.began_at
         self._fruitless = 0 if conversation.fruitful else self._fruitless + 1
         was_of_use = conversation.fruitful or lived_s >= STEADY_S

@@ -104,6 +104,11 @@ class Conversation:
         """Whether it can be written to: not lost, and not closed by the HIS (a FIN that nobody has read yet counts)."""
         return self.alive and not self._wire.transport.is_closing() and not _is_hung_up(self._wire.transport)
 
+    def drop(self) -> None:
+        """Close the connection at once, if it is not: a run that was cancelled before its first step has not."""
+        self.alive = False
+        self._wire.transport.abort()
+
     # --- asking ----------------------------------------------------------------------------------------------------------
 
     async def ask(self, request: Request, deadline: float) -> er7.Message:
