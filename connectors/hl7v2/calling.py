@@ -7,6 +7,7 @@ import datetime as dt
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.acks import write_ack
+from connectors.hl7v2.bothways import InboundLines
 from connectors.hl7v2.charset import codec_of, decode_message, encode_message
 from connectors.hl7v2.client import LinePool
 from connectors.hl7v2.dialing import Address
@@ -40,9 +41,12 @@ class Answers:
         metrics.count_inbound(self._hospital.id, self._name, "ACK", kind)
 
 
-def make_pool(hospital: HospitalContext, name: str, settings: Settings, max_message_bytes: int) -> LinePool | None:
+def make_pool(
+    hospital: HospitalContext, name: str, settings: Settings, max_message_bytes: int
+) -> LinePool | InboundLines | None:
     """None where no HIS can be asked. Raises connectors.hl7v2.tls.BadTLSFiles (a ValueError)."""
-    if settings.host is None or settings.port is None:
+    dials = settings.host is not None and settings.port is not None
+    if not dials and not settings.both_ways:
         return None
     up = metrics.connector_up.labels(hospital=hospital.id, connector=name)
     answers = Answers(hospital, name, settings)
@@ -50,6 +54,16 @@ def make_pool(hospital: HospitalContext, name: str, settings: Settings, max_mess
     def set_up(works: bool) -> None:
         up.set(1 if works else 0)
 
+    if settings.host is None or settings.port is None:
+        return InboundLines(
+            max_message_bytes=max_message_bytes,
+            frame_timeout_s=settings.frame_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
+            on_up=set_up,
+            on_stray=answers.count_stray,
+            read_answer=answers.read,
+            write_commit=answers.write_commit,
+        )
     return LinePool(
         Address(
             host=settings.host,

@@ -13,10 +13,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 from connectors.hl7v2 import er7
+from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.answers import SentIds, Stray
-from connectors.hl7v2.conversation import Conversation, NoAnswer, NotSent, Request, RequestFailed, Terms
+from connectors.hl7v2.conversation import (
+    Conversation,
+    NoAnswer,
+    NotSent,
+    Request,
+    RequestFailed,
+    Terms,
+    take_answer,
+)
 from connectors.hl7v2.dialing import Address, Dialer, backoff_s
-from connectors.hl7v2.hearing import Hearing, Listener
+from connectors.hl7v2.hearing import Hearing
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
 
@@ -34,6 +43,8 @@ class Requests(Protocol):
 
     async def request(self, request: Request, timeout_s: float) -> er7.Message: ...
     async def check(self, timeout_s: float) -> None: ...
+    def hear(self, answerer: Answerer) -> None: ...
+    def take_answer(self, payload: bytes) -> list[bytes] | None: ...
     def start(self) -> None: ...
     async def close(self) -> None: ...
 
@@ -93,6 +104,11 @@ class Line:
         if running is not None:
             await asyncio.gather(running, return_exceptions=True)
 
+    def renew(self) -> None:
+        """Give the connection up, unless something is under way on it."""
+        if self._conversation is not None and self._conversation.idle:
+            self._give_up()
+
     def _give_up(self) -> asyncio.Task[None] | None:
         self._stop_idling()
         conversation, self._conversation = self._conversation, None
@@ -136,7 +152,7 @@ class LinePool:
         self.persistent = persistent
         self.reuse_within_s = reuse_within_s
         self.stray_answers: Counter[str] = Counter()
-        self.listener: Listener | None = None
+        self.answerer: Answerer | None = None  # of the HIS's own messages on our connections; None: they are not taken
         self._dialer = Dialer(address, chance)
         self._on_up = on_up
         self._on_stray = on_stray
@@ -162,6 +178,13 @@ class LinePool:
         """From now on one connection is kept beside the work, or made again as soon as the HIS takes one."""
         if self._keeping is None and not self._closed:
             self._keeping = asyncio.get_running_loop().create_task(self._keep(), context=nobodys())
+
+    def hear(self, answerer: Answerer) -> None:
+        """From now on the HIS may send its own messages on every connection; those made before are made anew."""
+        self.answerer = answerer
+        for line in self._lines:
+            line.renew()
+        self._news.set()
 
     async def request(self, request: Request, timeout_s: float) -> er7.Message:
         """Send one message on a free connection and return its answer, within `timeout_s` in all.
@@ -198,6 +221,10 @@ class LinePool:
             await asyncio.wait(self._ending, timeout=CLOSE_WITHIN_S)
         self._on_up(False)
 
+    def take_answer(self, payload: bytes) -> list[bytes] | None:
+        """An answer that came on a connection of the HIS's own; what to say to it, None if nobody waits for it."""
+        return take_answer(self._terms, payload)
+
     # --- for the lines ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> Conversation:
@@ -220,11 +247,13 @@ class LinePool:
             wire.transport.abort()
             raise NotSent("closing")
         self._on_up(True)
-        hearing = None if self.listener is None else Hearing(self.listener, f"{self.host}:{self._dialer.address.port}")
+        hearing = None if self.answerer is None else Hearing(self.answerer, f"{self.host}:{self._dialer.address.port}")
         return Conversation(wire, self._terms, hearing)
 
     def is_stale(self, conversation: Conversation) -> bool:
         """Whether the HIS may be about to close it: what is written then may be lost, and nobody could say whether it was."""
+        if self.answerer is not None and not conversation.hears:
+            return True  # made before there was anybody to answer
         return self.reuse_within_s is not None and conversation.idle_s >= self.reuse_within_s
 
     def leave(self, running: asyncio.Task[None]) -> None:
@@ -239,7 +268,7 @@ class LinePool:
         self._fruitless = 0 if conversation.fruitful else self._fruitless + 1
         was_of_use = conversation.fruitful or lived_s >= STEADY_S
         if not self._closed and (
-            conversation.ended == "lost" or (conversation.ended == "by the HIS" and not was_of_use)
+            conversation.ended in ("lost", "silent") or (conversation.ended == "by the HIS" and not was_of_use)
         ):
             self._report()
         self._news.set()

@@ -13,6 +13,7 @@ import msgspec
 from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
+from connectors.hl7v2.bothways import InboundLines
 from connectors.hl7v2.calling import make_pool
 from connectors.hl7v2.charset import HL7CharsetError
 from connectors.hl7v2.client import NoAnswer, NotSent
@@ -124,7 +125,7 @@ class HL7v2Connector:
         """What the profile offers needs a HIS to ask (`host`, `port`) or a listener to be told (`listen_port`)."""
         if capability == Capability.NATIVE:
             return self.pool is not None
-        return capability != Capability.PUSHED or self.settings.listen_port is not None
+        return capability != Capability.PUSHED or self.settings.listen_port is not None or self.settings.both_ways
 
     def record_exchanges(self, recorder: Recorder) -> None:
         """See connectors.port.Recording."""
@@ -143,23 +144,34 @@ class HL7v2Connector:
         if self._server is not None:
             await self._server.close()
             self._server = None
+        if self.pool is not None:
+            await self.pool.close()
         if self._receiver is not None:
             await self._receiver.close()
             self._receiver = None
-        if self.pool is not None:
-            await self.pool.close()
 
     async def serve(self, handler: InboundHandler) -> None:
-        """Listen, if `listen_port` is set. Raises OSError when the port is taken, BadTLSFiles."""
-        if self.settings.listen_port is None or self._server is not None:
-            return
+        """Listen, if `listen_port` is set, and on our own connections with `both_ways`.
+
+        Raises OSError when the port is taken, BadTLSFiles.
+        """
         settings = self.settings
+        if self._receiver is not None or not (settings.both_ways or settings.listen_port is not None):
+            return
         metrics.greet_listener(self.hospital_id, self.name)
         receiver = Receiver(self.hospital, self.name, settings, self._connection, self._maps, handler)
         receiver.record = self._record
-        server = listener(settings, receiver, ListenerMeters(self.hospital_id, self.name), self._max_message_bytes)
-        await server.start(settings.listen_host, self.settings.listen_port or 0)
-        self._server, self._receiver = server, receiver
+        if self.pool is not None:
+            receiver.take_answer = self.pool.take_answer
+            if settings.both_ways:
+                self.pool.hear(receiver)
+        if settings.listen_port is not None:
+            meters = ListenerMeters(self.hospital_id, self.name)
+            lines = self.pool if isinstance(self.pool, InboundLines) else None
+            server = listener(settings, receiver, meters, self._max_message_bytes, lines)
+            await server.start(settings.listen_host, settings.listen_port)
+            self._server = server
+        self._receiver = receiver
 
     # --- reads -----------------------------------------------------------------------------------------------------
 

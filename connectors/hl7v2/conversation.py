@@ -21,7 +21,7 @@ import msgspec
 from connectors.hl7v2 import er7
 from connectors.hl7v2.answers import SentIds, Stray, glance, messages_in
 from connectors.hl7v2.charset import HL7CharsetError
-from connectors.hl7v2.framing import Deframer, Frame, FrameTooLarge, frame
+from connectors.hl7v2.framing import Deframer, Frame, FrameEmpty, FrameTooLarge, frame
 from connectors.hl7v2.hearing import Hearing
 from connectors.hl7v2.wire import Wire
 
@@ -58,7 +58,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Terms(msgspec.Struct, kw_only=True):
     """What all conversations with one HIS have in common.
 
-    `read_answer` raises ER7Error and HL7CharsetError. `write_commit` gives the CA for an answer that asks for one.
+    `read_answer` raises ER7Error and HL7CharsetError. `write_commit` gives the CA for an answer that asks for one. A connection
+    ends after `idle_timeout_s` without a byte. `waiting`: who waits for which answer, on whatever connection it comes.
     """
 
     max_message_bytes: int
@@ -67,6 +68,8 @@ class Terms(msgspec.Struct, kw_only=True):
     write_commit: Callable[[er7.Message], bytes]
     count_stray: Callable[[Stray], None]
     sent: SentIds
+    idle_timeout_s: float = SILENCE_S
+    waiting: dict[str, Conversation] = msgspec.field(default_factory=dict)
 
 
 class _Waiting:
@@ -89,11 +92,27 @@ class Conversation:
         self._terms = terms
         self._hearing = hearing
         self._waiting: _Waiting | None = None
+        self._deframer = Deframer(terms.max_message_bytes)
         self._loop = asyncio.get_running_loop()
         self.began_at = self.used_at = self._loop.time()
         self.alive = True
         self.fruitful = False
-        self.ended: Literal["", "by us", "by the HIS", "lost"] = ""
+        self.ended: Literal["", "by us", "by the HIS", "silent", "lost"] = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no message is in hand, in either direction."""
+        return self._waiting is None and (self._hearing is None or self._hearing.idle)
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message of the HIS has begun and not ended."""
+        return self._deframer.in_frame
+
+    @property
+    def hears(self) -> bool:
+        """Whether the HIS may send its own messages on it."""
+        return self._hearing is not None
 
     @property
     def idle_s(self) -> float:
@@ -103,6 +122,11 @@ class Conversation:
     def is_usable(self) -> bool:
         """Whether it can be written to: not lost, and not closed by the HIS (a FIN that nobody has read yet counts)."""
         return self.alive and not self._wire.transport.is_closing() and not _is_hung_up(self._wire.transport)
+
+    def stop(self) -> None:
+        """Take no message of the HIS after the one in hand; then the connection ends."""
+        if self._hearing is not None:
+            self._hearing.stop()
 
     def drop(self) -> None:
         """Close the connection at once, if it is not: a run that was cancelled before its first step has not."""
@@ -123,6 +147,7 @@ class Conversation:
         if self._hearing is not None:
             self._hearing.note_waiting(True)
         self._terms.sent.add(request.control_id)
+        self._terms.waiting[request.control_id] = self
         try:
             async with asyncio.timeout_at(deadline):
                 # The time-out of the write is the caller's: one of its own would end the wait for the answer with it.
@@ -136,6 +161,7 @@ class Conversation:
             raise NoAnswer("connection lost") from error
         finally:
             self._waiting = None
+            self._terms.waiting.pop(request.control_id, None)
             self.used_at = self._loop.time()
             if self._hearing is not None:
                 self._hearing.note_waiting(False)
@@ -155,7 +181,7 @@ class Conversation:
             await self._read()
             self.ended, reason = "by the HIS", "connection closed by the HIS"
         except TimeoutError:
-            self.ended, reason = "lost", "a message that had begun did not end"
+            self.ended, reason = "silent", "a message that had begun did not end"
         except OSError as error:
             self.ended, reason = "lost", f"connection lost: {type(error).__name__}"
         finally:
@@ -182,18 +208,12 @@ class Conversation:
         self.used_at = self._loop.time()
 
     async def _read(self) -> None:
-        deframer = Deframer(self._terms.max_message_bytes)
-        ends_by = 0.0
+        deframer, ends_by = self._deframer, 0.0
         while True:
             if self._hearing is not None:
                 await self._hearing.may_read()
-            wait_s = ends_by - self._loop.time() if deframer.in_frame else SILENCE_S
-            try:
-                data = await self._wire.read(max(wait_s, 0.001))
-            except TimeoutError:
-                if deframer.in_frame:
-                    raise
-                continue
+            wait_s = ends_by - self._loop.time() if deframer.in_frame else self._terms.idle_timeout_s
+            data = await self._wire.read(max(wait_s, 0.001))
             if not data:
                 return
             was_inside, ended = deframer.in_frame, False
@@ -203,7 +223,7 @@ class Conversation:
                     await self._take(event.payload)
                 elif isinstance(event, FrameTooLarge):
                     self._take_too_large(event.head)
-                else:
+                elif not isinstance(event, FrameEmpty):  # which some peers send to keep the connection alive
                     self._terms.count_stray(Stray.GARBAGE)
             if deframer.in_frame and (ended or not was_inside):
                 ends_by = self._loop.time() + self._terms.frame_timeout_s
@@ -260,6 +280,14 @@ class Conversation:
         if self._waiting is not None and names in ("", self._waiting.request.control_id):
             self._end(NoAnswer(reason))
 
+    def take_from_elsewhere(self, message: er7.Message) -> bytes | None:
+        """The answer to what is asked here, come on another connection; the commit acknowledgement that it wants, if any.
+
+        In enhanced mode an application may answer on a connection of its own (v2.5.1 ch. 2.9.3.2).
+        """
+        waiting = self._waiting
+        return None if waiting is None else self._accept(waiting, message)
+
     async def _match(self, message: er7.Message, named: str) -> None:
         waiting = self._waiting
         if waiting is None or waiting.answer.done() or named != waiting.request.control_id:
@@ -268,27 +296,45 @@ class Conversation:
             if not named and waiting is not None:
                 # It may be a refusal of what could not be read at all: nothing can be credited to it, and no more will come.
                 self._end(NoAnswer("the answer names no message (MSA-2 is empty)"))
-            elif kind is Stray.DUPLICATE:
-                await self._commit(message)  # the HIS has not seen ours
+            elif kind is Stray.DUPLICATE and (commit := self._commit(message)) is not None:
+                await self.say(commit, CLOSE_GRACE_S)  # the HIS has not seen ours
             return
-        code = message.value("MSA", 1)
-        if waiting.request.skip_commit and code == "CA":
+        if (commit := self._accept(waiting, message)) is not None:
+            await self.say(commit, CLOSE_GRACE_S)
+
+    def _accept(self, waiting: _Waiting, message: er7.Message) -> bytes | None:
+        if waiting.answer.done():
+            return None
+        if waiting.request.skip_commit and message.value("MSA", 1) == "CA":
             waiting.committed = True
-            return
-        self._terms.sent.note_answer(named)
+            return None
+        self._terms.sent.note_answer(waiting.request.control_id)
         self.fruitful = True
         waiting.answer.set_result(message)
-        if waiting.request.enhanced:
-            await self._commit(message)
+        return self._commit(message) if waiting.request.enhanced else None
 
-    async def _commit(self, message: er7.Message) -> None:
+    def _commit(self, message: er7.Message) -> bytes | None:
         """The commit acknowledgement that an application's answer asks for; a commit acknowledgement never does."""
-        if message.value("MSH", 15) in ("AL", "SU") and message.value("MSA", 1) in ("AA", "AE", "AR"):
-            await self.say(self._terms.write_commit(message), CLOSE_GRACE_S)
+        if message.value("MSH", 15) not in ("AL", "SU") or message.value("MSA", 1) not in ("AA", "AE", "AR"):
+            return None
+        return self._terms.write_commit(message)
 
     def _end(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.answer.done():
             self._waiting.answer.set_exception(error)
+
+
+def take_answer(terms: Terms, payload: bytes) -> list[bytes] | None:
+    """Give an answer to whoever waits for it; what to say to it, None if nobody does or it cannot be read."""
+    conversation = terms.waiting.get(glance(payload).names)
+    if conversation is None:
+        return None
+    try:
+        message = terms.read_answer(payload)
+    except (er7.ER7Error, HL7CharsetError):
+        return None
+    commit = conversation.take_from_elsewhere(message)
+    return [] if commit is None else [commit]
 
 
 def _is_hung_up(transport: asyncio.Transport) -> bool:

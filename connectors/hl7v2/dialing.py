@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import ssl
 from collections.abc import Callable
 
@@ -12,13 +11,10 @@ import msgspec
 
 from connectors.hl7v2.conversation import NotSent
 from connectors.hl7v2.tls import TLSContext
-from connectors.hl7v2.wire import Wire
+from connectors.hl7v2.wire import Wire, keep_alive
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
-
-# An idle connection dies in a firewall's memory after a few minutes, often after two: a dead one is found within 45 + 3 * 15 s.
-KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_TRIES = 45, 15, 3
 
 
 def backoff_s(failures: int, chance: float) -> float:
@@ -27,21 +23,6 @@ def backoff_s(failures: int, chance: float) -> float:
     The third failure waits 0.4 to 0.8 s.
     """
     return float(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (min(failures, 16) - 1)) * (0.5 + chance / 2))
-
-
-def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel ask whether the peer of a silent connection is still there."""
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_EVERY_S),
-        ("TCP_KEEPCNT", KEEPALIVE_TRIES),
-    ):
-        if (option := getattr(socket, name, None)) is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +62,7 @@ class Dialer:
             async with asyncio.timeout(address.connect_timeout_s):
                 context = None if address.tls is None else await address.tls.current()
                 transport, wire = await loop.create_connection(
-                    lambda: Wire(_nothing),
+                    lambda: Wire(_nothing, is_tls=context is not None),
                     address.host,
                     address.port,
                     ssl=context,
@@ -94,6 +75,7 @@ class Dialer:
             raise NotSent(f"no connection to the HIS: {_reason(error)}") from error
         self.works, self._failures, self._retry_at = True, 0, 0.0
         keep_alive(transport)
+        transport.resume_reading()  # a wire with TLS waits for its handshake, which is over
         return wire
 
 

@@ -1,17 +1,18 @@
 """The HIS's own messages on a connection that carries our requests too: handled in order, beside the reading.
 
 Reading must go on, because our answer may come behind them. So they are kept, within bounds: while we wait for nothing the
-rest stays in the socket; while we do, what passes the bounds is kept as its head only, and refused as busy (AE) in its turn.
+rest stays in the socket; while we do, what passes the bounds is kept as its head only, and put off (AE) in its turn. What was not
+stored and may come again is not overtaken: all that is kept behind it is put off too.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Protocol
 
+from connectors.hl7v2.answerer import Answerer, Answers
 from connectors.hl7v2.framing import HEAD_BYTES
 
 MOST_MESSAGES = 64
@@ -20,14 +21,6 @@ MOST_HEADS = 1024
 WRITE_TIMEOUT_S = 10.0
 
 Say = Callable[[bytes, float], Awaitable[None]]
-
-
-class Listener(Protocol):
-    """Who answers: each call returns the messages to send back, in order; [] where none is due."""
-
-    async def answer(self, payload: bytes, peer: str) -> Sequence[bytes]: ...
-    async def answer_too_large(self, head: bytes, peer: str) -> Sequence[bytes]: ...
-    async def answer_busy(self, head: bytes, peer: str) -> Sequence[bytes]: ...
 
 
 class Flooded(OSError):
@@ -43,8 +36,8 @@ class _Kind(Enum):
 class Hearing:
     """The messages of one connection that wait for their turn."""
 
-    def __init__(self, listener: Listener, peer: str) -> None:
-        self._listener = listener
+    def __init__(self, answerer: Answerer, peer: str) -> None:
+        self._answerer = answerer
         self._peer = peer
         self._kept: deque[tuple[_Kind, bytes]] = deque()
         self._size = 0
@@ -52,6 +45,8 @@ class Hearing:
         self._room = asyncio.Event()
         self._room.set()
         self._waiting = False
+        self._puts_off = False
+        self._stopping = False
 
     def note_waiting(self, waiting: bool) -> None:
         """Whether an answer to us is due: then everything must be read."""
@@ -71,27 +66,41 @@ class Hearing:
         """One that passed the limit of a message. Raises Flooded."""
         self._keep(_Kind.TOO_LARGE, head)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no message is in hand."""
+        return not self._kept
+
+    def stop(self) -> None:
+        """Take no message after the one in hand; then `run` ends."""
+        self._stopping = True
+        self._news.set()
+
     async def run(self, say: Say) -> None:
-        """Answer one after the other until cancelled, or until the peer takes no more (OSError)."""
-        while True:
-            while self._kept:
+        """Answer one after the other until cancelled, stopped, or until the peer takes no more (OSError)."""
+        while not self._stopping:
+            while self._kept and not self._is_stopping():
                 kind, data = self._kept[0]
-                for answer in await self._answer(kind, data):
+                answers = await self._answer(kind, data)
+                for answer in answers:
                     await say(answer, WRITE_TIMEOUT_S)
                 self._kept.popleft()
                 self._size -= len(data)
+                self._puts_off = bool(self._kept) and (self._puts_off or answers.again)
                 self._tell_room()
             self._news.clear()
-            await self._news.wait()
+            if not self._is_stopping():
+                await self._news.wait()
 
-    async def _answer(self, kind: _Kind, data: bytes) -> Sequence[bytes]:
-        match kind:
-            case _Kind.WHOLE:
-                return await self._listener.answer(data, self._peer)
-            case _Kind.TOO_LARGE:
-                return await self._listener.answer_too_large(data, self._peer)
-            case _Kind.BUSY:
-                return await self._listener.answer_busy(data, self._peer)
+    def _is_stopping(self) -> bool:
+        return self._stopping  # it may change wherever something is awaited
+
+    async def _answer(self, kind: _Kind, data: bytes) -> Answers:
+        if kind is _Kind.TOO_LARGE:
+            return await self._answerer.answer_too_large(data, self._peer)
+        if kind is _Kind.BUSY or self._puts_off:
+            return await self._answerer.answer_busy(data, self._peer)
+        return await self._answerer.answer(data, self._peer)
 
     def _keep(self, kind: _Kind, data: bytes) -> None:
         if len(self._kept) >= MOST_HEADS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from connectors.hl7v2.answerer import Answerer
+from connectors.hl7v2.bothways import InboundLines
 from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.server import Door, MLLPServer
@@ -10,8 +11,14 @@ from connectors.hl7v2.session import Limits
 from connectors.hl7v2.tls import server_context
 
 
-def listener(settings: Settings, answerer: Answerer, meters: ListenerMeters, max_message_bytes: int) -> MLLPServer:
-    """A listener that is not started. Raises BadTLSFiles."""
+def listener(
+    settings: Settings,
+    answerer: Answerer,
+    meters: ListenerMeters,
+    max_message_bytes: int,
+    lines: InboundLines | None = None,
+) -> MLLPServer:
+    """A listener that is not started; `lines` carry requests of ours on its connections. Raises BadTLSFiles."""
     tls = None
     if settings.tls_cert_file is not None:
         tls = server_context(
@@ -29,4 +36,4 @@ def listener(settings: Settings, answerer: Answerer, meters: ListenerMeters, max
         max_messages_per_s=settings.max_messages_per_s,
         message_burst=settings.message_burst,
     )
-    return MLLPServer(answerer, meters, limits=limits, door=door, tls=tls)
+    return MLLPServer(answerer, meters, limits=limits, door=door, tls=tls, talk=None if lines is None else lines.line)

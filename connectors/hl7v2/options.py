@@ -43,6 +43,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     connections: Count | None = None
     connect_timeout_s: Seconds | None = None
     persistent: bool | None = None
+    both_ways: bool | None = None
     reuse_within_s: Seconds | None = None
     retry_errors: list[str] | None = None
     tls: bool | None = None
@@ -75,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `connections`: to the HIS, each with one message in flight. `max_connections`: from it.
     `persistent`: False makes a connection for each message. `reuse_within_s`: one that was idle for longer is not written to
     but made anew; set it below the HIS's own idle time-out.
+    `both_ways`: with `host`, the HIS may send its own messages on our connections; without, our requests go out on its.
     `retry_errors`: error codes that the HIS means for a while: an AE or CE with one is sent again, an AR or CR is not.
     `tls`: to the HIS. `tls_ca_file`: who may have signed its certificate (else the system's authorities);
     `tls_server_name`: whom it must be made out to (else `host`); `tls_client_cert_file`, `tls_client_key_file`: ours.
@@ -106,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections: Count = 4
     connect_timeout_s: Seconds = 5.0
     persistent: bool = True
+    both_ways: bool = False
     reuse_within_s: Seconds | None = None
     retry_errors: tuple[str, ...] = ()
     tls: bool = False
@@ -142,4 +145,16 @@ def resolve_settings(options: Options, connection: dict[str, Any]) -> tuple[Sett
         raise ValueError(f"connection of an hl7v2 connector: {error}") from error
     if settings.tls_cert_file is None and (settings.tls_key_file or settings.tls_client_ca_file):
         raise ValueError("connection of an hl7v2 connector: tls_key_file and tls_client_ca_file need tls_cert_file")
+    if settings.both_ways:
+        _check_both_ways(settings)
     return settings, {**merged, **msgspec.structs.asdict(settings)}
+
+
+def _check_both_ways(settings: Settings) -> None:
+    where = "connection of an hl7v2 connector: both_ways"
+    if settings.host is not None and (not settings.persistent or settings.reuse_within_s is not None):
+        raise ValueError(f"{where} needs a connection that is kept: neither persistent = false nor reuse_within_s")
+    if settings.host is None and settings.listen_port is None:
+        raise ValueError(f"{where} needs host, or listen_port")
+    if settings.host is None and not settings.allow and settings.tls_client_ca_file is None:
+        raise ValueError(f"{where} without host needs allow or tls_client_ca_file: who connects is sent patients' data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,6 +60,7 @@ class Receiver:
         self.settings = settings
         self.handler = handler
         self.record = WireRecord(name)
+        self.take_answer: Callable[[bytes], list[bytes] | None] = _nobody_waits
         self._warn = SparseLog(log.warning)
         self.reader = Reader(hospital, name, settings, connection, maps)
         self.validator = None if settings.validate == "off" else Validator(settings.charset)
@@ -131,9 +132,11 @@ class Receiver:
         if read.event:
             self._warn(read.event, reason=read.reason, peer=peer, hospital=self.hospital.id)
         if read.is_answer:
-            # An acknowledgement on the listening side answers nothing of ours, and must not be answered itself.
-            self._count(read.kind, "ignored")
             note_heard(self.record, payload, peer, read)
+            if (said := self.take_answer(payload)) is not None:
+                return Answers(said)
+            # It answers nothing of ours, and must not be answered itself.
+            self._count(read.kind, "ignored")
             return Answers()
         if self.validator is not None and read.fault is None and read.inbound is not None and not is_alone(read):
             read = await self._validated(self.validator, payload, read, peer)
@@ -301,3 +304,7 @@ def _encoded(ack: str, codec: str) -> bytes:
         return encode_message(ack, codec)
     except HL7CharsetError:
         return "".join(c if c.isascii() else STANDARD.as_bytes(c) for c in ack).encode("ascii")
+
+
+def _nobody_waits(payload: bytes) -> None:
+    """Nothing is asked of this HIS."""

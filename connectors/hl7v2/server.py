@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -43,21 +44,39 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     message_burst: int = 100
 
 
+class Talk(Protocol):
+    """What is said on one connection. `run` ends with it, and says why as one of `metrics.MLLP_ENDED`."""
+
+    @property
+    def idle(self) -> bool: ...
+    def stop(self) -> None: ...
+    async def run(self) -> str: ...
+
+
 class MLLPServer:
     """Listens on one port. Connections that `door` does not let in are closed as soon as they come."""
 
     def __init__(
-        self, answerer: Answerer, meters: ListenerMeters, *, limits: Limits, door: Door, tls: TLSContext | None = None
+        self,
+        answerer: Answerer,
+        meters: ListenerMeters,
+        *,
+        limits: Limits,
+        door: Door,
+        tls: TLSContext | None = None,
+        talk: Callable[[Wire, str], Talk] | None = None,
     ) -> None:
+        """`talk`: what is said on a connection, if not a `Session`."""
         self._answerer = answerer
         self._meters = meters
         self._limits = limits
         self._door = Admission(door.allow, door.max_connections, door.max_connections_per_peer)
         self._paces = Paces(door.max_messages_per_s, door.message_burst)
         self._tls = tls
+        self._talk = talk
         self._warn = SparseLog(log.warning)
         self._server: asyncio.Server | None = None
-        self._tasks: dict[asyncio.Task[None], Session | None] = {}
+        self._tasks: dict[asyncio.Task[None], Talk | None] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -125,15 +144,7 @@ class MLLPServer:
                 return
             reason = "stopping"
             keep_alive(wire.transport)
-            session = Session(
-                wire,
-                self._answerer,
-                peer,
-                limits=self._limits,
-                turns=self._turns,
-                pace=self._paces.of(address),
-                on_throttled=self._meters.throttled.inc,
-            )
+            session = self._session(wire, address, peer) if self._talk is None else self._talk(wire, peer)
             self._note(session)
             reason = await session.run()
         finally:
@@ -146,7 +157,18 @@ class MLLPServer:
             if reason not in ("", "peer", "stopping"):
                 self._warn("mllp_connection_ended", reason=reason, peer=peer)
 
-    def _note(self, session: Session) -> None:
+    def _session(self, wire: Wire, address: str, peer: str) -> Talk:
+        return Session(
+            wire,
+            self._answerer,
+            peer,
+            limits=self._limits,
+            turns=self._turns,
+            pace=self._paces.of(address),
+            on_throttled=self._meters.throttled.inc,
+        )
+
+    def _note(self, session: Talk) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - it runs
         self._tasks[task] = session
