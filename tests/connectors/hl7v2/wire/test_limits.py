@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from connectors.config import HospitalContext
-from connectors.hl7v2 import HL7v2Connector, Options, create
-from connectors.port import Inbound, Stored
-from monitoring.metrics import REGISTRY
+from connectors.hl7v2 import Options, create
 
+from .listening import counted, listening, peer_from, until
 from .rows import Answer, Row, accepted, adt, framed, sent
-from .runner import Peer, check, play
+from .runner import check, play
 
 LIMIT = 3000
 SMALL = {"max_message_bytes": LIMIT}
@@ -167,29 +163,6 @@ async def test_wire_row_comes_out_when_it_is_played(row: Row) -> None:
     check(row, await play(row))
 
 
-@asynccontextmanager
-async def listening(hospital: str, **options: object) -> AsyncIterator[HL7v2Connector]:
-    settings = {"protocol": "hl7v2", "profile": "hl7v2", "listen_port": 0, **options}
-    connector = create(HospitalContext(id=hospital, zone=ZoneInfo("UTC")), "his", Options(**settings))  # type: ignore[arg-type]
-
-    async def take(inbound: Inbound) -> Stored:
-        return Stored()
-
-    await connector.serve(take)
-    try:
-        yield connector
-    finally:
-        await connector.close()
-
-
-def counted(name: str, hospital: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(f"hisbridge_{name}", {"hospital": hospital, "connector": "his", **labels})
-
-
-def peer_from(connector: HL7v2Connector, source: str) -> Peer:
-    return Peer(connector.listen_port, Row("one of several", "limits", (), source=source), None)
-
-
 @pytest.mark.parametrize(
     ("options", "reason", "sources"),
     [
@@ -287,10 +260,3 @@ def test_settings_are_refused_when_they_cannot_be_meant(options: dict[str, objec
             "his",
             Options(protocol="hl7v2", profile="hl7v2", **options),  # type: ignore[arg-type]
         )
-
-
-async def until(done: object) -> None:
-    assert callable(done)
-    async with asyncio.timeout(10):
-        while not done():  # noqa: ASYNC110  # a counter tells nobody
-            await asyncio.sleep(0.01)
