@@ -20,6 +20,7 @@ MOST_MESSAGES = 10_000
 MOST_PIECES = 4 * MOST_MESSAGES
 """With headers and trailers: a batch may hold one message, or none."""
 
+SHORT_BYTES = 16_384
 CODEC = "latin-1"
 """Of the lines around the messages: what they repeat of the peer's goes back as the bytes that came."""
 
@@ -73,9 +74,19 @@ class File(msgspec.Struct, kw_only=True):
 
 
 def may_be_several(payload: bytes) -> bool:
-    """Whether `split_file` has to look: False for nearly every frame, at the cost of two searches."""
+    """Whether `split_file` has to look: False for nearly every frame. Long ones are searched by lines: a document has few."""
     begin = payload[:16].lstrip(b"\r\n").removeprefix(_BOM)
-    return begin.startswith((b"FHS", b"BHS")) or b"\rMSH" in payload or b"\nMSH" in payload or b"\r" + _BOM in payload
+    if begin.startswith((b"FHS", b"BHS")):
+        return True
+    if len(payload) <= SHORT_BYTES:
+        return b"\rMSH" in payload or b"\nMSH" in payload or b"\r" + _BOM in payload or b"\n" + _BOM in payload
+    for mark in (b"\r", b"\n"):
+        place = payload.find(mark)
+        while place >= 0:
+            if payload.startswith((b"MSH", _BOM), place + 1):
+                return True
+            place = payload.find(mark, place + 1)
+    return False
 
 
 def split_file(payload: bytes) -> File:

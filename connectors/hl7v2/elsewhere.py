@@ -31,6 +31,7 @@ AGAIN_AFTER_S = 10.0
 
 LENGTH = struct.Struct(">Q")
 _PIPE_BYTES = 1_048_576
+_PIECE_BYTES = 262_144
 _ROOT = str(Path(__file__).parents[2])
 # Its place in the queue of the machine comes before all imports; the folder that it starts in says nothing about where we are.
 _COMMAND = (
@@ -116,12 +117,9 @@ class Elsewhere:
         if process.stdin is None or process.stdout is None:
             raise EOFError("no pipes")
         for part in (told.encode(), payload):
-            process.stdin.write(LENGTH.pack(len(part)))
-            process.stdin.write(part)
-        await process.stdin.drain()
-        size = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))[0]
+            await _write(process.stdin, part)
         # From our own process, over a pipe that nobody else has: not what a peer sends.
-        return pickle.loads(await process.stdout.readexactly(size))  # noqa: S301
+        return pickle.loads(await _read(process.stdout))  # noqa: S301
 
     async def _start(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -148,6 +146,28 @@ class Elsewhere:
             task = asyncio.get_running_loop().create_task(_end(process, kill=kill))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+
+async def _write(stream: asyncio.StreamWriter, part: bytes) -> None:
+    """Piece by piece: the transport would copy what the pipe does not take, megabytes of it while the loop waits."""
+    stream.write(LENGTH.pack(len(part)))
+    view = memoryview(part)
+    for start in range(0, len(part), _PIECE_BYTES):
+        stream.write(view[start : start + _PIECE_BYTES])
+        await stream.drain()
+
+
+async def _read(stream: asyncio.StreamReader) -> bytearray:
+    size = LENGTH.unpack(await stream.readexactly(LENGTH.size))[0]
+    whole = bytearray(size)
+    have = 0
+    while have < size:
+        piece = await stream.read(min(_PIECE_BYTES, size - have))
+        if not piece:
+            raise EOFError("the process has ended")
+        whole[have : have + len(piece)] = piece
+        have += len(piece)
+    return whole
 
 
 class Failed(msgspec.Struct, frozen=True):

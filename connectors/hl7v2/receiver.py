@@ -87,13 +87,11 @@ class Receiver:
         Usually that is one message. Of several each is stored and acknowledged on its own, in order; a file or a batch is
         answered by one, with an acknowledgement in it for each message that asks for one.
         """
-        if not may_be_several(payload):
+        large = len(payload) > OFF_LOOP_BYTES
+        if not (await asyncio.to_thread(may_be_several, payload) if large else may_be_several(payload)):
             return await self._answer_message(payload, peer)
         try:
-            if len(payload) > OFF_LOOP_BYTES:
-                file = await asyncio.to_thread(split_file, payload)
-            else:
-                file = split_file(payload)
+            file = await asyncio.to_thread(split_file, payload) if large else split_file(payload)
         except TooMany as error:
             return self._refuse_file(payload[error.first :], str(error), peer)
         if not file.has_batches and file.size <= 1:

@@ -127,3 +127,9 @@ def test_every_byte_of_a_message_is_in_one_span_at_most_whatever_came(pieces: li
     assert all(0 <= start <= stop <= len(payload) for start, stop in spans)
     assert all(stop <= start for (_, stop), (start, _) in pairwise(spans))
     write_file(file, [[] for _ in file.batches], NOW)
+
+
+@pytest.mark.parametrize("between", ["", "NTE|1||" + "x" * 20_000 + "\r"])
+@pytest.mark.parametrize("second", [TWO, "\ufeff" + TWO, ""])
+def test_second_message_is_seen_however_long_the_frame_is(between: str, second: str) -> None:
+    assert may_be_several((ONE + between + second).encode()) == bool(second)
