@@ -199,6 +199,7 @@ def report_view(row: ReportRow, *, whole: bool) -> ReportView:
                 reference_range=o.reference_range,
                 flag=o.flag,
                 status=o.status,
+                note=o.note,
             )
             for o in record.observations
         ]

@@ -423,7 +423,7 @@ class RegistrationList(View, frozen=True):
 
 
 class ObservationView(View, frozen=True):
-    """One result. `flag` of HL7 table 0078: H, L, HH, LL, N, A ..."""
+    """One result. `flag` of HL7 table 0078: H, L, HH, LL, N, A ...; `note`: what the laboratory remarks on this value."""
 
     name: str
     code: str | None
@@ -432,6 +432,7 @@ class ObservationView(View, frozen=True):
     reference_range: str | None
     flag: str | None
     status: str
+    note: str | None = None
 
 
 class AttachmentView(View, frozen=True):

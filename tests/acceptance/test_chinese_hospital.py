@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from loadtest.demo.walk import STEPS, Walk
 from loadtest.ports import free_port
 from loadtest.simulators import hl7_cn
 from loadtest.simulators.hospital import Hospital
+from loadtest.simulators.mllp import END, ER7, START, read_frame
 from tests.acceptance.installation import (
     CALL_TIMEOUT_S,
     KEY,
+    PATIENCE_S,
     QUICK,
     Clinic,
     Installation,
@@ -23,6 +27,7 @@ from tests.acceptance.installation import (
     made_up_person,
     run_service,
     to_toml,
+    until,
     write_secrets,
 )
 
@@ -155,3 +160,59 @@ async def test_payment_is_registered_once_when_the_first_answer_says_nothing(sit
     assert booked["refunds"] == []
     assert [visit["state"] for visit in await clinic.visits(held["order_no"])] == ["registered"]
     assert await clinic.calls("register") == before + 2
+
+
+async def tell(site: Installation, *lines: str) -> list[str]:
+    """A message of the hospital's laboratory, over a connection of its own; MSA-1 of what comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.clinics[CHINESE].push_port)
+    writer.write(START + "\r".join([*lines, ""]).encode("gbk") + END)
+    writer.write_eof()
+    codes = []
+    while (payload := await asyncio.wait_for(read_frame(reader), PATIENCE_S)) is not None:
+        codes.append(ER7(payload.decode("gbk")).get("MSA", 1))
+    writer.close()
+    await writer.wait_closed()
+    return codes
+
+
+async def test_report_is_replaced_by_its_correction_and_not_by_an_older_word(site: Installation) -> None:
+    person = {**made_up_person(), "name": "东方朔"}
+    patient_id = await site.patient(CHINESE, person)
+    mrn = await site.clinics[CHINESE].mrn_of(person)
+    of = f"/v1/hospitals/{CHINESE}/patients/{patient_id}/reports"
+    document = b"%PDF-1.4 " + bytes(range(256)) * 4_096  # a megabyte
+    data = base64.b64encode(document).decode()
+
+    def oru(number: int, status: str, white: str) -> tuple[str, ...]:
+        return (
+            f"MSH|^~\\&|LIS|SIM|HISBRIDGE||2026010507{number:02d}00||ORU^R01|LIS{number}|P|2.4|||AL|AL|CHN|GBK",
+            f"PID|1||{mrn}^^^SIM^PI||东方朔",
+            f"OBR|1||L-7001|XCG^血常规|||20260105070000|||||||||||||||20260105072000||HM|{status}",
+            f"OBX|1|NM|WBC^白细胞||{white}|10*9/L|3.5-9.5|H|||{status}",
+            "NTE|1||已复核",
+            f"OBX|2|ED|BG^报告单||^application^PDF^Base64^{data}||||||{status}",
+        )
+
+    async def whole() -> dict[str, Any]:
+        items = (await site.portal().get(of))["items"]
+        return await site.portal().get(f"{of}/{items[0]['id']}") if items else {"status": None, "observations": []}
+
+    def is_now(status: str, white: str) -> Callable[[dict[str, Any]], bool]:
+        return lambda seen: seen["status"] == status and [o["value"] for o in seen["observations"]] == [white]
+
+    assert await tell(site, *oru(20, "F", "11.2")) == ["CA", "AA"]
+    first = await until(whole, is_now("final", "11.2"), what="the report")
+    assert (first["name"], first["observations"][0]["note"]) == ("血常规", "已复核")
+    got = await site.portal().call("GET", f"{of}/{first['id']}/attachments/1")
+    assert (got.status, got.headers["Content-Type"]) == (200, "application/pdf")
+    assert got.data == document
+
+    assert await tell(site, *oru(30, "C", "12.1")) == ["CA", "AA"]
+    corrected = await until(whole, is_now("corrected", "12.1"), what="the corrected report")
+    assert (corrected["id"], corrected["version"]) == (first["id"], first["version"] + 1)
+
+    assert await tell(site, *oru(10, "P", "10.0")) == ["CA", "AA"]  # sent before both, and late
+    assert await tell(site, *oru(40, "C", "12.2")) == ["CA", "AA"]
+    last = await until(whole, is_now("corrected", "12.2"), what="the next correction")
+    assert last["version"] == first["version"] + 2
+    assert len((await site.portal().get(of))["items"]) == 1
