@@ -78,8 +78,8 @@ def may_be_several(payload: bytes) -> bool:
     begin = payload[:16].lstrip(b"\r\n").removeprefix(_BOM)
     if begin.startswith((b"FHS", b"BHS")):
         return True
-    if len(payload) <= SHORT_BYTES:
-        return b"\rMSH" in payload or b"\nMSH" in payload or b"\r" + _BOM in payload or b"\n" + _BOM in payload
+    if len(payload) <= SHORT_BYTES and payload.find(b"MSH", 4) < 0:
+        return False
     for mark in (b"\r", b"\n"):
         place = payload.find(mark)
         while place >= 0:

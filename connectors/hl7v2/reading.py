@@ -201,9 +201,9 @@ def dedup_key(message: er7.Message) -> str:
 
     A repeat has a new time (MSH-7), and may have another security token (MSH-8) and sequence number (MSH-13).
     """
-    segments = [segment.raw for segment in message.segments]
+    segments = [message.text[start:stop] for start, stop in message.spans]
     for place in message.index["MSH"]:
-        fields = message.segments[place].fields().copy()
+        fields = message.segment(place).fields().copy()
         for number in (7, 8, 13):
             if number - 1 < len(fields):
                 fields[number - 1] = ""
