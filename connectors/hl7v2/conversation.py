@@ -92,6 +92,7 @@ class Conversation:
         self._terms = terms
         self._hearing = hearing
         self._waiting: _Waiting | None = None
+        self._stopping = False
         self._deframer = Deframer(terms.max_message_bytes)
         self._loop = asyncio.get_running_loop()
         self.began_at = self.used_at = self._loop.time()
@@ -124,8 +125,9 @@ class Conversation:
         return self.alive and not self._wire.transport.is_closing() and not _is_hung_up(self._wire.transport)
 
     def stop(self) -> None:
-        """Take no message of the HIS after the one in hand; then the connection ends."""
-        if self._hearing is not None:
+        """Take no message of the HIS after the one in hand, let our own be answered; then the connection ends."""
+        self._stopping = True
+        if self._hearing is not None and self._waiting is None:
             self._hearing.stop()
 
     def drop(self) -> None:
@@ -165,6 +167,8 @@ class Conversation:
             self.used_at = self._loop.time()
             if self._hearing is not None:
                 self._hearing.note_waiting(False)
+            if self._stopping:
+                self.stop()
             if waiting.answer.done() and not waiting.answer.cancelled():
                 waiting.answer.exception()
 
@@ -196,7 +200,10 @@ class Conversation:
         """Who is not answered must see that: the HIS sends again what has no acknowledgement."""
         if task.cancelled():
             return
-        if (error := task.exception()) is not None and not isinstance(error, OSError):
+        if (error := task.exception()) is None:
+            self._wire.transport.close()  # stopped; what was said still goes out
+            return
+        if not isinstance(error, OSError):
             self._loop.call_exception_handler(
                 {"message": "a message of the HIS failed", "exception": error, "task": task}
             )

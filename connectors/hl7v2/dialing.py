@@ -68,7 +68,10 @@ class Dialer:
                     ssl=context,
                     server_hostname=(address.server_name or address.host) if context is not None else None,
                 )
-        except OSError as error:  # a time-out and what is wrong with a certificate are, too
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # a time-out and a bad certificate are OSErrors, a name that is none a ValueError
             self.works = False
             self._failures += 1
             self._retry_at = loop.time() + self.wait_s(self._failures)

@@ -32,6 +32,8 @@ from tests.connectors.hl7v2.scripted import FakeHis, ack, number_of
 from .wire.his import PROFILE
 from .wire.rows import adt, framed, sent
 
+OPEN: dict[str, Any] = {"listen_port": 0, "allow": ["127.0.0.1"]}
+
 
 class Desk:
     """The handler. `open` is cleared to let messages wait."""
@@ -167,6 +169,37 @@ async def test_answer_to_us_is_found_when_the_his_floods_us_with_messages() -> N
         assert isinstance(await settle(connector), Accepted)
 
 
+async def test_answer_to_us_is_found_when_the_flood_began_before_we_asked() -> None:
+    """Reading stands still while nothing is asked: the rest waits in the socket, and behind it our answer."""
+    desk = Desk()
+    desk.open.clear()
+
+    async def his(payload: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"|DFT^" in payload:
+            writer.write(ack(number_of(payload)))
+
+    async with FakeHis(his).listening() as fake, connected(desk, host="127.0.0.1", port=fake.port) as connector:
+        assert isinstance(await settle(connector), Accepted)
+        body = "PID|1||" + "x" * 3000 + "\r"
+        flood = b"".join(framed(adt(f"H{n}", body=body)) for n in range(4 * MOST_MESSAGES))
+        fake.writers[-1].write(flood)
+        await asyncio.sleep(0.2)
+        assert isinstance(await settle(connector), Accepted)
+        assert desk.taken == []
+
+
+async def test_request_in_flight_is_answered_when_the_connector_closes() -> None:
+    desk = Desk()
+    async with connected(desk, **OPEN) as connector, peer_of(connector) as peer:
+        asking = asyncio.create_task(settle(connector))
+        request = await peer.hear()
+        closing = asyncio.create_task(connector.close())
+        await asyncio.sleep(0.1)
+        peer.writer.write(ack(request.get("MSH", 10)))
+        assert isinstance(await asking, Accepted)
+        await closing
+
+
 async def test_connection_is_given_up_when_more_comes_than_can_even_be_put_off() -> None:
     desk = Desk()
     desk.open.clear()
@@ -183,8 +216,6 @@ async def test_connection_is_given_up_when_more_comes_than_can_even_be_put_off()
 
 
 # --- connections of the HIS ---------------------------------------------------------------------------------------------
-
-OPEN: dict[str, Any] = {"listen_port": 0, "allow": ["127.0.0.1"]}
 
 
 async def test_request_goes_out_on_the_connection_that_the_his_has_made() -> None:
