@@ -350,6 +350,7 @@ class Service:
             self.messages,
             list(self.settings.hospitals.values()),
             keep_messages_days=self.settings.store.keep_messages_days,
+            keep_messages_mb=self.settings.store.keep_messages_mb,
             drain_s=self.settings.service.drain_s,
             on_failure=self._note_failure,
         )

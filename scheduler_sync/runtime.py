@@ -217,6 +217,7 @@ class GlobalRuntime:
         hospitals: Sequence[Hospital],
         *,
         keep_messages_days: int,
+        keep_messages_mb: int = 0,
         drain_s: float,
         on_failure: OnFailure,
     ) -> None:
@@ -225,7 +226,12 @@ class GlobalRuntime:
         self._group = Tasks(on_failure)
         self._webhooks = WebhookSender(store)
         self._forgetting = Forgetting(
-            store, messages, hospitals, self._group.stopping, keep_messages_days=keep_messages_days
+            store,
+            messages,
+            hospitals,
+            self._group.stopping,
+            keep_messages_days=keep_messages_days,
+            keep_messages_mb=keep_messages_mb,
         )
 
     async def start(self) -> None:

@@ -29,7 +29,13 @@ from booking.webhooks import SCOPE as WEBHOOKS
 from monitoring import metrics
 from monitoring.logs import get_logger
 from scheduler_sync.messages.old_documents import forget_documents
-from scheduler_sync.messages.store import forget_messages
+from scheduler_sync.messages.retention import (
+    MB,
+    forget_exchanges,
+    forget_for_size,
+    forget_messages,
+    forget_refused,
+)
 
 log = get_logger("sweeps")
 
@@ -108,12 +114,15 @@ class Forgetting:
         stopping: asyncio.Event,
         *,
         keep_messages_days: int,
+        keep_messages_mb: int = 0,
     ) -> None:
+        """`keep_messages_mb` is of each hospital; 0: no bound."""
         self._stopping = stopping
         self._store = store
         self._messages = messages
         self._hospitals = hospitals
         self._keep_messages_days = keep_messages_days
+        self._keep_messages_mb = keep_messages_mb
         self._slots_done: dict[str, dt.date] = {}
         self._documents_done: dict[str, dt.date] = {}
 
@@ -133,7 +142,7 @@ class Forgetting:
         )
         await self._until_none(lambda: forget_commands(self._store, hospital.id))
         await self._until_none(lambda: forget_rooms(self._store, hospital.id))
-        await self._until_none(lambda: forget_messages(self._messages, hospital.id, keep_days=self._keep_messages_days))
+        await self._forget_messages(hospital.id)
         await self._until_none(lambda: forget_merchant_bills(self._store, hospital.id, before=bills_before))
         if self._documents_done.get(hospital.id) != today:
             await forget_documents(
@@ -150,6 +159,13 @@ class Forgetting:
             await self._forget_days(hospital.id, since, before)
             if not self._stopping.is_set():
                 self._slots_done[hospital.id] = before
+
+    async def _forget_messages(self, hospital_id: str) -> None:
+        store, days, most_bytes = self._messages, self._keep_messages_days, self._keep_messages_mb * MB
+        await self._until_none(lambda: forget_messages(store, hospital_id, keep_days=days))
+        await self._until_none(lambda: forget_exchanges(store, hospital_id, keep_days=days))
+        await self._until_none(lambda: forget_refused(store, hospital_id))
+        await self._until_none(lambda: forget_for_size(store, hospital_id, most_bytes=most_bytes))
 
     async def _forget_days(self, hospital_id: str, since: dt.date | None, before: dt.date) -> None:
         """Day by day: what was ever booked stays, and of years at once each look would walk past all of it."""

@@ -217,24 +217,6 @@ async def measure_unapplied(tx: Tx) -> Unapplied:
     return Unapplied(count=int(count["n"]), oldest_id=oldest["id"], oldest_ms=int(oldest["received_ms"]))
 
 
-async def forget_messages(store: Store, hospital_id: str, *, keep_days: int, limit: int = 100) -> int:
-    """Delete applied messages past their days, a few at a time. What waits, for us or for a person, stays."""
-    async with store.write(hospital_id) as tx:
-        old = (
-            select(messages.c.id)
-            .where(
-                messages.c.hospital_id == hospital_id,
-                APPLIED,
-                messages.c.received_ms < tx.now_ms - keep_days * DAY_MS,
-            )
-            .order_by(messages.c.received_ms)
-            .limit(limit)
-        )
-        return await tx.run(
-            messages.delete().where(messages.c.hospital_id == hospital_id, messages.c.id.in_(old.scalar_subquery()))
-        )
-
-
 def plain(text: str) -> str:
     """Text as every database takes it: PostgreSQL has no NUL, and no engine half a surrogate."""
     if text.isascii() and "\0" not in text:

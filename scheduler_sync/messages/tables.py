@@ -102,6 +102,7 @@ message_links = Table(
     Column("hospital_id", String(64), primary_key=True),
     Column("ref", Text, primary_key=True),
     Column("message_id", String(64), primary_key=True),
+    Index(None, "hospital_id", "message_id"),
     sqlite_with_rowid=False,
 )
 

@@ -8,13 +8,22 @@ import uuid
 from typing import Any
 
 import service
+from booking.audit import append_audit, broken_at, read_audit
 from booking.reconciliation import newest_bill
 from booking.retention import forget_commands
+from connectors.port import Passed, Refused
 from scheduler_sync.attention import dead_commands
+from scheduler_sync.messages.recorder import Recorder
+from scheduler_sync.messages.references import control_ref
+from scheduler_sync.messages.replay import replay_message, state_of
+from scheduler_sync.messages.retention import forget_for_size
+from scheduler_sync.messages.search import Wanted, find_messages, load_message
 from scheduler_sync.messages.store import list_messages
+from scheduler_sync.messages.subjects import refs_of_booking, refs_of_patient
 from scheduler_sync.sweeps import Forgetting
 from scheduler_sync.truth import Truth
 from tests.acceptance.installation import HOSPITALS, Installation, made_up_person, money, until
+from tests.scheduler_sync.test_recorder import exchange
 
 
 async def drive(site: Installation, running: service.Service) -> None:
@@ -126,6 +135,7 @@ async def _people_and_clock(running: service.Service) -> None:
         await dead_commands(running.store, hospital.id)
         await list_messages(running.messages, hospital.id)
         await list_messages(running.messages, hospital.id, state="quarantined")
+        await _messages(running, hospital.id)
         await forget_commands(running.store, hospital.id)
         truth = Truth(running.store, hospital)
         await truth.measure()
@@ -140,3 +150,40 @@ async def _people_and_clock(running: service.Service) -> None:
         keep_messages_days=settings.store.keep_messages_days,
     )
     await forgetting.forget_old()
+
+
+async def _messages(running: service.Service, hospital_id: str) -> None:
+    """What `hisbridge messages` asks for, and what bounds what it finds."""
+    store = running.messages
+    recorder = Recorder(store, hospital_id)
+    recorder.start()
+    for state in (Passed.DONE, Passed.UNKNOWN, Passed.REFUSED):
+        recorder.record(exchange(state=state))
+    await recorder.flush()
+    await recorder.measure()
+    await recorder.close()
+    async with running.store.read(hospital_id) as tx:
+        refs = (await refs_of_booking(tx, "17950000001234567890"), await refs_of_patient(tx, "M1"))
+    for wanted in (
+        Wanted(),
+        Wanted(state="applied", message_type="ADT"),
+        *(Wanted(state=state) for state in ("received", "quarantined", "done", "failed")),
+        Wanted(linked=refs),
+        Wanted(linked=((control_ref("HB1"),),), since_ms=1),
+    ):
+        findings = await find_messages(store, hospital_id, wanted)
+    assert findings.found
+    for one in (await find_messages(store, hospital_id, Wanted(), limit=3)).found:
+        assert await load_message(store, hospital_id, one.id) is not None
+        await replay_message(store, hospital_id, one.id, nobody_reads, again=True)
+        await state_of(store, hospital_id, one.id)
+    await forget_for_size(store, hospital_id, most_bytes=1)
+    async with running.store.write(hospital_id) as tx:
+        await append_audit(tx, actor="a@b", action="show_message", subject="m1", reason="drill")
+        await read_audit(tx)
+        assert await broken_at(tx) is None
+
+
+def nobody_reads(*_: object) -> Refused:
+    """A profile that takes nothing."""
+    return Refused(code="refused", text="not taken", retryable=False)

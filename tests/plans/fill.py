@@ -38,7 +38,10 @@ _COPIES: list[tuple[Table, dict[str, str]]] = [
     (t.events, {"id": _OWN, "seq": "(select max(seq) from events) + n"}),
 ]  # fmt: skip
 _MESSAGE_COPIES: list[tuple[Table, dict[str, str]]] = [
-    (m.messages, {"id": _OWN, "dedup_key": _OWN, "state": "'applied'"})
+    (m.messages, {"id": _OWN, "dedup_key": _OWN, "state": "'applied'"}),
+    (m.exchanges, {"id": _OWN, "control_id": _OWN, "order_no": _OWN, "state": "'done'"}),
+    (m.message_notes, {"message_id": _OWN, "order_no": _OWN}),
+    (m.message_links, {"message_id": _OWN, "ref": _OWN}),
 ]
 
 

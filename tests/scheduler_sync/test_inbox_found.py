@@ -15,7 +15,8 @@ from monitoring.metrics import REGISTRY
 from scheduler_sync import inbox as module
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages.journal import take_messages
-from scheduler_sync.messages.store import forget_messages, store_message
+from scheduler_sync.messages.retention import forget_messages
+from scheduler_sync.messages.store import store_message
 from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.peer import until
 from tests.scheduler_sync.test_inbox import message, name_of, patient, states

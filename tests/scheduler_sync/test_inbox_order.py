@@ -16,7 +16,8 @@ from booking.store.tables import bills
 from connectors.port import Inbound, Refused, Stored
 from mappings.canonical import AnyEvent, Bill, BillIssued, Department, DepartmentChanged, Patient, PatientChanged
 from scheduler_sync.inbox import Inbox
-from scheduler_sync.messages.store import forget_messages, list_messages, store_message
+from scheduler_sync.messages.retention import forget_messages
+from scheduler_sync.messages.store import list_messages, store_message
 from scheduler_sync.messages.tables import messages as message_table
 from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.test_inbox import hear
