@@ -18,8 +18,11 @@ from connectors.port import Inbound, Refused
 from mappings.canonical import AnyEvent, PatientChanged, RegistrationChanged
 from scheduler_sync.messages.groups import Note, link_again, write_group
 from scheduler_sync.messages.references import References, patient_ref, references_of
+from scheduler_sync.messages.search import linked_ids
 from scheduler_sync.messages.store import message_row, plain, size_of
-from scheduler_sync.messages.tables import exchanges, message_links, messages
+from scheduler_sync.messages.tables import exchanges, messages
+
+MOST_NEWER = 500  # of one patient, that are looked at
 
 ReadAgain = Callable[[str, bytes, str], Inbound | Refused]
 """Given a connector's name, the bytes and the peer: what the present profile makes of them."""
@@ -150,25 +153,13 @@ async def _newer(store: Store, hospital_id: str, message_id: str, events: tuple[
     if not refs:
         return None
     async with store.read(hospital_id, clock=False) as tx:
-        row = await tx.first(
-            select(messages.c.id)
-            .select_from(
-                message_links.join(
-                    messages,
-                    (messages.c.hospital_id == message_links.c.hospital_id)
-                    & (messages.c.id == message_links.c.message_id),
-                )
+        ids = [one for ref in refs for one in await linked_ids(tx, ref, limit=MOST_NEWER, after=message_id)]
+        rows = await tx.all(
+            select(messages.c.id).where(
+                messages.c.hospital_id == hospital_id, messages.c.id.in_(ids), messages.c.state == "applied"
             )
-            .where(
-                message_links.c.hospital_id == hospital_id,
-                message_links.c.ref.in_(refs),
-                message_links.c.message_id > message_id,
-                messages.c.state == "applied",
-            )
-            .order_by(message_links.c.message_id.desc())
-            .limit(1)
         )
-    return None if row is None else str(row["id"])
+    return max((str(row["id"]) for row in rows), default=None)
 
 
 async def _queue(store: Store, hospital_id: str, row: _Stored, inbound: Inbound) -> str | None:
