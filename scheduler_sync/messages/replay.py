@@ -16,6 +16,7 @@ from booking.store.crypto import SealBroken
 from booking.store.engine import Store
 from connectors.port import Inbound, Refused
 from mappings.canonical import AnyEvent, PatientChanged, RegistrationChanged
+from scheduler_sync.messages.documents import MessageDocuments
 from scheduler_sync.messages.groups import Note, link_again, write_group
 from scheduler_sync.messages.references import References, patient_ref, references_of
 from scheduler_sync.messages.search import linked_ids
@@ -83,7 +84,7 @@ async def replay_message(
     kinds = ", ".join(sorted({str(event.__struct_config__.tag) for event in inbound.events}))
     if dry_run:
         return Replay(id=message_id, text=f"it can be applied: {kinds}", would=True)
-    queued = await _queue(store, hospital_id, row, inbound)
+    queued = await _queue(store, hospital_id, row, await MessageDocuments(store).put_away(inbound))
     if queued is None:
         return Replay(id=message_id, text="somebody else has replayed it meanwhile")
     return Replay(id=message_id, text=f"mapped: {kinds}", queued_as=queued)
