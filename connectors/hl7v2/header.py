@@ -42,10 +42,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         """The header of a message."""
         msh, delimiters, value = message.msh, message.delimiters, message.value
         return cls(
-            sending=_short(restated(msh.field(3), delimiters)),
-            sending_facility=_short(restated(msh.field(4), delimiters)),
-            receiving=_short(restated(msh.field(5), delimiters)),
-            receiving_facility=_short(restated(msh.field(6), delimiters)),
+            sending=_short(restated(_short(msh.field(3)), delimiters)),
+            sending_facility=_short(restated(_short(msh.field(4)), delimiters)),
+            receiving=_short(restated(_short(msh.field(5)), delimiters)),
+            receiving_facility=_short(restated(_short(msh.field(6)), delimiters)),
             code=_short(STANDARD.escaped(value("MSH", 9))),
             trigger=_short(STANDARD.escaped(value("MSH", 9, 2))),
             control_id=STANDARD.escaped(value("MSH", 10)),

@@ -35,6 +35,9 @@ log = get_logger(__name__)
 OFF_LOOP_BYTES = 16_384
 """Reading and mapping cost about 1 ms for 4 KB: larger messages go to a thread."""
 
+OFF_LOOP_PARTS = 200
+"""So do segments, repetitions and escapes: one costs up to 25 us, and 16 KB can have thousands."""
+
 ELSEWHERE_BYTES = 262_144
 """A thread that reads so much holds the interpreter too often: larger messages go to another process."""
 
@@ -87,11 +90,11 @@ class Receiver:
         Usually that is one message. Of several each is stored and acknowledged on its own, in order; a file or a batch is
         answered by one, with an acknowledgement in it for each message that asks for one.
         """
-        large = len(payload) > OFF_LOOP_BYTES
-        if not (await asyncio.to_thread(may_be_several, payload) if large else may_be_several(payload)):
+        long = _is_long(payload)
+        if not (await asyncio.to_thread(may_be_several, payload) if long else may_be_several(payload)):
             return await self._answer_message(payload, peer)
         try:
-            file = await asyncio.to_thread(split_file, payload) if large else split_file(payload)
+            file = await asyncio.to_thread(split_file, payload) if long else split_file(payload)
         except TooMany as error:
             return self._refuse_file(payload[error.first :], str(error), peer)
         if not file.has_batches and file.size <= 1:
@@ -129,6 +132,8 @@ class Receiver:
             metrics.count_decode_fallback(self.hospital.id, self.name, read.decoded_as)
         if read.event:
             self._warn(read.event, reason=read.reason, peer=peer, hospital=self.hospital.id)
+        if read.is_answer or is_alone(read):
+            await asyncio.sleep(0)  # nothing else is waited for, and thousands of these fit into one frame or one read
         if read.is_answer:
             note_heard(self.record, payload, peer, read)
             if (said := self.take_answer(payload)) is not None:
@@ -182,7 +187,7 @@ class Receiver:
     async def _read(self, payload: bytes, peer: str) -> Read:
         if len(payload) > ELSEWHERE_BYTES and (read := await self._read_elsewhere(payload, peer)) is not None:
             return read
-        if len(payload) > OFF_LOOP_BYTES:
+        if _is_long(payload):
             return await asyncio.to_thread(self.reader.read, payload, peer)
         return self.reader.read(payload, peer)
 
@@ -277,6 +282,14 @@ class Receiver:
 def is_alone(read: Read) -> bool:
     """Whether nothing of it is to be stored: at most its number passes."""
     return read.inbound is None or (read.inbound.series is not None and read.inbound.series.alone)
+
+
+def _is_long(payload: bytes) -> bool:
+    """Whether reading this message takes longer than the event loop may be held."""
+    if len(payload) > OFF_LOOP_BYTES:
+        return True
+    marks = (b"\r", b"\n", payload[5:6], payload[6:7])  # MSH-2: the repetition and the escape of this message
+    return sum(payload.count(mark) for mark in marks if mark) > OFF_LOOP_PARTS
 
 
 def _fault_of(given: InboundAnswer | None) -> Fault | None:
