@@ -36,11 +36,11 @@ def source_name(source: Any) -> str:
 def first_text(find: Find, text: Callable[[Any], str | None]) -> Reader:
     """A reader of the first text that is not blank among the nodes that `find` gives.
 
-    A path language may give `find` a function `first` that does just this for its path, without making the nodes.
+    A path language may give `find` a reader `first` that does just this for its path, without making the nodes.
     """
-    first: Find | None = getattr(find, "first", None)
+    first: Reader | None = getattr(find, "first", None)
     if first is not None:
-        return lambda run, node: first(run.root, node)
+        return first
 
     def read(run: Run, node: Any) -> str | None:
         for match in find(run.root, node):

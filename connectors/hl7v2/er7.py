@@ -21,6 +21,9 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _CR = re.compile(r"\r")
 MAX_SEGMENTS = 100_000
 _NOWHERE: list[int] = []
+MAX_KNOWN = 1_000
+_known: dict[str, set[str]] = {}
+"""Names of segments that were looked at, with the separator after them, by that separator."""
 
 
 class ER7Error(ValueError):
@@ -32,14 +35,18 @@ class ER7Error(ValueError):
 
 
 class Group:
-    """A run of segments `start <= n < stop` of one message: what an `each` over a segment name walks."""
+    """A run of segments `start <= n < stop` of one message: what an `each` over a segment name walks.
 
-    __slots__ = ("_message", "start", "stop")
+    `firsts` remembers the first segment of each name that was asked for.
+    """
+
+    __slots__ = ("_message", "firsts", "start", "stop")
 
     def __init__(self, message: Message | None, start: int, stop: int) -> None:
         self._message = message
         self.start = start
         self.stop = stop
+        self.firsts: dict[str, Segment | None] = {}
 
     @property
     def message(self) -> Message:
@@ -56,37 +63,37 @@ class Group:
 
     def first(self, name: str) -> Segment | None:
         """The first segment of this name within the group."""
-        message = self.message
-        places = message.index.get(name)
-        if not places:
-            return None
-        start = self.start
-        # Most groups are asked for the segment that they begin with; and a message for its first of a name.
-        place = places[0] if start == 0 else start
-        if start and message.names[start] != name:
-            after = bisect_left(places, start)
-            if after == len(places):
-                return None
-            place = places[after]
-        return message.segment(place) if place < self.stop else None
+        try:
+            return self.firsts[name]
+        except KeyError:
+            message = self.message
+            places = message.index.get(name, _NOWHERE)
+            number = bisect_left(places, self.start)
+            found = message.segment(places[number]) if number < len(places) and places[number] < self.stop else None
+            self.firsts[name] = found
+            return found
 
 
 class Message(Group):
-    """A whole message. `spans` tells where in `text` segments stand, `names` how they are called, `index` the places of a name.
+    """A whole message. `spans` tells where in `text` segments stand, `index` the places of each name.
 
     What stands between segments (their ends, blank lines) belongs to none of them and is kept.
     """
 
-    __slots__ = ("_segments", "delimiters", "index", "names", "spans", "text")
+    __slots__ = ("_segments", "delimiters", "index", "spans", "text")
 
     def __init__(self, text: str, spans: list[Span], delimiters: Delimiters) -> None:
         self.text = text
         self.spans = spans
         self.delimiters = delimiters
-        self.names = [text[start : start + 3] for start, _ in spans]
         self.index: dict[str, list[int]] = {}
-        for place, name in enumerate(self.names):
-            self.index.setdefault(name, []).append(place)
+        index = self.index
+        for place, (start, _) in enumerate(spans):
+            name = text[start : start + 3]
+            if name in index:
+                index[name].append(place)
+            else:
+                index[name] = [place]
         self._segments: list[Segment | None] = [None] * len(spans)
         super().__init__(None, 0, len(spans))
 
@@ -106,11 +113,6 @@ class Message(Group):
     def positions(self, name: str) -> list[int]:
         """Where the segments of this name stand."""
         return self.index.get(name, _NOWHERE)
-
-    def first(self, name: str) -> Segment | None:
-        """The first segment of this name."""
-        places = self.index.get(name)
-        return self.segment(places[0]) if places else None
 
     @property
     def msh(self) -> Segment:
@@ -153,7 +155,8 @@ def parse(text: str, codec: str = "utf-8") -> Message:
     returns, feeds = text.count("\r"), text.count("\n")
     if returns + feeds >= MAX_SEGMENTS:
         raise ER7Error("too many segments")
-    first = min((end for end in (text.find("\r"), text.find("\n")) if end >= 0), default=len(text))
+    ends = [end for end in (text.find("\r") if returns else -1, text.find("\n") if feeds else -1) if end >= 0]
+    first = min(ends) if ends else len(text)
     delimiters = Delimiters.of_header(text[:first], codec)
     if delimiters is None:
         raise ER7Error("MSH-1 and MSH-2 declare no usable delimiters")
@@ -172,14 +175,15 @@ def parse(text: str, codec: str = "utf-8") -> Message:
 def _plain(text: str, end: str, field: str) -> list[Span] | None:
     """Where segments stand in the form of nearly every message: all ends are alike, and no line is blank. Else None."""
     spans: list[Span] = []
-    known: set[str] = set()
+    known = _known.setdefault(field, set())
     start, size, width = 0, len(text), len(end)
     while start < size:
         head = text[start : start + 4]
         if head not in known:
             if head[3:] != field or not _SEGMENT_NAME.match(head):
                 return None
-            known.add(head)
+            if len(known) < MAX_KNOWN:
+                known.add(head)
         stop = text.find(end, start)
         if stop < 0:
             stop = size

@@ -43,9 +43,10 @@ class Segment:
     """The characters `start <= n < stop` of a message's text: a name, and fields on demand.
 
     Pieces are what stands between separators; piece 0 is the name. In MSH field n is piece n - 1, as MSH-1 is the separator.
+    `split` holds all pieces once a short segment has been read.
     """
 
-    __slots__ = ("_ends", "_pieces", "_text", "delimiters", "name", "start", "stop")
+    __slots__ = ("_ends", "_text", "delimiters", "name", "split", "start", "stop")
 
     def __init__(self, text: str, start: int, stop: int, delimiters: Delimiters) -> None:
         self._text = text
@@ -53,7 +54,7 @@ class Segment:
         self.stop = stop
         self.name = text[start : start + 3]
         self.delimiters = delimiters
-        self._pieces: list[str] | None = None
+        self.split: list[str] | None = None
         self._ends: list[int] = []
 
     @property
@@ -63,9 +64,9 @@ class Segment:
 
     def pieces(self) -> list[str] | None:
         """All pieces of a short segment; None for a long one, which is read by `span`."""
-        pieces = self._pieces
+        pieces = self.split
         if pieces is None and self.stop - self.start <= LONG:
-            pieces = self._pieces = self._text[self.start : self.stop].split(self.delimiters.field)
+            pieces = self.split = self._text[self.start : self.stop].split(self.delimiters.field)
         return pieces
 
     def fields(self) -> list[str]:

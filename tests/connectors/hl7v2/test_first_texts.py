@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.hl7v2 import er7, segments
+from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.paths import ER7Paths
 
 PATHS = ER7Paths()
@@ -23,6 +24,10 @@ SHORT = (
     "PID-3(*)",
     "PID-3(*).2",
     "PID-3(*).1.2",
+    "PID(*)-3",
+    "PID(*)-3.2",
+    "ZZZ(*)-3",
+    "ZZZ-1",
 )
 LONG = (
     "MSH-1",
@@ -33,7 +38,7 @@ LONG = (
     "PID-3[5=MR](*)",
     "PID[3=x]-5",
     "PID(2)-3",
-    "PID(*)-3.1",
+    "PID[3=x](*)-1",
 )
 MARKS = ("|^~\\&", "|^~\\", "|^", "#*!?%")
 
@@ -59,6 +64,15 @@ def test_first_text_is_that_of_all_nodes_when_it_is_looked_for_by_the_short_way(
             other = er7.parse(text)
             assert find.first(other, other) == expected, path  # type: ignore[attr-defined]
             assert [PATHS.text(node) for node in find(other, other)] == texts, path
+
+
+@given(raw=piece)
+def test_first_text_of_a_part_is_that_of_the_long_way(raw: str) -> None:
+    node = segments.Repetition(raw, STANDARD)
+    for path in (".1", ".2", ".1.2"):
+        find = PATHS.compile(path)
+        expected = next((text for text in find(None, node) if not text.isspace()), None)
+        assert find.first(None, node) == expected, path  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", LONG)
