@@ -7,7 +7,8 @@ import pytest
 from .rows import AGAIN, NEVER, STORED, Answer, Await, Row, Step, accepted, adt, framed, sent
 from .runner import check, play
 
-STREAM = tuple(f"M{n}" for n in range(2000))  # about 250 KB: far more than is read at once
+STREAM = tuple(f"M{n}" for n in range(200))
+LONG = b"".join(framed(adt(name) + "NTE|1||" + "x" * 8000 + "\r") for name in STREAM)  # far more than is read at once
 
 
 def put_off(*control_ids: str) -> tuple[Answer, ...]:
@@ -47,7 +48,7 @@ ROWS = (
     ),
     row(
         "a stream that fills every buffer",
-        (sent(*STREAM),),
+        (LONG,),
         put_off(*STREAM),
         ("M0",),
         counted={"inbound_messages/refused": len(STREAM)},
