@@ -19,6 +19,7 @@ from loadtest.simulators.control import Fault
 from loadtest.simulators.hl7 import HL7Simulator
 from loadtest.simulators.mllp import END, ER7, START, read_frame
 from mappings.canonical import AnyEvent, Bill, PatientMerged, ReportIssued, ScheduleStatus
+from monitoring.metrics import REGISTRY
 
 from .conftest import HOSPITAL, ZHANG, MakeConnector, MakeOrder, payment, window
 from .scripted import make_pool, request
@@ -284,6 +285,10 @@ async def test_socket_is_given_up_when_the_peer_takes_no_answer(
             writer.write(START + long_name + END)
             await writer.drain()
 
+    labels = {"hospital": "hl7-demo", "connector": "hl7", "reason": "slow_reader"}
+    before = REGISTRY.get_sample_value("hisbridge_mllp_connections_ended_total", labels)
+    assert before is not None
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(send_without_end(), 10)
+    assert REGISTRY.get_sample_value("hisbridge_mllp_connections_ended_total", labels) == before + 1
     writer.transport.abort()
