@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,27 @@ def test_error_names_the_line_when_the_site_s_is_wrong(tmp_path: Path, rest: str
     with pytest.raises(ProfileError) as caught:
         ProfileMaps(site(tmp_path, "hl7v2", rest))
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("dialects/hl7v2_cn.md", "our_his"),
+        ("dialects/hl7v2_cn.zh-CN.md", "our_his"),
+        ("mappings.md", "our_his"),
+    ],
+)
+def test_example_of_the_page_is_a_profile(tmp_path: Path, page: str, name: str) -> None:
+    text = (Path(__file__).parents[3] / "docs" / page).read_text("utf-8")
+    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if f"name: {name}\n" in block]
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "profile.yaml").write_text(example, "utf-8")
+    profile = load_profile(name, profiles_dir=tmp_path)
+    lines = {line[:3]: line for line in request(profile, "book")}
+    if page == "mappings.md":
+        assert lines["ARQ"].split("|")[7] == "ROUTINE"
+        assert "AIS" not in lines
+    else:
+        assert lines["ARQ"].split("|")[8] == "GH^挂号"
+        assert profile.verbs["register"].capability == "off"
+        assert profile.verbs["book"].call["expect"] == {"SCH-25": ["2"]}
