@@ -36,6 +36,7 @@ from scheduler_sync.messages.retention import (
     forget_messages,
     forget_refused,
 )
+from scheduler_sync.messages.series import forget_series
 
 log = get_logger("sweeps")
 
@@ -165,6 +166,7 @@ class Forgetting:
         await self._until_none(lambda: forget_messages(store, hospital_id, keep_days=days))
         await self._until_none(lambda: forget_exchanges(store, hospital_id, keep_days=days))
         await self._until_none(lambda: forget_refused(store, hospital_id))
+        await self._until_none(lambda: forget_series(store, hospital_id))
         await self._until_none(lambda: forget_for_size(store, hospital_id, most_bytes=most_bytes))
 
     async def _forget_days(self, hospital_id: str, since: dt.date | None, before: dt.date) -> None:

@@ -26,6 +26,11 @@ HEAD_CODEC = "latin-1"
 """Gives every byte back as it was: an answer that is made of a header in an unknown set spells it as the peer did."""
 
 
+_UTF8_MARK = b"\xef\xbb\xbf"
+_WIDE = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"M\0S\0", "utf-16-le"), (b"\0M\0S", "utf-16-be"))
+"""How UTF-16 begins. It is refused, but by the name of the message."""
+
+
 class Read(msgspec.Struct, frozen=True, kw_only=True):
     """One message as far as it could be read.
 
@@ -188,9 +193,11 @@ def named_order(message: er7.Message) -> str | None:
 
 def read_head(payload: bytes) -> Read:
     """As much of the header as can be had from a message that cannot be read: enough for MSA-2, if at all."""
-    line = payload[:HEAD_BYTES].removeprefix(b"\xef\xbb\xbf").replace(b"\n", b"\r").split(b"\r", 1)[0]
+    head = payload[:HEAD_BYTES]
+    wide = next((codec for begin, codec in _WIDE if head.startswith(begin)), None)
+    text = head.removeprefix(_UTF8_MARK).decode(HEAD_CODEC) if wide is None else head.decode(wide, "ignore")
     try:
-        message = er7.parse(line.decode(HEAD_CODEC))
+        message = er7.parse(text.lstrip("\ufeff").replace("\n", "\r").split("\r", 1)[0])
     except er7.ER7Error:
         return Read()
     return Read(header=Header.of(message), kind=_kind(message))

@@ -17,11 +17,12 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import bindparam, delete, select
 
-from booking.store.engine import Tx
+from booking.store.engine import Store, Tx
 from booking.store.fixed import Fixed
 from connectors.port import Series
 from scheduler_sync.messages.tables import message_series
 
+DAY_MS = 24 * 3600 * 1000
 NONE = -1  # what is expected where no number is known
 
 
@@ -47,6 +48,21 @@ def place_number(last: int | None, series: Series, *, known: bool) -> Place:
         return Place(last=number, expected=number)
     repeated = number <= last and (known or series.alone)
     return Place(last=last, expected=last + 1, refused=not repeated)
+
+
+KEEP_DAYS = 400
+"""Of a sender that is silent: whoever comes back later begins anew."""
+
+
+async def forget_series(store: Store, hospital_id: str) -> int:
+    """Delete the places of senders that have been silent for KEEP_DAYS; returns how many. There are as many as senders."""
+    async with store.write(hospital_id) as tx:
+        before_ms = tx.now_ms - KEEP_DAYS * DAY_MS
+        return await tx.run(
+            delete(message_series).where(
+                message_series.c.hospital_id == hospital_id, message_series.c.updated_ms < before_ms
+            )
+        )
 
 
 _LAST = Fixed(

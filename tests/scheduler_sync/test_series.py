@@ -13,10 +13,13 @@ from booking.store.engine import Store, StoreUnavailable
 from connectors.port import InboundAnswer, Refused, Series, Stored
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages import journal
-from scheduler_sync.messages.series import Place, place_number
+from scheduler_sync.messages.series import KEEP_DAYS, Place, forget_series, place_number
 from scheduler_sync.messages.store import list_messages
 from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.test_inbox import hear, message, patient, states
+from tests.stores import Wall
+
+DAY_S = 24 * 3600.0
 
 
 def at(number: int, *, alone: bool = False, key: str = "adt") -> Series:
@@ -143,3 +146,14 @@ async def test_other_message_of_the_same_id_is_set_aside_where_the_site_wants_th
     assert await hear(inbox, first) == Stored(duplicate=True)
     why = "the sender has used this control id for another message"
     assert await states(messages) == [("applied", None), ("quarantined", why)]
+
+
+async def test_place_of_a_silent_sender_is_forgotten_after_its_days(inbox: Inbox, messages: Store, wall: Wall) -> None:
+    await tell(inbox, 7)
+    wall.turn(KEEP_DAYS * DAY_S)
+    assert await forget_series(messages, HOSPITAL) == 0
+    assert await tell(inbox, 0) == Stored(expected=8)
+    wall.turn(DAY_S)
+    assert await forget_series(messages, HOSPITAL) == 1
+    assert await forget_series(messages, HOSPITAL) == 0
+    assert await tell(inbox, 0) == Stored(expected=-1)

@@ -80,8 +80,10 @@ ROWS = (
     refused("ISO IR87", adt("M1", charset="ISO IR87").encode(), ISO2022),
     refused("bytes that switch sets", adt("M1", body="PID|1||9||\x1b$B0f>e\x1b(B\r").encode(), ISO2022),
     refused("a label that says UTF-16", adt("M1", charset="UNICODE UTF-16").encode(), UTF16),
-    refused("UTF-16", adt("M1").encode("utf-16-le"), UTF16, named=""),
-    refused("UTF-16 with its mark", adt("M1").encode("utf-16"), UTF16, named=""),
+    refused("UTF-16", adt("M1").encode("utf-16-le"), UTF16),
+    refused("UTF-16 with its mark", adt("M1").encode("utf-16"), UTF16),
+    refused("UTF-16 of the other order", adt("M1").encode("utf-16-be"), UTF16),
+    refused("UTF-32", adt("M1").encode("utf-32"), UTF16, named=""),
     refused(
         "bytes that are neither UTF-8 nor GB 18030",
         UP_TO_NAME + b"\xff\xff\r",

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.port import Refused, Stored
 
-from .rows import AGAIN, STORED, Answer, Await, Row, accepted, adt, framed, sent
+from .rows import AGAIN, PID, STORED, Answer, Await, Row, accepted, adt, framed, sent
 from .runner import check, play
 
 CHECK = {"sequence": "check"}
@@ -139,6 +139,26 @@ ROWS = (
         "order",
         (numbered("7", mode="T"),),
         (expecting("7", "AR", "M1", "202", "MSH^1^11"),),
+        handled=("M1",),
+        counted=REFUSED,
+        results={"M1": (Stored(expected=7),)},
+        options=CHECK,
+    ),
+    Row(
+        "a message that is too large, whose number passes",
+        "order",
+        (framed(adt("M1", sequence="7", body=PID * 100)),),
+        (expecting("7", "AR", "M1", "207"),),
+        handled=("M1",),
+        counted=REFUSED,
+        results={"M1": (Stored(expected=7),)},
+        options={**CHECK, "max_message_bytes": 1000},
+    ),
+    Row(
+        "a message in a set that is refused, whose number passes",
+        "order",
+        (framed(adt("M1", sequence="7", charset="KLINGON")),),
+        (expecting("7", "AR", "M1", "102", "MSH^1^18"),),
         handled=("M1",),
         counted=REFUSED,
         results={"M1": (Stored(expected=7),)},
