@@ -24,7 +24,7 @@ _FULL = re.compile(rf"(?P<root>[/<])?{_SEGMENT}{_PLACE}-{_FIELD}{_PARTS}")
 _RELATIVE = re.compile(rf"\.(?P<component>{_NUMBER})(?:\.(?P<subcomponent>{_NUMBER}))?")
 _UNTIL = rf"\s+until\s+(?P<until>{_NAME}(?:\s*,\s*{_NAME})*)"
 _GROUP = re.compile(rf"(?P<root>/)?{_SEGMENT}(?:{_UNTIL})?")
-_BOUNDED = re.compile(rf"(?P<address>[^\s<].*?){_UNTIL}")
+_BOUNDED = re.compile(rf"(?P<address>\S.*?){_UNTIL}")
 _CHOSEN = re.compile(rf"{_SEGMENT}{_PLACE}")
 
 EVERY = 0
@@ -48,7 +48,7 @@ class FieldAddress(msgspec.Struct, frozen=True):
     """`PID-3[5=MR](2).1.1`, with `root` "/" or "<" where the path begins so.
 
     `part` (component, subcomponent) must be `value` in a repetition; `repetition` counts those that pass, from 1, or is EVERY.
-    What the path does not give is None. `until`: only segments before the first of these count.
+    What the path does not give is None. `until`: only segments before the first of these count; with "<", after the last.
     """
 
     root: str

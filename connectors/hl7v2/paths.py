@@ -12,6 +12,7 @@ r"""HL7 paths, the path language of HL7 v2 profiles.
     OBX until SPM       as above, and none begins after the first SPM
     /PID-3[5=MR].1      from the message, wherever the current node is
     <PID-3[5=MR].1      the last PID before the current group: whom an OBR is about, where a message tells of several people
+    <ORC-3 until OBR    the last ORC before the current group, if no OBR is between them: the order that an OBR belongs to
 
 A segment is looked for in the current group; without an index or predicate the first one is meant. What is addressed less
 deeply than it goes means its first part, so OBX-3 gives the code of a CE.
@@ -83,12 +84,17 @@ def _choose(group: Group, wanted: Segments, until: tuple[str, ...]) -> list[Segm
     return [group.message.segment(place) for place in chosen_places(group, wanted, until)]
 
 
-def _before(group: Group, wanted: Segments) -> list[Segment]:
-    """The last segment of the name that stands before the group, if it passes the test."""
+def _before(group: Group, wanted: Segments, until: tuple[str, ...]) -> list[Segment]:
+    """The last segment of the name that stands before the group, after all of `until`, if it passes the test."""
     places = group.message.index.get(wanted.name, [])
     count = bisect_left(places, group.start)
     if not count:
         return []
+    for name in until:
+        others = group.message.index.get(name, [])
+        before = bisect_left(others, group.start)
+        if before and others[before - 1] > places[count - 1]:
+            return []
     segment = group.message.segment(places[count - 1])
     return [segment] if passes(segment, wanted) else []
 
@@ -136,7 +142,7 @@ def _fields(address: FieldAddress) -> Find:
         group = root if from_root else node
         if not isinstance(group, Group):
             return []
-        chosen = _before(group, wanted) if before else _choose(group, wanted, until)
+        chosen = _before(group, wanted, until) if before else _choose(group, wanted, until)
         if wanted.place != EVERY:
             return read(chosen[0]) if chosen else []
         texts = [_text_of(node) for segment in chosen for node in read(segment)[:1]]

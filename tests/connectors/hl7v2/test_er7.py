@@ -82,6 +82,8 @@ def test_groups_begin_at_their_segment_and_end_with_the_group_around_them() -> N
     # What stands before the group is reached from the root only.
     assert texts("PID-3[5=MR].1", first) == []
     assert texts("/PID-3[5=MR].1", first) == ["100"]
+    assert [texts("<PID-8 until OBR", obr) for obr in (first, second)] == [["M"], []]
+    assert [texts("<PID-8 until MSH", obr) for obr in (first, second)] == [["M"], ["M"]]
 
 
 def groups(path: str, node: Any) -> list[Any]:
