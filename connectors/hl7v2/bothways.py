@@ -90,9 +90,9 @@ class InboundLines:
         """Who answers the HIS's own messages."""
         self.answerer = answerer
 
-    def line(self, wire: Wire, peer: str) -> InboundLine:
-        """A connection has come."""
-        hearing = None if self.answerer is None else Hearing(self.answerer, peer)
+    def line(self, wire: Wire, peer: str, pause_s: Callable[[], float]) -> InboundLine:
+        """A connection has come. `pause_s`: see Hearing."""
+        hearing = None if self.answerer is None else Hearing(self.answerer, peer, pause_s)
         return InboundLine(self, Conversation(wire, self._terms, hearing))
 
     async def request(self, request: Request, timeout_s: float) -> er7.Message:
@@ -125,6 +125,7 @@ class InboundLines:
         """Send nothing more; the listener closes the connections."""
         self._closed = True
         self._tell()
+        await self._terms.close()
         self._on_up(False)
 
     def enter(self, conversation: Conversation) -> None:

@@ -219,6 +219,7 @@ class LinePool:
             await line.close()
         if self._ending:
             await asyncio.wait(self._ending, timeout=CLOSE_WITHIN_S)
+        await self._terms.close()
         self._on_up(False)
 
     def take_answer(self, payload: bytes) -> list[bytes] | None:

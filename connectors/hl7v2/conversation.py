@@ -27,6 +27,7 @@ from connectors.hl7v2.wire import Wire
 
 OFF_LOOP_BYTES = 32_768
 CLOSE_GRACE_S = 2.0
+LEFT_WITHIN_S = 5.0
 SILENCE_S = 86_400.0  # a dead peer is found by TCP's keep-alive, not by its silence
 
 _HANGUP = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
@@ -59,7 +60,8 @@ class Terms(msgspec.Struct, kw_only=True):
     """What all conversations with one HIS have in common.
 
     `read_answer` raises ER7Error and HL7CharsetError. `write_commit` gives the CA for an answer that asks for one. A connection
-    ends after `idle_timeout_s` without a byte. `waiting`: who waits for which answer, on whatever connection it comes.
+    ends after `idle_timeout_s` without a byte. `waiting`: who waits for which answer, on whatever connection it comes. `left`:
+    messages of the HIS that are in hand while their connection is over.
     """
 
     max_message_bytes: int
@@ -70,6 +72,21 @@ class Terms(msgspec.Struct, kw_only=True):
     sent: SentIds
     idle_timeout_s: float = SILENCE_S
     waiting: dict[str, Conversation] = msgspec.field(default_factory=dict)
+    left: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
+
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """Let it end by itself; whoever closes waits for it."""
+        self.left.add(task)
+        task.add_done_callback(self.left.discard)
+
+    async def close(self) -> None:
+        """Wait for what is in hand, at most LEFT_WITHIN_S."""
+        if not self.left:
+            return
+        _, late = await asyncio.wait(set(self.left), timeout=LEFT_WITHIN_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 class _Waiting:
@@ -84,7 +101,7 @@ class _Waiting:
 class Conversation:
     """Must be run for as long as the connection lives; `ask` may be called meanwhile, one at a time.
 
-    `fruitful`: something of ours was answered on it. `ended`: how it did.
+    `fruitful`: something was answered on it, by either side. `ended`: how it did.
     """
 
     def __init__(self, wire: Wire, terms: Terms, hearing: Hearing | None = None) -> None:
@@ -189,11 +206,16 @@ class Conversation:
         except OSError as error:
             self.ended, reason = "lost", f"connection lost: {type(error).__name__}"
         finally:
+            if self._stopping:
+                self.ended = "by us"
             self.alive = False
             self._end(NoAnswer(reason))
-            if hearing is not None:
-                hearing.cancel()
-                await asyncio.gather(hearing, return_exceptions=True)
+            if self._hearing is not None and hearing is not None:
+                if self.ended == "by the HIS":  # it may have closed its direction only
+                    await self._hearing.finish(CLOSE_GRACE_S)
+                # What is in hand is stored; the HIS, which has no answer, sends it again.
+                self._hearing.stop()
+                self._terms.leave(hearing)
             await self._wire.aclose(CLOSE_GRACE_S)
 
     def _heard(self, task: asyncio.Task[None]) -> None:
@@ -213,6 +235,7 @@ class Conversation:
         """Send what is no request: an acknowledgement. Raises OSError; a time-out is one too."""
         await self._wire.write(frame(message), within_s)
         self.used_at = self._loop.time()
+        self.fruitful = True
 
     async def _read(self) -> None:
         deframer, ends_by = self._deframer, 0.0

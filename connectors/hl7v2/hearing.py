@@ -36,14 +36,18 @@ class _Kind(Enum):
 class Hearing:
     """The messages of one connection that wait for their turn."""
 
-    def __init__(self, answerer: Answerer, peer: str) -> None:
+    def __init__(self, answerer: Answerer, peer: str, pause_s: Callable[[], float] = lambda: 0.0) -> None:
+        """`pause_s`: how long the next message has to wait, because its peer sends too fast."""
         self._answerer = answerer
         self._peer = peer
+        self._pause_s = pause_s
         self._kept: deque[tuple[_Kind, bytes]] = deque()
         self._size = 0
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._waiting = False
         self._puts_off = False
         self._stopping = False
@@ -71,6 +75,14 @@ class Hearing:
         """Whether no message is in hand."""
         return not self._kept
 
+    async def finish(self, within_s: float) -> None:
+        """Wait until everything that has come is answered, at most so long."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._empty.wait()
+        except TimeoutError:
+            pass
+
     def stop(self) -> None:
         """Take no message after the one in hand; then `run` ends."""
         self._stopping = True
@@ -80,6 +92,8 @@ class Hearing:
         """Answer one after the other until cancelled, stopped, or until the peer takes no more (OSError)."""
         while not self._stopping:
             while self._kept and not self._is_stopping():
+                if (pause_s := self._pause_s()) > 0:
+                    await asyncio.sleep(pause_s)
                 kind, data = self._kept[0]
                 answers = await self._answer(kind, data)
                 for answer in answers:
@@ -115,6 +129,10 @@ class Hearing:
         return not self._kept or (len(self._kept) < MOST_MESSAGES and self._size + size <= MOST_BYTES)
 
     def _tell_room(self) -> None:
+        if self._kept:
+            self._empty.clear()
+        else:
+            self._empty.set()
         if self._waiting or self._fits(0):
             self._room.set()
         else:

@@ -15,7 +15,7 @@ import msgspec
 from connectors.hl7v2.admission import Admission
 from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.meters import ListenerMeters
-from connectors.hl7v2.pace import Paces
+from connectors.hl7v2.pace import Pace, Paces
 from connectors.hl7v2.session import Limits, Session
 from connectors.hl7v2.sparse import SparseLog
 from connectors.hl7v2.tls import TLSContext
@@ -64,9 +64,9 @@ class MLLPServer:
         limits: Limits,
         door: Door,
         tls: TLSContext | None = None,
-        talk: Callable[[Wire, str], Talk] | None = None,
+        talk: Callable[[Wire, str, Callable[[], float]], Talk] | None = None,
     ) -> None:
-        """`talk`: what is said on a connection, if not a `Session`."""
+        """`talk`: what is said on a connection, if not a `Session`; it is given how long the peer's next message has to wait."""
         self._answerer = answerer
         self._meters = meters
         self._limits = limits
@@ -144,7 +144,7 @@ class MLLPServer:
                 return
             reason = "stopping"
             keep_alive(wire.transport)
-            session = self._session(wire, address, peer) if self._talk is None else self._talk(wire, peer)
+            session = self._session(wire, address, peer)
             self._note(session)
             reason = await session.run()
         finally:
@@ -158,14 +158,17 @@ class MLLPServer:
                 self._warn("mllp_connection_ended", reason=reason, peer=peer)
 
     def _session(self, wire: Wire, address: str, peer: str) -> Talk:
+        pace, on_throttled = self._paces.of(address), self._meters.throttled.inc
+        if self._talk is not None:
+            return self._talk(wire, peer, lambda: _pause_s(pace, on_throttled))
         return Session(
             wire,
             self._answerer,
             peer,
             limits=self._limits,
             turns=self._turns,
-            pace=self._paces.of(address),
-            on_throttled=self._meters.throttled.inc,
+            pace=pace,
+            on_throttled=on_throttled,
         )
 
     def _note(self, session: Talk) -> None:
@@ -197,3 +200,11 @@ class MLLPServer:
         while True:
             await asyncio.sleep(LOOK_AT_FILES_EVERY_S)
             await tls.current()
+
+
+def _pause_s(pace: Pace | None, on_throttled: Callable[[], None]) -> float:
+    """How long the next message of a peer has to wait; counted where it has to."""
+    wait_s = 0.0 if pace is None else pace.take(asyncio.get_running_loop().time())
+    if wait_s > 0:
+        on_throttled()
+    return wait_s

@@ -36,14 +36,16 @@ OPEN: dict[str, Any] = {"listen_port": 0, "allow": ["127.0.0.1"]}
 
 
 class Desk:
-    """The handler. `open` is cleared to let messages wait."""
+    """The handler. `open` is cleared to let messages wait; `entered` is set when one has come."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
+        self.entered = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
 
     async def __call__(self, inbound: Inbound) -> InboundAnswer:
+        self.entered.set()
         await self.open.wait()
         self.taken.append(inbound.control_id)
         return Stored()
@@ -263,6 +265,43 @@ async def test_request_waits_for_the_his_to_connect_within_its_time() -> None:
         async with peer_of(connector) as peer:
             peer.writer.write(ack((await peer.hear()).get("MSH", 10)))
             assert isinstance(await asking, Accepted)
+
+
+async def test_messages_are_answered_when_the_his_closes_its_direction_behind_them() -> None:
+    async with connected(Desk(), **OPEN) as connector, peer_of(connector) as peer:
+        peer.writer.write(sent("H1", "H2"))
+        peer.writer.write_eof()
+        assert [said(await peer.hear()) for _ in range(2)] == [("AA", "H1"), ("AA", "H2")]
+        assert await peer.is_closed()
+
+
+async def test_message_in_hand_is_stored_when_its_connection_is_lost() -> None:
+    desk = Desk()
+    desk.open.clear()
+    async with connected(desk, **OPEN) as connector:
+        async with peer_of(connector) as peer:
+            peer.writer.write(sent("H1"))
+            asking = asyncio.create_task(settle(connector))
+            await peer.hear()
+            await desk.entered.wait()
+            peer.writer.transport.abort()
+        assert isinstance(await asking, Unknown)
+        desk.open.set()
+        async with asyncio.timeout(10):
+            while not desk.taken:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert desk.taken == ["H1"]
+
+
+async def test_messages_are_taken_no_faster_than_the_site_lets_them() -> None:
+    """Ten at once and ten more each second: the last of 13 comes 0.3 s after the first at the earliest."""
+    limits: dict[str, Any] = {"max_messages_per_s": 10.0, "message_burst": 10}
+    async with connected(Desk(), **OPEN, **limits) as connector, peer_of(connector) as peer:
+        began = asyncio.get_running_loop().time()
+        names = [f"H{n}" for n in range(13)]
+        peer.writer.write(sent(*names))
+        assert [said(await peer.hear()) for _ in names] == [("AA", name) for name in names]
+        assert asyncio.get_running_loop().time() - began >= 0.2
 
 
 async def test_message_too_large_is_refused_and_the_connection_lives() -> None:
