@@ -84,7 +84,7 @@ class Site:
 
     async def send(self, *bodies: bytes) -> list[str]:
         """MSA-1 of each answer."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await self._connect()
         codes = []
         try:
             for body in bodies:
@@ -96,6 +96,15 @@ class Site:
             writer.close()
             await writer.wait_closed()
         return codes
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Of several processes the one that works the hospital listens a little after the others are ready."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    return await asyncio.open_connection("127.0.0.1", self.port)
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.1)
 
     async def start(self, *words: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(

@@ -18,6 +18,13 @@ LARGE = frozenset(
 UNTIL_ANALYSED = (
     "slots.id IN",
     "FROM events WHERE events.client_id",
+    # What a person lists, and what the sweep deletes, of stored messages:
+    "ORDER BY messages.id DESC",
+    "ORDER BY exchanges.id DESC",
+    "ORDER BY exchanges.id LIMIT",
+    "messages.id IN (?, ...)",
+    "exchanges.id IN (?, ...)",
+    "message_id IN (?, ...)",
 )
 """Of a table that it has never counted PostgreSQL believes that every value comes 200 times: then some 200 rows of an index that
 does not fit look cheaper than 60 rows or 500 sorted ones of that which does. It counts within a minute by itself."""
