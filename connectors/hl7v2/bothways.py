@@ -137,6 +137,10 @@ class InboundLines:
         self._open.remove(conversation)
         self._on_up(bool(self._open))
 
+    def keep_strays(self, keep: Callable[[Stray, bytes], None]) -> None:
+        """Hand what answers nothing to `keep` as well, as far as it was read."""
+        self._terms.keep_stray = keep
+
     def _count_stray(self, kind: Stray) -> None:
         self.stray_answers[kind.value] += 1
         self._on_stray(kind.value)

@@ -46,6 +46,7 @@ class Requests(Protocol):
     def hear(self, answerer: Answerer) -> None: ...
     def take_answer(self, payload: bytes) -> list[bytes] | None: ...
     def start(self) -> None: ...
+    def keep_strays(self, keep: Callable[[Stray, bytes], None]) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -319,6 +320,10 @@ class LinePool:
             pass
         finally:
             self._release(line)
+
+    def keep_strays(self, keep: Callable[[Stray, bytes], None]) -> None:
+        """Hand what answers nothing to `keep` as well, as far as it was read."""
+        self._terms.keep_stray = keep
 
     def _count_stray(self, kind: Stray) -> None:
         self.stray_answers[kind.value] += 1

@@ -25,7 +25,7 @@ from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.options import Options, resolve_settings
 from connectors.hl7v2.reading import Reader
 from connectors.hl7v2.receiver import Receiver
-from connectors.hl7v2.record import read_again
+from connectors.hl7v2.record import note_stray, read_again
 from connectors.hl7v2.server import MLLPServer
 from connectors.payments import settlement_of
 from connectors.persons import without_others
@@ -130,6 +130,8 @@ class HL7v2Connector:
     def record_exchanges(self, recorder: Recorder) -> None:
         """See connectors.port.Recording."""
         self._record.recorder = recorder
+        if self.pool is not None:
+            self.pool.keep_strays(lambda kind, data: note_stray(self._record, self.settings, kind, data))
 
     def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
         """See connectors.port.ReadsAgain."""

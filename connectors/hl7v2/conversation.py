@@ -69,6 +69,7 @@ class Terms(msgspec.Struct, kw_only=True):
     read_answer: Callable[[bytes], er7.Message]
     write_commit: Callable[[er7.Message], bytes]
     count_stray: Callable[[Stray], None]
+    keep_stray: Callable[[Stray, bytes], None] | None = None
     sent: SentIds
     idle_timeout_s: float = SILENCE_S
     waiting: dict[str, Conversation] = msgspec.field(default_factory=dict)
@@ -261,7 +262,7 @@ class Conversation:
     async def _take(self, payload: bytes) -> None:
         seen = glance(payload)
         if not seen.is_message:
-            self._terms.count_stray(Stray.GARBAGE)
+            self._stray(Stray.GARBAGE, payload)
             return
         parts = messages_in(payload)
         glances = [seen] if len(parts) == 1 else [glance(part) for part in parts]
@@ -277,7 +278,7 @@ class Conversation:
     def _hear(self, payload: bytes) -> None:
         """A message of the HIS's own."""
         if self._hearing is None:
-            self._terms.count_stray(Stray.FOREIGN)
+            self._stray(Stray.FOREIGN, payload)
         else:
             self._hearing.take(payload)
 
@@ -288,25 +289,25 @@ class Conversation:
             else:
                 message = self._terms.read_answer(payload)
         except er7.ER7Error:
-            self._take_unreadable(Stray.GARBAGE, names, "the answer is no HL7 message")
+            self._take_unreadable(Stray.GARBAGE, names, "the answer is no HL7 message", payload)
             return
         except HL7CharsetError:
-            self._take_unreadable(Stray.GARBAGE, names, "the answer cannot be decoded")
+            self._take_unreadable(Stray.GARBAGE, names, "the answer cannot be decoded", payload)
             return
-        await self._match(message, message.value("MSA", 2).strip())
+        await self._match(message, message.value("MSA", 2).strip(), payload)
 
     def _take_too_large(self, head: bytes) -> None:
         seen = glance(head)
         if seen.is_message and not seen.is_answer and self._hearing is not None:
             self._hearing.take_too_large(head)
         elif seen.is_message:
-            self._take_unreadable(Stray.TOO_LARGE, seen.names, "the answer is larger than max_message_bytes")
+            self._take_unreadable(Stray.TOO_LARGE, seen.names, "the answer is larger than max_message_bytes", head)
         else:
-            self._terms.count_stray(Stray.TOO_LARGE)
+            self._stray(Stray.TOO_LARGE, head)
 
-    def _take_unreadable(self, kind: Stray, names: str, reason: str) -> None:
+    def _take_unreadable(self, kind: Stray, names: str, reason: str, data: bytes) -> None:
         """An HL7 message that cannot be read, on a connection where one answer is due: unless it names another, it is that."""
-        self._terms.count_stray(kind)
+        self._stray(kind, data)
         if self._waiting is not None and names in ("", self._waiting.request.control_id):
             self._end(NoAnswer(reason))
 
@@ -318,11 +319,11 @@ class Conversation:
         waiting = self._waiting
         return None if waiting is None else self._accept(waiting, message)
 
-    async def _match(self, message: er7.Message, named: str) -> None:
+    async def _match(self, message: er7.Message, named: str, payload: bytes) -> None:
         waiting = self._waiting
         if waiting is None or waiting.answer.done() or named != waiting.request.control_id:
             kind = self._terms.sent.stray(named)
-            self._terms.count_stray(kind)
+            self._stray(kind, payload)
             if not named and waiting is not None:
                 # It may be a refusal of what could not be read at all: nothing can be credited to it, and no more will come.
                 self._end(NoAnswer("the answer names no message (MSA-2 is empty)"))
@@ -348,6 +349,11 @@ class Conversation:
         if message.value("MSH", 15) not in ("AL", "SU") or message.value("MSA", 1) not in ("AA", "AE", "AR"):
             return None
         return self._terms.write_commit(message)
+
+    def _stray(self, kind: Stray, data: bytes) -> None:
+        self._terms.count_stray(kind)
+        if self._terms.keep_stray is not None:
+            self._terms.keep_stray(kind, data)
 
     def _end(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.answer.done():

@@ -9,6 +9,7 @@ import msgspec
 
 from connectors.hl7v2 import er7
 from connectors.hl7v2.acks import ERROR_TEXTS, Fault
+from connectors.hl7v2.answers import Stray, glance
 from connectors.hl7v2.charset import HL7CharsetError, codec_of, encode_message
 from connectors.hl7v2.client import NotSent, Request
 from connectors.hl7v2.mapping import CompiledVerb
@@ -93,6 +94,27 @@ def note_heard(
         error=error,
         answer=acks[-1] if acks else None,
         answer_code=code,
+    )
+
+
+_STRAY = {
+    Stray.LATE: "an answer to a request of ours that had been given up",
+    Stray.DUPLICATE: "a second answer to a request of ours",
+    Stray.FOREIGN: "it answers no request of ours",
+    Stray.GARBAGE: "no HL7 message, or one that cannot be read, where an answer was expected",
+    Stray.TOO_LARGE: "larger than max_message_bytes; only its beginning was read",
+}
+
+
+def note_stray(record: WireRecord, settings: Settings, kind: Stray, data: bytes) -> None:
+    """Something came that answered nothing; found by the control id that it names (MSA-2)."""
+    record.not_taken(
+        Passed.REFUSED,
+        peer=f"{settings.host}:{settings.port}",
+        message_type="ACK" if glance(data).is_answer else "other",
+        control_id=glance(data).names,
+        request=data,
+        error=_STRAY[kind],
     )
 
 
