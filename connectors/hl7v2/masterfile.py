@@ -10,6 +10,8 @@ from connectors.hl7v2 import er7
 from connectors.hl7v2.acks import Fault, write_header, write_outcome
 from connectors.hl7v2.header import Header, restated
 
+KEY_TYPE_SINCE = (2, 3, 1)  # MFA-6
+
 
 class MasterFile(msgspec.Struct, frozen=True, kw_only=True):
     """What MFK says again: MFI, whether it asks for an answer to each record (MFI-6), and of each MFE its fields 1, 2, 4, 5."""
@@ -49,6 +51,8 @@ def write_mfk(
     asked = {"NE": False, "SU": fault is None, "ER": fault is not None}.get(file.level, True)  # table 0179
     done = now.strftime("%Y%m%d%H%M%S%z")
     lines = [
-        f"MFA|{event}|{number}|{done}|{outcome}|{key}|{kind}" for event, number, key, kind in file.records if asked
+        f"MFA|{event}|{number}|{done}|{outcome}|{key}" + (f"|{kind}" if header.edition >= KEY_TYPE_SINCE else "")
+        for event, number, key, kind in file.records
+        if asked
     ]
     return head + write_outcome(header, code, fault, expected) + "\r".join((file.header, *lines, ""))
