@@ -27,6 +27,7 @@ from connectors.hl7v2.reading import Reader
 from connectors.hl7v2.receiver import Receiver
 from connectors.hl7v2.record import note_stray, read_again
 from connectors.hl7v2.server import MLLPServer
+from connectors.hl7v2.weight import is_heavy_to_map
 from connectors.payments import settlement_of
 from connectors.persons import without_others
 from connectors.port import (
@@ -79,9 +80,6 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 CONTINUATION = "DSC-1"
 """Where a reply says that there is more (v2.5.1 ch. 2.15.4)."""
-
-OFF_LOOP_SEGMENTS = 100
-"""A reply of more segments is mapped in a thread: 100 cost a few milliseconds."""
 
 RETRYABLE = frozenset({"busy", "not_open_yet", "not_sent"})
 
@@ -351,7 +349,7 @@ class HL7v2Connector:
         self, verb: Verb, reply_map: RecordMap, reply: er7.Message, kind: type[RecordT]
     ) -> list[RecordT]:
         ctx = self._exchange.context(reply)
-        if len(reply.segments) > OFF_LOOP_SEGMENTS:
+        if is_heavy_to_map(reply):
             mapped = await asyncio.to_thread(reply_map.read_aside, reply, ctx)
         else:
             mapped = reply_map.read(reply, ctx)
@@ -380,8 +378,12 @@ class HL7v2Connector:
             return Rejected(code=judgement.code, text=judgement.text, retryable=judgement.code in RETRYABLE)
         if compiled.reply is None:
             return Accepted()
+        ctx = self._exchange.context(reply)
         try:
-            record = compiled.reply.read_one(reply, self._exchange.context(reply))
+            if is_heavy_to_map(reply):
+                record = await asyncio.to_thread(compiled.reply.read_one, reply, ctx)
+            else:
+                record = compiled.reply.read_one(reply, ctx)
         except MappingError as error:
             # The HIS says that it is done, and not what: the query-back will tell.
             return Unknown(reason=f"done, and the reply cannot be mapped: {error}")

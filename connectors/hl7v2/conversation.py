@@ -23,9 +23,9 @@ from connectors.hl7v2.answers import SentIds, Stray, glance, messages_in
 from connectors.hl7v2.charset import HL7CharsetError
 from connectors.hl7v2.framing import Deframer, Frame, FrameEmpty, FrameTooLarge, frame
 from connectors.hl7v2.hearing import Hearing
+from connectors.hl7v2.weight import is_heavy
 from connectors.hl7v2.wire import Wire
 
-OFF_LOOP_BYTES = 32_768
 CLOSE_GRACE_S = 2.0
 LEFT_WITHIN_S = 5.0
 SILENCE_S = 86_400.0  # a dead peer is found by TCP's keep-alive, not by its silence
@@ -284,7 +284,7 @@ class Conversation:
 
     async def _take_answer(self, payload: bytes, names: str) -> None:
         try:
-            if len(payload) > OFF_LOOP_BYTES:
+            if is_heavy(payload):
                 message = await asyncio.to_thread(self._terms.read_answer, payload)
             else:
                 message = self._terms.read_answer(payload)

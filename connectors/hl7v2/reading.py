@@ -14,7 +14,7 @@ from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.acks import Fault
 from connectors.hl7v2.charset import HL7CharsetError, decode_message
-from connectors.hl7v2.header import Header, edition_of
+from connectors.hl7v2.header import LONGEST, Header, edition_of
 from connectors.hl7v2.mapping import ProfileMaps, map_context
 from connectors.hl7v2.masterfile import MasterFile, master_file
 from connectors.hl7v2.numbering import BAD_NUMBER, has_bad_number, series_of
@@ -143,6 +143,8 @@ class Reader:
             return Fault("101", "MSH^1^9")
         if not header.control_id:
             return Fault("101", "MSH^1^10")
+        if len(header.control_id) > LONGEST:
+            return Fault("102", "MSH^1^10", reason=f"the control id is longer than {LONGEST} characters")
         if message.value("MSH", 11) not in self.settings.accept_processing_ids:
             return Fault("202", "MSH^1^11")
         if header.version and edition_of(header.version) is None:

@@ -25,18 +25,13 @@ from connectors.hl7v2.reading import Read, Reader, read_head
 from connectors.hl7v2.record import note_heard
 from connectors.hl7v2.sparse import SparseLog
 from connectors.hl7v2.validation import Validator
+from connectors.hl7v2.weight import is_heavy
 from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused
 from connectors.recording import WireRecord
 from monitoring import metrics
 from monitoring.logs import get_logger
 
 log = get_logger(__name__)
-
-OFF_LOOP_BYTES = 16_384
-"""Reading and mapping cost about 1 ms for 4 KB: larger messages go to a thread."""
-
-OFF_LOOP_PARTS = 200
-"""So do segments, repetitions and escapes: one costs up to 25 us, and 16 KB can have thousands."""
 
 ELSEWHERE_BYTES = 262_144
 """A thread that reads so much holds the interpreter too often: larger messages go to another process."""
@@ -90,11 +85,11 @@ class Receiver:
         Usually that is one message. Of several each is stored and acknowledged on its own, in order; a file or a batch is
         answered by one, with an acknowledgement in it for each message that asks for one.
         """
-        long = _is_long(payload)
-        if not (await asyncio.to_thread(may_be_several, payload) if long else may_be_several(payload)):
+        heavy = is_heavy(payload)
+        if not (await asyncio.to_thread(may_be_several, payload) if heavy else may_be_several(payload)):
             return await self._answer_message(payload, peer)
         try:
-            file = await asyncio.to_thread(split_file, payload) if long else split_file(payload)
+            file = await asyncio.to_thread(split_file, payload) if heavy else split_file(payload)
         except TooMany as error:
             return self._refuse_file(payload[error.first :], str(error), peer)
         if not file.has_batches and file.size <= 1:
@@ -187,7 +182,7 @@ class Receiver:
     async def _read(self, payload: bytes, peer: str) -> Read:
         if len(payload) > ELSEWHERE_BYTES and (read := await self._read_elsewhere(payload, peer)) is not None:
             return read
-        if _is_long(payload):
+        if is_heavy(payload):
             return await asyncio.to_thread(self.reader.read, payload, peer)
         return self.reader.read(payload, peer)
 
@@ -238,6 +233,7 @@ class Receiver:
 
     async def answer_busy(self, head: bytes, peer: str) -> Answers:
         """Put a message, or the first of a file, off: AE, and it may come again. An acknowledgement is dropped as always."""
+        await asyncio.sleep(0)  # thousands fit into one frame
         read = read_head(head[max(head.find(b"MSH"), 0) :])
         if read.header is not None and read.header.code == "ACK":
             self._count(read.kind, "ignored")
@@ -282,14 +278,6 @@ class Receiver:
 def is_alone(read: Read) -> bool:
     """Whether nothing of it is to be stored: at most its number passes."""
     return read.inbound is None or (read.inbound.series is not None and read.inbound.series.alone)
-
-
-def _is_long(payload: bytes) -> bool:
-    """Whether reading this message takes longer than the event loop may be held."""
-    if len(payload) > OFF_LOOP_BYTES:
-        return True
-    marks = (b"\r", b"\n", payload[5:6], payload[6:7])  # MSH-2: the repetition and the escape of this message
-    return sum(payload.count(mark) for mark in marks if mark) > OFF_LOOP_PARTS
 
 
 def _fault_of(given: InboundAnswer | None) -> Fault | None:

@@ -159,6 +159,8 @@ async def test_acknowledgement_is_sent_to_the_sender_with_an_id_of_ours(connect:
         (adt("M1", kind="ADT"), "AR", "201", "M1"),
         (adt("M1", kind=""), "AR", "101", "M1"),
         (adt(""), "AR", "101", ""),
+        (adt("M" * 500), "AA", "", "M" * 500),
+        (adt("M" * 501), "AR", "102", "M" * 501),
         ("PID|1||100\r", "AR", "100", ""),
         ("hello", "AR", "100", ""),
         (adt("M1") + "this is no segment\r", "AR", "100", "M1"),
