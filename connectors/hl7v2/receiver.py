@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from connectors.config import HospitalContext
-from connectors.hl7v2.acks import Fault, Verdict, codes_due, write_ack
+from connectors.hl7v2.acks import Fault, Verdict
 from connectors.hl7v2.answerer import Answers
+from connectors.hl7v2.answering import acknowledge, fault_of
 from connectors.hl7v2.batches import File, TooMany, may_be_several, split_file, write_file
-from connectors.hl7v2.charset import HL7CharsetError, encode_message
 from connectors.hl7v2.elsewhere import Elsewhere, Lost, Setup
-from connectors.hl7v2.escapes import STANDARD
-from connectors.hl7v2.findings import Finding
 from connectors.hl7v2.mapping import ProfileMaps
-from connectors.hl7v2.masterfile import write_mfk
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.reading import Read, Reader, read_head
 from connectors.hl7v2.record import note_heard
-from connectors.hl7v2.sparse import SparseLog
+from connectors.hl7v2.tally import FAILED, Tally
 from connectors.hl7v2.validation import Validator
 from connectors.hl7v2.weight import is_heavy
 from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused
 from connectors.recording import WireRecord
-from monitoring import metrics
-from monitoring.logs import get_logger
-
-log = get_logger(__name__)
 
 ELSEWHERE_BYTES = 262_144
 """A thread that reads so much holds the interpreter too often: larger messages go to another process."""
 
 READ_WITHIN_S = 120.0
-FAILED = "failed"
 TOO_LARGE = Fault("207", reason="the message is larger than is taken here")
 
 
@@ -59,7 +51,7 @@ class Receiver:
         self.handler = handler
         self.record = WireRecord(name)
         self.take_answer: Callable[[bytes], list[bytes] | None] = _nobody_waits
-        self._warn = SparseLog(log.warning)
+        self.tally = Tally(hospital.id, name)
         self.reader = Reader(hospital, name, settings, connection, maps)
         self.validator = None if settings.validate == "off" else Validator(settings.charset)
         self.elsewhere = Elsewhere(
@@ -98,8 +90,8 @@ class Receiver:
 
     async def _answer_file(self, payload: bytes, file: File, peer: str) -> Answers:
         for wrong in file.wrong_counts():
-            metrics.count_oddity(self.hospital.id, self.name, "batch_count")
-            self._warn("hl7_batch_count_wrong", reason=wrong, peer=peer, hospital=self.hospital.id)
+            self.tally.odd("batch_count")
+            self.tally.warn("hl7_batch_count_wrong", peer, reason=wrong)
         acks: list[list[bytes]] = []
         again = False
         for batch in file.batches:
@@ -117,16 +109,13 @@ class Receiver:
 
     def _refuse_file(self, first: bytes, reason: str, peer: str) -> Answers:
         read = read_head(first)
-        self._count(read.kind, "refused")
-        self._warn("hl7_batch_refused", reason=reason, peer=peer, hospital=self.hospital.id)
+        self.tally.count(read.kind, "refused")
+        self.tally.warn("hl7_batch_refused", peer, reason=reason)
         return self._acknowledge(read, Fault("207", reason=reason))
 
     async def _answer_message(self, payload: bytes, peer: str) -> Answers:
         read = await self._read(payload, peer)
-        if read.decoded_as is not None:
-            metrics.count_decode_fallback(self.hospital.id, self.name, read.decoded_as)
-        if read.event:
-            self._warn(read.event, reason=read.reason, peer=peer, hospital=self.hospital.id)
+        self.tally.read(read, peer)
         if read.is_answer or is_alone(read):
             await asyncio.sleep(0)  # nothing else is waited for, and thousands of these fit into one frame or one read
         if read.is_answer:
@@ -134,7 +123,7 @@ class Receiver:
             if (said := self.take_answer(payload)) is not None:
                 return Answers(said)
             # It answers nothing of ours, and must not be answered itself.
-            self._count(read.kind, "ignored")
+            self.tally.count(read.kind, "ignored")
             return Answers()
         if self.validator is not None and read.fault is None and read.inbound is not None and not is_alone(read):
             read = await self._validated(self.validator, payload, read, peer)
@@ -142,7 +131,7 @@ class Receiver:
 
     async def _validated(self, validator: Validator, payload: bytes, read: Read, peer: str) -> Read:
         """Refused where the site is strict and something was found. What nobody could look at is taken."""
-        note = partial(self._note_findings, read.kind, peer)
+        note = partial(self.tally.findings, read.kind, peer)
         if self.settings.validate != "strict":
             validator.check_later(payload, note)
             return read
@@ -154,27 +143,19 @@ class Receiver:
         fault = Fault(found[0].code, found[0].location, reason=f"not as the standard's tables have it{more}")
         return self.reader.refused(read, fault, peer)
 
-    def _note_findings(self, kind: str, peer: str, found: Sequence[Finding] | None) -> None:
-        if found is None:
-            metrics.count_oddity(self.hospital.id, self.name, "unchecked")
-        elif found:
-            metrics.count_oddity(self.hospital.id, self.name, "nonconforming")
-            told = [str(one) for one in found]
-            self._warn("hl7_message_nonconforming", findings=told, type=kind, peer=peer, hospital=self.hospital.id)
-
     async def _settle(self, payload: bytes, read: Read, peer: str) -> Answers:
         """Hand on what is to be handed on, and answer. What the handler refuses outweighs what reading found: it comes again."""
         given: InboundAnswer | None = None
         alone = is_alone(read)
         if alone:
             refused = "unreadable" if read.header is None and read.fault is not TOO_LARGE else "refused"
-            self._count(read.kind, "ignored" if read.fault is None else refused)
+            self.tally.count(read.kind, "ignored" if read.fault is None else refused)
         if read.inbound is not None:
             given = await self._hand_on(read, read.inbound, peer)
             if not alone:
-                self._count_given(read.kind, given)
-            self._note(read.inbound, given, peer)
-        fault = _fault_of(given) or read.fault
+                self.tally.given(read.kind, given)
+            self.tally.numbered(read.inbound, given, peer)
+        fault = fault_of(given) or read.fault
         acks = self._acknowledge(read, fault, None if given is None else given.expected)
         note_heard(self.record, payload, peer, read, given=None if alone else given, fault=fault, acks=acks)
         return acks
@@ -191,7 +172,7 @@ class Receiver:
         try:
             read: Read = await self.elsewhere.ask(payload, peer, within_s=READ_WITHIN_S)
         except Lost:
-            metrics.count_oddity(self.hospital.id, self.name, "read_here")
+            self.tally.odd("read_here")
             return None
         if read.inbound is None:
             return read
@@ -201,33 +182,12 @@ class Receiver:
         try:
             return await self.handler(inbound)
         except Exception as error:  # the peer must keep what we did not store, and see that we did not
-            self._log_failure(read, error, peer)
+            self.tally.failed(read.kind, error, peer)
             return Refused(code=FAILED, text="", retryable=True)
-
-    def _count_given(self, kind: str, given: InboundAnswer) -> None:
-        """Where that ends the matter: what is stored is counted by the inbox, once it has been applied or set aside."""
-        if isinstance(given, Refused):
-            self._count(kind, "failed" if given.code == FAILED else "refused")
-        elif given.duplicate:
-            self._count(kind, "duplicate")
-
-    def _note(self, inbound: Inbound, given: InboundAnswer, peer: str) -> None:
-        """Count and tell what is odd with the sender's numbers and control ids."""
-        number = None if inbound.series is None else inbound.series.number
-        if isinstance(given, Refused):
-            kind = "out_of_series" if given.out_of_series else ""
-        elif number == -1:
-            kind = "series_anew"
-        else:
-            kind = "same_id" if given.same_id else ""
-        if kind:
-            where = {"peer": peer, "hospital": self.hospital.id, "connector": self.name}
-            metrics.count_oddity(self.hospital.id, self.name, kind)
-            self._warn("hl7_message_odd", kind=kind, number=number, expected=given.expected, **where)
 
     async def answer_too_large(self, head: bytes, peer: str) -> Answers:
         """Reject a message that passed the size limit; its head is enough to name it."""
-        self._warn("hl7_message_too_large", peer=peer, hospital=self.hospital.id, connector=self.name)
+        self.tally.warn("hl7_message_too_large", peer)
         read = self.reader.read_head(head, peer, TOO_LARGE)
         return await self._settle(head, read, peer)
 
@@ -236,9 +196,9 @@ class Receiver:
         await asyncio.sleep(0)  # thousands fit into one frame
         read = read_head(head[max(head.find(b"MSH"), 0) :])
         if read.header is not None and read.header.code == "ACK":
-            self._count(read.kind, "ignored")
+            self.tally.count(read.kind, "ignored")
             return Answers()
-        self._count(read.kind, "refused")
+        self.tally.count(read.kind, "refused")
         fault = Fault("207", verdict=Verdict.ERROR, reason="one before it was not stored")
         acks = self._acknowledge(read, fault)
         note_heard(self.record, head, peer, read, fault=fault, acks=acks)
@@ -246,63 +206,21 @@ class Receiver:
 
     def count_unreadable(self, size: int, reason: str, peer: str) -> None:
         """Count bytes that were no message."""
-        self._count("other", "unreadable")
-        self._warn("hl7_bytes_dropped", reason=reason, size=size, peer=peer, hospital=self.hospital.id)
+        self.tally.count("other", "unreadable")
+        self.tally.warn("hl7_bytes_dropped", peer, reason=reason, size=size)
 
     def count_empty(self, count: int) -> None:
         """Count frames without a message: they are no message to refuse, and there is nothing to answer to."""
-        metrics.count_inbound(self.hospital.id, self.name, "other", "ignored", count)
+        self.tally.count("other", "ignored", count)
 
     def _acknowledge(self, read: Read, fault: Fault | None, expected: int | None = None) -> Answers:
-        verdict = Verdict.ACCEPTED if fault is None else fault.verdict
         now = dt.datetime.now(self.hospital.zone)
-        codes = codes_due(read.header, verdict, always=self.settings.ack == "always")
-        written = (_encoded(_written(read, code, now, fault, expected), read.codec) for code in codes)
-        return Answers(written, again=verdict is Verdict.ERROR)
-
-    def _log_failure(self, read: Read, error: Exception, peer: str) -> None:
-        log.error(
-            "hl7_message_not_handled",
-            error=type(error).__name__,
-            type=read.kind,
-            peer=peer,
-            hospital=self.hospital.id,
-            connector=self.name,
-            exc_info=error,
-        )
-
-    def _count(self, kind: str, result: str) -> None:
-        metrics.count_inbound(self.hospital.id, self.name, kind, result)
+        return acknowledge(read, fault, now, always=self.settings.ack == "always", expected=expected)
 
 
 def is_alone(read: Read) -> bool:
     """Whether nothing of it is to be stored: at most its number passes."""
     return read.inbound is None or (read.inbound.series is not None and read.inbound.series.alone)
-
-
-def _fault_of(given: InboundAnswer | None) -> Fault | None:
-    if not isinstance(given, Refused):
-        return None
-    verdict = Verdict.ERROR if given.retryable else Verdict.REJECTED
-    return Fault("207", "MSH^1^13" if given.out_of_series else "", verdict, given.text)
-
-
-def _written(read: Read, code: str, now: dt.datetime, fault: Fault | None, expected: int | None) -> str:
-    if read.header is not None and read.master is not None and code.startswith("A"):
-        return write_mfk(read.header, read.master, code, now, fault, expected)
-    return write_ack(read.header, code, now, fault, expected)
-
-
-def _encoded(ack: str, codec: str) -> bytes:
-    """The acknowledgement in the message's own set.
-
-    What the peer named itself with may be spelled in escapes that its set cannot carry: they go back as escapes, because an
-    acknowledgement that cannot be written would make the peer send for ever what we have stored.
-    """
-    try:
-        return encode_message(ack, codec)
-    except HL7CharsetError:
-        return "".join(c if c.isascii() else STANDARD.as_bytes(c) for c in ack).encode("ascii")
 
 
 def _nobody_waits(payload: bytes) -> None:
