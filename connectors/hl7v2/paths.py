@@ -166,6 +166,8 @@ def _first(address: FieldAddress, find: Find) -> First | None:
         return None
     if wanted.place is not None:
         return _of_all_segments(wanted.name, find) if wanted.place == EVERY else None
+    if address.until:
+        return None
     place = address.field - 1 if header else address.field
     where = (wanted.name, place, address.component or 1, address.subcomponent or 1)
     if part is not None:

@@ -15,6 +15,7 @@ from connectors.hl7v2.er7 import ER7Error, Group, declared_offset, parse
 from connectors.hl7v2.escapes import STANDARD
 from connectors.hl7v2.paths import ER7Paths
 from connectors.hl7v2.writer import write_message
+from mappings.sources import Run, first_text
 
 PATHS = ER7Paths()
 REPORT = (
@@ -84,6 +85,18 @@ def test_groups_begin_at_their_segment_and_end_with_the_group_around_them() -> N
     assert texts("/PID-3[5=MR].1", first) == ["100"]
     assert [texts("<PID-8 until OBR", obr) for obr in (first, second)] == [["M"], []]
     assert [texts("<PID-8 until MSH", obr) for obr in (first, second)] == [["M"], ["M"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("OBX-3 until SPM", "WBC"), ("SPM-1 until OBX", None), ("NTE-3 until OBX", None), ("OBX-3 until NTE, SPM", "WBC"),
+     ("OBX(2)-3 until SPM", "TXT"), ("OBX(3)-3 until SPM", None)],
+)  # fmt: skip
+def test_segments_behind_the_bound_do_not_count(path: str, expected: str | None) -> None:
+    message = parse(REPORT)
+    find = PATHS.compile(path)
+    assert next((PATHS.text(node) for node in find(message, message)), None) == expected
+    assert first_text(find, PATHS.text)(Run(message, None), message) == expected  # type: ignore[arg-type]
 
 
 def groups(path: str, node: Any) -> list[Any]:

@@ -26,6 +26,8 @@ SHORT = (
     "PID-3(*).1.2",
     "PID(*)-3",
     "PID(*)-3.2",
+    "PID(*)-3 until PV1",
+    "PID(*)-3 until PID",
     "ZZZ(*)-3",
     "ZZZ-1",
 )
@@ -39,6 +41,7 @@ LONG = (
     "PID[3=x]-5",
     "PID(2)-3",
     "PID[3=x](*)-1",
+    "PV1-2 until PID",
 )
 MARKS = ("|^~\\&", "|^~\\", "|^", "#*!?%")
 
