@@ -9,13 +9,15 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from connectors.config import HospitalContext
-from connectors.hl7v2 import HL7v2Connector, Options, create
+from connectors.hl7v2 import HL7v2Connector, Options
 from connectors.port import Inbound, Stored
 from loadtest.simulators.mllp import END, ER7, START, read_frame
+from mappings.profile import Profile, load_profile
 
 HOSPITAL = HospitalContext(id="golden", zone=ZoneInfo("Asia/Shanghai"), currency="CNY")
 CODECS = {"GBK": "gbk", "GB 18030-2000": "gb18030"}
@@ -28,8 +30,14 @@ def wire(text: str) -> bytes:
     return lines.encode(CODECS.get(ER7(lines).get("MSH", 18), "utf-8"))
 
 
+@cache
+def _profile(name: str) -> Profile:
+    return load_profile(name)
+
+
 def _connector(profile: str, **options: object) -> HL7v2Connector:
-    return create(HOSPITAL, "hl7", Options(protocol="hl7v2", profile=profile, **options))  # type: ignore[arg-type]
+    made = Options(protocol="hl7v2", profile=profile, **options)  # type: ignore[arg-type]
+    return HL7v2Connector(HOSPITAL, "hl7", made, _profile(profile))
 
 
 async def hear(profile: str, message: Path) -> tuple[Inbound, list[str]]:
