@@ -10,12 +10,14 @@ from sqlalchemy import LargeBinary, bindparam, cast, func, select, text, update
 
 from booking.store.crypto import Vault
 from booking.store.engine import Store, Tx
+from booking.store.fixed import Fixed
 from connectors.port import Exchanged
 from scheduler_sync.messages.references import References, links_of, references_of
 from scheduler_sync.messages.store import plain, read_events
 from scheduler_sync.messages.tables import exchanges, message_links, message_notes, message_totals, messages
 
 HEAL_AT_ONCE = 50
+SMALL_BYTES = 65_536  # of a group: written in a few milliseconds
 LONGEST_NAME = 100  # characters of what a peer calls itself, a type or an id, where nothing has checked it
 
 Row = dict[str, Any]
@@ -89,7 +91,11 @@ def seal_exchange(vault: Vault, hospital_id: str, one: Exchanged, row_id: str) -
 async def write_group(
     store: Store, hospital_id: str, notes: Sequence[Note], sealed: Sequence[SealedRow], answers: Mapping[str, str]
 ) -> None:
-    """Write all of it in one transaction; `answers` are those of notes that were written before. Raises StoreUnavailable."""
+    """Write all of it in one transaction; `answers` are those of notes that were written before. Raises StoreUnavailable.
+
+    On SQLite messages cannot be stored meanwhile: what is small is written without a thread to wait for.
+    """
+    size_bytes = sum(one.row["size_bytes"] for one in sealed)
     links: list[Row] = []
     note_rows: list[Row] = []
     for note in notes:
@@ -107,7 +113,7 @@ async def write_group(
         )
     for one in sealed:
         links += [_link(hospital_id, ref, one.row["id"]) for ref in one.refs]
-    async with store.write(log_scope(hospital_id)) as tx:
+    async with store.write(log_scope(hospital_id), here=size_bytes <= SMALL_BYTES) as tx:
         await tx.upsert(message_notes, note_rows)
         await tx.upsert(exchanges, [one.row for one in sealed])
         await tx.upsert(message_links, links)
@@ -117,7 +123,7 @@ async def write_group(
             size = sum(note.size_bytes for note in notes)
             await add_to_totals(tx, hospital_id, "messages", len(notes), size, newest)
         if sealed:
-            await add_to_totals(tx, hospital_id, "exchanges", len(sealed), sum(s.row["size_bytes"] for s in sealed))
+            await add_to_totals(tx, hospital_id, "exchanges", len(sealed), size_bytes)
 
 
 async def link_again(store: Store, hospital_id: str, message_id: str, named: References) -> None:
@@ -142,17 +148,31 @@ def _link(hospital_id: str, ref: str, message_id: str) -> Row:
     return {"hospital_id": hospital_id, "ref": ref, "message_id": message_id}
 
 
+_ANSWER = Fixed(
+    update(message_notes)
+    .where(
+        message_notes.c.hospital_id == bindparam("of_hospital"), message_notes.c.message_id == bindparam("of_message")
+    )
+    .values(answer=bindparam("code"))
+)
+
+
 async def _note_answers(tx: Tx, hospital_id: str, answers: Mapping[str, str]) -> None:
     if answers:
         await tx.run(
-            update(message_notes)
-            .where(
-                message_notes.c.hospital_id == bindparam("of_hospital"),
-                message_notes.c.message_id == bindparam("of_message"),
-            )
-            .values(answer=bindparam("code")),
+            _ANSWER,
             [{"of_hospital": hospital_id, "of_message": i, "code": code} for i, code in answers.items()],
         )
+
+
+_ADD = Fixed(
+    text(
+        "insert into message_totals (hospital_id, kind, count, bytes, newest_id) values (:h, :k, :c, :b, :n)"
+        " on conflict (hospital_id, kind) do update set"
+        " count = message_totals.count + :c, bytes = message_totals.bytes + :b,"
+        " newest_id = coalesce(cast(:n as varchar(64)), message_totals.newest_id)"
+    )
+)
 
 
 async def add_to_totals(
@@ -160,12 +180,7 @@ async def add_to_totals(
 ) -> None:
     """Add what was written, or take away what has gone (negative)."""
     await tx.run(
-        text(
-            "insert into message_totals (hospital_id, kind, count, bytes, newest_id) values (:h, :k, :c, :b, :n)"
-            " on conflict (hospital_id, kind) do update set"
-            " count = message_totals.count + :c, bytes = message_totals.bytes + :b,"
-            " newest_id = coalesce(cast(:n as varchar(64)), message_totals.newest_id)"
-        ),
+        _ADD,
         {"h": hospital_id, "k": kind, "c": count, "b": size_bytes, "n": newest_id},
     )
 

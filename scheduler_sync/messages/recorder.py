@@ -233,14 +233,16 @@ class Recorder:
     async def close(self) -> None:
         """Write what waits, within CLOSE_WITHIN_S. What comes later is counted as dropped."""
         self._closed = True
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await (
+                    self.flush()
+                )  # after one that is under way: cut off in its commit it would be written again, and counted twice
+        except (StoreUnavailable, TimeoutError) as e:
+            log.warning("record_not_written", hospital=self._hospital_id, reason=str(e) or "no time left")
         if self._working is not None:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self.flush()
-        except (StoreUnavailable, TimeoutError) as e:
-            log.warning("record_not_written", hospital=self._hospital_id, reason=str(e) or "no time left")
         if self._waiting:
             self._count_dropped("full", len(self._waiting))
 
