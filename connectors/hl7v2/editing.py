@@ -160,10 +160,11 @@ class Draft:
         return len(repetitions) - 1
 
     def _remove_segments(self, wanted: Segments) -> None:
-        for place in reversed(self._chosen(wanted)):
-            if place == 0:
-                raise EditError("a message cannot be without its header")
-            del self._segments[place], self._ends[place]
+        gone = set(self._chosen(wanted))
+        if 0 in gone:
+            raise EditError("a message cannot be without its header")
+        self._segments = [one for place, one in enumerate(self._segments) if place not in gone]
+        self._ends = [end for place, end in enumerate(self._ends) if place not in gone]
 
     # --- what ----------------------------------------------------------------------------------------------------
 

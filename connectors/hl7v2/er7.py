@@ -107,7 +107,7 @@ class Message(Group):
 
     @property
     def segments(self) -> list[Segment]:
-        """All segments in their order."""
+        """All segments in their order: a new list at each call, so take `segment` for one of them."""
         return [self.segment(place) for place in range(len(self.spans))]
 
     def positions(self, name: str) -> list[int]:

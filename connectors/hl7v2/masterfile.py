@@ -27,9 +27,9 @@ def master_file(message: er7.Message) -> MasterFile | None:
     if not places or message.value("MSH", 9) != "MFN":
         return None
     marks = message.delimiters
-    mfi = message.segments[places[0]]
+    mfi = message.segment(places[0])
     fields = [restated(mfi.field(number), marks) for number in range(1, 7)]
-    records = (message.segments[place] for place in message.index.get("MFE", ()))
+    records = (message.segment(place) for place in message.index.get("MFE", ()))
     return MasterFile(
         header="|".join(("MFI", *fields)),
         level=fields[5],

@@ -181,12 +181,12 @@ def _of_first(name: str, place: int, component: int, subcomponent: int) -> First
     before = component - 1
 
     def first(_run: Any, node: Any) -> str | None:
-        if not isinstance(node, Group):
-            return None
         try:
             segment = node.firsts[name]
         except KeyError:
             segment = node.first(name)
+        except AttributeError:  # a repetition or a text: it has no segments
+            return None
         if segment is None:
             return None
         pieces = segment.split or segment.pieces()

@@ -136,6 +136,9 @@ class Segment:
         while begin <= stop:
             found = text.find(marks.repetition, begin, stop) if marks.repetition else -1
             end = found if found >= 0 else stop
+            if end == begin and (value or part is None):  # an empty repetition has no text, and passes no test
+                begin = end + 1
+                continue
             if part is None or _leaf_between(text, (begin, end), marks, *part) == value:
                 yield _leaf_between(text, (begin, end), marks, component, subcomponent)
             begin = end + 1

@@ -13,9 +13,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from connectors.hl7v2.editing import Draft
 from connectors.hl7v2.er7 import MAX_SEGMENTS, Message, parse
 from connectors.hl7v2.escapes import STANDARD
+from connectors.hl7v2.header import Header
 from connectors.hl7v2.mapping import ProfileMaps
+from connectors.hl7v2.masterfile import master_file, write_mfk
 from connectors.hl7v2.paths import ER7Paths
 from connectors.hl7v2.segments import LONG
 from mappings.context import MapContext
@@ -152,6 +155,28 @@ def test_work_grows_no_faster_than_the_message_when_it_is_mapped(kind: str, shap
             record_map.read(message, CONTEXT)
 
     small, large = TOP + shape(200), TOP + shape(1_600)
+    assert_linear(lambda: work(small), lambda: work(large), factor=8)
+
+
+def test_work_grows_no_faster_than_the_master_file_when_its_records_are_answered() -> None:
+    def work(text: str) -> None:
+        file = master_file(parse(text))
+        assert file is not None
+        write_mfk(Header(), file, "AA", CONTEXT.now)
+
+    small, large = ("MSH|^~\\&|A||||||MFN^M02\rMFI|PRA\r" + "MFE|MAD|1||D1|CE\r" * n for n in (1_000, 8_000))
+    assert_linear(lambda: work(small), lambda: work(large), factor=8)
+
+
+def test_work_grows_no_faster_than_the_message_when_it_is_changed() -> None:
+    def work(text: str) -> None:
+        draft = Draft(parse(text))
+        for path in ("PID(*)-3.1", "PID(*)-5[1=x](*).2", "NTE(*)-3"):
+            draft.set(path, "*")
+        draft.remove("NTE(*)")
+        draft.message()
+
+    small, large = (TOP + "PID|1||7^^^H^MR||x^y\rNTE|1||a\r" * n for n in (500, 4_000))
     assert_linear(lambda: work(small), lambda: work(large), factor=8)
 
 
