@@ -34,6 +34,8 @@ from tests.acceptance.installation import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHINESE = "chinese-demo"
+SETTLE_S = 3
+LATE_S = 2.2  # after the first look back (about 1 s after the last byte) and well before silence is believed
 WRITES = ("book", "register", "cancel_registration", "settle_bill", "create_patient", "fetch_registration")
 
 
@@ -55,6 +57,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Inst
                 "name": "东镕医院",
                 "reserve_by": "book",
                 **QUICK,
+                "his_settle_s": SETTLE_S,
                 "connector": {
                     "his": {
                         "protocol": "hl7v2", "profile": "hl7v2_cn@1", "host": "127.0.0.1", "port": simulator.port,
@@ -121,7 +124,7 @@ async def test_seat_is_held_paid_and_cancelled_when_the_name_needs_gbk(site: Ins
 
 @pytest.mark.parametrize(
     ("mode", "options"),
-    [("lose_reply", {}), ("late_commit", {"delay_s": 2.2}), ("already_exists", {}), ("slow", {"delay_s": 2.0})],
+    [("lose_reply", {}), ("late_commit", {"delay_s": LATE_S}), ("already_exists", {}), ("slow", {"delay_s": 2.0})],
     ids=["reply_lost", "late_commit", "already_exists", "slow_success"],
 )
 async def test_booking_lives_once_when_no_write_is_answered_well(
