@@ -310,6 +310,35 @@ def audit_command(hospital: HospitalId, config: Config = _DEFAULT, limit: Limit 
         raise typer.Exit(1)
 
 
+# --- numbered messages ---------------------------------------------------------------------------------------------
+
+
+@app.command("begin-series")
+def begin_series_command(
+    hospital: HospitalId,
+    reason: Annotated[str, typer.Option(help="Why, in five characters or more: it is audited with your name.")],
+    config: Config = _DEFAULT,
+) -> None:
+    """Take the next numbered message of each sender of a hospital whatever its number is (`sequence = "check"`).
+
+    For a sender that has lost count and cannot say so itself (MSH-13 = -1).
+    """
+    import service
+    from scheduler_sync.messages.series import begin_series
+
+    settings, _ = _hospital(config, hospital)
+    if len(reason.strip()) < 5:
+        raise SettingsError("--reason is audited with your name: say why in five characters or more")
+
+    async def forget() -> int:
+        await _audit(settings, hospital, "begin_series", ["all senders"], reason.strip())
+        async with service.open_store(settings, messages=True) as store:
+            return await begin_series(store, hospital)
+
+    count = asyncio.run(forget())
+    out.print(f"{count} senders begin anew with their next message." if count else "No sender has a number here.")
+
+
 # --- having one applied anew ----------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,12 @@ async def forget_series(store: Store, hospital_id: str) -> int:
         )
 
 
+async def begin_series(store: Store, hospital_id: str) -> int:
+    """Forget where all senders stand: the next number of each is taken whatever it is. Returns how many senders."""
+    async with store.write(hospital_id) as tx:
+        return await tx.run(delete(message_series).where(message_series.c.hospital_id == hospital_id))
+
+
 _LAST = Fixed(
     select(message_series.c.last_number).where(
         message_series.c.hospital_id == bindparam("of_hospital"), message_series.c.series == bindparam("of_series")

@@ -13,7 +13,7 @@ from booking.store.engine import Store, StoreUnavailable
 from connectors.port import InboundAnswer, Refused, Series, Stored
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages import journal
-from scheduler_sync.messages.series import KEEP_DAYS, Place, forget_series, place_number
+from scheduler_sync.messages.series import KEEP_DAYS, Place, begin_series, forget_series, place_number
 from scheduler_sync.messages.store import list_messages
 from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.test_inbox import hear, message, patient, states
@@ -146,6 +146,14 @@ async def test_other_message_of_the_same_id_is_set_aside_where_the_site_wants_th
     assert await hear(inbox, first) == Stored(duplicate=True)
     why = "the sender has used this control id for another message"
     assert await states(messages) == [("applied", None), ("quarantined", why)]
+
+
+async def test_next_number_is_taken_whatever_it_is_when_a_person_has_begun_anew(inbox: Inbox, messages: Store) -> None:
+    await tell(inbox, 7)
+    assert isinstance(await tell(inbox, 3), Refused)
+    assert await begin_series(messages, HOSPITAL) == 1
+    assert await begin_series(messages, HOSPITAL) == 0
+    assert await tell(inbox, 3) == Stored(expected=3)
 
 
 async def test_place_of_a_silent_sender_is_forgotten_after_its_days(inbox: Inbox, messages: Store, wall: Wall) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -186,3 +187,26 @@ async def test_process_is_lost_when_it_takes_too_long(elsewhere: Elsewhere) -> N
         await elsewhere.ask(report("M1"), "peer", within_s=0.1)
     read = await elsewhere.ask(report("M2"), "peer", within_s=60)
     assert read.inbound.control_id == "M2"
+
+
+ORPHAN = """
+import asyncio, os, signal, sys
+from connectors.hl7v2.elsewhere import Elsewhere, Setup
+
+async def main():
+    elsewhere = Elsewhere(Setup(job="validate"))
+    await elsewhere.ask(b"MSH|^~\\\\&|HIS|H|HB|X|20260105||ADT^A08|1|P|2.5.1\\\\r", "UNICODE UTF-8", within_s=60)
+    print(elsewhere.process_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_process_ends_when_the_service_is_killed() -> None:
+    pipe = asyncio.subprocess.PIPE
+    service = await asyncio.create_subprocess_exec(sys.executable, "-c", ORPHAN, stdout=pipe, stderr=pipe)
+    # The process has the service's stderr too: that ends when both have.
+    told, errors = await asyncio.wait_for(service.communicate(), 60)
+    assert (service.returncode, errors) == (-signal.SIGKILL, b"")
+    assert int(told) > 0
