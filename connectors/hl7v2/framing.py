@@ -23,6 +23,9 @@ LF = 0x0A
 HEAD_BYTES = 4096
 """How much of an oversized message is kept: enough for its MSH, so that the refusal can name it."""
 
+EMPTY_AT_ONCE = 256
+"""Whoever consumes the events of a read comes to its turn after so many frames that are no event."""
+
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b"\r\n" + _BOM
 
@@ -48,7 +51,7 @@ class FrameTruncated(msgspec.Struct, frozen=True):
 
 
 class FrameEmpty(msgspec.Struct, frozen=True):
-    """`count` frames held no message: some peers keep a connection alive so. Reported once per read."""
+    """`count` frames held no message: some peers keep a connection alive so. Reported once per read, or per EMPTY_AT_ONCE."""
 
     count: int = 1
 
@@ -100,6 +103,9 @@ class Deframer:
                 break
             if (done := self._end(data[position:stop])) is not None:
                 yield done
+            elif self._empty == EMPTY_AT_ONCE:
+                yield FrameEmpty(EMPTY_AT_ONCE)
+                self._empty = 0
             position = stop + 1
         yield from self._tell()
 

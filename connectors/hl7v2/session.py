@@ -70,6 +70,8 @@ class Session:
         self._deframer = Deframer(limits.max_message_bytes)
         self._frame_ends_by = 0.0
         self._puts_off = False
+        self._put_off_to = 0  # of the bytes of this connection
+        self._put_off_begun = self._put_off_some = False
         self._stopping = False
         self._resting = False
 
@@ -96,8 +98,7 @@ class Session:
 
     async def _converse(self) -> str:
         while not self._stopping:
-            if self._puts_off:
-                self._puts_off = not await self._wire.is_dry()
+            await self._look_whether_all_is_put_off()
             data = await self._read()
             if not data:
                 return "peer"
@@ -138,9 +139,7 @@ class Session:
         match event:
             case Frame(payload):
                 await self._keep_pace()
-                answers = await self._answer(payload)
-                self._puts_off |= answers.again
-                await self._send(answers)
+                await self._send(await self._answer(payload))
             case FrameTooLarge(head):
                 await self._keep_pace()
                 await self._send(await self._answerer.answer_too_large(head, self._peer))
@@ -152,9 +151,22 @@ class Session:
                 self._answerer.count_empty(count)
 
     async def _answer(self, payload: bytes) -> Answers:
-        if self._puts_off:
+        if self._puts_off or self._put_off_begun:
+            self._put_off_begun, self._put_off_some = False, True
             return await self._answerer.answer_busy(payload, self._peer)
-        return await self._answerer.answer(payload, self._peer)
+        answers = await self._answerer.answer(payload, self._peer)
+        if answers.again:
+            self._puts_off, self._put_off_to, self._put_off_some = True, self._wire.reached(), False
+        return answers
+
+    async def _look_whether_all_is_put_off(self) -> None:
+        """A sender that waits for each answer reacts to ours with what comes next; one that does not, has to pause first.
+
+        A message that has begun before is put off in either case.
+        """
+        if self._puts_off and self._wire.handed >= self._put_off_to:
+            self._puts_off = self._put_off_some and not await self._wire.is_dry()
+            self._put_off_begun = not self._puts_off and self._deframer.in_frame
 
     async def _send(self, answers: Answers) -> None:
         for answer in answers:

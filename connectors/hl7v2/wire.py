@@ -6,13 +6,21 @@ timer for each connection looks at it.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
 from typing import cast
 
-SEEN_AFTER_TURNS = 3  # of the loop: what waits in the system's buffer has been received by then
+try:
+    import fcntl
+    import termios
+except ImportError:  # not POSIX: what the system holds is not known
+    fcntl = termios = None  # type: ignore[assignment]
+
+FOLLOWS_WITHIN_TURNS = 3  # of the loop
 READ_BYTES = 65_536  # beyond this the peer has to wait until what it sent is taken
 
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -33,6 +41,15 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def _held_by_system(transport: asyncio.BaseTransport) -> int:
+    sock = transport.get_extra_info("socket")
+    size = array.array("i", [0])
+    if sock is not None and fcntl is not None:
+        with contextlib.suppress(OSError):  # it is gone, and so is what it held
+            fcntl.ioctl(sock.fileno(), termios.FIONREAD, size)
+    return size[0]
+
+
 class Wire(asyncio.Protocol):
     """One connection. `opened` is called when it is there; it is to be closed by `aclose`.
 
@@ -45,6 +62,7 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._received: list[bytes] = []
         self._size = 0
+        self.handed = 0  # bytes that `read` has given
         self._held_up = False  # reading is paused
         self._over = False  # the peer sends no more
         self._error: Exception | None = None
@@ -141,11 +159,18 @@ class Wire(asyncio.Protocol):
         self._securing = False
         self._hold_up()
 
+    def reached(self) -> int:
+        """How many bytes have come to this machine so far: what `read` gave, what it will give at once, what the system holds.
+
+        Under TLS what the system holds is a little more than what will be read of it.
+        """
+        return self.handed + self._size + _held_by_system(self.transport)
+
     async def is_dry(self) -> bool:
-        """Whether nothing has come that was not read, here or in the system's buffer."""
-        for _ in range(SEEN_AFTER_TURNS):
+        """Whether nothing follows at once: the loop is given the turns in which more would be received."""
+        for _ in range(FOLLOWS_WITHIN_TURNS):
             if self._received or self._over:
-                return self._over and not self._received
+                break
             await asyncio.sleep(0)
         return not self._received
 
@@ -166,6 +191,7 @@ class Wire(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             return b""
+        self.handed += self._size
         data = self._received[0] if len(self._received) == 1 else b"".join(self._received)
         self._received.clear()
         self._size = 0

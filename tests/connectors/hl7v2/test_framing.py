@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.hl7v2.framing import (
+    EMPTY_AT_ONCE,
     HEAD_BYTES,
     Deframer,
     Frame,
@@ -135,6 +136,12 @@ def test_flood_of_beginnings_is_told_once_for_each_read() -> None:
 @pytest.mark.parametrize("content", [b"", b"\r", b"\n", b"\r\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r"])
 def test_frame_is_empty_when_there_is_no_message_in_it(content: bytes) -> None:
     assert feed(Deframer(100), frame(content) * 3 + frame(b"M")) == [Frame(b"M"), FrameEmpty(3)]
+
+
+def test_consumer_comes_to_its_turn_when_a_read_holds_nothing_but_empty_frames() -> None:
+    times, rest = divmod(1000, EMPTY_AT_ONCE)
+    told = [FrameEmpty(EMPTY_AT_ONCE)] * times + [FrameEmpty(rest)]
+    assert feed(Deframer(100), frame(b"") * 1000 + frame(b"M")) == [*told[:-1], Frame(b"M"), told[-1]]
 
 
 def test_mark_of_utf_8_and_line_ends_are_no_junk_when_they_stand_before_a_frame() -> None:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from connectors.config import HospitalContext
 from connectors.hl7v2 import HL7v2Connector, Options, create
 from connectors.port import Inbound, InboundAnswer
-from loadtest.simulators.mllp import ER7, read_frame
+from loadtest.simulators.mllp import END, ER7, START
 from monitoring.metrics import REGISTRY
 
 from .rows import STORED, Anew, Answer, Await, Close, HalfClose, Pause, Reset, Row, Step, adt, framed
@@ -160,10 +160,12 @@ class Peer:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
-            while (payload := await read_frame(reader)) is not None:
+            while opening := await reader.read(1):
+                assert opening == START, "something came outside a frame"
+                payload = (await reader.readuntil(END))[: -len(END)]
                 self.answers.append(ER7(payload.decode(self._row.codec)))
                 self._news.set()
-        except OSError:
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             self.over = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .rows import AGAIN, NEVER, STORED, Answer, Await, Row, Step, accepted, adt, framed, sent
+from .rows import AGAIN, NEVER, STORED, Answer, Await, Pause, Row, Step, accepted, adt, framed, sent
 from .runner import check, play
 
 STREAM = tuple(f"M{n}" for n in range(200))
@@ -55,6 +55,14 @@ ROWS = (
         results={"M0": (AGAIN,)},
     ),
     row(
+        "one behind it that has only begun",
+        (sent("M1") + sent("M2")[:40], Await(1), sent("M2")[40:], Await(2), sent("M3")),
+        (*put_off("M1", "M2"), *accepted("M3")),
+        ("M1", "M3"),
+        counted={"inbound_messages/refused": 2},
+        results={"M1": (AGAIN,)},
+    ),
+    row(
         "a sender that waits for each answer goes on",
         (sent("M1"), Await(1), sent("M2"), Await(2), sent("M1")),
         (*put_off("M1"), *accepted("M2", "M1")),
@@ -80,7 +88,7 @@ ROWS = (
     ),
     row(
         "one behind it asks for none, and is not stored all the same",
-        (sent("M1") + framed(adt("M2", accept="NE", application="NE")),),
+        (sent("M1") + framed(adt("M2", accept="NE", application="NE")), Pause(0.5)),
         put_off("M1"),
         ("M1",),
         counted={"inbound_messages/refused": 2},
