@@ -176,7 +176,9 @@ class Draft:
 
     def _check(self, raw: str, address: FieldAddress) -> None:
         marks = self._marks
-        cutting = ["\r", "\n", marks.field]
+        cutting = ["\r", marks.field]
+        if any("\n" in end for end in self._ends):  # else a line feed is content
+            cutting.append("\n")
         if address.part or address.repetition is not None or address.component:
             cutting.append(marks.repetition)
         if address.component:
