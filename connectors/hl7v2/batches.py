@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 
@@ -128,7 +129,8 @@ def _pieces(payload: bytes) -> list[tuple[bytes, int, int]]:
     begin = _NOT_BLANK.search(payload)
     first = _LINE_END.search(payload, begin.start() if begin else 0)
     only_cr = first is not None and first[0] == b"\r" and b"\r\n" not in payload
-    found = [(one[2], one.start(1)) for one in (_AFTER_CR if only_cr else _AFTER_ANY).finditer(payload)]
+    tokens = (_AFTER_CR if only_cr else _AFTER_ANY).finditer(payload)
+    found = [(one[2], one.start(1)) for one in islice(tokens, MOST_PIECES + 1)]  # a frame may hold millions
     if not found or payload[: found[0][1]].strip():
         found.insert(0, (_NO_HEADER, 0))
     ends = [*(start for _, start in found[1:]), len(payload)]

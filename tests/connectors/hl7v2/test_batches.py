@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -75,6 +76,19 @@ def test_as_many_messages_are_taken_as_the_limit_says() -> None:
     with pytest.raises(TooMany) as refused:
         split_file((BHS + small * (MOST_MESSAGES + 1)).encode())
     assert refused.value.first == len(BHS)
+
+
+@pytest.mark.parametrize("piece", [b"BHS|\r", b"MSH|^\r", b"BTS\r", b"FHS\n"])
+def test_frame_of_nothing_but_headers_is_refused_before_it_takes_memory(piece: bytes) -> None:
+    payload = piece * 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooMany):
+            split_file(payload)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 3 * len(payload)
 
 
 def test_answer_names_what_it_answers_and_counts_what_it_holds() -> None:
