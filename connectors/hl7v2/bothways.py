@@ -14,6 +14,7 @@ from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.answers import SentIds, Stray
 from connectors.hl7v2.conversation import Conversation, NotSent, Request, Terms, take_answer
 from connectors.hl7v2.hearing import Hearing
+from connectors.hl7v2.sparse import SparseLog
 from connectors.hl7v2.wire import Wire
 from monitoring.logs import get_logger
 
@@ -68,6 +69,7 @@ class InboundLines:
         self.stray_answers: Counter[str] = Counter()
         self._on_up = on_up
         self._on_stray = on_stray
+        self._warn = SparseLog(log.warning)
         self._terms = Terms(
             max_message_bytes=max_message_bytes,
             frame_timeout_s=frame_timeout_s,
@@ -144,7 +146,7 @@ class InboundLines:
     def _count_stray(self, kind: Stray) -> None:
         self.stray_answers[kind.value] += 1
         self._on_stray(kind.value)
-        log.warning("hl7_stray_answer", kind=kind.value, host="inbound")
+        self._warn("hl7_stray_answer", reason=kind.value, host="inbound")
 
     def _tell(self) -> None:
         """Something has changed for those who wait for a connection."""

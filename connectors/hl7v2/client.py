@@ -26,6 +26,7 @@ from connectors.hl7v2.conversation import (
 )
 from connectors.hl7v2.dialing import Address, Dialer, backoff_s
 from connectors.hl7v2.hearing import Hearing
+from connectors.hl7v2.sparse import SparseLog
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
 
@@ -157,6 +158,7 @@ class LinePool:
         self._dialer = Dialer(address, chance)
         self._on_up = on_up
         self._on_stray = on_stray
+        self._warn = SparseLog(log.warning)
         self._terms = Terms(
             max_message_bytes=max_message_bytes,
             frame_timeout_s=frame_timeout_s,
@@ -328,7 +330,7 @@ class LinePool:
     def _count_stray(self, kind: Stray) -> None:
         self.stray_answers[kind.value] += 1
         self._on_stray(kind.value)
-        log.warning("hl7_stray_answer", kind=kind.value, host=self.host)
+        self._warn("hl7_stray_answer", reason=kind.value, host=self.host)
 
     def _report(self) -> None:
         """Tell whether any connection works."""
