@@ -90,8 +90,8 @@ ROWS = (
         "a control id of 50 KB",
         "hostile",
         (framed(adt("7" * 50_000)),),
-        accepted("7" * 50_000),
-        handled=("7" * 50_000,),
+        (Answer("AR", "7" * 50_000, "102", "MSH^1^10"),),
+        counted={"inbound_messages/refused": 1},
     ),
 )
 
