@@ -9,8 +9,8 @@
     draft.render()
 
 Texts are escaped in the message's own delimiters, which, like its line ends, blank lines and trailing delimiters, stay as they
-are. Fields, repetitions and components that are missing before what is set are added empty; segments are not added. Who needs
-it: whatever passes a message on with some of it changed (masked for a person's eyes, say), and may not disturb the rest.
+are. Fields, repetitions and components that are missing before what is set are added empty; segments are not added. For whatever
+passes a message on with some of it changed, and may not disturb the rest.
 """
 
 from __future__ import annotations
