@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import msgspec
 
@@ -18,6 +19,7 @@ from mappings.canonical import (
 )
 
 LONGEST = 200  # characters of a number that a HIS chooses; a longer one is none, and is not looked for
+MOST_NAMED = 100  # of each kind: a message that names more is found by the first ones
 
 
 class References(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +31,7 @@ class References(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def references_of(events: Iterable[AnyEvent]) -> References:
-    """What mapped events name. Reports and bills name a patient, stops an order or nothing."""
+    """What mapped events name, at most MOST_NAMED of each kind. Reports and bills name a patient, stops an order or nothing."""
     order_nos: list[str | None] = []
     his_ids: list[str | None] = []
     mrns: list[str | None] = []
@@ -82,4 +84,4 @@ def control_ref(control_id: str) -> str:
 
 
 def _known(found: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one for one in found if one and len(one) <= LONGEST))
+    return tuple(islice(dict.fromkeys(one for one in found if one and len(one) <= LONGEST), MOST_NAMED))

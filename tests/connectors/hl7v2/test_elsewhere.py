@@ -20,6 +20,7 @@ from loadtest.simulators.mllp import END, ER7, START, read_frame
 from mappings.canonical import ReportIssued
 
 from .conftest import MakeConnector
+from .loop_turns import turns_are_short
 
 DOCUMENT = bytes(range(256)) * 1200
 """307,200 bytes, in Base64 more than what is read in the service's own process."""
@@ -107,6 +108,17 @@ async def test_large_message_says_the_same_when_it_is_read_in_another_process(
     receiver = served.connector._receiver
     assert receiver is not None
     assert receiver.reader.read(message, served.taken[0].peer).inbound == served.taken[0]
+
+
+async def test_event_loop_is_not_held_when_a_large_message_has_thousands_of_results(served: Served) -> None:
+    head, _, _ = report("M1").rpartition(b"OBX|")
+    many = head + b"".join(b"OBX|%d|NM|N%d^Result||1.5|g/L|1-2|N|||F\r" % (n, n) for n in range(8000))
+    assert len(many) > ELSEWHERE_BYTES
+    with turns_are_short():
+        assert await served.ask(many) == ["AA"]
+    (event,) = served.taken[0].events
+    assert isinstance(event, ReportIssued)
+    assert [one.code for one in event.report.observations] == [f"N{n}" for n in range(8000)]
 
 
 async def test_process_ends_with_the_connector(served: Served) -> None:
