@@ -78,7 +78,6 @@ class Dialer:
             raise NotSent(f"no connection to the HIS: {_reason(error)}") from error
         self.works, self._failures, self._retry_at = True, 0, 0.0
         keep_alive(transport)
-        transport.resume_reading()  # a wire with TLS waits for its handshake, which is over
         return wire
 
 

@@ -88,7 +88,10 @@ class MLLPServer:
         """Listen. Raises OSError when the port is taken."""
         loop = asyncio.get_running_loop()
         self._turns = Turns()
-        self._server = await loop.create_server(lambda: Wire(self._connected, is_tls=self._tls is not None), host, port)
+        is_tls = self._tls is not None
+        self._server = await loop.create_server(
+            lambda: Wire(self._connected, is_tls=is_tls, is_to_shake_hands=is_tls), host, port
+        )
         if self._tls is not None:
             self._looking = loop.create_task(self._look_at_files(self._tls))
 

@@ -53,12 +53,15 @@ def _held_by_system(transport: asyncio.BaseTransport) -> int:
 class Wire(asyncio.Protocol):
     """One connection. `opened` is called when it is there; it is to be closed by `aclose`.
 
-    With `is_tls` nothing is read before `secure`.
+    `is_tls`: what the connection speaks, or will. With `is_to_shake_hands` nothing is read before `secure`.
     """
 
-    def __init__(self, opened: Callable[[Wire], None], *, is_tls: bool = False) -> None:
+    def __init__(
+        self, opened: Callable[[Wire], None], *, is_tls: bool = False, is_to_shake_hands: bool = False
+    ) -> None:
         self._opened = opened
-        self._is_tls = self._securing = is_tls
+        self._is_tls = is_tls
+        self._securing = is_to_shake_hands
         self._loop = asyncio.get_running_loop()
         self._received: list[bytes] = []
         self._size = 0
@@ -82,7 +85,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        if self._is_tls:
+        if self._securing:
             self.transport.pause_reading()  # what comes first is for TLS to read
         self._opened(self)
 

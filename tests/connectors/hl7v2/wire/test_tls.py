@@ -15,6 +15,7 @@ import pytest
 from connectors.config import HospitalContext
 from connectors.hl7v2 import HL7v2Connector, Options, create
 from connectors.hl7v2.tls import BadTLSFiles
+from connectors.hl7v2.wire import READ_BYTES, Wire
 from connectors.port import Inbound, Stored
 from monitoring.metrics import REGISTRY
 
@@ -159,6 +160,38 @@ async def test_handshake_counts_as_a_connection_while_it_lasts(site: Site) -> No
         await connector.close()
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_sender_is_held_up_when_nobody_reads_what_it_sends_over_tls(site: Site) -> None:
+    """On either side: what is not read stays in the socket, beyond a few reads."""
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(site.listener.cert_file, site.listener.key_file)
+    held: list[int] = []
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(400):  # 40 MB
+            writer.write(b"x" * 100_000)
+            try:
+                async with asyncio.timeout(1.0):
+                    await writer.drain()
+            except TimeoutError:
+                break
+        held.append(wire._size)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(pour, "127.0.0.1", 0, ssl=ours)
+    loop, port = asyncio.get_running_loop(), server.sockets[0].getsockname()[1]
+    wire = Wire(lambda opened: None, is_tls=True)
+    await loop.create_connection(
+        lambda: wire, "127.0.0.1", port, ssl=site.peer("trusting"), server_hostname="localhost"
+    )
+    async with asyncio.timeout(20):
+        while not held:  # noqa: ASYNC110  # a list tells nobody
+            await asyncio.sleep(0.02)
+    assert READ_BYTES <= held[0] < 2_000_000
+    await wire.aclose(1.0)
+    server.close()
+    await server.wait_closed()
 
 
 # --- certificates that change ----------------------------------------------------------------------------------------------
