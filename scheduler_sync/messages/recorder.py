@@ -62,6 +62,10 @@ class Recorder:
         self._bytes = 0
         self._answers: dict[str, str] = {}  # by message id: of notes that are written already
         self._recent: OrderedDict[tuple[str, str], Note] = OrderedDict()
+        self._stored = {  # looked up once: every message of a stream counts one
+            state: metrics.messages_stored.labels(hospital=hospital_id, direction="in", state=state)
+            for state in ("received", "quarantined")
+        }
         now_s = time.monotonic()
         self._refused = Allowance(REFUSED_PER_S, REFUSED_BURST, now_s)
         self._unsent = Allowance(REFUSED_PER_S, REFUSED_BURST, now_s)
@@ -89,8 +93,7 @@ class Recorder:
         if len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
         self._add(note, 0)
-        state = "received" if inbound.problem is None else "quarantined"
-        metrics.messages_stored.labels(hospital=self._hospital_id, direction="in", state=state).inc()
+        self._stored["received" if inbound.problem is None else "quarantined"].inc()
 
     def record(self, what: Exchanged | Acknowledged) -> None:
         """A `connectors.port.Recorder`."""
