@@ -12,8 +12,8 @@ CALLS_A_TURN = 60_000
 
 
 @contextmanager
-def turns_are_short() -> Iterator[None]:
-    """Fails if one turn of this thread's event loop, within the block, takes too many calls."""
+def turns_are_short(allowed: int = CALLS_A_TURN) -> Iterator[None]:
+    """Fails if one turn of this thread's event loop, within the block, takes more calls than are allowed."""
     calls = most = 0
 
     def count(frame: FrameType, event: str, argument: object) -> None:
@@ -27,4 +27,4 @@ def turns_are_short() -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-    assert max(most, calls) < CALLS_A_TURN
+    assert max(most, calls) < allowed
