@@ -6,12 +6,14 @@ What is said on a connection is `session`'s, what a message means the receiver's
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from connectors.hl7v2.accepting import Accepting
 from connectors.hl7v2.admission import Admission
 from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.meters import ListenerMeters
@@ -76,30 +78,33 @@ class MLLPServer:
         self._talk = talk
         self._warn = SparseLog(log.warning)
         self._server: asyncio.Server | None = None
+        self._accepting: Accepting | None = None
         self._tasks: dict[asyncio.Task[None], Talk | None] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
         """The port really listened on; 0 before `start`."""
+        if self._accepting is not None:
+            return self._accepting.port
         return self._server.sockets[0].getsockname()[1] if self._server and self._server.sockets else 0
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
         loop = asyncio.get_running_loop()
         self._turns = Turns()
-        is_tls = self._tls is not None
-        self._server = await loop.create_server(
-            lambda: Wire(self._connected, is_tls=is_tls, is_to_shake_hands=is_tls), host, port
-        )
-        if self._tls is not None:
+        if self._tls is None:
+            self._server = await loop.create_server(lambda: Wire(self._connected), host, port)
+        else:
+            self._accepting = Accepting(host, port, self._accepted)
             self._looking = loop.create_task(self._look_at_files(self._tls))
 
     async def close(self) -> None:
         """Accept no more, let messages in hand be answered (at most CLOSE_GRACE_S), close every connection."""
-        if self._server is None:
-            return
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
+        if self._accepting is not None:
+            self._accepting.close()
         if self._looking is not None:
             self._looking.cancel()
         for task, session in self._tasks.items():
@@ -112,23 +117,35 @@ class MLLPServer:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        if self._server is not None:
+            await self._server.wait_closed()
+        self._server = self._accepting = None
 
     def _connected(self, wire: Wire) -> None:
         peername = wire.transport.get_extra_info("peername")
         address, port = (peername[0], peername[1]) if peername else ("?", 0)
-        if self._server is None or not self._server.is_serving():
+        if self._server is None or not self._server.is_serving() or not self._admits(address):
             wire.transport.close()
             return
+        self._begin(wire, None, address, port)
+
+    def _accepted(self, sock: socket.socket, address: str, port: int) -> None:
+        """One that is to speak TLS."""
+        if self._admits(address):
+            self._begin(Wire(_nothing, is_tls=True), sock, address, port)
+        else:
+            sock.close()
+
+    def _admits(self, address: str) -> bool:
         if (refusal := self._door.refusal(address)) is not None:
             self._meters.refused(refusal)
             self._warn("mllp_connection_refused", reason=refusal, peer=address)
-            wire.transport.close()
-            return
+        return refusal is None
+
+    def _begin(self, wire: Wire, sock: socket.socket | None, address: str, port: int) -> None:
         self._door.enter(address)
         self._meters.open.inc()
-        task = asyncio.get_running_loop().create_task(self._run(wire, address, f"{address}:{port}"))
+        task = asyncio.get_running_loop().create_task(self._run(wire, sock, address, f"{address}:{port}"))
         self._tasks[task] = None
         task.add_done_callback(self._finished)
 
@@ -140,10 +157,10 @@ class MLLPServer:
                 {"message": "an MLLP connection failed", "exception": error, "task": task}
             )
 
-    async def _run(self, wire: Wire, address: str, peer: str) -> None:
+    async def _run(self, wire: Wire, sock: socket.socket | None, address: str, peer: str) -> None:
         reason = ""  # until something could be said
         try:
-            if self._tls is not None and not await self._secure(wire, self._tls, peer):
+            if sock is not None and not await self._secure(wire, sock, peer):
                 return
             reason = "stopping"
             keep_alive(wire.transport)
@@ -151,6 +168,8 @@ class MLLPServer:
             self._note(session)
             reason = await session.run()
         finally:
+            if sock is not None and not reason:
+                sock.close()
             self._door.leave(address)
             self._meters.open.dec()
             if reason:
@@ -179,10 +198,11 @@ class MLLPServer:
         assert task is not None  # noqa: S101 - it runs
         self._tasks[task] = session
 
-    async def _secure(self, wire: Wire, tls: TLSContext, peer: str) -> bool:
+    async def _secure(self, wire: Wire, sock: socket.socket, peer: str) -> bool:
         """Shake hands. False: the peer cannot, or may not."""
+        assert self._tls is not None  # noqa: S101 - nobody else accepts so
         try:
-            await wire.secure(await tls.current(), HANDSHAKE_TIMEOUT_S, CLOSE_GRACE_S)
+            await wire.secure(sock, await self._tls.current(), HANDSHAKE_TIMEOUT_S, CLOSE_GRACE_S)
         except TimeoutError:
             self._handshake_failed("timeout", "it took too long", peer)
         except ssl.SSLError as error:
@@ -211,3 +231,7 @@ def _pause_s(pace: Pace | None, on_throttled: Callable[[], None]) -> float:
     if wait_s > 0:
         on_throttled()
     return wait_s
+
+
+def _nothing(wire: Wire) -> None:
+    """Whoever accepted the connection runs it."""

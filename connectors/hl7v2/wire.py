@@ -53,15 +53,13 @@ def _held_by_system(transport: asyncio.BaseTransport) -> int:
 class Wire(asyncio.Protocol):
     """One connection. `opened` is called when it is there; it is to be closed by `aclose`.
 
-    `is_tls`: what the connection speaks, or will. With `is_to_shake_hands` nothing is read before `secure`.
+    `is_tls`: it speaks TLS. On the server's side `secure` makes it.
     """
 
-    def __init__(
-        self, opened: Callable[[Wire], None], *, is_tls: bool = False, is_to_shake_hands: bool = False
-    ) -> None:
+    def __init__(self, opened: Callable[[Wire], None], *, is_tls: bool = False) -> None:
         self._opened = opened
         self._is_tls = is_tls
-        self._securing = is_to_shake_hands
+        self._is_made = False
         self._loop = asyncio.get_running_loop()
         self._received: list[bytes] = []
         self._size = 0
@@ -84,9 +82,7 @@ class Wire(asyncio.Protocol):
     # --- what the event loop calls ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        if self._securing:
-            self.transport.pause_reading()  # what comes first is for TLS to read
+        self.transport, self._is_made = cast(asyncio.Transport, transport), True
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -96,8 +92,7 @@ class Wire(asyncio.Protocol):
         self._hold_up()
 
     def _hold_up(self) -> None:
-        # What comes between the end of the handshake and `secure` is little, and the transport to pause is not known yet.
-        if self._size >= READ_BYTES and not self._held_up and not self._securing:
+        if self._size >= READ_BYTES and not self._held_up:
             self._held_up = True
             self.transport.pause_reading()
 
@@ -140,15 +135,16 @@ class Wire(asyncio.Protocol):
 
     # --- what the session calls ------------------------------------------------------------------------------------------
 
-    async def secure(self, context: ssl.SSLContext, within_s: float, shutdown_within_s: float) -> None:
-        """Shake hands as the server. Raises TimeoutError, ssl.SSLError and other OSErrors."""
+    async def secure(
+        self, sock: socket.socket, context: ssl.SSLContext, within_s: float, shutdown_within_s: float
+    ) -> None:
+        """Shake hands as the server on a connection that was accepted. Raises TimeoutError, ssl.SSLError and other OSErrors."""
         began = self._loop.time()
         try:
-            secured = await self._loop.start_tls(
-                self.transport,
-                self,
-                context,
-                server_side=True,
+            await self._loop.connect_accepted_socket(
+                lambda: self,
+                sock,
+                ssl=context,
                 ssl_handshake_timeout=within_s,
                 ssl_shutdown_timeout=shutdown_within_s,
             )
@@ -156,11 +152,6 @@ class Wire(asyncio.Protocol):
             if self._loop.time() - began < within_s:
                 raise
             raise TimeoutError from error
-        if secured is None:
-            raise ConnectionAbortedError("lost during the handshake")
-        self.transport = secured
-        self._securing = False
-        self._hold_up()
 
     def reached(self) -> int:
         """How many bytes have come to this machine so far: what `read` gave, what it will give at once, what the system holds.
@@ -212,6 +203,8 @@ class Wire(asyncio.Protocol):
 
     async def aclose(self, within_s: float) -> bool:
         """Close, and let what was written go out; whether it has gone out. Afterwards nothing of it is left."""
+        if not self._is_made:
+            return True  # its handshake has failed
         self.transport.close()
         try:
             async with asyncio.timeout(within_s):

@@ -219,6 +219,7 @@ async def _converse(peer: Peer, row: Row, seen: Seen) -> None:
         await peer.connect()
         await peer.play(row.steps)
         await peer.wait_for(len(row.answers))
+        await asyncio.sleep(0.05)  # what follows a message that was put off without a pause is put off too
         seen.lives = await peer.probe() if row.lives else not await peer.ended()
     except TimeoutError:
         raise  # an OSError too: what was waited for does not come
