@@ -15,7 +15,15 @@ CODE = re.compile(r"[A-Za-z0-9]{1,3}")
 WORD = re.compile(r"[A-Za-z0-9_]{1,8}")
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 ID = re.compile(r"[A-Za-z0-9_.-]{1,50}")
-SET = re.compile(r"[A-Za-z0-9/ -]{1,20}")
+# Character sets by their names (table 0211, and those of charset.py): a word is a set only where it is one of them.
+SET = re.compile(
+    r"(?:US-?)?ASCII|UNICODE(?: UTF-?(?:8|16|32))?|UTF-?(?:8|16|32)|(?:ISO[ -]?)?8859[/-]\d{1,2}|ISO[ -]?IR[ -]?\d{1,3}"
+    r"|ISO[ -]?2022[ -][A-Z]{2}|GBK|GB ?18030(?:-20\d\d)?|GB ?2312(?:[-.]?(?:19)?80)?|EUC-CN|(?:CP|MS|WINDOWS-?)936|CP950"
+    r"|BIG-?5(?:-HKSCS)?",
+    re.A | re.I,
+)
+ASKED = re.compile("AL|NE|ER|SU")  # table 0155
+COUNTRY = re.compile("CHN?|HKG?|MAC|MO|TWN?")  # a surname may have three letters: those of our hospitals only
 ORDER_NO = re.compile(r"\d{20}")  # of ours, see booking.store.ids: no country's number of a person has so many digits
 PLACE = re.compile(r"[A-Z][A-Z0-9]{2}|\d{1,3}")
 VERSION = re.compile(r"\d(\.\d){0,2}")
@@ -36,8 +44,8 @@ HARMLESS: dict[str, dict[int, Field]] = {
     # ch. 2.15: control
     "MSH": {
         3: Field(NAME), 4: Field(NAME), 5: Field(NAME), 6: Field(NAME), 7: Field(TIME), 9: Field(NAME), 10: Field(ID),
-        11: Field(CODE), 12: Field(VERSION, (1,)), 13: Field(NUMBER), 15: Field(CODE), 16: Field(CODE), 17: Field(CODE),
-        18: Field(SET),
+        11: Field(CODE), 12: Field(VERSION, (1,)), 13: Field(NUMBER), 15: Field(ASKED), 16: Field(ASKED),
+        17: Field(COUNTRY, (1,)), 18: Field(SET),
     },
     "MSA": {1: Field(CODE), 2: Field(ID), 4: Field(NUMBER)},
     "ERR": {2: Field(PLACE), 3: Field(WORD, (1,)), 4: Field(CODE), 5: Field(WORD, (1,))},

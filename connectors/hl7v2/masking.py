@@ -68,7 +68,9 @@ def _segment_line(segment: Segment, *, masked: bool) -> Line:
     for place, raw in enumerate(pieces[1:], 1):
         number = place + 1 if header else place
         if header and place == 1:
-            fields.append(raw)  # the delimiters themselves, which were found usable
+            # The delimiters themselves. Only those of the message's own header have been found usable.
+            known_usable = not masked or Delimiters.of_header(segment.raw) is not None
+            fields.append(raw if known_usable else mask_text(raw))
             continue
         value = _masked_field(raw, marks, known.get(number)) if masked else raw
         fields.append(value)

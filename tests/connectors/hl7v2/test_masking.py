@@ -103,6 +103,25 @@ def test_name_of_a_person_is_hidden_when_it_stands_where_a_segment_begins() -> N
     assert "???|<1-4>||" in shown
 
 
+HEAD = "MSH|^~\\&|A|B|C|D|20261130||ADT^A08|1|P|2.5"
+NAMELESS = "|PID|1||M47^^^H||ZHANG SAN^LI\r"  # the end of the line was lost: PID-5 stands in MSH-18
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEAD}\rBHS|ZHANG SAN|x\r",
+        f"{HEAD}\nFHS|LI\n",
+        f"\ufeff{HEAD}{NAMELESS}",
+        f"BHS|^~\\&|\r{HEAD}\r{HEAD}{NAMELESS}BTS|2\r",
+        f"{HEAD}||||||UNICODE UTF-8~ZHANG SAN\r",
+        f"{HEAD}|1||ER|LIU|LI^LIU\r",
+    ],
+)
+def test_name_is_hidden_when_it_stands_where_the_header_says_how_to_read(text: str) -> None:
+    assert not re.search("ZHANG|SAN|LI", masked(text.encode()))
+
+
 def test_field_is_one_mask_when_it_has_more_parts_than_anyone_writes() -> None:
     flood = "MSH|^~\\&|||||||ADT^A08|1|P|2.5.1\rPID|1||" + "~".join(["4711"] * 100_000)
     assert masked(flood.encode()).split("\n")[1] == "PID|1||<1000+>"
