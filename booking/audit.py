@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import platform
+import sys
 
 import msgspec
 from sqlalchemy import select
@@ -75,11 +76,19 @@ async def broken_at(tx: Tx) -> int | None:
 
 
 def os_actor() -> str:
-    """Who runs this process, as `user@machine`, with the user behind a sudo."""
-    try:
+    """Who runs this process, as `user@machine`, with the user behind a sudo.
+
+    By the number of the user, which the system knows: `getpass` believes LOGNAME, in which anybody can write another's name.
+    """
+    if sys.platform == "win32":
         user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # no name for this number
-        user = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    else:
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # no name for this number
+            user = f"uid {os.getuid()}"
     behind = os.environ.get("SUDO_USER")
     machine = platform.node() or "unknown"
     return f"{user}@{machine}" if behind in (None, "", user) else f"{user} (sudo by {behind})@{machine}"
