@@ -75,7 +75,7 @@ def list_command(
     findings = asyncio.run(read())
     if as_json:
         for one in findings.found:
-            _print_line(as_record(one, at))
+            _write(json_line(as_record(one, at)) + "\n")
     else:
         _print_table(findings.found, at)
     if not findings.complete:
@@ -188,10 +188,6 @@ def _print_table(found: Sequence[Found], at: Hospital) -> None:
     widths = [max(len(row[n]) for row in rows) for n in range(len(_COLUMNS))]
     for row in rows:
         _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
-
-
-def _print_line(record: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 # --- one message, and files of them ---------------------------------------------------------------------------------
@@ -497,6 +493,12 @@ async def _audit(settings: Settings, hospital: str, action: str, ids: Sequence[s
 def plain_text(text: str) -> str:
     """As the terminal may have it, without markup."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """As the terminal may have it: by itself JSON escapes only what is below a blank."""
+    line = json.dumps(record, ensure_ascii=False)
+    return line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def _write(text: str) -> None:
