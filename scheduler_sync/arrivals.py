@@ -35,10 +35,13 @@ class Arrival:
     def tried(self) -> bool:
         return self.stored is not None or self.error is not None
 
-    def call(self) -> None:
-        """Let it look: it has been tried, or is the one to store now."""
-        if self.called is not None and not self.called.done():
+    def call(self) -> bool:
+        """Let it look: it has been tried, or is the one to store now. False where its caller has been cancelled meanwhile."""
+        if self.called is None or self.called.cancelled():
+            return False
+        if not self.called.done():
             self.called.set_result(None)
+        return True
 
 
 StoreThem = Callable[[Sequence[Arrival]], Awaitable[None]]
@@ -98,9 +101,10 @@ class Arrivals:
         return True
 
     def _call_next(self) -> None:
+        # A cancelled one may stand here still, where its task has not run yet or it was put back: it would never call another.
+        while self._waiting and not self._waiting[0].call():
+            self._waiting.popleft()
         self._busy = bool(self._waiting)
-        if self._waiting:
-            self._waiting[0].call()
 
     async def _store_oldest(self) -> None:
         if self._several:

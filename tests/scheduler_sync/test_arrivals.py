@@ -159,6 +159,25 @@ async def test_another_stores_when_the_one_that_was_called_to_is_cancelled(disk:
     assert await asyncio.wait_for(arrivals.store(from_peer(4)), 5) == Stored()
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("gone", [[0, 1], [1, 0], [0, 1, 2]])
+async def test_the_next_one_stores_when_several_are_cancelled_in_one_turn(
+    disk: Disk, gone: list[int], together: bool
+) -> None:
+    arrivals = Arrivals(disk.store)
+    if together:  # all are being stored, not only the first one
+        await asyncio.gather(*await begin(arrivals, 8, 9))
+    disk.free.clear()
+    tasks = await begin(arrivals, 1, 2, 3, 4)
+    for n in gone:
+        tasks[n].cancel()
+    disk.free.set()
+    left = [task for n, task in enumerate(tasks) if n not in gone]
+    assert await asyncio.wait_for(asyncio.gather(*left), 5) == [Stored()] * len(left)
+    assert await asyncio.wait_for(arrivals.store(from_peer(5)), 5) == Stored()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 # --- with the stores ---------------------------------------------------------------------------------------------------
 
 
