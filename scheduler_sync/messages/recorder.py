@@ -40,7 +40,9 @@ MOST_WAITING_BYTES = 16 * 1024 * 1024
 GROUP = 100  # records in one transaction
 GROUP_BYTES = 1024 * 1024
 OFF_LOOP_BYTES = 65_536  # sealing this much takes over a millisecond
-REFUSED_BYTES = 16_384  # what is kept of a message that was not taken: enough to see what it was
+REFUSED_BYTES = (
+    16_384  # what is kept of a message that was not taken: enough to see what it was; a repeat is stored already
+)
 REFUSED_PER_S, REFUSED_BURST = 0.5, 60  # how many of them, and of what never left our machine
 CLOSE_WITHIN_S = 2.0
 PAUSE_S = 1.0  # after a store that was away
@@ -252,7 +254,7 @@ class Recorder:
 
 def _cut(what: Exchanged) -> Exchanged:
     """Of what was not taken only the beginning."""
-    if what.state is not Passed.REFUSED or len(what.request) <= REFUSED_BYTES:
+    if what.state not in (Passed.REFUSED, Passed.DUPLICATE) or len(what.request) <= REFUSED_BYTES:
         return what
     reason = f"{what.error or 'refused'}; {len(what.request)} bytes, of which {REFUSED_BYTES} are kept"
     return msgspec.structs.replace(what, request=what.request[:REFUSED_BYTES], error=reason)
