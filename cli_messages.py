@@ -357,7 +357,7 @@ def replay_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would become of each.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Also what was applied already. Takes --reason.")] = False,
     over_newer: Annotated[
-        bool, typer.Option("--over-newer", help="Also where newer details of the patient were applied since.")
+        bool, typer.Option("--over-newer", help="Also where newer details of the patient came since.")
     ] = False,
     reason: Reason = None,
     wait_s: Annotated[float, typer.Option(min=0, max=600, help="How long to wait for the service to apply them.")] = 15,

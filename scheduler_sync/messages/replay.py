@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store
@@ -45,6 +45,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     control_id: str
     state: str
     sealed_raw: bytes
+    received_ms: int
 
 
 async def replay_message(
@@ -79,7 +80,7 @@ async def replay_message(
     if newer is not None:
         return Replay(
             id=message_id,
-            text=f"newer details of the same patient or visit were applied since ({newer}); --over-newer applies it all the same",
+            text=f"newer details of the same patient or visit came since ({newer}); --over-newer applies it all the same",
         )
     kinds = ", ".join(sorted({str(event.__struct_config__.tag) for event in inbound.events}))
     if dry_run:
@@ -142,9 +143,11 @@ async def _note_reason(store: Store, hospital_id: str, message_id: str, problem:
 
 
 async def _newer(store: Store, hospital_id: str, message_id: str, events: tuple[AnyEvent, ...]) -> str | None:
-    """An applied message that is newer and speaks of the same, where the events carry no time by which one could see it.
+    """A newer message that speaks of the same, where the events carry no time by which one could see it.
 
-    What carries the HIS's time needs no such care: the older word is dropped when it is applied.
+    One that came since and waits counts too: a running inbox has it in hand, and applies it before what is given back to it. One
+    that was given back itself does not: those are applied in their order. What carries the HIS's time needs no such care: the
+    older word is dropped when it is applied.
     """
     refs: list[str] = []
     for event in events:
@@ -157,7 +160,12 @@ async def _newer(store: Store, hospital_id: str, message_id: str, events: tuple[
         ids = [one for ref in refs for one in await linked_ids(tx, ref, limit=MOST_NEWER, after=message_id)]
         rows = await tx.all(
             select(messages.c.id).where(
-                messages.c.hospital_id == hospital_id, messages.c.id.in_(ids), messages.c.state == "applied"
+                messages.c.hospital_id == hospital_id,
+                messages.c.id.in_(ids),
+                or_(
+                    messages.c.state == "applied",
+                    and_(messages.c.state == "received", messages.c.updated_ms == messages.c.received_ms),
+                ),
             )
         )
     return max((str(row["id"]) for row in rows), default=None)
@@ -174,7 +182,12 @@ async def _queue(store: Store, hospital_id: str, row: _Stored, inbound: Inbound)
         taken = await tx.run(
             update(messages)
             .where(messages.c.hospital_id == hospital_id, messages.c.id == row.id, messages.c.state == "quarantined")
-            .values(state="received", reason=None, sealed_events=anew["sealed_events"], updated_ms=tx.now_ms)
+            .values(
+                state="received",
+                reason=None,
+                sealed_events=anew["sealed_events"],
+                updated_ms=max(tx.now_ms, row.received_ms + 1),  # by that `_newer` tells it from one that has just come
+            )
         )
     if not taken:
         return None

@@ -12,6 +12,8 @@ from booking.settings import Hospital
 from booking.store.engine import Store
 from connectors.port import Inbound, Refused, Stored
 from mappings.canonical import AnyEvent
+from scheduler_sync import inbox as inbox_module
+from scheduler_sync.applying import apply_messages
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages.recorder import Recorder
 from scheduler_sync.messages.references import patient_ref
@@ -161,6 +163,31 @@ async def test_older_details_are_not_put_over_newer_ones_when_nobody_asks_for_th
     await inbox.measure()
     await becomes(messages, message_id, "applied")
     assert await name_of(store, "M1") == "张旧"
+    await inbox.close()
+    await recorder.close()
+
+
+async def test_older_details_are_not_put_over_newer_ones_when_those_wait_to_be_applied(
+    store: Store, messages: Store, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = asyncio.Event()
+
+    async def slow(*args: Any, **more: Any) -> int:
+        await free.wait()
+        return await apply_messages(*args, **more)
+
+    monkeypatch.setattr(inbox_module, "apply_messages", slow)
+    recorder = Recorder(messages, HOSPITAL, flush_after_s=0.01)
+    inbox = Inbox(store, messages, hospital, recorder=recorder)
+    await inbox.heal()
+    message_id = await set_aside(inbox, messages)
+    await inbox.handle(message(patient("张新"), key="k2"))
+    await recorder.flush()
+    assert (await replay(messages, message_id, reads(patient("张旧")))).queued_as is None
+    free.set()
+    await inbox.measure()
+    await inbox.apply_all()
+    assert await name_of(store, "M1") == "张新"
     await inbox.close()
     await recorder.close()
 
