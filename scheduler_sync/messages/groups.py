@@ -12,7 +12,7 @@ from booking.store.crypto import Vault
 from booking.store.engine import Store, Tx
 from booking.store.fixed import Fixed
 from connectors.port import Exchanged
-from scheduler_sync.messages.references import References, links_of, references_of
+from scheduler_sync.messages.references import References, links_of, references_of, shown_order
 from scheduler_sync.messages.store import plain, read_events
 from scheduler_sync.messages.tables import exchanges, message_links, message_notes, message_totals, messages
 
@@ -106,7 +106,7 @@ async def write_group(
                 "hospital_id": hospital_id,
                 "message_id": note.message_id,
                 "answer": note.written_answer,
-                "order_no": plain(note.named.order_nos[0]) if note.named.order_nos else None,
+                "order_no": shown_order(note.named),
                 "patient_digest": patient,
                 "size_bytes": note.size_bytes,
             }
@@ -130,8 +130,8 @@ async def link_again(store: Store, hospital_id: str, message_id: str, named: Ref
     """A stored message names this too, as it is mapped now. Raises StoreUnavailable."""
     refs, patient = links_of(store.vault, hospital_id, named)
     changes: Row = {}
-    if named.order_nos:
-        changes["order_no"] = plain(named.order_nos[0])
+    if (order_no := shown_order(named)) is not None:
+        changes["order_no"] = order_no
     if patient is not None:
         changes["patient_digest"] = patient
     async with store.write(log_scope(hospital_id)) as tx:

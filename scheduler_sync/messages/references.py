@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 
@@ -20,6 +21,8 @@ from mappings.canonical import (
 
 LONGEST = 200  # characters of a number that a HIS chooses; a longer one is none, and is not looked for
 MOST_NAMED = 100  # of each kind: a message that names more is found by the first ones
+
+_ORDER_NO = re.compile("[0-9]{20}")  # booking.store.ids
 
 
 class References(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +55,14 @@ def references_of(events: Iterable[AnyEvent]) -> References:
             case ScheduleStopped():
                 order_nos.append(event.order_no)
     return References(order_nos=_known(order_nos), his_ids=_known(his_ids), mrns=_known(mrns))
+
+
+def shown_order(named: References) -> str | None:
+    """The order number that a message is listed with: only one that can be ours.
+
+    What else a HIS writes in its place may be a patient's number or name. By that it is found, and it is not shown.
+    """
+    return next((number for number in named.order_nos if _ORDER_NO.fullmatch(number)), None)
 
 
 def links_of(

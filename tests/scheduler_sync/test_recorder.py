@@ -27,6 +27,7 @@ from tests.scheduler_sync.test_inbox import message, patient
 from tests.stores import unreachable
 
 NOW = time.time()
+ORDER = "17950000001234567890"
 
 
 def exchange(**changes: Any) -> Exchanged:
@@ -108,15 +109,15 @@ async def test_nothing_of_a_patient_is_readable_when_an_exchange_is_stored(recor
 async def test_message_is_found_by_all_it_names_and_shows_how_it_was_acknowledged_when_it_was_stored(
     recorded_inbox: Inbox, recorder: Recorder, messages: Store
 ) -> None:
-    told = Registration(status=RegistrationStatus.REGISTERED, order_no="42", his_id="F-9", mrn="M1")
+    told = Registration(status=RegistrationStatus.REGISTERED, order_no=ORDER, his_id="F-9", mrn="M1")
     merged = PatientMerged(surviving_mrn="M1", retired_mrn="M7")
     assert await recorded_inbox.handle(message(RegistrationChanged(registration=told), merged)) == Stored()
     recorder.record(Acknowledged(connector="adt", dedup_key="k1", answer_code="AA"))
     await recorder.flush()
     digests = [messages.vault.digest("mrn", HOSPITAL, mrn) for mrn in ("M1", "M7")]
-    for ref in (order_ref("42"), his_ref("F-9"), control_ref("MSG1"), *map(patient_ref, digests)):
+    for ref in (order_ref(ORDER), his_ref("F-9"), control_ref("MSG1"), *map(patient_ref, digests)):
         (one,) = await found(messages, linked=((ref,),))
-        assert (one.direction, one.answer, one.order_no, one.message_type) == ("in", "AA", "42", "ADT^A08")
+        assert (one.direction, one.answer, one.order_no, one.message_type) == ("in", "AA", ORDER, "ADT^A08")
         assert (one.size_bytes or 0) > 50
 
 
@@ -134,11 +135,12 @@ async def test_acknowledgement_is_noted_when_it_comes_after_the_note(
 async def test_message_that_cannot_be_mapped_is_found_when_it_names_a_patient_and_an_order(
     recorded_inbox: Inbox, recorder: Recorder, messages: Store
 ) -> None:
-    await recorded_inbox.handle(message(problem="PID-8 is no sex", mrn="M3", order_no="7"))
+    await recorded_inbox.handle(message(problem="PID-8 is no sex", mrn="M3", order_no="张伟 7"))
     await recorder.flush()
     digest = messages.vault.digest("mrn", HOSPITAL, "M3")
-    (one,) = await found(messages, linked=((patient_ref(digest),), (order_ref("7"),)))
+    (one,) = await found(messages, linked=((patient_ref(digest),), (order_ref("张伟 7"),)))
     assert (one.state, one.reason) == ("quarantined", "PID-8 is no sex")
+    assert one.order_no is None  # no number of ours: anything may stand there
 
 
 async def test_messages_and_exchanges_are_listed_together_newest_first_when_nothing_is_asked_for(
