@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from connectors.masking import mask_text
 from connectors.port import (
     Acknowledged,
     BillPayment,
@@ -21,6 +22,7 @@ from connectors.port import (
 from mappings.canonical import Patient, Record
 
 _NAME = re.compile(r"[A-Za-z0-9_^.-]{1,40}")
+_ID = re.compile(r"[!-~]{1,200}")
 OTHER = "other"
 
 
@@ -144,3 +146,8 @@ def named_in(about: Record) -> tuple[str | None, str | None]:
 def shown_name(message_type: str) -> str:
     """A type that a peer chose, as it may be shown: what does not look like one may be anything."""
     return message_type if _NAME.fullmatch(message_type) else OTHER
+
+
+def shown_id(control_id: str) -> str:
+    """A control id as it may be listed and logged: what has blanks, or letters of a name, may be anything."""
+    return control_id if not control_id or _ID.fullmatch(control_id) else mask_text(control_id)

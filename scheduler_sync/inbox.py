@@ -19,6 +19,7 @@ from booking.settings import Hospital
 from booking.stops import carry_left_stops
 from booking.store.engine import Store, StoreUnavailable
 from connectors.port import Inbound, InboundAnswer, Refused, Stored
+from connectors.recording import shown_id
 from mappings.canonical import AnyEvent
 from monitoring import metrics
 from monitoring.logs import get_logger
@@ -341,7 +342,7 @@ class Inbox:
             hospital=self._hospital.id,
             connector=message.connector,
             message_type=message.message_type,
-            control_id=message.control_id,
+            control_id=shown_id(message.control_id),
             message_id=message.id,
             reason=reason,
         )

@@ -61,7 +61,7 @@ def seal_exchange(vault: Vault, hospital_id: str, one: Exchanged, row_id: str) -
     named = References(
         order_nos=() if one.order_no is None else (one.order_no,), mrns=() if one.mrn is None else (one.mrn,)
     )
-    control_id = plain(one.control_id[:LONGEST_NAME])
+    control_id = plain(one.control_id)
     refs, patient = links_of(vault, hospital_id, named, control_id=control_id)
     request = vault.seal(one.request, f"exchanges.request.{hospital_id}")
     answer = None if one.answer is None else vault.seal(one.answer, f"exchanges.answer.{hospital_id}")
@@ -73,7 +73,7 @@ def seal_exchange(vault: Vault, hospital_id: str, one: Exchanged, row_id: str) -
         "direction": one.direction.value,
         "verb": one.verb,
         "message_type": plain(one.message_type[:LONGEST_NAME]),
-        "control_id": control_id,
+        "control_id": control_id[:LONGEST_NAME],
         "state": one.state.value,
         "reason": None if one.error is None else plain(one.error),
         "answer": None if one.answer_code is None else plain(one.answer_code[:LONGEST_NAME]),

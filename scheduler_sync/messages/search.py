@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Table, select
 
 from booking.store.engine import Store, Tx
 from booking.store.ids import first_id
+from connectors.recording import shown_id
 from scheduler_sync.messages.tables import OPEN, exchanges, message_links, message_notes, messages
 
 PAGE = 500
@@ -241,7 +242,10 @@ async def _noted(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Found]:
         notes |= {note["message_id"]: note for note in found}
     known = Found.__struct_fields__
     whole = [_whole_row(row) | {k: v for k, v in notes.get(row["id"], {}).items() if k in known} for row in rows]
-    return [msgspec.convert({name: row.get(name) for name in known}, Found) for row in whole]
+    return [
+        msgspec.convert({name: row.get(name) for name in known} | {"control_id": shown_id(row["control_id"])}, Found)
+        for row in whole
+    ]
 
 
 def _whole_row(row: dict[str, Any]) -> dict[str, Any]:

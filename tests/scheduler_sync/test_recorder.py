@@ -121,6 +121,26 @@ async def test_message_is_found_by_all_it_names_and_shows_how_it_was_acknowledge
         assert (one.size_bytes or 0) > 50
 
 
+@pytest.mark.parametrize(("control_id", "shown"), [("{6F-9}:a/b=", "{6F-9}:a/b="), ("张伟 7", "<1-4>")])
+async def test_control_id_is_listed_only_when_it_can_be_nothing_else(
+    recorded_inbox: Inbox, recorder: Recorder, messages: Store, control_id: str, shown: str
+) -> None:
+    await recorded_inbox.handle(message(patient(), control_id=control_id))
+    recorder.record(exchange(control_id=control_id))
+    await recorder.flush()
+    by_id = ((control_ref(control_id),),)
+    assert {one.control_id for one in await found(messages, linked=by_id)} == {shown}
+
+
+async def test_exchange_is_found_by_the_whole_of_a_control_id_when_only_its_beginning_is_listed(
+    recorder: Recorder, messages: Store
+) -> None:
+    recorder.record(exchange(control_id="7" * 150))
+    await recorder.flush()
+    (one,) = await found(messages, linked=((control_ref("7" * 150),),))
+    assert one.control_id == "7" * 100
+
+
 async def test_acknowledgement_is_noted_when_it_comes_after_the_note(
     recorded_inbox: Inbox, recorder: Recorder, messages: Store
 ) -> None:
