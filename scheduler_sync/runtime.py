@@ -14,6 +14,7 @@ from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
+from connectors.hl7v2.tls import BadTLSFiles
 from connectors.port import Connector, Recording
 from monitoring import metrics
 from monitoring.listener import CannotListen
@@ -145,6 +146,8 @@ class HospitalRuntime:
                 await connector.serve(self._inbox.handle)
             except OSError as e:
                 raise CannotListen(f"hospital {hospital_id}, connector {name}: cannot listen: {e.strerror}") from e
+            except BadTLSFiles as e:
+                raise CannotListen(f"hospital {hospital_id}, connector {name}: cannot listen: {e}") from e
         group = self._group
         group.spawn(self._outbox.run(group.stopping), f"outbox {hospital_id}")
         self._pull = group.spawn(self._puller.run(group.stopping), f"pull {hospital_id}")

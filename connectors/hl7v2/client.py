@@ -243,7 +243,7 @@ class LinePool:
         except NotSent as error:
             self._report()
             if before is not False and self._dialer.works is False:
-                log.warning("hl7_his_not_reached", host=self.host, reason=str(error))
+                log.warning("hl7_his_not_reached", host=self.host, port=self._dialer.address.port, reason=str(error))
             self._news.set()
             raise
         if self._is_closed():

@@ -18,14 +18,15 @@ MOST_SHOWN = 2_000  # lines of one body
 _NEXT = {
     "received": "It waits to be applied. If it stays so, see the log (`messages_not_applied`, `store_unavailable`).",
     "applied": "Nothing: it was applied.",
-    "quarantined": "Correct the profile (the reason names the path), try `hisbridge messages replay HOSPITAL ID --dry-run`, and "
-    "replay it without `--dry-run`.",
+    "quarantined": "Correct it in a profile of the site's own (the reason names the path), try `hisbridge messages replay "
+    "HOSPITAL ID --dry-run`, and replay it without `--dry-run`.",
     "done": "Nothing: it was answered. What the answer means is the booking's matter.",
     "failed": "Nothing was done at the hospital. What must be done is tried again by itself, or waits in `hisbridge commands "
     "list`.",
     "unknown": "No usable answer came. The hospital is asked by itself; what cannot be found out waits in `hisbridge commands "
     "list`.",
-    "refused": "It was not taken, and nothing of it was applied. See the reason; what matters the hospital must send again.",
+    "refused": "It was not taken, and nothing of it was applied. See the reason; what matters the hospital must send again. "
+    "A type that nobody needs (200, 201) goes into the connector's `ignore`.",
     "duplicate": "Nothing: the same message is stored already.",
 }
 

@@ -130,6 +130,18 @@ async def test_start_is_refused_with_the_setting_when_a_port_is_taken(tmp_path: 
     assert named in reason
 
 
+async def test_reason_names_connector_and_file_when_a_certificate_is_not_there(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site:
+        listening = re.search(r"listen_port = \d+", site.config.read_text(encoding="utf-8"))
+        assert listening is not None
+        change(site, listening[0], f'{listening[0]}\ntls_cert_file = "/nowhere/mllp.pem"')
+        said = await refused_start(site.config)
+    reason = next(line for line in said.splitlines() if "cannot listen" in line)
+    assert "connector" in reason
+    assert "/nowhere/mllp.pem" in reason
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("database", ["hisbridge.db", "messages.db"])
 async def test_start_is_refused_when_the_schema_is_of_a_newer_program(tmp_path: Path, database: str) -> None:
     async with lay_out(tmp_path) as site:
