@@ -75,6 +75,9 @@ from mappings.canonical import (
 from mappings.engine import MappingError, RecordMap
 from mappings.profile import Profile, load_profile
 from monitoring import metrics
+from monitoring.logs import get_logger
+
+log = get_logger(__name__)
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -171,6 +174,13 @@ class HL7v2Connector:
             server = listener(settings, receiver, meters, self._max_message_bytes, lines)
             await server.start(settings.listen_host, settings.listen_port)
             self._server = server
+            log.info(
+                "hl7_listening",
+                on=f"{settings.listen_host}:{server.port}",
+                tls=settings.tls_cert_file is not None,
+                hospital=self.hospital_id,
+                connector=self.name,
+            )
         self._receiver = receiver
 
     # --- reads -----------------------------------------------------------------------------------------------------
