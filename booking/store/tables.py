@@ -427,7 +427,7 @@ reports = Table(
     Index(None, "hospital_id", "mrn_digest"),
 )
 
-# Which documents that are kept in the message store (ADR-0034) a report shows: what none shows any more is forgotten there.
+# Which documents that are kept in the message store (ADR-0033) a report shows: what none shows any more is forgotten there.
 report_documents = Table(
     "report_documents",
     metadata,

@@ -1,4 +1,4 @@
-"""Large documents of reports, in pieces in the message store (ADR-0034).
+"""Large documents of reports, in pieces in the message store (ADR-0033).
 
 Written before the message that brought them is stored, each piece in a transaction of its own: the booking store never sees the
 bytes, and nobody who writes messages waits for more than one piece. A document's id is derived from its content, so that the same

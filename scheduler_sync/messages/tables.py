@@ -127,7 +127,7 @@ message_series = Table(
     Column("updated_ms", BigInteger, nullable=False),
 )
 
-# Large documents of reports, apart from the booking store (ADR-0034). One that is not `complete` is being written, or was when
+# Large documents of reports, apart from the booking store (ADR-0033). One that is not `complete` is being written, or was when
 # its writer ended. `kept_ms`: when it last came.
 documents = Table(
     "documents",
