@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,21 @@ Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file 
 _DEFAULT = Path("hisbridge.toml")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"hisbridge {metadata.version('hisbridge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def hisbridge(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Which version this is.")
+    ] = False,
+) -> None:
+    """Booking middleware between hospitals and portals."""
 
 
 @app.command()

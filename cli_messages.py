@@ -279,7 +279,7 @@ def export_command(
         raise SettingsError(f"{e.filename} exists, and is not overwritten") from None
     except OSError as e:
         raise SettingsError(f"{to}: cannot be written: {e.strerror}") from None
-    out.print(f"Wrote {count} messages to {to}.", markup=False, soft_wrap=True)
+    out.print(f"Wrote {count} {'message' if count == 1 else 'messages'} to {to}.", markup=False, soft_wrap=True)
 
 
 @app.command("audit")
@@ -381,7 +381,7 @@ def replay_command(
             if wanted is not None:
                 chosen = [one.id for one in (await find_messages(store, hospital, wanted, limit=limit)).found]
             if chosen and not dry_run:
-                why = reason or "replayed after a correction"
+                why = reason or "asked for without a reason"
                 await _audit(settings, hospital, "replay_again" if again else "replay", sorted(chosen), why)
             flags = {"again": again, "over_newer": over_newer, "dry_run": dry_run}
             return await _replay_all(store, hospital, sorted(set(chosen)), read_again, flags, wait_s)

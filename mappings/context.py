@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
@@ -59,7 +60,8 @@ class MappingProblem(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         source = f" (from {self.source})" if self.source else ""
-        return f"{self.file}:{self.line}: {self.path}{source}: {self.reason}"
+        # Where the program is installed helps nobody; the folder is the profile.
+        return f"{'/'.join(PurePath(self.file).parts[-2:])}:{self.line}: {self.path}{source}: {self.reason}"
 
 
 class MappingError(Exception):

@@ -79,8 +79,22 @@ class FieldCompiler:
             return lambda run, node: constant
         read, source = self.source(path, spec, form)
         steps = [] if form == "join" else compile_steps(self.profile, path, spec)
+        if steps and spec.get("table") is not None and spec.get("via") is None:
+            self.check_table(path, spec, kind)
         convert = None if kind.is_text and form == "from" and not steps else kind.convert
         return self.pipeline(path, source, read, steps, convert, default)
+
+    def check_table(self, path: str, spec: dict[str, Any], kind: FieldType) -> None:
+        """Every word that a table gives must be one of the field's: else the first message that has it would find out."""
+        place = below("tables", spec["table"])
+        words = [(below(place, code), word) for code, word in self.profile.tables[spec["table"]].items()]
+        other = spec.get("else", "fail")
+        for where, word in [*words, *([] if other in ("fail", "keep") else [(below(path, "else"), other)])]:
+            try:
+                if word is not None:
+                    kind.convert(word)
+            except Failure as failure:
+                self.profile.fail(where, f"{word!r}, read by {path}, {failure}")
 
     def pipeline(
         self,

@@ -25,6 +25,7 @@ from connectors.port import Capability, HisError, Verb, Window
 from mappings.canonical import Department, Schedule, ScheduleStopped
 from monitoring import metrics
 from monitoring.logs import get_logger
+from monitoring.sparse import SparseLog
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.release import ReleaseFetches
 
@@ -50,6 +51,7 @@ class Puller:
         self._hospital = hospital
         self._link = link
         self._done_at: dict[str, float] = {}
+        self._warn = SparseLog(log.warning, every_s=60.0)
         self._releases = ReleaseFetches(hospital)
         self._next_release_s = 0.0
         self._stops_left = (
@@ -91,7 +93,7 @@ class Puller:
             await pull()
             return True
         except HisError as e:
-            log.warning("pull_failed", hospital=self._hospital.id, verb=e.verb, reason=str(e), kind=type(e).__name__)
+            self._warn("pull_failed", hospital=self._hospital.id, verb=e.verb, reason=str(e), kind=type(e).__name__)
         except StoreUnavailable as e:
             log.error("store_unavailable", hospital=self._hospital.id, reason=str(e))
         except Exception as e:  # whatever one reply contained, the next one may be well

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from connectors.hl7v2 import er7
 from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.answers import SentIds, Stray
 from connectors.hl7v2.conversation import Conversation, NotSent, Request, Terms, take_answer
 from connectors.hl7v2.hearing import Hearing
-from connectors.hl7v2.sparse import SparseLog
 from connectors.hl7v2.wire import Wire
 from monitoring.logs import get_logger
+from monitoring.sparse import SparseLog
 
 log = get_logger(__name__)
 
@@ -57,6 +58,7 @@ class InboundLines:
     def __init__(
         self,
         *,
+        where: Mapping[str, str] | None = None,
         max_message_bytes: int,
         frame_timeout_s: float,
         idle_timeout_s: float,
@@ -69,7 +71,7 @@ class InboundLines:
         self.stray_answers: Counter[str] = Counter()
         self._on_up = on_up
         self._on_stray = on_stray
-        self._warn = SparseLog(log.warning)
+        self._warn = SparseLog(partial(log.warning, **(where or {})))
         self._terms = Terms(
             max_message_bytes=max_message_bytes,
             frame_timeout_s=frame_timeout_s,

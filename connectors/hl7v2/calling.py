@@ -54,8 +54,10 @@ def make_pool(
     def set_up(works: bool) -> None:
         up.set(1 if works else 0)
 
+    where = {"hospital": hospital.id, "connector": name}
     if settings.host is None or settings.port is None:
         return InboundLines(
+            where=where,
             max_message_bytes=max_message_bytes,
             frame_timeout_s=settings.frame_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
@@ -72,6 +74,7 @@ def make_pool(
             tls=_tls(settings),
             server_name=settings.tls_server_name,
         ),
+        where=where,
         connections=settings.connections,
         persistent=settings.persistent,
         reuse_within_s=settings.reuse_within_s,

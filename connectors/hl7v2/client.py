@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from connectors.hl7v2 import er7
@@ -26,8 +27,8 @@ from connectors.hl7v2.conversation import (
 )
 from connectors.hl7v2.dialing import Address, Dialer, backoff_s
 from connectors.hl7v2.hearing import Hearing
-from connectors.hl7v2.sparse import SparseLog
 from monitoring.logs import get_logger
+from monitoring.sparse import SparseLog
 from monitoring.trace_context import nobodys
 
 __all__ = ["LinePool", "NoAnswer", "NotSent", "Request", "RequestFailed", "backoff_s"]
@@ -148,8 +149,10 @@ class LinePool:
         frame_timeout_s: float = 30.0,
         persistent: bool = True,
         reuse_within_s: float | None = None,
+        where: Mapping[str, str] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        """`where`: what each line of the log says of it, the hospital and the connector."""
         self.host = address.host
         self.persistent = persistent
         self.reuse_within_s = reuse_within_s
@@ -158,7 +161,8 @@ class LinePool:
         self._dialer = Dialer(address, chance)
         self._on_up = on_up
         self._on_stray = on_stray
-        self._warn = SparseLog(log.warning)
+        self._where = dict(where or {})
+        self._warn = SparseLog(partial(log.warning, **self._where))
         self._terms = Terms(
             max_message_bytes=max_message_bytes,
             frame_timeout_s=frame_timeout_s,
@@ -243,7 +247,8 @@ class LinePool:
         except NotSent as error:
             self._report()
             if before is not False and self._dialer.works is False:
-                log.warning("hl7_his_not_reached", host=self.host, port=self._dialer.address.port, reason=str(error))
+                at = {"host": self.host, "port": self._dialer.address.port}
+                log.warning("hl7_his_not_reached", reason=str(error), **at, **self._where)
             self._news.set()
             raise
         if self._is_closed():

@@ -9,7 +9,7 @@ class ListenerMeters:
     """The series of one listener. `refused`, `ended` and `handshake_failed` take the reasons that `metrics` lists."""
 
     def __init__(self, hospital: str, connector: str) -> None:
-        labels = {"hospital": hospital, "connector": connector}
+        self.labels = labels = {"hospital": hospital, "connector": connector}
         self.open = metrics.mllp_connections.labels(**labels)
         self.throttled = metrics.mllp_throttled.labels(**labels)
         self._refused = {r: metrics.mllp_connections_refused.labels(**labels, reason=r) for r in metrics.MLLP_REFUSED}

@@ -12,7 +12,7 @@ import msgspec
 
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
-from connectors.hl7v2.acks import Fault
+from connectors.hl7v2.acks import ERROR_TEXTS, Fault
 from connectors.hl7v2.charset import HL7CharsetError, decode_message
 from connectors.hl7v2.header import LONGEST, Header, edition_of
 from connectors.hl7v2.mapping import ProfileMaps, map_context
@@ -100,6 +100,10 @@ class Reader:
             fault=found,
             inbound=inbound,
             master=master_file(message),
+            event="" if found is None else "hl7_message_refused",
+            reason=""
+            if found is None
+            else f"{found.code} {found.location}: {found.reason or ERROR_TEXTS.get(found.code)}",
         )
 
     def refused(self, read: Read, fault: Fault, peer: str) -> Read:

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -19,11 +20,11 @@ from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.pace import Pace, Paces
 from connectors.hl7v2.session import Limits, Session
-from connectors.hl7v2.sparse import SparseLog
 from connectors.hl7v2.tls import TLSContext
 from connectors.hl7v2.turns import Turns
 from connectors.hl7v2.wire import Wire, keep_alive
 from monitoring.logs import get_logger
+from monitoring.sparse import SparseLog
 
 log = get_logger(__name__)
 
@@ -76,7 +77,7 @@ class MLLPServer:
         self._paces = Paces(door.max_messages_per_s, door.message_burst)
         self._tls = tls
         self._talk = talk
-        self._warn = SparseLog(log.warning)
+        self._warn = SparseLog(partial(log.warning, **meters.labels))
         self._server: asyncio.Server | None = None
         self._accepting: Accepting | None = None
         self._tasks: dict[asyncio.Task[None], Talk | None] = {}

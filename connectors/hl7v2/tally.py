@@ -7,10 +7,10 @@ from typing import Any
 
 from connectors.hl7v2.findings import Finding
 from connectors.hl7v2.reading import Read
-from connectors.hl7v2.sparse import SparseLog
 from connectors.port import Inbound, InboundAnswer, Refused
 from monitoring import metrics
 from monitoring.logs import get_logger
+from monitoring.sparse import SparseLog
 
 log = get_logger("connectors.hl7v2.receiver")
 

@@ -72,7 +72,7 @@ def describe(
     for name, value in known.items():
         if value:
             yield f"{name + ':':<12}{visible(value)}"
-    yield f"{'next:':<12}{_NEXT.get(one.state, '')}"
+    yield f"{'next:':<12}{_NEXT.get(one.state, '').replace('HOSPITAL ID', f'{one.hospital_id} {one.id}')}"
     if isinstance(opened, SealBroken):
         yield f"{'body:':<12}cannot be read: {opened}"
         return

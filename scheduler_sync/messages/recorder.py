@@ -169,12 +169,20 @@ class Recorder:
 
     async def _flush(self) -> None:
         if self._heal_before is not None:
-            more = True
-            while more:
-                more = await heal_notes(self._store, self._hospital_id, before=self._heal_before)
+            await self._heal(self._heal_before)
             self._heal_before = None
         while self._waiting or self._answers:
             await self._write_some()
+
+    async def _heal(self, before: str) -> None:
+        more = True
+        try:
+            while more:
+                more = await heal_notes(self._store, self._hospital_id, before=before)
+        except StoreUnavailable:
+            raise
+        except Exception as e:  # what cannot be made up for must not keep what comes from being written
+            log.error("notes_not_healed", hospital=self._hospital_id, exc_info=e)
 
     async def _write_some(self) -> None:
         notes, exchanges, size_bytes = self._next_group()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mappings.engine import MappingError, compile_record_map, compile_request
@@ -92,7 +92,10 @@ def record_maps(draw: st.DrawFn, fields: st.SearchStrategy[dict[str, Any]]) -> d
 @settings(max_examples=200, deadline=None)
 @given(spec=record_maps(SOUND), source=SOURCES)
 def test_reply_is_mapped_or_reported_when_it_is_anything(spec: dict[str, Any], source: dict[str, Any]) -> None:
-    mapped = compile_record_map(PROFILE, "verbs.book.reply", spec, DictPaths()).read(source, context())
+    try:
+        mapped = compile_record_map(PROFILE, "verbs.book.reply", spec, DictPaths()).read(source, context())
+    except ProfileError:
+        reject()  # a table whose words the field does not take
     nodes = source.get("list", []) if "each" in spec else [source]
     assert len(mapped.records) + len(mapped.problems) <= len(nodes)
     if "when" not in spec:

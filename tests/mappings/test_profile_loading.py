@@ -136,6 +136,15 @@ def test_error_names_the_place_when_a_record_map_is_wrong(
     assert error.line == wanted
 
 
+def test_error_names_the_word_when_a_table_gives_what_the_field_does_not_take(tmp_path: Path) -> None:
+    assert "value: am" in SCHEDULE
+    text = "tables: {days: {S: am, X: noon}}\n" + SCHEDULE.replace("value: am", "from: S, table: days", 1)
+    error = failure(tmp_path, text)
+    assert error.path == "tables.days.X"
+    assert "'noon'" in error.hint
+    assert "fields.session" in error.hint
+
+
 def test_bomb_is_refused_when_aliases_multiply(tmp_path: Path) -> None:
     lists = "\n".join(f"  l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 20))
     assert "aliases" in failure(tmp_path, f"connection:\n  l0: &l0 [x]\n{lists}\n").hint

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from connectors.hl7v2.admission import Admission
 from connectors.hl7v2.pace import REMEMBERED_PEERS, Pace, Paces
-from connectors.hl7v2.sparse import EVERY_S, MOST_KEYS, SparseLog
 from connectors.hl7v2.wire import keep_alive
+from monitoring.sparse import EVERY_S, MOST_KEYS, SparseLog
 
 
 @given(st.floats(0.1, 1000), st.integers(1, 50), st.integers(1, 200))
