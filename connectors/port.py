@@ -238,6 +238,10 @@ class NotOffered(HisError):
     """The hospital's HIS has no honest way to do this."""
 
 
+class CannotServe(ValueError):
+    """What a connector is to listen with is no good; the text says what, and holds no secret. Raised by `serve`."""
+
+
 # --- what a HIS tells us ------------------------------------------------------------------------------------------
 
 
@@ -414,7 +418,8 @@ class Connector(Protocol):
     async def serve(self, handler: InboundHandler) -> None:
         """Begin to accept what the HIS sends unasked; returns at once. A no-op for connectors that are only clients.
 
-        Each message is acknowledged only after `handler` has returned, which it does after our commit.
+        Each message is acknowledged only after `handler` has returned, which it does after our commit. Raises OSError when the
+        port is taken, CannotServe.
         """
         ...
 

@@ -14,8 +14,7 @@ from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
-from connectors.hl7v2.tls import BadTLSFiles
-from connectors.port import Connector, Recording
+from connectors.port import CannotServe, Connector, Recording
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
@@ -146,7 +145,7 @@ class HospitalRuntime:
                 await connector.serve(self._inbox.handle)
             except OSError as e:
                 raise CannotListen(f"hospital {hospital_id}, connector {name}: cannot listen: {e.strerror}") from e
-            except BadTLSFiles as e:
+            except CannotServe as e:
                 raise CannotListen(f"hospital {hospital_id}, connector {name}: cannot listen: {e}") from e
         group = self._group
         group.spawn(self._outbox.run(group.stopping), f"outbox {hospital_id}")

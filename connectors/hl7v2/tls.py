@@ -22,12 +22,13 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from connectors.port import CannotServe
 from monitoring.logs import get_logger
 
 log = get_logger(__name__)
 
 
-class BadTLSFiles(ValueError):
+class BadTLSFiles(CannotServe):
     """No context can be made of these files. Says which and why; nothing of what is in them."""
 
 
