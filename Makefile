@@ -26,7 +26,7 @@ demo: $(STAMP) ## three simulated hospitals, the service, and a patient walked t
 venv: $(DEV_STAMP) ## the virtual environment with everything, tools included
 
 test: $(DEV_STAMP) ## all tests (PYTEST_ARGS="-k seats" for some)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python $(if $(PYTEST_ARGS),-m pytest $(PYTEST_ARGS),-m tests.lanes)
 
 torture: $(DEV_STAMP) ## larger searches, crash rounds (ROUNDS=50 each, SEED=1 to play some again), a million messages (MESSAGES=1000000)
 	HISBRIDGE_TORTURE=1 $(BIN)/python -m pytest tests/model tests/history
