@@ -151,7 +151,7 @@ class Recorder:
     async def _work(self) -> None:
         while self._waiting or self._answers or self._heal_before:
             await asyncio.sleep(self._flush_after_s)
-            await self._try(self.flush())
+            await self._try(self._write_due())
 
     async def _try(self, work: Awaitable[None]) -> None:
         try:
@@ -163,18 +163,24 @@ class Recorder:
             log.error("record_not_written", hospital=self._hospital_id, exc_info=e)
 
     async def flush(self) -> None:
-        """Write what waits. Raises StoreUnavailable: what was not written waits on."""
+        """Write all that waits. Raises StoreUnavailable: what was not written waits on."""
         async with self._turn:
-            await self._flush()
+            await self._heal()
+            while self._waiting or self._answers:
+                await self._write_some()
 
-    async def _flush(self) -> None:
-        if self._heal_before is not None:
-            await self._heal(self._heal_before)
-            self._heal_before = None
-        while self._waiting or self._answers:
-            await self._write_some()
+    async def _write_due(self) -> None:
+        """Write what waits now. What comes meanwhile shares a commit the next time: a stream's next message is there at once."""
+        async with self._turn:
+            await self._heal()
+            due = len(self._waiting)
+            while due > 0 or (self._answers and not self._waiting):
+                due -= await self._write_some()
 
-    async def _heal(self, before: str) -> None:
+    async def _heal(self) -> None:
+        before = self._heal_before
+        if before is None:
+            return
         more = True
         try:
             while more:
@@ -183,8 +189,10 @@ class Recorder:
             raise
         except Exception as e:  # what cannot be made up for must not keep what comes from being written
             log.error("notes_not_healed", hospital=self._hospital_id, exc_info=e)
+        self._heal_before = None
 
-    async def _write_some(self) -> None:
+    async def _write_some(self) -> int:
+        """One group, in one transaction; returns how many of those that wait."""
         notes, exchanges, size_bytes = self._next_group()
         answers = self._answers
         self._answers = {}
@@ -211,6 +219,7 @@ class Recorder:
             metrics.messages_stored.labels(
                 hospital=self._hospital_id, direction=one.direction.value, state=one.state.value
             ).inc()
+        return count
 
     def _next_group(self) -> tuple[list[Note], list[Kept], int]:
         """The oldest ones, as many as fit; they wait on until they are written."""
