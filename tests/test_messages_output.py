@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cli_messages import json_line
+from cli_messages.output import json_line
 
 
 def test_line_is_the_same_json_without_what_a_terminal_acts_on_when_a_peer_chose_the_text() -> None:
