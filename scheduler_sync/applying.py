@@ -2,13 +2,16 @@
 
 Applying and marking are commits in two databases. Which messages were applied and are perhaps not marked so stands in the
 booking store (`applied_messages`), written by the transaction that applies them: a crash between the two commits is known for
-what it is, and nothing is applied a second time over something newer.
+what it is, and nothing is applied a second time over something newer. So is a message of thousands of events that was begun: it
+takes as many transactions as it needs, because holds wait behind each.
 """
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import bindparam, select
@@ -71,57 +74,119 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         is_long = self.size > LONG_BYTES
         return any(isinstance(e, PatientMerged) or (is_long and isinstance(e, ReportIssued)) for e in self.events)
 
+    @property
+    def divisible(self) -> bool:
+        """Whether its events can be applied in several transactions: none speaks of another, and none can be refused."""
+        return all(isinstance(e, _ALONE) or (isinstance(e, ReportIssued) and bool(e.report.mrn)) for e in self.events)
+
+
+_ALONE = (PatientMerged, PatientChanged, DepartmentChanged, PractitionerChanged, ScheduleChanged)
+
+
+class Applied(NamedTuple):
+    """What one transaction has applied: so many messages, and of the one behind them so many events; 0: it was not begun."""
+
+    messages: int
+    events: int
+
+
+class Begun(NamedTuple):
+    """A message of which so many events are applied."""
+
+    id: str
+    events: int
+
 
 Next = Callable[[int], Awaitable[Waiting | None]]
 """Given how many a transaction has applied: the message that shall be the next in it, None to end it."""
 
 
 async def apply_messages(
-    store: Store, hospital: Hospital, following: Next, *, unmarked: Sequence[str], fence: Fence | None, heavy: bool
-) -> int:
-    """Apply messages as they are given; returns how many, at least one, were applied before the time was over.
+    store: Store,
+    hospital: Hospital,
+    following: Next,
+    *,
+    unmarked: Sequence[str],
+    fence: Fence | None,
+    heavy: bool,
+    begun: int = 0,
+) -> Applied:
+    """Apply messages as they are given, until the time is over: at least one, or some events of one that is `divisible`.
 
     One transaction for all of them, and for one that stands `apart` as many more as its stop takes. `unmarked` are the ids of
-    earlier ones that are not marked yet. Raises StoreUnavailable, NotOurs where the lease is lost, and what an event raises:
-    nothing was applied then, except the first part of a stop.
+    earlier ones that are not marked yet. Of the first one so many events were applied before as have `begun`. Raises
+    StoreUnavailable, NotOurs where the lease is lost, and what an event raises: nothing was applied then, except the first part
+    of a stop.
     """
     done: list[Waiting] = []
+    events = 0
     async with store.write(hospital.id, here=not heavy) as tx:
         budget = Budget()
-        if fence is not None and not await fence(tx):
-            raise NotOurs("another process works this hospital")
+        await _check(tx, fence)
+        ids = [*unmarked]
         while not (done and budget.spent) and (message := await following(len(done))) is not None:
-            await _apply(tx, hospital, message, budget)
+            events = await _apply(tx, hospital, message, budget, 0 if done else begun)
+            if events:
+                ids.append(f"{message.id}:{events}")
+                break
+            ids.append(message.id)
             done.append(message)
-        ids = [*unmarked, *(message.id for message in done)]
-        await tx.upsert(applied_messages, [{"hospital_id": hospital.id, "ids": " ".join(ids)}])
+        await _note_applied(tx, ids)
     for message in done:
         for event in message.events:
             if isinstance(event, ScheduleStopped):
                 await carry_stop(store, hospital, event)
-    return len(done)
+    return Applied(len(done), events)
 
 
-async def _apply(tx: Tx, hospital: Hospital, message: Waiting, budget: Budget) -> None:
+async def _apply(tx: Tx, hospital: Hospital, message: Waiting, budget: Budget, begun: int) -> int:
+    """Apply what has not begun; how many events of it are applied where the time was over before their end, else 0."""
     if message.trace is not None:
         with working_for(message.trace), span("inbound apply", kind=Kind.CONSUMER):
-            await _apply(tx, hospital, msgspec.structs.replace(message, trace=None), budget)
-        return
-    for event in message.events:
-        await apply_event(tx, hospital, event, budget=budget)
+            return await _apply(tx, hospital, msgspec.structs.replace(message, trace=None), budget, begun)
+    divisible = True if begun else None
+    for number in range(begun, len(message.events)):
+        if number > begun and budget.spent:
+            if divisible is None:
+                divisible = message.divisible
+            if divisible:
+                return number
+            await asyncio.sleep(0)  # others may not write, but the loop is theirs
+        await apply_event(tx, hospital, message.events[number], budget=budget)
+    return 0
+
+
+async def _check(tx: Tx, fence: Fence | None) -> None:
+    if fence is not None and not await fence(tx):
+        raise NotOurs("another process works this hospital")
+
+
+async def _note_applied(tx: Tx, ids: Sequence[str]) -> None:
+    await tx.upsert(applied_messages, [{"hospital_id": tx.hospital_id, "ids": " ".join(ids)}])
 
 
 _APPLIED = Fixed(select(applied_messages.c.ids).where(applied_messages.c.hospital_id == bindparam("of_hospital")))
 
 
-async def applied_ids(store: Store, hospital_id: str) -> Collection[str]:
-    """The newest messages that were applied, whether they are marked or not. Raises StoreUnavailable.
+async def applied_ids(store: Store, hospital_id: str) -> tuple[Sequence[str], Begun | None]:
+    """The newest messages that were applied, whether they are marked or not, and the one that was begun. Raises StoreUnavailable.
 
     It waits for whatever still writes: a commit whose answer was lost has happened by then, or never will.
     """
     async with store.write(hospital_id, here=True) as tx:
         row = await tx.first(_APPLIED, {"of_hospital": hospital_id})
-    return () if row is None else row["ids"].split()
+    ids = [] if row is None else row["ids"].split()
+    if not ids or ":" not in ids[-1]:
+        return ids, None
+    begun, _, events = ids.pop().partition(":")
+    return ids, Begun(begun, int(events))
+
+
+async def forget_begun(store: Store, hospital_id: str, *, unmarked: Sequence[str], fence: Fence | None) -> None:
+    """Let the message that was begun begin anew. Arguments and errors as of `apply_messages`."""
+    async with store.write(hospital_id, here=True) as tx:
+        await _check(tx, fence)
+        await _note_applied(tx, unmarked)
 
 
 async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Budget | None = None) -> None:

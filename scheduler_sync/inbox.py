@@ -25,7 +25,7 @@ from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
 from monitoring.traces import Kind, is_tracing, span
-from scheduler_sync.applying import MOST_AT_ONCE, Waiting, applied_ids, apply_messages
+from scheduler_sync.applying import MOST_AT_ONCE, Applied, Begun, Waiting, applied_ids, apply_messages, forget_begun
 from scheduler_sync.arrivals import Arrival, Arrivals
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
@@ -96,6 +96,7 @@ class Inbox:
         self._unsure = True  # something may be applied and not in `_marks`
         self._singly = 0  # so many of the oldest ones are applied one by one, because together they could not be
         self._tried = 0  # messages that the newest transaction has begun with
+        self._begun: Begun | None = None  # the oldest one, where a part of it is applied
         self._stubborn = Stubborn()
         self._stops_left_s: float | None = None  # stops may be half carried out: not to be tried before this time
         self._closed = False
@@ -271,22 +272,25 @@ class Inbox:
         if reason is not None:
             await self._set_aside(oldest, reason)
             return settled + 1
-        for _ in range(done):
+        for _ in range(done.messages):
             message = self._forget_oldest()
             self._marks.append((message.id, "applied", None))
             metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "applied")
+        left = self._backlog.at(0)
+        self._begun = Begun(left.id, done.events) if done.events and left is not None else None
         self._note_later()
-        return settled + done
+        return settled + done.messages
 
-    async def _apply(self, oldest: Waiting) -> int:
-        """Apply the oldest ones in one transaction; returns how many.
+    async def _apply(self, oldest: Waiting) -> Applied:
+        """Apply the oldest ones in one transaction, or as much of the oldest as there is time for.
 
         In a stream on SQLite it stays open for what comes within OPEN_S, so that most of the work is done while the peer has not
         sent its next message; not longer than until somebody else in this process wants to write.
         """
         loop = asyncio.get_running_loop()
         turn = self._store.turn(self._hospital.id)
-        most = 1 if self._singly or oldest.apart else MOST_AT_ONCE
+        begun = self._events_applied_of(oldest)
+        most = 1 if self._singly or begun or oldest.apart else MOST_AT_ONCE
         is_over = not (self._lingers and most > 1 and loop.time() - self._ended < STREAM_S)
         self._tried = 0
 
@@ -316,14 +320,28 @@ class Inbox:
         try:
             unmarked = [message_id for message_id, _, _ in self._marks]
             return await apply_messages(
-                self._store, self._hospital, following, unmarked=unmarked, fence=self._fence, heavy=oldest.heavy
+                self._store,
+                self._hospital,
+                following,
+                unmarked=unmarked,
+                fence=self._fence,
+                heavy=oldest.heavy,
+                begun=begun,
             )
         finally:
             self._ended = loop.time()
             if timer is not None:
                 timer.cancel()
 
+    def _events_applied_of(self, message: Waiting) -> int:
+        return self._begun.events if self._begun is not None and self._begun.id == message.id else 0
+
     async def _set_aside(self, message: Waiting, reason: str) -> None:
+        if count := self._events_applied_of(message):
+            reason = f"{reason}, after {count} of its {len(message.events)} events were applied"
+            unmarked = [message_id for message_id, _, _ in self._marks]
+            await forget_begun(self._store, self._hospital.id, unmarked=unmarked, fence=self._fence)
+            self._begun = None
         # Noted before anything newer is applied: after a crash it must not be tried again over that.
         async with self._order:
             await self._mark((message.id, "quarantined", reason))
@@ -383,7 +401,7 @@ class Inbox:
 
     async def _settle(self) -> int:
         """Find out what was applied by a commit of which we know nothing; returns how many waiting messages were."""
-        applied = await applied_ids(self._store, self._hospital.id)
+        applied, self._begun = await applied_ids(self._store, self._hospital.id)
         known = {message_id for message_id, _, _ in self._marks}
         self._marks += [(message_id, "applied", None) for message_id in applied if message_id not in known]
         dropped = self._backlog.drop(frozenset(applied))
@@ -464,6 +482,7 @@ class Inbox:
             async with asyncio.timeout(HEAL_WITHIN_S):
                 while self._left or self._unsure or self._backlog:
                     count += await self._step()
+                    await asyncio.sleep(0)  # beside a quick disk no step gives the loop back
                 await self.note()
         except NotOurs:
             raise
@@ -478,6 +497,7 @@ class Inbox:
         count = 0
         while self._left or self._unsure or self._backlog:
             count += await self._step()
+            await asyncio.sleep(0)
         await self.note()
         return count
 

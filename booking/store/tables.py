@@ -554,7 +554,8 @@ merchant_lines = Table(
 )
 
 # The newest messages of the HIS that were applied, their ids in a row: written by the transaction that applies them, because the
-# message store, where they are marked, is another database (ADR-0015). One row per hospital.
+# message store, where they are marked, is another database (ADR-0015). The last may be one that is begun, `<id>:<events>`. One
+# row per hospital.
 applied_messages = Table("applied_messages", metadata, _key("hospital_id"), _str("ids"))
 
 # --- waiting rooms --------------------------------------------------------------------------------------------------

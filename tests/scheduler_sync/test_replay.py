@@ -13,7 +13,7 @@ from booking.store.engine import Store
 from connectors.port import Inbound, Refused, Stored
 from mappings.canonical import AnyEvent
 from scheduler_sync import inbox as inbox_module
-from scheduler_sync.applying import apply_messages
+from scheduler_sync.applying import Applied, apply_messages
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages.recorder import Recorder
 from scheduler_sync.messages.references import patient_ref
@@ -172,7 +172,7 @@ async def test_older_details_are_not_put_over_newer_ones_when_those_wait_to_be_a
 ) -> None:
     free = asyncio.Event()
 
-    async def slow(*args: Any, **more: Any) -> int:
+    async def slow(*args: Any, **more: Any) -> Applied:
         await free.wait()
         return await apply_messages(*args, **more)
 
