@@ -6,7 +6,7 @@ the newest ones, page by page, so that no statement is long.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Table, select
 from booking.store.engine import Store, Tx
 from booking.store.ids import first_id
 from connectors.recording import shown_id
+from scheduler_sync.messages.alike import Alike, Listing
 from scheduler_sync.messages.tables import OPEN, exchanges, message_links, message_notes, messages
 
 PAGE = 500
@@ -72,10 +73,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and whether everything was looked at."""
+    """What was found, and whether everything was looked at. `alike`: by the id of a found one that stands for several."""
 
     found: list[Found]
     complete: bool
+    alike: Mapping[str, Alike] = {}
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,23 +90,37 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True):
     reply_place: str = ""
 
 
-async def find_messages(store: Store, hospital_id: str, wanted: Wanted, *, limit: int = 50) -> Findings:
-    """The newest that fit, newest first; at most MOST_LOOKED_AT are looked at. Raises StoreUnavailable."""
+async def find_messages(
+    store: Store, hospital_id: str, wanted: Wanted, *, limit: int = 50, alike_once: bool = False
+) -> Findings:
+    """The newest that fit, newest first; at most MOST_LOOKED_AT are looked at. Raises StoreUnavailable.
+
+    `alike_once`: of exchanges that passed alike only the newest, with their number.
+    """
+    listing = Listing(limit, once=alike_once)
     async with store.read(hospital_id, clock=False) as tx:
         ids = await _linked(tx, wanted)
         if ids is not None:
             rows = [row for row in await _by_ids(tx, ids, wanted) if wanted.fits(row)]
-            newest = sorted(rows, key=lambda row: row["id"], reverse=True)[:limit]
-            return Findings(found=await _noted(tx, newest), complete=len(ids) < MOST_LINKED)
-        found: list[dict[str, Any]] = []
-        looked_at = 0
-        async for row in _merged([_walk(tx, table, wanted) for table in _tables(wanted)]):
-            looked_at += 1
-            if wanted.fits(row):
-                found.append(row)
-            if len(found) >= limit or looked_at >= MOST_LOOKED_AT:
-                break
-        return Findings(found=await _noted(tx, found), complete=looked_at < MOST_LOOKED_AT)
+            for row in sorted(rows, key=lambda row: str(row["id"]), reverse=True):
+                if not listing.take(row):
+                    break
+            complete = len(ids) < MOST_LINKED
+        else:
+            complete = await _look_through(tx, wanted, listing)
+        return Findings(found=await _noted(tx, listing.rows), complete=complete, alike=listing.alike)
+
+
+async def _look_through(tx: Tx, wanted: Wanted, listing: Listing) -> bool:
+    """The newest, until enough are listed; False where there are more than may be looked at."""
+    looked_at = 0
+    async for row in _merged([_walk(tx, table, wanted) for table in _tables(wanted)]):
+        if (wanted.fits(row) and not listing.take(row)) or listing.is_full:
+            return True
+        looked_at += 1
+        if looked_at >= MOST_LOOKED_AT:
+            return False
+    return True
 
 
 async def load_message(store: Store, hospital_id: str, message_id: str) -> Whole | None:

@@ -201,6 +201,10 @@ async def test_messages_are_found_shown_and_exported_masked_when_a_service_runs(
         audit = await site.run("audit")
         assert audit.count("show_message") == 1
         assert f"{bad['id']}  complaint of 30 November" in audit
+        (row,) = [json.loads(line) for line in (await site.run("audit", "--json")).splitlines()]
+        assert (row["number"], row["action"], row["subject"]) == (1, "show_message", bad["id"])
+        assert row["reason"] == "complaint of 30 November"
+        assert row["at"].startswith(audit.split("  ")[1].replace(" ", "T")[:19])
 
         folder, lines = site.folder / "out", site.folder / "out.ndjson"
         await site.run("export", str(folder))
