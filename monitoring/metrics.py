@@ -4,7 +4,7 @@ Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`, those of the MLLP listeners (`mllp_...`,
-  `tls_files`)
+  `tls_files`, `tls_files_not_taken`)
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
   `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
@@ -362,6 +362,13 @@ tls_files = Counter(
     ["hospital", "connector", "result"],
     registry=REGISTRY,
 )
+tls_files_not_taken = Gauge(
+    "hisbridge_tls_files_not_taken",
+    "1 where the certificate files of a connector were replaced by some that are no good, and what they held before is still in "
+    "use, else 0; `side` is listener (its connections to us) or client (ours to it).",
+    ["hospital", "connector", "side"],
+    registry=REGISTRY,
+)
 
 # --- bookings and their truth -------------------------------------------------------------------------------------
 
@@ -515,7 +522,7 @@ _OF_ITS_WORKER = (
     connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,
-    reconciliation_differences, seats_drift, seats_left, sync_age_seconds,
+    reconciliation_differences, seats_drift, seats_left, sync_age_seconds, tls_files_not_taken,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------

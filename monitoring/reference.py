@@ -30,6 +30,7 @@ LABELS = {
     "route": "templates of the routes, and one value for whatever fits none",
     "rule": "the rules of a booking: its CHECKs, and a few over several tables",
     "scope": "client, identity",
+    "side": "listener, client",
     "state": "the states of a booking; those of a stored message",
     "status": "HTTP's status codes; the statuses of a command",
     "type": "message types that we or a profile know, and other",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
@@ -12,6 +13,7 @@ from connectors.hl7v2.charset import codec_of, decode_message, encode_message
 from connectors.hl7v2.client import LinePool
 from connectors.hl7v2.dialing import Address
 from connectors.hl7v2.header import Header
+from connectors.hl7v2.meters import FilesMeter
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.tls import TLSContext, client_context
 from monitoring import metrics
@@ -71,7 +73,7 @@ def make_pool(
             host=settings.host,
             port=settings.port,
             connect_timeout_s=settings.connect_timeout_s,
-            tls=_tls(settings),
+            tls=_tls(settings, where),
             server_name=settings.tls_server_name,
         ),
         where=where,
@@ -87,12 +89,13 @@ def make_pool(
     )
 
 
-def _tls(settings: Settings) -> TLSContext | None:
+def _tls(settings: Settings, where: Mapping[str, str]) -> TLSContext | None:
     if not settings.tls:
         return None
     return client_context(
         ca_file=settings.tls_ca_file,
         cert_file=settings.tls_client_cert_file,
         key_file=settings.tls_client_key_file,
-        on_renewed=lambda taken: None,
+        on_renewed=FilesMeter(**where, side="client"),
+        where=where,
     )

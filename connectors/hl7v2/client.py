@@ -177,6 +177,7 @@ class LinePool:
             self._free.put_nowait(line)
         self._ending: set[asyncio.Task[None]] = set()
         self._keeping: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._fruitless = 0
         self._closed = False
@@ -184,7 +185,10 @@ class LinePool:
     def start(self) -> None:
         """From now on one connection is kept beside the work, or made again as soon as the HIS takes one."""
         if self._keeping is None and not self._closed:
-            self._keeping = asyncio.get_running_loop().create_task(self._keep(), context=nobodys())
+            loop = asyncio.get_running_loop()
+            self._keeping = loop.create_task(self._keep(), context=nobodys())
+            if (tls := self._dialer.address.tls) is not None:
+                self._looking = loop.create_task(tls.watch(), context=nobodys())
 
     def hear(self, answerer: Answerer) -> None:
         """From now on the HIS may send its own messages on every connection; those made before are made anew."""
@@ -219,9 +223,10 @@ class LinePool:
     async def close(self) -> None:
         """Close every connection. A request in flight fails with NoAnswer."""
         self._closed = True
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+        for task in (self._keeping, self._looking):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         for line in self._lines:
             await line.close()
         if self._ending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.bothways import InboundLines
-from connectors.hl7v2.meters import ListenerMeters
+from connectors.hl7v2.meters import FilesMeter, ListenerMeters
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.server import Door, MLLPServer
 from connectors.hl7v2.session import Limits
@@ -22,7 +22,11 @@ def listener(
     tls = None
     if settings.tls_cert_file is not None:
         tls = server_context(
-            settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file, on_renewed=meters.renewed
+            settings.tls_cert_file,
+            settings.tls_key_file,
+            settings.tls_client_ca_file,
+            on_renewed=FilesMeter(**meters.labels, side="listener"),
+            where=meters.labels,
         )
     limits = Limits(
         max_message_bytes=max_message_bytes,

@@ -1,4 +1,7 @@
-"""What a listener counts, beginning at 0: of a series that begins with its first event Prometheus cannot see that event."""
+"""What a listener counts, and what is told of certificate files, beginning at 0.
+
+Of a series that begins with its first event Prometheus cannot see that event.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,6 @@ class ListenerMeters:
         self._failed = {
             r: metrics.mllp_handshakes_failed.labels(**labels, reason=r) for r in metrics.MLLP_HANDSHAKES_FAILED
         }
-        self._renewed = {r: metrics.tls_files.labels(**labels, result=r) for r in metrics.TLS_FILES}
 
     def refused(self, reason: str) -> None:
         self._refused[reason].inc()
@@ -28,6 +30,17 @@ class ListenerMeters:
     def handshake_failed(self, reason: str) -> None:
         self._failed[reason].inc()
 
-    def renewed(self, good: bool) -> None:
-        """The files of a certificate have changed."""
-        self._renewed["taken" if good else "not_taken"].inc()
+
+class FilesMeter:
+    """The certificate files of one side of a connector; it is told after each change whether they were taken."""
+
+    def __init__(self, hospital: str, connector: str, side: str) -> None:
+        """`side`: listener or client."""
+        labels = {"hospital": hospital, "connector": connector}
+        self._renewed = {r: metrics.tls_files.labels(**labels, result=r) for r in metrics.TLS_FILES}
+        self._not_taken = metrics.tls_files_not_taken.labels(**labels, side=side)
+        self._not_taken.set(0)
+
+    def __call__(self, taken: bool) -> None:
+        self._renewed["taken" if taken else "not_taken"].inc()
+        self._not_taken.set(0 if taken else 1)

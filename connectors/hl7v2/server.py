@@ -30,7 +30,6 @@ log = get_logger(__name__)
 
 CLOSE_GRACE_S = 5.0
 HANDSHAKE_TIMEOUT_S = 10.0
-LOOK_AT_FILES_EVERY_S = 30.0
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +97,7 @@ class MLLPServer:
             self._server = await loop.create_server(lambda: Wire(self._connected), host, port)
         else:
             self._accepting = Accepting(host, port, self._accepted)
-            self._looking = loop.create_task(self._look_at_files(self._tls))
+            self._looking = loop.create_task(self._tls.watch())
 
     async def close(self) -> None:
         """Accept no more, let messages in hand be answered (at most CLOSE_GRACE_S), close every connection."""
@@ -218,12 +217,6 @@ class MLLPServer:
     def _handshake_failed(self, counted: str, reason: str, peer: str) -> None:
         self._meters.handshake_failed(counted)
         self._warn("mllp_handshake_failed", reason=reason, peer=peer)
-
-    async def _look_at_files(self, tls: TLSContext) -> None:
-        """A certificate that was renewed badly must be told before it is needed: connections may last for months."""
-        while True:
-            await asyncio.sleep(LOOK_AT_FILES_EVERY_S)
-            await tls.current()
 
 
 def _pause_s(pace: Pace | None, on_throttled: Callable[[], None]) -> float:

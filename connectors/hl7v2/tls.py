@@ -19,13 +19,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from connectors.port import CannotServe
 from monitoring.logs import get_logger
 
 log = get_logger(__name__)
+
+LOOK_AT_FILES_EVERY_S = 30.0
 
 
 class BadTLSFiles(CannotServe):
@@ -36,12 +38,20 @@ class TLSContext:
     """The context of one listener or one client. Connections that are open keep the one that they began with."""
 
     def __init__(
-        self, make: Callable[[], ssl.SSLContext], files: tuple[Path, ...], on_renewed: Callable[[bool], None]
+        self,
+        make: Callable[[], ssl.SSLContext],
+        files: tuple[Path, ...],
+        on_renewed: Callable[[bool], None],
+        where: Mapping[str, str] | None = None,
     ) -> None:
-        """Raises BadTLSFiles. `on_renewed` is told after each change of the files: True, or False when they are no good."""
+        """Raises BadTLSFiles. `on_renewed` is told after each change of the files: True, or False when they are no good.
+
+        `where`: what each line of the log says of it, the hospital and the connector.
+        """
         self._make = make
         self._files = files
         self._on_renewed = on_renewed
+        self._where = dict(where or {})
         self._seen = self._look()
         self._context = make()
 
@@ -54,19 +64,30 @@ class TLSContext:
         try:
             self._context = await asyncio.to_thread(self._make)
         except BadTLSFiles as error:
-            log.error("tls_files_not_taken", reason=str(error))
+            log.error("tls_files_not_taken", reason=str(error), **self._where)
             self._on_renewed(False)
         else:
-            log.info("tls_files_taken", files=[str(file) for file in self._files])
+            log.info("tls_files_taken", files=[str(file) for file in self._files], **self._where)
             self._on_renewed(True)
         return self._context
+
+    async def watch(self) -> None:
+        """Look at the files for ever: those that are no good must be told before they are needed; connections last for months."""
+        while True:
+            await asyncio.sleep(LOOK_AT_FILES_EVERY_S)
+            await self.current()
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [_state(file) for file in self._files]
 
 
 def server_context(
-    cert_file: str, key_file: str | None, client_ca_file: str | None, *, on_renewed: Callable[[bool], None]
+    cert_file: str,
+    key_file: str | None,
+    client_ca_file: str | None,
+    *,
+    on_renewed: Callable[[bool], None],
+    where: Mapping[str, str] | None = None,
 ) -> TLSContext:
     """A listener's. With `client_ca_file` a peer must show a certificate signed by one of its authorities (mutual TLS).
 
@@ -82,7 +103,7 @@ def server_context(
             _load_authorities(context, client_ca_file)
         return context
 
-    return TLSContext(make, _paths(cert_file, key_file, client_ca_file), on_renewed)
+    return TLSContext(make, _paths(cert_file, key_file, client_ca_file), on_renewed, where)
 
 
 def client_context(
@@ -91,6 +112,7 @@ def client_context(
     cert_file: str | None = None,
     key_file: str | None = None,
     on_renewed: Callable[[bool], None],
+    where: Mapping[str, str] | None = None,
 ) -> TLSContext:
     """A client's. `ca_file`: the authorities that may have signed the HIS's certificate; None: the system's.
 
@@ -108,7 +130,7 @@ def client_context(
             _load_pair(context, cert_file, key_file)
         return context
 
-    return TLSContext(make, _paths(ca_file, cert_file, key_file), on_renewed)
+    return TLSContext(make, _paths(ca_file, cert_file, key_file), on_renewed, where)
 
 
 def _load_pair(context: ssl.SSLContext, cert_file: str, key_file: str | None) -> None:

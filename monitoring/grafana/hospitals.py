@@ -245,14 +245,18 @@ def _listeners() -> list[Any]:
                 "{{hospital}} {{reason}}",
             ),
             Line(
-                rate("hisbridge_tls_files_total", H, 'result="not_taken"', by="hospital"),
-                "{{hospital}} files not taken",
+                rate("hisbridge_tls_files_total", H, by="hospital, result"),
+                "{{hospital}} files {{result}}",
+            ),
+            Line(
+                f"max by (hospital, connector, side) (hisbridge_tls_files_not_taken{{{H}}})",
+                "{{hospital}} {{connector}} {{side}} files are no good",
             ),
             unit="short",
             width=QUARTER,
             says="Nothing. certificate: the HIS shows none that `tls_client_ca_file` vouches for. Files not taken: the renewal "
             "of ours went wrong, and the old one ends.",
-            runbook="CertificateEndsSoon",
+            runbook="TLSFilesNotTaken",
         ),
         graph(
             "Messages that waited for max_messages_per_s",
@@ -307,7 +311,7 @@ def _set_aside() -> list[Any]:
             unit="short",
             width=QUARTER,
             says="Nothing. The peer labels its character set wrongly, or its messages are not as they should be; they were "
-            "taken all the same.",
+            "taken all the same, but for out_of_series: those wait at the sender.",
             runbook="DecodeFallbacks",
         ),
         graph(

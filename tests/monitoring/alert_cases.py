@@ -30,6 +30,7 @@ def sli(request_class: str, verdict: str, *, phase: str = "release", hospital: s
 
 
 HOSPITAL = {"hospital": "h1"}
+OUT_OF_SERIES = f'hisbridge_inbound_oddities_total{{{H1},connector="his",kind="out_of_series"}}'
 
 
 def gauge(
@@ -390,6 +391,27 @@ CASES: list[Case] = [
     ),
     *gauge("HisbridgeInboxStuck", "inbox_oldest_seconds", "61", "60", 120),
     Case(
+        "HisbridgeSeriesStuck",
+        "one is refused every five minutes",
+        {OUT_OF_SERIES: "0x9 1x29 2x29 3x29 4x29"},
+        710,
+        {"hospital": "h1", "connector": "his"},
+        since_s=100,
+    ),
+    Case(
+        "HisbridgeSeriesStuck",
+        "refused every ten seconds for five minutes, until the missing one came",
+        {OUT_OF_SERIES: "0x9 1+1x29 30x60"},
+        750,
+    ),
+    Case("HisbridgeSeriesStuck", "one was refused", {OUT_OF_SERIES: "0x9 1x80"}, 750),
+    Case(
+        "HisbridgeSeriesStuck",
+        "other oddities",
+        {OUT_OF_SERIES.replace("out_of_series", "same_id"): "0+1x90"},
+        850,
+    ),
+    Case(
         "HisbridgeDecodeFallbacks",
         "7.2 in an hour",
         {f'hisbridge_decode_fallbacks_total{{{H1},connector="his",kind="gb18030"}}': "0+0.02x400"},
@@ -441,6 +463,15 @@ CASES: list[Case] = [
         300,
     ),
     # 21 days are 1,814,400 s. At 3,000 s it has that much left, less ten seconds.
+    *gauge(
+        "HisbridgeTLSFilesNotTaken",
+        "tls_files_not_taken",
+        "1",
+        "0",
+        300,
+        {"hospital": "h1", "connector": "his", "side": "listener"},
+        'connector="his",side="listener"',
+    ),
     Case(
         "HisbridgeCertificateEndsSoon",
         "21 days less a moment",

@@ -65,7 +65,7 @@ async def test_messages_are_in_sight_when_a_his_that_is_away_was_asked_many_time
 
 
 async def test_each_is_listed_when_order_state_reason_or_direction_differ(recorder: Recorder, messages: Store) -> None:
-    others = (
+    others: tuple[dict[str, Any], ...] = (
         {"error": "every connection to the HIS is busy"},
         {"state": Passed.UNKNOWN},
         {"verb": "fetch_fees"},

@@ -11,6 +11,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+import structlog
 
 from connectors.config import HospitalContext
 from connectors.hl7v2 import HL7v2Connector, Options, create
@@ -248,17 +249,51 @@ async def test_next_connection_has_the_new_certificate_and_open_ones_go_on_when_
     await connector.close()
 
 
-async def test_files_that_are_no_good_are_noticed_when_nobody_connects(
+def not_taken(hospital: str, side: str) -> float | None:
+    labels = {"hospital": hospital, "connector": "his", "side": side}
+    return REGISTRY.get_sample_value("hisbridge_tls_files_not_taken", labels)
+
+
+async def becomes(hospital: str, side: str, value: float) -> None:
+    async with asyncio.timeout(10):
+        while not_taken(hospital, side) != value:  # noqa: ASYNC110  # a gauge tells nobody
+            await asyncio.sleep(0.02)
+
+
+async def test_files_that_are_no_good_are_told_until_they_are_mended_when_nobody_connects(
     own: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.hl7v2.server.LOOK_AT_FILES_EVERY_S", 0.05)
+    monkeypatch.setattr("connectors.hl7v2.tls.LOOK_AT_FILES_EVERY_S", 0.05)
     connector = _connector(own, "tls-watched")
     await connector.serve(_take)
+    assert renewals("tls-watched") == [0, 0]
+    assert not_taken("tls-watched", "listener") == 0
     own.listener.key_file.unlink()
-    async with asyncio.timeout(10):
-        while renewals("tls-watched") != [0, 1]:  # noqa: ASYNC110  # a counter tells nobody
-            await asyncio.sleep(0.02)
+    await becomes("tls-watched", "listener", 1)
+    assert renewals("tls-watched") == [0, 1]
+    own.ours.sign("listener")
+    await becomes("tls-watched", "listener", 0)
     await connector.close()
+
+
+async def test_files_of_our_own_connections_are_told_when_they_are_no_good_and_nothing_connects(
+    own: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.hl7v2.tls.LOOK_AT_FILES_EVERY_S", 0.05)
+    shown = own.ours.sign("client")
+    theirs = {"tls_ca_file": str(own.theirs.ca_file), "tls_client_cert_file": str(shown.cert_file)}
+    dialing = {"host": "127.0.0.1", "port": 1, "tls": True, **theirs, "tls_client_key_file": str(shown.key_file)}
+    connector = _connector(own, "tls-client", listen_port=None, tls_cert_file=None, tls_key_file=None, **dialing)
+    await connector.start()
+    assert not_taken("tls-client", "client") == 0
+    shown.cert_file.write_text("half of a")
+    with structlog.testing.capture_logs() as lines:
+        await becomes("tls-client", "client", 1)
+    own.ours.sign("client")
+    await becomes("tls-client", "client", 0)
+    await connector.close()
+    (line,) = [line for line in lines if line["event"] == "tls_files_not_taken"]
+    assert (line["hospital"], line["connector"]) == ("tls-client", "his")
 
 
 async def test_listener_does_not_begin_when_its_files_are_no_good(own: Site) -> None:
