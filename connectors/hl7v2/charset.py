@@ -65,6 +65,8 @@ _UNKNOWN_REASON = "the character set of MSH-18 is not one that is read here: sen
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LINE_END = re.compile(rb"[\r\n]")
 _BLANK = re.compile(r"[\s_-]")
+_TRIED = ("utf-8", "gb18030", "big5hkscs", "latin-1")
+"""In this order a header that is not ASCII is read to find its label."""
 # What designates another set (ISO 2022, ECMA-35 ch. 14.3); printers' commands in a report look different.
 _DESIGNATION = re.compile(rb"\x1b(?:\$[@AB]|\$[()*+][@-~]|[()*+][@-Z]|[-./][@-Z])")
 
@@ -147,18 +149,26 @@ def _is_other_than_labelled(data: bytes, codec: str) -> bool:
 
 
 def _label(data: bytes) -> str:
-    """MSH-18, first repetition, read before the set is known: the line is tried as UTF-8, then GB18030, then Latin-1."""
+    """MSH-18, first repetition, read before the set is known.
+
+    The line is read in one set after the other, and the first reading counts under which MSH-18 is a label that there is: in
+    GB18030 a letter with an accent and the separator behind it are one character (ü| is 鼃), and the fields move. Where there is
+    none, the first reading that is possible says what stands there.
+    """
     end = _LINE_END.search(data, 0, 8192)
     line = data[: end.start() if end else 8192]
     if not line.startswith(b"MSH") or len(line) < 4:
         return ""
-    for codec in ("utf-8", "gb18030", "latin-1"):
+    first: str | None = None
+    for codec in ("ascii",) if line.isascii() else _TRIED:
         try:
             text = line.decode(codec)
         except UnicodeDecodeError:
             continue
         fields = text.split(text[3])
         # MSH-1 is the separator itself, so MSH-18 is the 17th piece after the name.
-        field = fields[17] if len(fields) > 17 else ""
-        return re.split(r"[~^]", field, maxsplit=1)[0]
-    return ""
+        label = re.split(r"[~^]", fields[17], maxsplit=1)[0] if len(fields) > 17 else ""
+        if _CODECS.get(_BLANK.sub("", label).upper()):
+            return label
+        first = label if first is None else first
+    return first or ""

@@ -72,6 +72,26 @@ def test_latin1_is_read_when_labelled_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "codec", "facility"),
+    [
+        ("8859/1", "iso8859-1", "Klinik Sü"),
+        ("8859/1", "iso8859-1", "Hôpital St-André"),
+        ("8859/15", "iso8859-15", "Mariä^Mariä&Mariä"),
+        ("8859/5", "iso8859-5", "Клиника"),
+        ("8859/7", "iso8859-7", "Νοσοκομείο"),
+        ("BIG-5", "big5hkscs", "功醫院功"),
+        ("GBK", "gb18030", "東"),
+    ],
+)
+def test_label_is_found_when_the_letter_before_a_separator_would_be_one_with_it_in_another_set(
+    label: str, codec: str, facility: str
+) -> None:
+    text = message(label, f"{facility}^{facility}", facility).replace("|C|D|", f"|{facility}|{facility}|")
+    decoded = decode_message(text.encode(codec))
+    assert (decoded.text, decoded.codec, decoded.fallback) == (text, codec, None)
+
+
+@pytest.mark.parametrize(
     ("label", "codec"),
     [
         ("8859/1", "iso8859-1"),

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connectors.hl7v2.client import LinePool, NoAnswer, NotSent, backoff_s
+from connectors.hl7v2.dialing import Address, Dialer
 from loadtest.ports import free_port
 from loadtest.simulators.mllp import END, START
+from tests.connectors.hl7v2.conftest import MakeConnector
 from tests.connectors.hl7v2.scripted import FakeHis, ack, answer_all, make_pool, number_of, request
 
 
@@ -141,3 +143,20 @@ async def test_commit_acknowledgement_is_passed_over_when_the_application_s_own_
 @pytest.mark.parametrize(("failures", "chance", "expected"), [(1, 0, 0.1), (1, 1, 0.2), (3, 1, 0.8), (99, 1, 10.0)])
 def test_backoff_doubles_up_to_a_limit(failures: int, chance: float, expected: float) -> None:
     assert backoff_s(failures, chance) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("chance", "longer_than_s", "at_most_s"), [(0.0, 0.0, 0.1), (1.0, 0.1, 0.2)])
+async def test_next_try_waits_as_chance_has_it_when_the_his_could_not_be_reached(
+    chance: float, longer_than_s: float, at_most_s: float
+) -> None:
+    dialer = Dialer(Address(host="127.0.0.1", port=free_port(), connect_timeout_s=2.0), lambda: chance)
+    with pytest.raises(NotSent):
+        await dialer.connect()
+    assert longer_than_s < dialer.retry_in_s <= at_most_s
+
+
+async def test_two_that_lost_a_his_together_do_not_come_back_together(make_connector: MakeConnector) -> None:
+    pools = [make_connector("hl7v2", host="127.0.0.1", port=1).pool for _ in range(8)]
+    waits_s = {pool._dialer.wait_s(5) for pool in pools if isinstance(pool, LinePool)}
+    assert len(waits_s) == 8
+    assert all(1.6 <= wait_s <= 3.2 for wait_s in waits_s)

@@ -55,6 +55,7 @@ ROWS = (
     taken("a label before the peer's default", "UNICODE UTF-8", "utf-8", options={"charset": "GBK"}),
     taken("BIG-5", "BIG-5", "big5", "醫院"),
     taken("8859/1", "8859/1", "latin-1", "Klinik Süd"),
+    taken("8859/1, and an accent before the separator", "8859/1", "latin-1", "Klinik Sü"),
     taken("8859/5", "8859/5", "iso8859-5", "Больница"),
     taken("ASCII", "ASCII", "ascii", "CLINIC"),
     taken("two labels, of which the first counts", "GBK~UNICODE UTF-8", "gbk"),

@@ -114,3 +114,20 @@ async def test_next_connection_shows_the_new_certificate_when_the_files_change(
         old.key_file.write_bytes(new.key_file.read_bytes())
 
     check(case, await play(case, tmp_path, his_tls=his, options=options, before_calls=renew))
+
+
+async def test_next_connection_is_believed_when_the_file_of_authorities_changes(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """The HIS's certificate is of an authority that the file does not have at first."""
+    (tmp_path / "old").mkdir()
+    old = Authority(tmp_path / "old")
+    case = HisRow("another authority", GROUP, (GOOD,), (DONE,), heard=1)
+
+    def renew() -> None:
+        old.ca_file.write_bytes(authority.ca_file.read_bytes())
+
+    check(
+        case,
+        await play(case, tmp_path, his_tls=listening(authority.sign("his")), options=ours(old), before_calls=renew),
+    )

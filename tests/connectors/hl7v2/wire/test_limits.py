@@ -16,7 +16,8 @@ from .runner import check, play
 LIMIT = 3000
 SMALL = {"max_message_bytes": LIMIT}
 REFUSED = {"inbound_messages/refused": 1}
-TOO_LARGE = (Answer("AR", "BIG", "207"),)
+WHY = (("ERR", 7, 1, "the message is larger than is taken here"),)
+TOO_LARGE = (Answer("AR", "BIG", "207", fields=WHY),)
 
 
 def filled(size: int, control_id: str = "BIG", *, accept: str = "", application: str = "") -> str:
@@ -67,7 +68,7 @@ ROWS = (
         "too large, both acknowledgements asked for",
         "limits",
         (framed(filled(50_000, accept="AL", application="AL")),),
-        (Answer("CR", "BIG", "207"),),
+        (Answer("CR", "BIG", "207", fields=WHY),),
         counted=REFUSED,
         options=SMALL,
     ),
@@ -75,7 +76,7 @@ ROWS = (
         "too large, errors only",
         "limits",
         (framed(filled(50_000, accept="ER", application="NE")),),
-        (Answer("CR", "BIG", "207"),),
+        (Answer("CR", "BIG", "207", fields=WHY),),
         counted=REFUSED,
         options=SMALL,
     ),
@@ -90,7 +91,7 @@ ROWS = (
         "too large, with a header longer than what is kept",
         "limits",
         (framed(f"MSH|^~\\&|{'A' * 4900}|H1|HB|X|20260105080000||ADT^A08|BIG|P|2.5.1\r"),),
-        (Answer("AR", "", "207"),),
+        (Answer("AR", "", "207", fields=WHY),),
         counted=REFUSED,
         options=SMALL,
     ),
@@ -98,7 +99,7 @@ ROWS = (
         "too large, with a control id that is cut off",
         "limits",
         (framed(f"MSH|^~\\&|{'A' * 4000}|H1|HB|X|20260105080000||ADT^A08|{'7' * 900}|P|2.5.1\r"),),
-        (Answer("AR", "", "207"),),
+        (Answer("AR", "", "207", fields=WHY),),
         counted=REFUSED,
         options=SMALL,
     ),
@@ -106,7 +107,7 @@ ROWS = (
         "too large, and no message",
         "limits",
         (framed("x" * 50_000),),
-        (Answer("AR", "", "207"),),
+        (Answer("AR", "", "207", fields=WHY),),
         counted=REFUSED,
         options=SMALL,
     ),

@@ -249,6 +249,34 @@ async def test_next_connection_has_the_new_certificate_and_open_ones_go_on_when_
     await connector.close()
 
 
+async def test_next_peer_is_judged_by_the_new_authorities_and_open_ones_go_on_when_their_file_changes(
+    own: Site,
+) -> None:
+    connector = _connector(own, "tls-authorities", **own.options(mutual=True))
+    await connector.serve(_take)
+
+    async def taken(peer: Peer) -> bool:
+        """TLS 1.3 refuses a certificate after the handshake: the peer sees it at its first read."""
+        try:
+            await peer.connect()
+            return await peer.probe()
+        except OSError:
+            return False
+
+    known, stranger, late, new = (
+        Peer(connector.listen_port, Row("authorities", "TLS", ()), own.peer(kind))
+        for kind in ("known", "stranger", "known", "stranger")
+    )
+    assert [await taken(known), await taken(stranger)] == [True, False]
+    own.theirs.ca_file.write_bytes(own.others.ca_file.read_bytes())
+    assert [await taken(late), await taken(new)] == [False, True]
+    assert renewals("tls-authorities") == [1, 0]
+    assert await known.probe()
+    for peer in (known, stranger, late, new):
+        await peer.close()
+    await connector.close()
+
+
 def not_taken(hospital: str, side: str) -> float | None:
     labels = {"hospital": hospital, "connector": "his", "side": side}
     return REGISTRY.get_sample_value("hisbridge_tls_files_not_taken", labels)
