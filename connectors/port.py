@@ -312,6 +312,9 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 InboundAnswer = Stored | Refused
 InboundHandler = Callable[[Inbound], Awaitable[InboundAnswer]]
+InboundsHandler = Callable[[Sequence[Inbound]], Awaitable[Sequence[InboundAnswer]]]
+"""Takes messages that came together, as `InboundHandler` would one after the other, and quicker. Its answers are theirs, in their
+order, and end with the first that is retryable: nothing behind that one is stored."""
 
 
 # --- what passed, for whoever looks for it later ------------------------------------------------------------------
@@ -377,6 +380,15 @@ class Recording(Protocol):
 
     def record_exchanges(self, recorder: Recorder) -> None:
         """Hand every exchange to `recorder` from now on. Called before `start`."""
+        ...
+
+
+@runtime_checkable
+class HandsOnTogether(Protocol):
+    """A connector to which several messages come in one piece."""
+
+    def hand_on_together(self, handler: InboundsHandler) -> None:
+        """Hand those on to `handler`, and not one by one to that of `serve`. Called before `serve`."""
         ...
 
 

@@ -24,9 +24,9 @@ from mappings.canonical import AnyEvent
 from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
-from monitoring.traces import Kind, is_tracing, span
+from monitoring.traces import Kind, Span, is_tracing, span
 from scheduler_sync.applying import MOST_AT_ONCE, Applied, Begun, Waiting, applied_ids, apply_messages, forget_begun
-from scheduler_sync.arrivals import Arrival, Arrivals
+from scheduler_sync.arrivals import MOST_BYTES, Arrival, Arrivals
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
 from scheduler_sync.messages.documents import MessageDocuments, apart_bytes
@@ -118,31 +118,71 @@ class Inbox:
         with span("inbound", kind=Kind.CONSUMER) as one:
             answer = await self._handle(inbound)
             if one is not None:
-                one.failed = isinstance(answer, Refused)
-                one.attributes |= {
-                    "hisbridge.hospital": self._hospital.id,
-                    "hisbridge.connector": inbound.connector,
-                    "hisbridge.message_type": metrics.message_type_label(inbound.message_type),
-                    "hisbridge.answer": "refused" if isinstance(answer, Refused) else "stored",
-                }
+                self._describe(one, inbound, answer)
             return answer
 
+    async def handle_together(self, inbounds: Sequence[Inbound]) -> list[InboundAnswer]:
+        """`handle` for messages that came in one frame, in their order: what is short shares commits.
+
+        The answers end with the first that may come again: nothing is stored behind it.
+        """
+        answers: list[InboundAnswer] = []
+        if any(one.series is not None or len(one.raw) > MOST_BYTES for one in inbounds):
+            for one in inbounds:
+                answers.append(await self.handle(one))
+                if _may_come_again(answers[-1]):
+                    break
+            return answers
+        with span("inbound", kind=Kind.CONSUMER) as traced:
+            answers = await self._handle_together(inbounds)
+            if traced is not None:
+                self._describe(traced, inbounds[0], answers[-1])
+                traced.attributes["hisbridge.messages"] = len(inbounds)
+        return answers
+
+    async def _handle_together(self, inbounds: Sequence[Inbound]) -> list[InboundAnswer]:
+        if (refused := await self._wait_for_room(inbounds[0])) is not None:
+            return [refused]
+        answers: list[InboundAnswer] = []
+        # Nothing in them is long enough to be kept apart.
+        for inbound, found in zip(inbounds, await self._arrivals.store_together(inbounds), strict=True):
+            answers.append(self._not_stored(inbound, found) if isinstance(found, Exception) else found)
+            if _may_come_again(answers[-1]):
+                break
+        return answers
+
+    def _describe(self, traced: Span, inbound: Inbound, answer: InboundAnswer) -> None:
+        traced.failed = isinstance(answer, Refused)
+        traced.attributes |= {
+            "hisbridge.hospital": self._hospital.id,
+            "hisbridge.connector": inbound.connector,
+            "hisbridge.message_type": metrics.message_type_label(inbound.message_type),
+            "hisbridge.answer": "refused" if isinstance(answer, Refused) else "stored",
+        }
+
     async def _handle(self, inbound: Inbound) -> InboundAnswer:
-        if self._backlog.full:
-            try:
-                await self._backlog.room(self._room_within_s)
-            except TimeoutError:
-                return self._refused(inbound, "backlog_full", "too many messages wait to be applied")
+        if self._backlog.full and (refused := await self._wait_for_room(inbound)) is not None:
+            return refused
         try:
             return await self._arrivals.store(await self._documents.put_away(inbound))
-        except StoreUnavailable as e:
-            return self._refused(inbound, "store_unavailable", "the message could not be stored", reason=str(e))
         except Exception as e:
-            # Whatever it is: a peer that gets no answer sends the same for ever, and nothing behind it.
-            reason = type(e).__name__
-            return self._refused(
-                inbound, "cannot_be_stored", "the message cannot be stored", reason=reason, retryable=False
-            )
+            return self._not_stored(inbound, e)
+
+    async def _wait_for_room(self, inbound: Inbound) -> Refused | None:
+        try:
+            await self._backlog.room(self._room_within_s)
+        except TimeoutError:
+            return self._refused(inbound, "backlog_full", "too many messages wait to be applied")
+        return None
+
+    def _not_stored(self, inbound: Inbound, e: Exception) -> Refused:
+        if isinstance(e, StoreUnavailable):
+            return self._refused(inbound, "store_unavailable", "the message could not be stored", reason=str(e))
+        # Whatever it is: a peer that gets no answer sends the same for ever, and nothing behind it.
+        reason = type(e).__name__
+        return self._refused(
+            inbound, "cannot_be_stored", "the message cannot be stored", reason=reason, retryable=False
+        )
 
     def _refused(self, inbound: Inbound, code: str, text: str, *, reason: str = "", retryable: bool = True) -> Refused:
         log.error("message_not_stored", hospital=self._hospital.id, connector=inbound.connector, reason=reason or text)
@@ -532,6 +572,10 @@ class Inbox:
         metrics.dead_letters.labels(hospital=self._hospital.id, box="inbox").set(quarantined)
         metrics.inbox_waiting.labels(hospital=self._hospital.id).set(left.count)
         metrics.inbox_oldest_seconds.labels(hospital=self._hospital.id).set(age_s)
+
+
+def _may_come_again(answer: InboundAnswer) -> bool:
+    return isinstance(answer, Refused) and answer.retryable
 
 
 def reason_of(error: Exception) -> str:

@@ -14,7 +14,7 @@ from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
-from connectors.port import CannotServe, Connector, Recording
+from connectors.port import CannotServe, Connector, HandsOnTogether, Recording
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
@@ -140,6 +140,8 @@ class HospitalRuntime:
         for name, connector in self.link.connectors.items():
             if isinstance(connector, Recording):
                 connector.record_exchanges(self._recorder.record)
+            if isinstance(connector, HandsOnTogether):
+                connector.hand_on_together(self._inbox.handle_together)
             await connector.start()
             try:
                 await connector.serve(self._inbox.handle)

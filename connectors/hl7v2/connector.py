@@ -41,6 +41,7 @@ from connectors.port import (
     IdempotencyKey,
     Inbound,
     InboundHandler,
+    InboundsHandler,
     NotOffered,
     Order,
     Outcome,
@@ -105,6 +106,7 @@ class HL7v2Connector:
         self._exchange.record = self._record = WireRecord(name)
         self._server: MLLPServer | None = None
         self._receiver: Receiver | None = None
+        self._handle_together: InboundsHandler | None = None
 
     @property
     def listen_port(self) -> int:
@@ -133,6 +135,10 @@ class HL7v2Connector:
         self._record.recorder = recorder
         if self.pool is not None:
             self.pool.keep_strays(lambda kind, data: note_stray(self._record, self.settings, kind, data))
+
+    def hand_on_together(self, handler: InboundsHandler) -> None:
+        """See connectors.port.HandsOnTogether: the messages of a file or a batch."""
+        self._handle_together = handler
 
     def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
         """See connectors.port.ReadsAgain."""
@@ -164,6 +170,7 @@ class HL7v2Connector:
         metrics.greet_listener(self.hospital_id, self.name)
         receiver = Receiver(self.hospital, self.name, settings, self._connection, self._maps, handler)
         receiver.record = self._record
+        receiver.handle_together = self._handle_together
         if self.pool is not None:
             receiver.take_answer = self.pool.take_answer
             if settings.both_ways:

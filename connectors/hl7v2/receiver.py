@@ -16,6 +16,7 @@ from connectors.hl7v2.answerer import Answers
 from connectors.hl7v2.answering import acknowledge, fault_of
 from connectors.hl7v2.batches import File, TooMany, may_be_several, split_file, write_file
 from connectors.hl7v2.elsewhere import Elsewhere, Lost, Setup
+from connectors.hl7v2.filing import Filing
 from connectors.hl7v2.mapping import ProfileMaps
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.reading import Read, Reader, read_head
@@ -23,7 +24,7 @@ from connectors.hl7v2.record import note_heard
 from connectors.hl7v2.tally import FAILED, Tally
 from connectors.hl7v2.validation import Validator
 from connectors.hl7v2.weight import is_heavy
-from connectors.port import Inbound, InboundAnswer, InboundHandler, Refused
+from connectors.port import Inbound, InboundAnswer, InboundHandler, InboundsHandler, Refused
 from connectors.recording import WireRecord
 
 ELSEWHERE_BYTES = 262_144
@@ -49,6 +50,7 @@ class Receiver:
         self.name = name
         self.settings = settings
         self.handler = handler
+        self.handle_together: InboundsHandler | None = None
         self.record = WireRecord(name)
         self.take_answer: Callable[[bytes], list[bytes] | None] = _nobody_waits
         self.tally = Tally(hospital.id, name)
@@ -92,15 +94,13 @@ class Receiver:
         for wrong in file.wrong_counts():
             self.tally.odd("batch_count")
             self.tally.warn("hl7_batch_count_wrong", peer, reason=wrong)
-        acks: list[list[bytes]] = []
-        again = False
-        for batch in file.batches:
-            acks.append([])
+        acks: list[list[bytes]] = [[] for _ in file.batches]
+        filing = Filing(self, peer)
+        for batch, answers in zip(file.batches, acks, strict=True):
             for start, stop in batch.spans:
-                answer = self.answer_busy if again else self._answer_message  # one that may come again is not overtaken
-                answers = await answer(payload[start:stop], peer)
-                again |= answers.again
-                acks[-1] += answers
+                await filing.take(payload[start:stop], answers)
+        await filing.finish()
+        again = filing.again
         if not file.has_batches:
             return Answers((ack for answers in acks for ack in answers), again=again)
         if file.size and not any(acks):
@@ -114,8 +114,18 @@ class Receiver:
         return self._acknowledge(read, Fault("207", reason=reason))
 
     async def _answer_message(self, payload: bytes, peer: str) -> Answers:
+        return await self.answer_read(payload, await self.look_at(payload, peer), peer)
+
+    async def look_at(self, payload: bytes, peer: str) -> Read:
+        """Read one message, and hold it against the standard's tables where the site wants that."""
         read = await self._read(payload, peer)
         self.tally.read(read, peer)
+        if self.validator is None or read.fault is not None or read.is_answer or is_alone(read):
+            return read
+        return await self._validated(self.validator, payload, read, peer)
+
+    async def answer_read(self, payload: bytes, read: Read, peer: str) -> Answers:
+        """Hand on what is to be handed on, and answer."""
         if read.is_answer or is_alone(read):
             await asyncio.sleep(0)  # nothing else is waited for, and thousands of these fit into one frame or one read
         if read.is_answer:
@@ -125,8 +135,6 @@ class Receiver:
             # It answers nothing of ours, and must not be answered itself.
             self.tally.count(read.kind, "ignored")
             return Answers()
-        if self.validator is not None and read.fault is None and read.inbound is not None and not is_alone(read):
-            read = await self._validated(self.validator, payload, read, peer)
         return await self._settle(payload, read, peer)
 
     async def _validated(self, validator: Validator, payload: bytes, read: Read, peer: str) -> Read:
@@ -145,20 +153,42 @@ class Receiver:
 
     async def _settle(self, payload: bytes, read: Read, peer: str) -> Answers:
         """Hand on what is to be handed on, and answer. What the handler refuses outweighs what reading found: it comes again."""
-        given: InboundAnswer | None = None
-        alone = is_alone(read)
-        if alone:
+        if is_alone(read):
             refused = "unreadable" if read.header is None and read.fault is not TOO_LARGE else "refused"
             self.tally.count(read.kind, "ignored" if read.fault is None else refused)
         if read.inbound is not None:
-            given = await self._hand_on(read, read.inbound, peer)
-            if not alone:
-                self.tally.given(read.kind, given)
+            return self.answer_given(payload, read, await self._hand_on(read, read.inbound, peer), peer)
+        acks = self._acknowledge(read, read.fault)
+        note_heard(self.record, payload, peer, read, fault=read.fault, acks=acks)
+        return acks
+
+    def answer_given(self, payload: bytes, read: Read, given: InboundAnswer, peer: str) -> Answers:
+        """The answer to a message for which the handler has given this."""
+        alone = is_alone(read)
+        if not alone:
+            self.tally.given(read.kind, given)
+        if read.inbound is not None:
             self.tally.numbered(read.inbound, given, peer)
         fault = fault_of(given) or read.fault
-        acks = self._acknowledge(read, fault, None if given is None else given.expected)
+        acks = self._acknowledge(read, fault, given.expected)
         note_heard(self.record, payload, peer, read, given=None if alone else given, fault=fault, acks=acks)
         return acks
+
+    @property
+    def takes_several(self) -> bool:
+        """See filing.Desk."""
+        return self.handle_together is not None
+
+    async def hand_on_together(self, reads: list[Read], peer: str) -> list[InboundAnswer]:
+        """What the handler says to messages that can be stored; shorter where one may come again, with which it ends."""
+        inbounds = [read.inbound for read in reads if read.inbound is not None]
+        if self.handle_together is None:
+            raise RuntimeError("nobody takes several messages at once")
+        try:
+            return list(await self.handle_together(inbounds))
+        except Exception as error:  # as in _hand_on
+            self.tally.failed(reads[0].kind, error, peer)
+            return [Refused(code=FAILED, text="", retryable=True)]
 
     async def _read(self, payload: bytes, peer: str) -> Read:
         if len(payload) > ELSEWHERE_BYTES and (read := await self._read_elsewhere(payload, peer)) is not None:

@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
+from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable
-from connectors.port import Inbound, InboundAnswer, Stored
+from connectors.port import Inbound, InboundAnswer, Refused, Series, Stored
 from scheduler_sync import inbox as module
-from scheduler_sync.arrivals import MOST_BYTES, MOST_TOGETHER, Arrival, Arrivals
+from scheduler_sync.arrivals import MOST_BYTES, MOST_TOGETHER, Arrival, Arrivals, Overtaking
+from scheduler_sync.backlog import Backlog
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages.journal import take_messages
+from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.test_inbox import message, name_of, patient, states
 
 
@@ -178,6 +182,93 @@ async def test_the_next_one_stores_when_several_are_cancelled_in_one_turn(
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+# --- what came in one frame --------------------------------------------------------------------------------------------
+
+
+def of_one_peer(*numbers: int) -> list[Inbound]:
+    return [message(patient(f"张{n}"), key=f"k{n}") for n in numbers]
+
+
+async def together(arrivals: Arrivals, *numbers: int) -> asyncio.Task[list[InboundAnswer | Exception]]:
+    task = asyncio.create_task(arrivals.store_together(of_one_peer(*numbers)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_messages_of_one_frame_share_commits(disk: Disk) -> None:
+    arrivals = Arrivals(disk.store)
+    numbers = range(MOST_TOGETHER + 10)
+    assert await arrivals.store_together(of_one_peer(*numbers)) == [Stored()] * len(numbers)
+    keys = [f"k{n}" for n in numbers]
+    assert disk.batches == [keys[:MOST_TOGETHER], keys[MOST_TOGETHER:]]
+
+
+async def test_messages_of_one_frame_take_their_place_in_the_line_when_others_wait(disk: Disk) -> None:
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    first = await begin(arrivals, 1, 2)
+    frame = await together(arrivals, 10, 11, 12)
+    last = await begin(arrivals, 3)
+    disk.free.set()
+    assert await asyncio.gather(*first, *last) == [Stored()] * 3
+    assert await frame == [Stored()] * 3
+    assert disk.batches == [["k1"], ["k2", "k10", "k11", "k12", "k3"]]
+
+
+async def test_nothing_of_a_frame_is_stored_behind_what_could_not_be(disk: Disk) -> None:
+    disk.refuses["k5"] = StoreUnavailable("full")
+    arrivals = Arrivals(disk.store)
+    found = await arrivals.store_together(of_one_peer(*range(MOST_TOGETHER + 10)))
+    assert disk.batches == [[f"k{n}" for n in range(MOST_TOGETHER)]]
+    assert all(isinstance(one, StoreUnavailable) for one in found)
+    # Tried anew they are stored one by one, as far as it goes.
+    disk.batches.clear()
+    found = await arrivals.store_together(of_one_peer(4, 5, 6, 7))
+    assert [type(one) for one in found] == [Stored, StoreUnavailable, Overtaking, Overtaking]
+    assert disk.batches == [["k4"], ["k5"]]
+
+
+async def test_others_are_stored_when_a_frame_cannot_be(disk: Disk) -> None:
+    disk.refuses["k10"] = StoreUnavailable("full")
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    arrivals._alone = 10
+    first = await begin(arrivals, 1)
+    frame = await together(arrivals, 10, 11)
+    last = await begin(arrivals, 3)
+    disk.free.set()
+    assert await asyncio.gather(*first, *last) == [Stored()] * 2
+    assert [type(one) for one in await frame] == [StoreUnavailable, Overtaking]
+    assert disk.batches == [["k1"], ["k10"], ["k3"]]
+
+
+async def test_the_rest_of_a_frame_is_stored_behind_one_that_must_not_come_again(disk: Disk) -> None:
+    disk.refuses["k2"] = ValueError("a value that no column takes")
+    arrivals = Arrivals(disk.store)
+    found = await arrivals.store_together(of_one_peer(1, 2, 3))
+    assert [type(one) for one in found] == [Stored, ValueError, Stored]
+    assert disk.batches == [["k1", "k2", "k3"], ["k1"], ["k2"], ["k3"]]
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("behind", [False, True])
+async def test_others_go_on_when_the_one_with_a_frame_is_cancelled(disk: Disk, turns: int, behind: bool) -> None:
+    disk.free.clear()
+    arrivals = Arrivals(disk.store)
+    before = await begin(arrivals, 1) if behind else []
+    frame = await together(arrivals, *range(100, 100 + 2 * MOST_TOGETHER))
+    after = await begin(arrivals, 2, 3)
+    disk.free.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    frame.cancel()
+    assert await asyncio.wait_for(asyncio.gather(*before, *after), 5) == [Stored()] * (len(before) + 2)
+    await asyncio.gather(frame, return_exceptions=True)
+    assert await asyncio.wait_for(arrivals.store(from_peer(4)), 5) == Stored()
+    assert not arrivals._waiting
+
+
 # --- with the stores ---------------------------------------------------------------------------------------------------
 
 
@@ -217,3 +308,47 @@ async def test_a_repeat_is_told_as_one_when_it_is_stored_with_the_first(
     assert commits == [3]
     await inbox.apply_all()
     assert await states(messages) == [("applied", None)] * 3
+
+
+async def test_frame_is_put_off_behind_the_first_when_the_store_is_away(
+    inbox: Inbox, messages: Store, commits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise StoreUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "take_messages", away)
+        (refused,) = await inbox.handle_together(of_one_peer(1, 2, 3))
+    assert refused == Refused(code="store_unavailable", text="the message could not be stored", retryable=True)
+    commits.clear()
+    assert await inbox.handle_together(of_one_peer(1, 2, 3)) == [Stored()] * 3
+    assert await inbox.handle_together(of_one_peer(3, 4)) == [Stored(duplicate=True), Stored()]
+    assert commits == [1, 1, 1, 2]
+    await inbox.apply_all()
+    assert await states(messages) == [("applied", None)] * 4
+
+
+async def test_frame_waits_as_a_message_does_when_too_much_is_not_applied(
+    store: Store, messages: Store, hospital: Hospital
+) -> None:
+    inbox = Inbox(store, messages, hospital, backlog=Backlog(most=1), room_within_s=0.01)
+    await inbox.heal()
+    async with store.write(HOSPITAL):
+        assert await inbox.handle_together(of_one_peer(1, 2)) == [Stored()] * 2
+        (refused,) = await inbox.handle_together(of_one_peer(3, 4))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("backlog_full", True)
+    await inbox.close()
+
+
+async def test_numbered_messages_of_a_frame_are_judged_one_by_one(
+    inbox: Inbox, messages: Store, commits: list[int]
+) -> None:
+    told = [
+        msgspec.structs.replace(one, series=Series(key="HIS", number=n))
+        for one, n in zip(of_one_peer(1, 2, 3, 4), (1, 2, 4, 3), strict=True)
+    ]
+    answers = await inbox.handle_together(told)
+    assert [type(one) for one in answers] == [Stored, Stored, Refused]
+    assert len(await states(messages)) == 2
+    assert commits == [1, 1, 1]
