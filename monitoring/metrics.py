@@ -289,7 +289,7 @@ message_records_dropped = Counter(
 )
 message_store_bytes = Gauge(
     "hisbridge_message_store_bytes",
-    "Size of the stored messages and exchanges of a hospital, without indexes.",
+    "Size of the stored messages, exchanges and documents of a hospital, without indexes.",
     ["hospital"],
     registry=REGISTRY,
 )

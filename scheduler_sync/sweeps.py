@@ -32,10 +32,10 @@ from scheduler_sync.messages.old_documents import forget_documents
 from scheduler_sync.messages.retention import (
     MB,
     forget_exchanges,
-    forget_for_size,
     forget_messages,
     forget_refused,
 )
+from scheduler_sync.messages.room import Room
 from scheduler_sync.messages.series import forget_series
 
 log = get_logger("sweeps")
@@ -123,7 +123,11 @@ class Forgetting:
         self._messages = messages
         self._hospitals = hospitals
         self._keep_messages_days = keep_messages_days
-        self._keep_messages_mb = keep_messages_mb
+        most_bytes = keep_messages_mb * MB
+        self._rooms = {
+            hospital.id: Room(store, messages, hospital.id, most_bytes=most_bytes, pause=self._room)
+            for hospital in hospitals
+        }
         self._slots_done: dict[str, dt.date] = {}
         self._documents_done: dict[str, dt.date] = {}
 
@@ -153,6 +157,7 @@ class Forgetting:
                 keep_days=self._keep_messages_days,
                 pause=self._room,
             )
+            self._rooms[hospital.id].begin_again()
             if not self._stopping.is_set():
                 self._documents_done[hospital.id] = today
         since = self._slots_done.get(hospital.id)
@@ -162,12 +167,12 @@ class Forgetting:
                 self._slots_done[hospital.id] = before
 
     async def _forget_messages(self, hospital_id: str) -> None:
-        store, days, most_bytes = self._messages, self._keep_messages_days, self._keep_messages_mb * MB
+        store, days = self._messages, self._keep_messages_days
         await self._until_none(lambda: forget_messages(store, hospital_id, keep_days=days))
         await self._until_none(lambda: forget_exchanges(store, hospital_id, keep_days=days))
         await self._until_none(lambda: forget_refused(store, hospital_id))
         await self._until_none(lambda: forget_series(store, hospital_id))
-        await self._until_none(lambda: forget_for_size(store, hospital_id, most_bytes=most_bytes))
+        await self._rooms[hospital_id].make()
 
     async def _forget_days(self, hospital_id: str, since: dt.date | None, before: dt.date) -> None:
         """Day by day: what was ever booked stays, and of years at once each look would walk past all of it."""

@@ -19,6 +19,7 @@ from booking.store.engine import Store
 from booking.store.fixed import Fixed
 from connectors.port import Inbound
 from mappings.canonical import AnyEvent, Attachment, KeptDocument, ReportIssued
+from scheduler_sync.messages.groups import add_to_totals
 from scheduler_sync.messages.tables import document_pieces, documents
 
 APART_BYTES = 65_536  # shorter ones stay in their report
@@ -67,6 +68,7 @@ class MessageDocuments:
                 return is_complete
             row = {"hospital_id": hospital_id, "id": document.id, "size_bytes": document.size_bytes}
             await tx.insert(documents, {**row, "complete": False, "kept_ms": tx.now_ms})
+            await add_to_totals(tx, hospital_id, "documents", 1, document.size_bytes)
             return False
 
     async def _write(self, hospital_id: str, document_id: str, number: int, piece: bytes) -> None:

@@ -7,6 +7,7 @@
 | exchanges `done` | after `keep_messages_days` | the oldest |
 | exchanges `failed`, `unknown` | after FAILED_LONGER times as long | never |
 | `refused`, `duplicate` | after KEEP_REFUSED_DAYS | all but the newest MOST_REFUSED |
+| documents | see `old_documents` | see `room` |
 
 Each looks only at what it may delete, by an index and a few at a time: neither memory nor a lock is held for long.
 """
@@ -81,13 +82,18 @@ async def forget_for_size(store: Store, hospital_id: str, *, most_bytes: int, li
     if most_bytes <= 0:
         return 0
     async with store.read(hospital_id) as tx:
-        if sum((await read_totals(tx, hospital_id)).values()) <= most_bytes:
+        totals = await read_totals(tx, hospital_id)
+        if sum(totals.values()) <= most_bytes:
             return 0
         applied = await _applied(tx, tx.now_ms - YOUNGEST_DAYS * DAY_MS, limit)
         done = await _exchanges(tx, "done", [], limit)
     if not applied and not done:
         log.warning(
-            "message_store_over_its_size", hospital=hospital_id, most_mb=most_bytes // MB, do="give it more room"
+            "message_store_over_its_size",
+            hospital=hospital_id,
+            most_mb=most_bytes // MB,
+            **{f"{kind}_mb": size_bytes // MB for kind, size_bytes in totals.items()},
+            do="give it more room",
         )
         return 0
     async with store.write(hospital_id) as tx:

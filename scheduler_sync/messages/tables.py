@@ -106,7 +106,7 @@ message_links = Table(
     sqlite_with_rowid=False,
 )
 
-# How much there is, by kind: `messages` (of which `newest_id` is the newest with a note) or `exchanges`.
+# How much there is, by kind: `messages` (of which `newest_id` is the newest with a note), `exchanges` or `documents`.
 message_totals = Table(
     "message_totals",
     metadata,

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from booking.store.migrate import SCRIPTS, migrate, newest_revision
 from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
+from scheduler_sync.messages.store import VERSION_TABLE
 
 TWO_STEPS = """
 import sqlalchemy as sa
@@ -61,6 +62,29 @@ async def test_nothing_stays_when_a_statement_of_a_migration_fails(tmp_path: Pat
     assert tables_of(file) == set()
     await migrate(f"sqlite:///{file}", scripts_of(tmp_path / "good", "insert into first values (1)"))
     assert tables_of(file) == {"first", "alembic_version"}
+
+
+async def test_documents_count_in_the_totals_when_they_were_kept_before_the_upgrade(tmp_path: Path) -> None:
+    file = tmp_path / "messages.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MESSAGE_SCRIPTS))
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = VERSION_TABLE
+        command.upgrade(config, "m0005")
+        connection.exec_driver_sql(
+            "insert into documents (hospital_id, id, size_bytes, complete, kept_ms)"
+            " values ('h1', 'a', 70000, 1, 1), ('h1', 'b', 5000000000, 0, 2), ('h2', 'a', 1, 1, 1)"
+        )
+    engine.dispose()
+    await migrate(f"sqlite:///{file}", MESSAGE_SCRIPTS, version_table=VERSION_TABLE)
+    reader = sqlite3.connect(file)
+    try:
+        counted = reader.execute("select hospital_id, kind, count, bytes from message_totals order by 1").fetchall()
+        assert counted == [("h1", "documents", 2, 5_000_070_000), ("h2", "documents", 1, 1)]
+    finally:
+        reader.close()
 
 
 async def test_command_of_an_older_program_stays_and_has_no_trace_when_the_database_is_upgraded(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ async def _people_and_clock(running: service.Service) -> None:
         list(settings.hospitals.values()),
         asyncio.Event(),
         keep_messages_days=settings.store.keep_messages_days,
+        keep_messages_mb=1,
     )
     await forgetting.forget_old()
 
