@@ -331,8 +331,8 @@ def _set_aside() -> list[Any]:
             Line(newest("hisbridge_message_store_bytes", H), "{{hospital}}"),
             unit="bytes",
             width=QUARTER,
-            says="Levels off: `keep_messages_mb` and `keep_messages_days` bound it, but for documents that reports show. Indexes come on "
-            "top of it.",
+            says="Levels off: `keep_messages_mb` and `keep_messages_days` bound it, but for documents that reports show. Indexes "
+            "come on top of it.",
             runbook="DeadLetters",
         ),
         graph(
