@@ -16,7 +16,12 @@ from connectors.port import InboundAnswer, Refused
 def acknowledge(
     read: Read, fault: Fault | None, now: dt.datetime, *, always: bool, expected: int | None = None
 ) -> Answers:
-    """What MSH-15 and MSH-16 ask for. `always`: one even where they ask for none. `expected` is MSA-4."""
+    """What MSH-15 and MSH-16 ask for. `always`: one even where they ask for none. `expected` is MSA-4.
+
+    None for what is an answer itself, readable or not: two that acknowledge each other's acknowledgements would never end.
+    """
+    if read.is_answer:
+        return Answers()
     verdict = Verdict.ACCEPTED if fault is None else fault.verdict
     codes = codes_due(read.header, verdict, always=always)
     written = (_encoded(_written(read, code, now, fault, expected), read.codec) for code in codes)

@@ -131,7 +131,7 @@ def _pieces(payload: bytes) -> list[tuple[bytes, int, int]]:
     only_cr = first is not None and first[0] == b"\r" and b"\r\n" not in payload
     tokens = (_AFTER_CR if only_cr else _AFTER_ANY).finditer(payload)
     found = [(one[2], one.start(1)) for one in islice(tokens, MOST_PIECES + 1)]  # a frame may hold millions
-    if not found or payload[: found[0][1]].strip():
+    if not found or payload[: found[0][1]].removeprefix(_BOM).strip():
         found.insert(0, (_NO_HEADER, 0))
     ends = [*(start for _, start in found[1:]), len(payload)]
     return [(name, start, end) for (name, start), end in zip(found, ends, strict=True)]

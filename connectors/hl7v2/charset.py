@@ -31,6 +31,7 @@ UTF8_AS_OTHER = "utf8_labelled_other"
 GB_AS_UTF8 = "gb_labelled_utf8"
 NON_ASCII = "non_ascii_labelled_ascii"
 
+_BIG5 = ("BIG5", "CP950")
 _GBK = ("GB2312", "GB231280", "GB23121980", "EUCCN", "GBK", "CP936", "MS936", "WINDOWS936")
 # Labels without their case, blanks, hyphens and underscores: GB 18030-2000, GB18030 and gb-18030-2000 are one.
 _CODECS = {
@@ -44,7 +45,7 @@ _CODECS = {
     # Python's gb2312 fails on 镕 and 喆, which are in daily use in names.
     **dict.fromkeys(("GB180302000", "GB180302005", "GB180302022", "GB18030"), "gb18030"),
     **dict.fromkeys(_GBK, "gb18030"),
-    **dict.fromkeys(("BIG5", "BIG5HKSCS", "CP950"), "big5hkscs"),
+    **dict.fromkeys((*_BIG5, "BIG5HKSCS"), "big5hkscs"),
     **{
         f"{prefix}8859{mark}{part}": f"iso8859-{part}"
         for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15)
@@ -63,6 +64,7 @@ _SWITCHING_REASON = "sets that switch within a message (ISO 2022) are not read: 
 _UNKNOWN_REASON = "the character set of MSH-18 is not one that is read here: send UNICODE UTF-8"
 
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LINE_ENDS = b"\r\n"
 _LINE_END = re.compile(rb"[\r\n]")
 _BLANK = re.compile(r"[\s_-]")
 _TRIED = ("utf-8", "gb18030", "big5hkscs", "latin-1")
@@ -85,14 +87,16 @@ def codec_of(label: str) -> str:
 def decode_message(data: bytes, default: str = "UNICODE UTF-8") -> Decoded:
     """Decode one message by its MSH-18, or by `default` (a value of table 0211) where that is empty.
 
-    A byte-order mark is dropped and outweighs the label. Raises HL7CharsetError.
+    A byte-order mark is dropped and outweighs the label; line ends before the message are dropped. Raises HL7CharsetError.
     """
+    if data[:1] in _LINE_ENDS:
+        data = data.lstrip(_LINE_ENDS)
     if data.startswith(_UTF16_MARKS) or b"\x00" in data[:64]:
         raise HL7CharsetError(_UTF16_REASON)
     if b"\x1b" in data and _DESIGNATION.search(data):
         raise HL7CharsetError(_SWITCHING_REASON)
     if data.startswith(codecs.BOM_UTF8):
-        return Decoded(_strict(data[len(codecs.BOM_UTF8) :], "utf-8"), "utf-8")
+        return Decoded(_strict(data[len(codecs.BOM_UTF8) :], "utf-8").lstrip("\r\n"), "utf-8")
     codec = codec_of(_label(data)) or codec_of(default) or "utf-8"
     if data.isascii():
         return Decoded(data.decode("ascii"), codec)
@@ -107,9 +111,11 @@ def decode_message(data: bytes, default: str = "UNICODE UTF-8") -> Decoded:
 
 
 def codec_to_write(label: str) -> str:
-    """`codec_of` for what is sent: a peer that calls its set GBK need not read the four bytes that GB 18030 adds to it."""
-    codec = codec_of(label) or "utf-8"
-    return "gbk" if codec == "gb18030" and _BLANK.sub("", label).upper() in _GBK else codec
+    """`codec_of` for what is sent, without what a peer need not read: what GB 18030 adds to GBK, and HKSCS to Big5."""
+    name = _BLANK.sub("", label).upper()
+    if name in _GBK:
+        return "gbk"
+    return "cp950" if name in _BIG5 else codec_of(label) or "utf-8"
 
 
 def encode_message(text: str, codec: str) -> bytes:
@@ -166,8 +172,10 @@ def _label(data: bytes) -> str:
         except UnicodeDecodeError:
             continue
         fields = text.split(text[3])
-        # MSH-1 is the separator itself, so MSH-18 is the 17th piece after the name.
-        label = re.split(r"[~^]", fields[17], maxsplit=1)[0] if len(fields) > 17 else ""
+        # MSH-1 is the separator itself, so MSH-18 is the 17th piece after the name; MSH-2 begins with what parts a field.
+        label, marks = fields[17] if len(fields) > 17 else "", re.escape(fields[1][:2])
+        if marks:
+            label = re.split(f"[{marks}]", label, maxsplit=1)[0]
         if _CODECS.get(_BLANK.sub("", label).upper()):
             return label
         first = label if first is None else first

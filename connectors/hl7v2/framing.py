@@ -170,7 +170,8 @@ class Deframer:
 
 def _whole_fields(head: bytes) -> bytes:
     """Without its last field where not even the first segment has ended: half a control id would name another message."""
-    separator = head.removeprefix(_BOM)[3:4]
-    if not separator or b"\r" in head or b"\n" in head:
+    first = head.removeprefix(_BOM).lstrip(b"\r\n")
+    separator = first[3:4]
+    if not separator or b"\r" in first or b"\n" in first:
         return head
     return head[: head.rfind(separator)]

@@ -13,6 +13,7 @@ import msgspec
 from connectors.config import HospitalContext
 from connectors.hl7v2 import er7
 from connectors.hl7v2.acks import ERROR_TEXTS, Fault
+from connectors.hl7v2.answers import glance
 from connectors.hl7v2.charset import HL7CharsetError, decode_message
 from connectors.hl7v2.header import LONGEST, Header, edition_of
 from connectors.hl7v2.mapping import ProfileMaps, map_context
@@ -114,6 +115,8 @@ class Reader:
     def read_head(self, payload: bytes, peer: str, fault: Fault) -> Read:
         """As much as can be had of a message that cannot be read: enough for MSA-2, and for its number to pass."""
         read = read_head(payload)
+        if glance(payload).is_answer:
+            return msgspec.structs.replace(read, is_answer=True)
         if read.header is None:
             return msgspec.structs.replace(read, fault=fault)
         return msgspec.structs.replace(read, fault=fault, inbound=self._alone(read.header, read.codec, read.kind, peer))
@@ -203,7 +206,7 @@ def read_head(payload: bytes) -> Read:
     wide = next((codec for begin, codec in _WIDE if head.startswith(begin)), None)
     text = head.removeprefix(_UTF8_MARK).decode(HEAD_CODEC) if wide is None else head.decode(wide, "ignore")
     try:
-        message = er7.parse(text.lstrip("\ufeff").replace("\n", "\r").split("\r", 1)[0])
+        message = er7.parse(text.lstrip("\ufeff\r\n").replace("\n", "\r").split("\r", 1)[0])
     except er7.ER7Error:
         return Read()
     return Read(header=Header.of(message), kind=_kind(message))

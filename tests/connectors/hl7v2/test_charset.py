@@ -11,6 +11,7 @@ from connectors.hl7v2.charset import (
     UTF8_AS_OTHER,
     HL7CharsetError,
     codec_of,
+    codec_to_write,
     decode_message,
     encode_message,
 )
@@ -202,3 +203,12 @@ def test_character_is_refused_when_the_peer_s_set_lacks_it() -> None:
     with pytest.raises(HL7CharsetError) as refused:
         encode_message("张", "iso8859-1")
     assert "张" not in str(refused.value)
+
+
+@pytest.mark.parametrize("label", ["BIG-5", "Big5", "CP950"])
+def test_only_what_big5_has_is_sent_when_the_peer_does_not_say_hkscs(label: str) -> None:
+    """喆 is none of Big5 (it is 0xFB46 in HKSCS); 恒 is one of the seven that every Big5 in use adds."""
+    assert encode_message("張恒", codec_to_write(label)) == bytes.fromhex("b169 f9da")
+    with pytest.raises(HL7CharsetError):
+        encode_message("喆", codec_to_write(label))
+    assert encode_message("喆", codec_to_write("BIG5-HKSCS")) == bytes.fromhex("fb46")

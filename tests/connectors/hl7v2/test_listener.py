@@ -344,6 +344,18 @@ async def test_repeat_has_the_same_key_and_other_content_another(connect: Connec
     assert len(set(keys)) == 4
 
 
+async def test_control_id_is_one_s_own_when_another_application_or_facility_has_the_same(
+    connect: Connect, handler: Handler
+) -> None:
+    peer: Peer = await connect()
+    first = adt("M1")
+    for text in (first, first.replace("Wei", "Ming"), first.replace("|HIS|", "|LIS|"), first.replace("|H1|", "|H2|")):
+        await peer.ask(text)
+    keys = [inbound.same_id_key for inbound in handler.taken]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 async def test_message_in_hand_is_answered_when_the_connector_closes(
     make_connector: MakeConnector, handler: Handler
 ) -> None:

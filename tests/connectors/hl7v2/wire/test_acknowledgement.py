@@ -202,6 +202,25 @@ ROWS = (
         counted={"inbound_messages/ignored": 1},
     ),
     Row(
+        "an acknowledgement that cannot be decoded is not acknowledged",
+        "acknowledgement",
+        (framed("MSH|^~\\&|HIS|H|||20260105||ACK^A08^ACK|9|P|2.5.1||||||KLINGON\rMSA|AA|1\r"),),
+        counted={"inbound_messages/ignored": 1},
+    ),
+    Row(
+        "an acknowledgement with something in it that is no segment is not acknowledged",
+        "acknowledgement",
+        (framed("MSH|^~\\&|HIS|H|||20260105||ACK^A08^ACK|9|P|2.5.1\rMSA|AA|1\rthis is no segment\r"),),
+        counted={"inbound_messages/ignored": 1},
+    ),
+    Row(
+        "an acknowledgement that is too large is not acknowledged",
+        "acknowledgement",
+        (framed("MSH|^~\\&|HIS|H|||20260105||ACK^A08^ACK|9|P|2.5.1\rMSA|AA|1\rNTE|1||" + "x" * 5000 + "\r"),),
+        counted={"inbound_messages/ignored": 1},
+        options={"max_message_bytes": 3000},
+    ),
+    Row(
         "a batch of two, one of which is rejected",
         "acknowledgement",
         (framed(BHS + adt("M1") + adt("M2", mode="T") + adt("M3") + "BTS|3\r"),),

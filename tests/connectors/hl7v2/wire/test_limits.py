@@ -104,6 +104,22 @@ ROWS = (
         options=SMALL,
     ),
     Row(
+        "too large, behind line ends, with a control id that is cut off",
+        "limits",
+        (framed(f"\r\nMSH|^~\\&|{'A' * 4000}|H1|HB|X|20260105080000||ADT^A08|{'7' * 900}|P|2.5.1\r"),),
+        (Answer("AR", "", "207", fields=WHY),),
+        counted=REFUSED,
+        options=SMALL,
+    ),
+    Row(
+        "too large, behind line ends",
+        "limits",
+        (framed("\r\n" + filled(50_000)),),
+        TOO_LARGE,
+        counted=REFUSED,
+        options=SMALL,
+    ),
+    Row(
         "too large, and no message",
         "limits",
         (framed("x" * 50_000),),
