@@ -66,6 +66,28 @@ def test_one_meaning_is_written_in_every_version_that_hospitals_speak() -> None:
     assert all(found == {"2.3", "2.4", "2.5.1", "2.7", "2.8"} for found in versions.values()), versions
 
 
+@pytest.mark.parametrize(
+    ("trigger", "status"),
+    [
+        *((trigger, "registered") for trigger in ("S13", "S14", "S18", "S19", "S20", "S21", "S22")),
+        ("S16", "released"),
+        ("S17", "entered_in_error"),
+    ],
+)
+async def test_chinese_appointment_has_its_own_segment_whatever_happened_to_it(
+    tmp_path: Path, trigger: str, status: str
+) -> None:
+    """ZAP stands in whatever speaks of one appointment; the trigger says what became of it (v2.4 ch. 10.7)."""
+    golden = HERE / "hl7v2_cn" / "inbound" / "siu-s12.hl7"
+    message = tmp_path / f"siu-{trigger}.hl7"
+    message.write_text(golden.read_text("utf-8").replace("|SIU^S12|", f"|SIU^{trigger}|"), "utf-8")
+    inbound, _ = await hear("hl7v2_cn", message)
+    (wanted,) = expected_of(golden)["events"]
+    wanted["registration"]["status"] = status
+    assert inbound.problem is None
+    assert msgspec.json.decode(msgspec.json.encode(inbound.events)) == [wanted]
+
+
 async def test_document_of_several_megabytes_arrives_whole_when_it_is_in_an_oru(tmp_path: Path) -> None:
     document = bytes(range(256)) * 16_384  # 4 MiB
     lines = (HERE / "hl7v2" / "inbound" / "oru-r01-documents.hl7").read_text("utf-8").splitlines()

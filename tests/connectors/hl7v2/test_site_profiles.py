@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import re
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from connectors.config import HospitalContext
-from connectors.hl7v2 import er7
+from connectors.hl7v2 import Options, create, er7
 from connectors.hl7v2.mapping import ProfileMaps, map_context
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.writer import merge_header, write_message
-from mappings.canonical import RegistrationChanged
+from connectors.port import Accepted, Unknown
+from loadtest.simulators.mllp import END, START
+from mappings.canonical import Registration, RegistrationChanged, RegistrationStatus
 from mappings.profile import Profile, ProfileError, load_profile
-from tests.golden.subjects import NEW, SHANGHAI
+from tests.connectors.hl7v2.scripted import FakeHis
+from tests.golden.subjects import KNOWN, NEW, SHANGHAI
 
 HOSPITAL = HospitalContext(id="site", zone=SHANGHAI, currency="CNY")
 OURS = """
@@ -65,6 +69,38 @@ verbs:
 def test_segment_goes_when_the_site_does_without_it(tmp_path: Path) -> None:
     profile = site(tmp_path, "hl7v2", "verbs: {book: {request: {AIS: null}}}")
     assert [line[:3] for line in request(profile, "book")] == ["MSH", "ARQ", "PID", "RGS", "AIP", ""]
+
+
+async def test_booking_is_given_back_by_s05_when_the_site_discontinues_instead_of_cancelling(tmp_path: Path) -> None:
+    """SRM^S05 (v2.5.1 ch. 10.4.5), whose answer says Dc, discontinued, by table 0278. S04 is what is shipped."""
+    site(tmp_path, "hl7v2", "verbs: {cancel_registration: {call: {message: SRM^S05^SRM_S01, expect: {SCH-25: [Dc]}}}}")
+    statuses = ["Dc", "Booked"]
+
+    async def answer(payload: bytes, writer: asyncio.StreamWriter) -> None:
+        asked = er7.parse(payload.decode())
+        assert asked.value("MSH", 9, 2) == "S05"
+        writer.write(
+            START
+            + "\r".join(
+                (
+                    "MSH|^~\\&|HIS|H|HB||20260105080000||SRR^S05^SRR_S01|9|P|2.5.1",
+                    f"MSA|AA|{asked.value('MSH', 10)}",
+                    f"SCH|{asked.value('ARQ', 1)}|{asked.value('ARQ', 2)}" + "|" * 23 + statuses.pop(0),
+                    "",
+                )
+            ).encode()
+            + END
+        )
+
+    async with FakeHis(answer).listening() as his:
+        options = Options(protocol="hl7v2", profile="our_his", host="127.0.0.1", port=his.port)
+        connector = create(HOSPITAL, "his", options, profiles_dir=tmp_path)
+        outcomes = [await connector.cancel_registration(KNOWN) for _ in range(2)]
+        await connector.close()
+    assert isinstance(outcomes[0], Accepted)
+    assert isinstance(outcomes[0].record, Registration)
+    assert (outcomes[0].record.order_no, outcomes[0].record.status) == (KNOWN.order_no, RegistrationStatus.RELEASED)
+    assert isinstance(outcomes[1], Unknown)
 
 
 def test_start_of_an_appointment_is_where_the_site_s_line_says(tmp_path: Path) -> None:
