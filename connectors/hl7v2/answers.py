@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from enum import StrEnum
+from itertools import islice
 
 import msgspec
+
+from connectors.hl7v2.batches import MOST_MESSAGES, TooMany
 
 GLANCE_BYTES = 16_384
 """MSA follows MSH, and at most a few SFT and UAC."""
@@ -57,8 +60,13 @@ def glance(data: bytes) -> Glance:
 
 
 def messages_in(payload: bytes) -> list[bytes]:
-    """The messages of one frame: itself, or those of a batch (v2.5.1 ch. 2.10.3), without the batch's own segments."""
-    starts = [found.end() for found in _MESSAGE_STARTS.finditer(payload)]
+    """The messages of one frame: itself, or those of a batch (v2.5.1 ch. 2.10.3), without the batch's own segments.
+
+    Raises TooMany.
+    """
+    starts = [found.end() for found in islice(_MESSAGE_STARTS.finditer(payload), MOST_MESSAGES + 1)]
+    if len(starts) > MOST_MESSAGES:
+        raise TooMany(starts[0])
     if len(starts) < 2 and (not starts or payload[: starts[0]].strip(_ENVELOPE) == b""):
         return [payload]
     ends = [*starts[1:], len(payload)]

@@ -20,6 +20,7 @@ import msgspec
 
 from connectors.hl7v2 import er7
 from connectors.hl7v2.answers import SentIds, Stray, glance, messages_in
+from connectors.hl7v2.batches import TooMany
 from connectors.hl7v2.charset import HL7CharsetError
 from connectors.hl7v2.framing import Deframer, Frame, FrameEmpty, FrameTooLarge, frame
 from connectors.hl7v2.hearing import Hearing
@@ -264,12 +265,18 @@ class Conversation:
         if not seen.is_message:
             self._stray(Stray.GARBAGE, payload)
             return
-        parts = messages_in(payload)
+        try:
+            parts = messages_in(payload)
+        except TooMany as error:
+            self._take_unreadable(Stray.GARBAGE, seen.names, str(error), payload)
+            return
         glances = [seen] if len(parts) == 1 else [glance(part) for part in parts]
         if not any(one.is_answer for one in glances):
             self._hear(payload)
             return
         for part, one in zip(parts, glances, strict=True):
+            if len(parts) > 1:
+                await asyncio.sleep(0)  # thousands fit into one frame
             if one.is_answer:
                 await self._take_answer(part, one.names)
             else:

@@ -142,8 +142,8 @@ def code_of(acks: Sequence[bytes]) -> str:
 
 
 def _bytes_of(reply: er7.Message, default: str) -> bytes:
-    """The answer again as it came: rendering keeps every character, and its set is that of MSH-18."""
-    text = reply.render()
+    """The answer again as it came: its set is that of MSH-18."""
+    text = reply.text
     try:
         return encode_message(text, codec_of(reply.value("MSH", 18)) or codec_of(default) or "utf-8")
     except HL7CharsetError:
