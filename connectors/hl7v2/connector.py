@@ -170,6 +170,8 @@ class HL7v2Connector:
         metrics.greet_listener(self.hospital_id, self.name)
         receiver = Receiver(self.hospital, self.name, settings, self._connection, self._maps, handler)
         receiver.record = self._record
+        if receiver.validator is not None:
+            receiver.validator.start()
         receiver.handle_together = self._handle_together
         if self.pool is not None:
             receiver.take_answer = self.pool.take_answer

@@ -69,6 +69,7 @@ class Tally:
         """What the standard's tables say against a message; None: nobody could look."""
         if found is None:
             self.odd("unchecked")
+            self.warn("hl7_message_unchecked", peer, type=kind)
         elif found:
             self.odd("nonconforming")
             told = [str(one) for one in found]

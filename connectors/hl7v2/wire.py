@@ -195,7 +195,9 @@ class Wire(asyncio.Protocol):
         return data
 
     async def write(self, data: bytes, within_s: float) -> None:
-        """Send; waits while too much is unsent. Raises TimeoutError when the peer does not take it."""
+        """Send; waits while too much is unsent. Raises TimeoutError when the peer does not take it, OSError when it is gone."""
+        if self._lost.done():  # asyncio's transports say nothing then, uvloop's have an error of their own
+            raise ConnectionResetError("the connection is gone") from self._error
         self.transport.write(data)
         if self._writable is not None:
             async with asyncio.timeout(within_s):

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
-from connectors.hl7v2 import HL7v2Connector
+from connectors.hl7v2 import HL7v2Connector, elsewhere
 from connectors.hl7v2.conformance import MOST_FINDINGS, find_faults
 from connectors.hl7v2.er7 import parse
 from connectors.hl7v2.validation import MOST_WAITING_BYTES, Validator
@@ -163,6 +164,25 @@ async def test_message_is_taken_when_nobody_could_look_at_it(
     assert (await site.ask(BAD.replace("|M1|", "|M2|"))).get("MSA", 1) == "AA"
     assert site.taken == ["M1", "M2"]
     assert odd("unchecked") == before + 1
+
+
+async def test_messages_are_looked_at_once_the_process_is_there_when_its_start_takes_longer_than_they_wait(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = f"import time; time.sleep(1); {elsewhere._COMMAND}"
+    monkeypatch.setattr("connectors.hl7v2.elsewhere._COMMAND", slow)
+    site, before = await make_site("strict"), odd("unchecked")
+    with monkeypatch.context() as patched:
+        patched.setattr("connectors.hl7v2.validation.WITHIN_S", 0.1)
+        with structlog.testing.capture_logs() as lines:
+            assert (await site.ask(BAD)).get("MSA", 1) == "AA"
+    assert odd("unchecked") == before + 1
+    (told,) = [line for line in lines if line["event"] == "hl7_message_unchecked"]
+    assert (told["hospital"], told["type"]) == ("hl7-demo", "ADT^A08")
+    process_id = site.validator._elsewhere.process_id
+    monkeypatch.setattr("connectors.hl7v2.validation.WITHIN_S", 30.0)
+    assert (await site.ask(BAD.replace("|M1|", "|M2|"))).get("MSA", 1) == "AR"
+    assert site.validator._elsewhere.process_id == process_id  # the one that was starting
 
 
 async def test_what_waits_to_be_looked_at_is_bounded() -> None:
