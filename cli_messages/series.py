@@ -35,4 +35,8 @@ def begin_series_command(
             return await begin_series(store, hospital)
 
     count = asyncio.run(forget())
-    out.print(f"{count} senders begin anew with their next message." if count else "No sender has a number here.")
+    out.print(f"{_senders(count)} anew with the next message." if count else "No sender has a number here.")
+
+
+def _senders(count: int) -> str:
+    return "1 sender begins" if count == 1 else f"{count} senders begin"

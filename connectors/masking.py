@@ -25,6 +25,12 @@ _TOKEN = re.compile(
 _TAG = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,60}:)?[A-Za-z_][A-Za-z0-9_.-]{0,60}")
 _ATTRIBUTE = re.compile(r"([^\s=\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 
+OF_A_PERSON = (
+    r"(?<!\d)(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3])\d{4}(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+    r"\d{3}[\dXx](?!\d)|(?<!\d)(?:86)?1[3-9]\d{9}(?!\d)"
+)
+"""A number that may be a person's: an identity number (GB 11643: a region, a day of birth) or a mobile phone. No time is one."""
+
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a body as it may be shown. For HL7 v2 `name` is the segment, `values` (place, name of the field, value)."""

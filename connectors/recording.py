@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from connectors.masking import mask_text
+from connectors.masking import OF_A_PERSON, mask_text
 from connectors.port import (
     Acknowledged,
     BillPayment,
@@ -22,7 +22,7 @@ from connectors.port import (
 from mappings.canonical import Patient, Record
 
 _NAME = re.compile(r"[A-Za-z0-9_^.-]{1,40}")
-_ID = re.compile(r"[!-~]{1,200}")
+_ID = re.compile(rf"(?!.*(?:{OF_A_PERSON}))[!-~]{{1,200}}")
 OTHER = "other"
 
 
@@ -149,5 +149,5 @@ def shown_name(message_type: str) -> str:
 
 
 def shown_id(control_id: str) -> str:
-    """A control id as it may be listed and logged: what has blanks, or letters of a name, may be anything."""
+    """A control id as it may be listed and logged: what has blanks, letters of a name or a person's number may be anything."""
     return control_id if not control_id or _ID.fullmatch(control_id) else mask_text(control_id)

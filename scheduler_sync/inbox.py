@@ -566,7 +566,8 @@ class Inbox:
             quarantined, left = await count_quarantined(tx), await measure_unapplied(tx)
             # In the order of storing: nothing is between its commit and the backlog.
             if left.oldest_id is not None and not self._left and not self._waits(left.oldest_id):
-                log.error("message_found", hospital=self._hospital.id, message_id=left.oldest_id)
+                # One that was replayed, or, which must not be, one that we had lost sight of.
+                log.info("message_found", hospital=self._hospital.id, message_id=left.oldest_id)
                 self._look_again()
         age_s = max(0.0, (tx.now_ms - left.oldest_ms) / 1000) if left.count else 0.0
         metrics.dead_letters.labels(hospital=self._hospital.id, box="inbox").set(quarantined)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from connectors.masking import OF_A_PERSON
+
 NUMBER = re.compile(r"\d{1,6}")
 TIME = re.compile(r"20\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\d{2}){0,3}(\.\d{1,4})?([+-]\d{4})?")
 CODE = re.compile(r"[A-Za-z0-9]{1,3}")
 WORD = re.compile(r"[A-Za-z0-9_]{1,8}")
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-ID = re.compile(r"[A-Za-z0-9_.-]{1,50}")
+ID = re.compile(rf"(?!.*(?:{OF_A_PERSON}))[A-Za-z0-9_.-]{{1,50}}")
 # Character sets by their names (table 0211, and those of charset.py): a word is a set only where it is one of them.
 SET = re.compile(
     r"(?:US-?)?ASCII|UNICODE(?: UTF-?(?:8|16|32))?|UTF-?(?:8|16|32)|(?:ISO[ -]?)?8859[/-]\d{1,2}|ISO[ -]?IR[ -]?\d{1,3}"

@@ -13,6 +13,7 @@ from booking.store.crypto import SealBroken, Vault
 from connectors.hl7v2.masking import is_hl7, message_lines
 from connectors.masking import Line, body_lines, visible
 from scheduler_sync.messages.search import Found, Whole
+from scheduler_sync.messages.store import SAME_ID
 
 MOST_SHOWN = 2_000  # lines of one body
 _NEXT = {
@@ -20,6 +21,8 @@ _NEXT = {
     "applied": "Nothing: it was applied.",
     "quarantined": "Correct it in a profile of the site's own (the reason names the path), try `hisbridge messages replay "
     "HOSPITAL ID --dry-run`, and replay it without `--dry-run`.",
+    SAME_ID: "Compare it with the other one (`messages list` with its `--control-id`). Where both are meant, `hisbridge messages "
+    'replay HOSPITAL ID`. A sender whose ids come again by design needs `same_id = "apply"`.',
     "done": "Nothing: it was answered. What the answer means is the booking's matter.",
     "failed": "Nothing was done at the hospital. What must be done is tried again by itself, or waits in `hisbridge commands "
     "list`.",
@@ -72,7 +75,8 @@ def describe(
     for name, value in known.items():
         if value:
             yield f"{name + ':':<12}{visible(value)}"
-    yield f"{'next:':<12}{_NEXT.get(one.state, '').replace('HOSPITAL ID', f'{one.hospital_id} {one.id}')}"
+    told = _NEXT[SAME_ID] if one.state == "quarantined" and one.reason == SAME_ID else _NEXT.get(one.state, "")
+    yield f"{'next:':<12}{told.replace('HOSPITAL ID', f'{one.hospital_id} {one.id}')}"
     if isinstance(opened, SealBroken):
         yield f"{'body:':<12}cannot be read: {opened}"
         return

@@ -79,6 +79,10 @@ def digest_of(vault: Vault, hospital_id: str, inbound: Inbound) -> str:
     return vault.digest("message id", hospital_id, inbound.same_id_key)[:_ID_CHARACTERS] + whole
 
 
+SAME_ID = "the sender has used this control id for another message"
+"""The reason of what was set aside for that; nothing is wrong with its content."""
+
+
 def same_id_range(dedup_digest: str) -> tuple[str, str]:
     """Between what the digests of all messages of one sender and id are: from, and below."""
     begin = dedup_digest[:_ID_CHARACTERS]
@@ -88,7 +92,7 @@ def same_id_range(dedup_digest: str) -> tuple[str, str]:
 def set_apart(inbound: Inbound, row: dict[str, Any]) -> str | None:
     """A message whose control id another one has: why it is set aside, None where it is to be applied all the same."""
     if inbound.problem is None and inbound.same_id_apart:
-        row["state"], row["reason"] = "quarantined", "the sender has used this control id for another message"
+        row["state"], row["reason"] = "quarantined", SAME_ID
         return str(row["reason"])
     return inbound.problem
 

@@ -25,6 +25,6 @@ async def test_sender_that_lost_count_is_taken_again_when_a_person_says_so(site:
     async with run_process(site.installation):
         assert await site.send(numbered("A", 41), numbered("B", 42), numbered("C", 1)) == ["AA", "AA", "AE"]
         assert "five characters" in await site.run("begin-series", "--reason", "no", code=2)
-        assert "1 senders" in await site.run("begin-series", "--reason", "the interface engine was rebuilt")
+        assert "1 sender begins anew" in await site.run("begin-series", "--reason", "the interface engine was rebuilt")
         assert await site.send(numbered("C", 1), numbered("D", 2)) == ["AA", "AA"]
         assert "the interface engine was rebuilt" in await site.run("audit")

@@ -121,7 +121,20 @@ async def test_message_is_found_by_all_it_names_and_shows_how_it_was_acknowledge
         assert (one.size_bytes or 0) > 50
 
 
-@pytest.mark.parametrize(("control_id", "shown"), [("{6F-9}:a/b=", "{6F-9}:a/b="), ("张伟 7", "<1-4>")])
+@pytest.mark.parametrize(
+    ("control_id", "shown"),
+    [
+        ("{6F-9}:a/b=", "{6F-9}:a/b="),
+        ("张伟 7", "<1-4>"),
+        ("110101199003071234", "<17-64>"),
+        ("HIS-11010119900307123X-2", "<17-64>"),
+        ("13812345678", "<5-16>"),
+        ("A08_8613812345678", "<17-64>"),
+        ("202611200112053456", "202611200112053456"),  # a time of 18 digits
+        ("17950000001234567890", "17950000001234567890"),
+        ("1796006159", "1796006159"),
+    ],
+)
 async def test_control_id_is_listed_only_when_it_can_be_nothing_else(
     recorded_inbox: Inbox, recorder: Recorder, messages: Store, control_id: str, shown: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import NoReturn
 
 import pytest
@@ -13,6 +14,8 @@ from booking.store.engine import Store, StoreUnavailable
 from connectors.port import InboundAnswer, Refused, Series, Stored
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages import journal
+from scheduler_sync.messages.presenting import describe, open_message
+from scheduler_sync.messages.search import Wanted, find_messages, load_message
 from scheduler_sync.messages.series import KEEP_DAYS, Place, begin_series, forget_series, place_number
 from scheduler_sync.messages.store import list_messages
 from tests.booking.world import HOSPITAL
@@ -146,6 +149,14 @@ async def test_other_message_of_the_same_id_is_set_aside_where_the_site_wants_th
     assert await hear(inbox, first) == Stored(duplicate=True)
     why = "the sender has used this control id for another message"
     assert await states(messages) == [("applied", None), ("quarantined", why)]
+    (apart,) = (await find_messages(messages, HOSPITAL, Wanted(state="quarantined"))).found
+    whole = await load_message(messages, HOSPITAL, apart.id)
+    assert whole is not None
+    opened = open_message(messages.vault, whole)
+    told = describe(apart, opened, vault=messages.vault, zone=dt.UTC, charset="UNICODE UTF-8", masked=True)
+    (advice,) = [line for line in told if line.startswith("next:")]
+    assert f"replay {HOSPITAL} {apart.id}" in advice
+    assert "profile" not in advice  # nothing is wrong with what it says
 
 
 async def test_next_number_is_taken_whatever_it_is_when_a_person_has_begun_anew(inbox: Inbox, messages: Store) -> None:

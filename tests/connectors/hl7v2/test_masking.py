@@ -60,6 +60,15 @@ def test_only_what_is_harmless_is_shown_when_a_message_is_masked() -> None:
     assert shown[11] == "ZPY|<1-4>|<1-4>|<17-64>"
 
 
+@pytest.mark.parametrize("number", ["110101199003071234", "HIS-11010119900307123X", "13812345678"])
+def test_control_id_is_hidden_when_it_may_be_the_number_of_a_person(number: str) -> None:
+    told = f"MSH|^~\\&|HIS|H1|HISBRIDGE||20261130070000||ACK|{number}|P|2.5.1\rMSA|AA|{number}\rBTS|1\r"
+    shown = masked(told.encode())
+    assert number not in shown
+    assert shown.splitlines()[1].startswith("MSA|AA|<")
+    assert "|202611200112053456|" in masked(told.replace(number, "202611200112053456").encode())
+
+
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\r\n\r\n"])
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "gb18030"])
 @pytest.mark.parametrize("marks", ["|^~\\&", "#@!%*", "$:;?,"])
