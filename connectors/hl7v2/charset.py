@@ -54,6 +54,7 @@ _CODECS = {
     },
 }
 _LATIN = ("iso8859-1", "iso8859-15")
+_C1 = re.compile(rb"[\x80-\x9f]")
 
 _UTF16 = frozenset({"UNICODEUTF16", "UTF16", "UTF16LE", "UTF16BE", "UNICODEUTF32", "UTF32", "UCS2", "ISO10646"})
 _UTF16_REASON = "UTF-16 and UTF-32 cannot be carried by MLLP: send UNICODE UTF-8"
@@ -145,13 +146,16 @@ def _is_other_than_labelled(data: bytes, codec: str) -> bool:
     """Valid UTF-8 under another label, with at least one sequence of three bytes or more.
 
     Two-byte sequences alone prove nothing: one in six common characters is such a sequence in GBK too (通 is CD A8). In the
-    Latin sets they do: each would be a capital with an accent before a symbol or a control character.
+    Latin sets they do: each would be a capital with an accent before a symbol or a control character. In the other parts of ISO
+    8859 they do where one of them ends with what is a control character there, which nobody writes (0x80 to 0x9F).
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return codec in _LATIN or any(character > "\u07ff" for character in text)
+    if codec in _LATIN or any(character > "\u07ff" for character in text):
+        return True
+    return codec.startswith("iso8859") and _C1.search(data) is not None
 
 
 def _label(data: bytes) -> str:

@@ -311,6 +311,24 @@ async def test_message_too_large_is_refused_and_the_connection_lives() -> None:
         assert said(await peer.hear()) == ("AA", "H2")
 
 
+async def test_connection_is_given_up_when_the_his_takes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.hl7v2.hearing.WRITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("connectors.hl7v2.conversation.CLOSE_GRACE_S", 0.2)
+    # An answer repeats the control id: long ones fill the way back, which nobody reads.
+    long_name = framed(adt("7" * 200_000))
+    async with connected(Desk(), **OPEN) as connector:
+        _, writer = await asyncio.open_connection("127.0.0.1", connector.listen_port, limit=1)
+
+        async def send_without_end() -> None:
+            while True:
+                writer.write(long_name)
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_without_end(), 10)
+        writer.transport.abort()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

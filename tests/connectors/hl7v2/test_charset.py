@@ -150,7 +150,19 @@ def test_command_of_a_printer_is_content() -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "name"), [("8859/1", "Müller"), ("8859/15", "Müller"), ("8859/5", "张伟"), ("BIG-5", "張偉")]
+    ("label", "name"),
+    [
+        ("8859/1", "Müller"),
+        ("8859/15", "Müller"),
+        ("8859/2", "Łukasz Wałęsa"),
+        ("8859/5", "张伟"),
+        ("8859/5", "Иванов"),
+        ("8859/6", "محمد"),
+        ("8859/7", "Ελένη"),
+        ("8859/8", "משה"),
+        ("8859/9", "Şükrü"),
+        ("BIG-5", "張偉"),
+    ],
 )
 def test_utf8_is_recognised_when_labelled_otherwise(label: str, name: str) -> None:
     decoded = decode_message(message(label, name).encode())
@@ -161,7 +173,9 @@ def test_utf8_is_recognised_when_labelled_otherwise(label: str, name: str) -> No
     ("label", "codec", "name"),
     [
         ("8859/1", "latin-1", "MÜLLER å ß ÃO"),
+        ("8859/2", "iso8859-2", "Łukasz Wałęsa"),
         ("8859/5", "iso8859-5", "Иванов"),
+        ("8859/5", "iso8859-5", "ТА"),  # C2 B0, which is ° in UTF-8
         ("8859/7", "iso8859-7", "Έλενα"),
         ("BIG-5", "big5", "張偉"),
     ],

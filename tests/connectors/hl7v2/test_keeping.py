@@ -109,3 +109,14 @@ async def test_nothing_is_left_when_the_pool_closes() -> None:
             await pool.request(request("M9"), 1.0)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_connection_is_made_again_when_a_message_on_it_drips_for_as_long_as_it_may() -> None:
+    """A message has its time from its beginning, however often a byte of it comes."""
+    async with FakeHis(answer_all).listening() as his, kept(his.port, [], frame_timeout_s=0.3):
+        await until(lambda: his.connections == 1)
+        his.writers[0].write(b"\x0bMSH|")
+        async with asyncio.timeout(10):
+            while his.connections == 1:
+                his.writers[0].write(b"x")
+                await asyncio.sleep(0.05)

@@ -79,6 +79,7 @@ ROWS = (
     fallback("GBK labelled UTF-8", "UNICODE UTF-8", "gbk", "gb18030", "张伟医院"),
     fallback("UTF-8 labelled ASCII", "ASCII", "utf-8", "utf-8"),
     fallback("UTF-8 labelled 8859/1", "8859/1", "utf-8", "utf-8", "Klinik Süd"),
+    fallback("UTF-8 labelled 8859/5", "8859/5", "utf-8", "utf-8", "Больница"),
     Row(
         "a byte-order mark before another label",
         "charset",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
+from .listening import counted, listening, peer_from, until
 from .rows import Anew, Await, Close, HalfClose, Pause, Reset, Row, Step, accepted, adt, framed, sent
-from .runner import check, play
+from .runner import HANG_S, check, play
 
 UNREADABLE = {"inbound_messages/unreadable": 1}
 SLOW = {"inbound_messages/unreadable": 1, "mllp_connections_ended/slow_message": 1}
@@ -142,3 +146,20 @@ ROWS = (
 @pytest.mark.parametrize("row", ROWS, ids=str)
 async def test_wire_row_comes_out_when_it_is_played(row: Row) -> None:
     check(row, await play(row))
+
+
+@pytest.mark.parametrize("both_ways", [False, True], ids=["a listener", "a listener that asks, too"])
+async def test_connection_ends_when_its_message_drips_for_as_long_as_it_may(both_ways: bool) -> None:
+    """A message has its time from its beginning, however often a byte of it comes."""
+    hospital = f"idle-drip-{both_ways}"
+    options = {"frame_timeout_s": 0.5, "both_ways": both_ways, "allow": ["127.0.0.1"]}
+    async with listening(hospital, **options) as connector:
+        peer = peer_from(connector, "127.0.0.1")
+        await peer.connect()
+        await peer.play((b"\x0bMSH|",))
+        async with asyncio.timeout(HANG_S):
+            while not peer.over:
+                with contextlib.suppress(OSError):  # it may be closed while the byte is written
+                    await peer.play((b"x", Pause(0.05)))
+        await peer.close()
+        await until(lambda: counted("mllp_connections_ended_total", hospital, reason="slow_message") == 1)
