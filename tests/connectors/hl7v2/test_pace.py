@@ -42,6 +42,15 @@ def test_pace_is_that_of_the_address_and_bounded_in_number() -> None:
     assert Paces(None, 1).of("10.0.0.1") is None
 
 
+def test_pace_of_a_peer_that_goes_on_is_kept_when_many_others_come() -> None:
+    """Else whoever has thousands of addresses gives itself, and everybody, the burst anew."""
+    paces = Paces(1, 1)
+    mine = paces.of("10.0.0.1")
+    for n in range(2 * REMEMBERED_PEERS):
+        paces.of(f"peer {n}")
+        assert paces.of("10.0.0.1") is mine
+
+
 @pytest.mark.parametrize(
     ("allow", "address", "allowed"),
     [
