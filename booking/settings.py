@@ -375,9 +375,11 @@ def _beside(folder: Path, name: str | None) -> str | None:
 
 
 def _with_files_beside(folder: Path, hospital: Hospital) -> Hospital:
-    """Connectors name files as `..._file`, and a WSDL that is no address."""
+    """Connectors name files as `..._file`, in `..._files`, and a WSDL that is no address."""
 
     def placed(key: str, value: Any) -> Any:
+        if key.endswith("_files") and isinstance(value, dict):
+            return {name: _beside(folder, one) if isinstance(one, str) else one for name, one in value.items()}
         is_file = key.endswith("_file") or (key == "wsdl" and "://" not in str(value))
         return _beside(folder, value) if is_file and isinstance(value, str) else value
 

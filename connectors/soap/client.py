@@ -1,4 +1,4 @@
-"""One POST to a SOAP endpoint, and the one thing that a write must know about it: did bytes leave or not?"""
+"""One HTTP request to a SOAP service, and the one thing that a write must know about it: did bytes leave or not?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from connectors.clock import HisClock
 from monitoring.traces import headers_here
@@ -41,10 +42,19 @@ class HttpReply(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request."""
+
+    method: str
+    url: str
+    body: bytes | None = None
+    headers: dict[str, str] = {}
+
+
 class SoapClient:
     """An HTTP session to one hospital: keep-alive, at most `max_connections` at a time, no redirects, no cookies.
 
-    `ca_file` names the authority of a hospital's own certificates; without it the system's are used. `clock` is the HIS's.
+    `tls` is the context of https; without it the system's authorities are trusted. `clock` is the HIS's.
     `send_traceparent`: it is told the trace of a call. Must be made inside a running event loop and closed.
     """
 
@@ -55,7 +65,7 @@ class SoapClient:
         max_connections: int = 8,
         keepalive_s: float = 15.0,
         max_reply_bytes: int = 10_000_000,
-        ca_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
         send_traceparent: bool = False,
     ) -> None:
         self._send_traceparent = send_traceparent
@@ -64,34 +74,40 @@ class SoapClient:
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_connected)
         trace.on_connection_reuseconn.append(_connected)
-        context: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        context: ssl.SSLContext | bool = True if tls is None else tls
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=keepalive_s, ssl=context),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],
             trust_env=False,
+            middlewares=(_only_once,),
         )
 
-    async def post(self, url: str, body: bytes, headers: dict[str, str], *, timeout_s: float) -> HttpReply:
+    async def send(self, sent: Sent, *, timeout_s: float) -> HttpReply:
         """Send one request and read its whole reply, within `timeout_s` including the wait for a connection.
 
         Raises NotSent, Lost (also for a reply larger than allowed).
         """
-        if self._send_traceparent:
-            headers = {**headers, **headers_here()}
-        sent = SimpleNamespace(connected=False)
+        headers = {**sent.headers, **headers_here()} if self._send_traceparent else sent.headers
+        way = SimpleNamespace(connected=False)
         began = time.time()
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 5.0))
         try:
-            async with self.session.post(
-                url, data=body, headers=headers, timeout=timeout, allow_redirects=False, trace_request_ctx=sent
+            async with self.session.request(
+                sent.method,
+                URL(sent.url, encoded=sent.method == "GET"),
+                data=sent.body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                trace_request_ctx=way,
             ) as reply:
                 self._clock.note_http(reply.headers.get("Date"), reply.headers.get("Age"), began=began)
                 return HttpReply(reply.status, reply.content_type, reply.charset, await self._read(reply))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if sent.connected:
-                raise Lost(_describe(error, url)) from error
-            raise NotSent(_describe(error, url)) from error
+            if way.connected:
+                raise Lost(_describe(error, sent.url)) from error
+            raise NotSent(_describe(error, sent.url)) from error
 
     async def _read(self, reply: aiohttp.ClientResponse) -> bytes:
         chunks, size = [], 0
@@ -106,6 +122,16 @@ class SoapClient:
     async def close(self) -> None:
         """Close every connection. Idempotent."""
         await self.session.close()
+
+
+async def _only_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Where a connection breaks aiohttp sends a GET again by itself, and ours may be a registration: never twice."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            raise  # there was no connection, and these it does not repeat
+        raise aiohttp.ClientPayloadError(type(error).__name__) from error
 
 
 async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

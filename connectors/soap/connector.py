@@ -1,4 +1,4 @@
-"""The connector port over SOAP services whose only argument is an XML document in a string.
+"""The connector port over SOAP services whose arguments are texts: a document in a string, and what stands beside it.
 
 Nothing here knows an element of any HIS: operations, documents, codes and the success rule come from the profile.
 """
@@ -41,10 +41,12 @@ from connectors.port import (
 from connectors.soap.client import Lost, NotSent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.exchange import Exchange, HttpFailed, Refused, RequestInvalid, Unreadable
-from connectors.soap.options import Options, read_connection
+from connectors.soap.options import Options, read_connection, read_secrets
 from connectors.soap.outcome import accepted, cleaned, not_offered, outcome_of
 from connectors.soap.rules import UNKNOWN
+from connectors.soap.security import load, tls_context, username_token
 from connectors.soap.verbs import Case, CompiledVerb, Per, compile_verbs
+from connectors.soap.wire import Wire
 from connectors.soap.wsdl import BareService
 from connectors.together import together
 from mappings.canonical import (
@@ -86,6 +88,12 @@ class SoapConnector:
             self._profile.fail("protocol", "this profile is not for a SOAP connector")
         self._connection, self._settings = read_connection(self._profile, options.settings)
         self._verbs = compile_verbs(self._profile, self._settings)
+        keys = read_secrets(options.secret_files)
+        self._wire = Wire(self._profile, self._connection, keys)
+        self._secure = None
+        if self._connection.security is not None:
+            self._secure = username_token(self._connection.security, self._settings, keys)
+        self._tls = tls_context(options)
         self._endpoint = Endpoint(
             hospital_id=hospital.id,
             connector=name,
@@ -93,7 +101,6 @@ class SoapConnector:
             address=options.endpoint,
             bare=BareService(
                 namespace=self._connection.namespace,
-                argument=self._connection.argument,
                 qualified=self._connection.argument_qualified,
                 soap_action=self._connection.soap_action,
                 version=self._connection.soap_version,
@@ -118,22 +125,25 @@ class SoapConnector:
     async def start(self) -> None:
         if self._client is not None:
             return
+        if self._secure is not None:
+            await asyncio.to_thread(load)
         self._client = SoapClient(
             clock=HisClock(self._hospital, self.name),
             max_connections=self._options.max_connections or self._hospital.calls_at_once,
             keepalive_s=self._options.keepalive_s,
             max_reply_bytes=self._options.max_message_bytes,
-            ca_file=self._options.ca_file,
+            tls=self._tls,
             send_traceparent=self._options.send_traceparent,
         )
         self._exchange = Exchange(
             self._client,
             self._endpoint,
+            self._wire,
+            self._connection,
             hospital_id=self.hospital_id,
             connector=self.name,
-            root=self._connection.reply_root,
-            encoding=self._connection.encoding,
             max_chars=self._options.max_message_bytes,
+            secure=self._secure,
         )
         self._load_wsdl()
 

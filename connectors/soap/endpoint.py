@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import aiohttp
+import msgspec
 import structlog
 
 from connectors.soap.envelope import Call
@@ -35,6 +36,7 @@ class Endpoint:
         self._service: Service | None = None
         self._loading: asyncio.Task[None] | None = None
         self._tried_at: float | None = None
+        self._told: set[str] = set()
 
     def load(self, session: aiohttp.ClientSession, operations: Iterable[str]) -> None:
         """Start reading the WSDL unless it has been read, is being read, or failed less than RETRY_S ago."""
@@ -71,22 +73,31 @@ class Endpoint:
             return self._service.address
         return (self._wsdl or "").partition("?")[0]
 
-    def call_of(self, operation: str) -> Call:
-        """How to call `operation`."""
+    def call_of(self, operation: str, arguments: Sequence[str]) -> Call:
+        """How to call `operation` with these arguments. A WSDL that knows others is not followed, and that is said once."""
         found = self._service.calls.get(operation) if self._service is not None else None
-        call = found or self._bare.call(operation)
-        if not self._cdata:
-            return call
-        return Call(
-            operation=call.operation,
-            argument=call.argument,
-            soap_action=call.soap_action,
-            version=call.version,
-            cdata=True,
-        )
+        call = None if found is None else _with_arguments(found, arguments)
+        if found is not None and call is None and operation not in self._told:
+            self._told.add(operation)
+            self._log.warning(
+                "wsdl_has_other_arguments",
+                operation=operation,
+                wsdl=list(found.arguments),
+                profile=list(arguments),
+                fallback="the profile's bare settings",
+            )
+        call = call or self._bare.call(operation, arguments)
+        return msgspec.structs.replace(call, cdata=True) if self._cdata else call
 
     async def close(self) -> None:
         """Stop a reading under way."""
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             await asyncio.wait([self._loading])
+
+
+def _with_arguments(call: Call, arguments: Sequence[str]) -> Call | None:
+    """The WSDL's call for the profile's arguments: by name, or a single one by its place; None where they do not fit."""
+    if len(arguments) == len(call.arguments) == 1:
+        return msgspec.structs.replace(call, arguments={arguments[0]: next(iter(call.arguments.values()))})
+    return call if set(arguments) <= set(call.arguments) else None

@@ -1,4 +1,4 @@
-"""SOAP 1.1 and 1.2 envelopes around one text argument, written and read without a SOAP library.
+"""SOAP 1.1 and 1.2 envelopes around text arguments, written and read without a SOAP library.
 
 Text-argument dialects hide an XML document in a string, so that a library's type system has nothing to hold on to, and
 its escaping and charset rules stand in the way (SOAP 1.1 section 4, SOAP 1.2 part 1 section 5).
@@ -7,12 +7,16 @@ its escaping and charset rules stand in the way (SOAP 1.1 section 4, SOAP 1.2 pa
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
 from lxml import etree
 
-from connectors.soap.xml import HtmlPage, XmlError, is_html, parse
+from connectors.soap.xml import HtmlPage, Sections, XmlError, is_html, parse
+
+Secure = Callable[[etree._Element], None]
+"""Adds to the envelope what the peer's security asks for."""
 
 ENVELOPE_11 = "http://schemas.xmlsoap.org/soap/envelope/"
 ENVELOPE_12 = "http://www.w3.org/2003/05/soap-envelope"
@@ -26,10 +30,13 @@ class SoapVersion(StrEnum):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be known to write one call. Names are in Clark notation (`{namespace}local`) or bare."""
+    """What must be known to write one call. Names are in Clark notation (`{namespace}local`) or bare.
+
+    `arguments` are those that the operation takes, in its order, by their local names. `cdata`: their texts stand in CDATA.
+    """
 
     operation: str
-    argument: str
+    arguments: dict[str, str]
     soap_action: str
     version: SoapVersion = SoapVersion.V11
     cdata: bool = False
@@ -47,23 +54,37 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         return self.code.split(".")[0] in ("Client", "Sender", "VersionMismatch", "MustUnderstand")
 
 
-def write_envelope(call: Call, text: str, *, encoding: str = "utf-8") -> bytes:
-    """One envelope with `text` as the operation's only argument, in `encoding` and with a prolog that says so.
+def write_envelope(
+    call: Call,
+    values: Mapping[str, str],
+    *,
+    encoding: str = "utf-8",
+    header: Sequence[etree._Element] = (),
+    secure: Secure | None = None,
+) -> bytes:
+    """One envelope with the texts of the operation's arguments, in `encoding` and with a prolog that says so.
 
-    Raises UnicodeEncodeError for a character that the encoding lacks: it is never written as a reference, because such
-    peers do not resolve them inside their own string.
+    `header`: what stands in the SOAP header; `secure` may add to it, when all else is written. Raises UnicodeEncodeError for a
+    character that the encoding lacks: it is never written as a reference, because such peers do not resolve them inside their
+    own string. Raises ValueError for a text that XML cannot carry.
     """
     namespace = ENVELOPE_12 if call.version is SoapVersion.V12 else ENVELOPE_11
     envelope = etree.Element(f"{{{namespace}}}Envelope", nsmap={"soap": namespace})
+    if header:
+        etree.SubElement(envelope, f"{{{namespace}}}Header").extend(header)
     body = etree.SubElement(envelope, f"{{{namespace}}}Body")
     operation = etree.QName(call.operation)
-    # An argument without a namespace must not inherit one: only a qualified one may stand under a default namespace.
-    prefix = None if call.argument.startswith("{") else "m"
+    names = {name: tag for name, tag in call.arguments.items() if name in values}
+    # An argument without a namespace must not inherit one: only qualified ones may stand under a default namespace.
+    prefix = None if all(tag.startswith("{") for tag in names.values()) else "m"
     nsmap: dict[str | None, str] | None = {prefix: operation.namespace} if operation.namespace else None
     wrapper = etree.SubElement(body, operation.text, nsmap=nsmap)  # type: ignore[arg-type]  # the stubs lack None
-    argument = etree.SubElement(wrapper, call.argument)
-    argument.text = etree.CDATA(text) if call.cdata else text
-    written = etree.tostring(envelope, encoding="unicode")
+    sections = Sections()
+    for name, tag in names.items():
+        etree.SubElement(wrapper, tag).text = sections.put(values[name]) if call.cdata else values[name]
+    if secure is not None:
+        secure(envelope)
+    written = sections.fill(etree.tostring(envelope, encoding="unicode"))
     return f'<?xml version="1.0" encoding="{encoding}"?>{written}'.encode(encoding)
 
 
@@ -74,8 +95,8 @@ def http_headers(call: Call, encoding: str = "utf-8") -> dict[str, str]:
     return {"Content-Type": f"text/xml; charset={encoding}", "SOAPAction": f'"{call.soap_action}"'}
 
 
-def read_envelope(text: str, *, max_chars: int = 10_000_000) -> str | Fault:
-    """The text that an operation returned, or the fault.
+def read_envelope(text: str, *, result: str | None = None, max_chars: int = 10_000_000) -> str | Fault:
+    """The text that an operation returned, or the fault. `result` is the element that has it; else it is the first.
 
     Some servers return the document as elements instead of a string; it is given back as text, so that both are read by
     one path. Raises HtmlPage or another XmlError for anything that is not a SOAP envelope.
@@ -89,12 +110,14 @@ def read_envelope(text: str, *, max_chars: int = 10_000_000) -> str | Fault:
             if body is None or len(body) == 0:
                 raise XmlError("a SOAP envelope with an empty body")
             fault = body.find(f"{{{namespace}}}Fault")
-            return _result_text(body[0]) if fault is None else _read_fault(fault, namespace)
+            return _result_text(body[0], result) if fault is None else _read_fault(fault, namespace)
     raise XmlError("not a SOAP envelope")
 
 
-def _result_text(response: etree._Element) -> str:
+def _result_text(response: etree._Element, name: str | None) -> str:
     result = response[0] if len(response) else response
+    if name is not None:
+        result = next((child for child in response if etree.QName(child).localname == name), result)
     if len(result) == 0:
         return result.text or ""
     return "".join(_without_namespaces(child) for child in result)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
 from lxml import etree
 
-from connectors.soap.client import HttpReply, Lost, NotSent, SoapClient
+from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
-from connectors.soap.envelope import Fault, http_headers, read_envelope, write_envelope
+from connectors.soap.envelope import Fault, Secure, http_headers, read_envelope, write_envelope
+from connectors.soap.options import Connection, Transport
+from connectors.soap.plain_http import as_http, unwrapped
 from connectors.soap.rules import Refusal, ReplyRules
 from connectors.soap.verbs import Case
-from connectors.soap.xml import BareText, XmlError, build_document, decode, read_document, write_document
+from connectors.soap.wire import Wire
+from connectors.soap.xml import BareText, XmlError, build_document, decode
 from mappings.context import MapContext
 from monitoring.metrics import connector_up, decode_fallbacks
-
-log = structlog.get_logger(__name__)
 
 LARGE_BYTES = 200_000  # a reply of this size takes about 5 ms to read: it is read off the event loop
 
@@ -64,23 +64,23 @@ class HttpFailed(ExchangeError):
 
 
 class Exchange:
-    """Asks one service. `root` is the root element of its replies, `encoding` that of our requests."""
+    """Asks one service, by the wire of its dialect. `secure` adds to a SOAP envelope what the peer's security asks for."""
 
     def __init__(
         self,
         client: SoapClient,
         endpoint: Endpoint,
+        wire: Wire,
+        connection: Connection,
         *,
         hospital_id: str,
         connector: str,
-        root: str,
-        encoding: str,
         max_chars: int,
+        secure: Secure | None = None,
     ) -> None:
-        self._client, self._endpoint = client, endpoint
-        self._root, self._encoding, self._max_chars = root, encoding, max_chars
+        self._client, self._endpoint, self._wire = client, endpoint, wire
+        self._connection, self._max_chars, self._secure = connection, max_chars, secure
         self._labels = {"hospital": hospital_id, "connector": connector}
-        self._log = log.bind(**self._labels)
 
     async def ask(self, case: Case, request: object, ctx: MapContext, *, timeout_s: float) -> etree._Element:
         """Send one request; the root of a reply that says "done". Raises an ExchangeError, NotSent or Lost.
@@ -88,17 +88,15 @@ class Exchange:
         MappingError comes through: the request lacks something that the profile requires.
         """
         await self._endpoint.ready(timeout_s)
+        encoding = self._connection.encoding
         try:
-            document = build_document(case.request.write(request, ctx))  # type: ignore[arg-type]  # records and mappings
+            sent = self._written(case, request, ctx)
             echo = build_document(case.echo.write(request, ctx)) if case.echo else None  # type: ignore[arg-type]
-        except ValueError as error:
-            raise RequestInvalid(f"the request is no XML: {type(error).__name__}") from None
-        call = self._endpoint.call_of(case.operation)
-        try:
-            body = write_envelope(call, write_document(document), encoding=self._encoding)
         except UnicodeEncodeError:
-            raise CharsetTooSmall(f"a character is not in {self._encoding}") from None
-        reply = await self._post(body, http_headers(call, self._encoding), timeout_s)
+            raise CharsetTooSmall(f"a character is not in {encoding}") from None
+        except ValueError as error:
+            raise RequestInvalid(f"the request cannot be written: {type(error).__name__}") from None
+        reply = await self._sent(sent, timeout_s)
         if len(reply.body) > LARGE_BYTES:
             root = await asyncio.to_thread(self._read, reply, case.rules)
         else:
@@ -107,9 +105,20 @@ class Exchange:
             root.append(echo)
         return root
 
-    async def _post(self, body: bytes, headers: dict[str, str], timeout_s: float) -> HttpReply:
+    def _written(self, case: Case, request: object, ctx: MapContext) -> Sent:
+        written = self._wire.write(case, request, ctx)
+        encoding = self._connection.encoding
+        if self._connection.transport is not Transport.SOAP:
+            return as_http(
+                self._connection.transport, self._endpoint.address, case.operation, written.arguments, encoding
+            )
+        call = self._endpoint.call_of(case.operation, self._wire.arguments)
+        body = write_envelope(call, written.arguments, encoding=encoding, header=written.header, secure=self._secure)
+        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, encoding))
+
+    async def _sent(self, sent: Sent, timeout_s: float) -> HttpReply:
         try:
-            reply = await self._client.post(self._endpoint.address, body, headers, timeout_s=timeout_s)
+            reply = await self._client.send(sent, timeout_s=timeout_s)
         except (NotSent, Lost):
             connector_up.labels(**self._labels).set(0)
             raise
@@ -127,7 +136,7 @@ class Exchange:
                 raise Refused(rules.judge_fault(result))
             if reply.status >= 300:
                 raise HttpFailed(reply.status)
-            root = read_document(result, root=self._root, max_chars=self._max_chars)
+            root = self._wire.read(result, self._max_chars)
         except BareText as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, ", a bare text") from None
@@ -143,10 +152,12 @@ class Exchange:
 
     def _open(self, text: str) -> str | Fault:
         """The text inside the envelope; some gateways send the document without one."""
+        if self._connection.transport is not Transport.SOAP:
+            return unwrapped(text, self._max_chars)
         try:
-            return read_envelope(text, max_chars=self._max_chars)
+            return read_envelope(text, result=self._connection.reply_argument, max_chars=self._max_chars)
         except XmlError:
             if "Envelope" in text[:2000] or text.lstrip().startswith("<!"):
                 raise
-            read_document(text, root=self._root, max_chars=self._max_chars)
+            self._wire.read(text, self._max_chars)
             return text

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import codecs
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from connectors.config import ConnectorOptions
 from connectors.soap.envelope import SoapVersion
+from connectors.soap.forms import Form, Packing
+from connectors.soap.seals import CipherSpec, SignSpec
 from mappings.profile import Profile
+
+MAX_SECRET_BYTES = 10_000
+
+
+class Transport(StrEnum):
+    """How the arguments travel: in a SOAP envelope, in the URL of an HTTP GET, or in the form of an HTTP POST."""
+
+    SOAP = "soap"
+    GET = "get"
+    FORM = "form"
 
 
 class Options(ConnectorOptions, frozen=True, kw_only=True):
@@ -20,7 +34,9 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     - `settings`: replaces entries of the profile's `connection` (hospital number, operator id ...).
     - `max_connections`: TCP connections to the HIS at most, by default `his_concurrency`; `keepalive_s`: how long an idle one
       is kept. Keep it below the server's own: a request on a connection that the server has just closed ends in doubt.
-    - `ca_file`: PEM file of the authority that signed the hospital's certificate.
+    - `secret_files`: files with the keys and passwords that the profile names, by those names; white space around is dropped.
+    - `ca_file`: PEM file of the authority that signed the hospital's certificate; `tls_client_cert_file`,
+      `tls_client_key_file`: ours, for mutual TLS.
     - `send_traceparent`: tell the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
 
@@ -29,30 +45,97 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
     max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
     keepalive_s: float = 15.0
+    secret_files: dict[str, str] = {}
     ca_file: str | None = None
+    tls_client_cert_file: str | None = None
+    tls_client_key_file: str | None = None
     send_traceparent: bool = False
+
+
+class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A document around another one, which it reads as `document`.
+
+    `cipher` encrypts the inner one first; `sign` signs the values of the tree's own elements; `cdata` names elements whose text
+    stands in a CDATA section.
+    """
+
+    tree: Any
+    prolog: str = ""
+    cdata: tuple[str, ...] = ()
+    cipher: CipherSpec | None = None
+    sign: SignSpec | None = None
+
+
+class OpeningSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A place in a reply whose text is a document: decrypted by `cipher`, read by `form`, and then an element there."""
+
+    path: str
+    form: Form = Form.XML
+    root: str = "Document"
+    fragment: bool = False
+    packing: Packing | None = None
+    cipher: CipherSpec | None = None
+
+
+class SecuritySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A WS-Security UsernameToken: `password` names a secret, `digest` sends it as PasswordDigest."""
+
+    username: str
+    password: str
+    digest: bool = False
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """The entries of `connection` that the connector itself understands; all others are the profile's own.
 
-    - `namespace`, `argument`, `soap_action`, `soap_version`, `argument_qualified`: the service where no WSDL says better.
-    - `cdata`: send the document in a CDATA section, for servers that do not unescape.
-    - `encoding`: of requests; a character it lacks makes the request fail as `charset`.
-    - `reply_root`: the root element of a reply's document; junk around it is skipped.
+    The call
+    - `namespace`, `soap_action`, `soap_version`, `argument_qualified`: the service where no WSDL says better.
+    - `operation`: the one operation for all trades; without it each verb names its own.
+    - `arguments`: names and what each carries, as a request tree; `argument` is short for one that carries the document.
+    - `transport`: soap, get or form. `encoding`: of requests; a character it lacks makes the request fail as `charset`.
+    - `cdata`: arguments stand in CDATA sections, for servers that do not unescape.
+    - `header`: elements of the SOAP header, by `{namespace}name`; `security`: see SecuritySpec.
+    The request's document
+    - `form`: xml, json or packed, with `packing`; `prolog`: what stands before it, as it is.
+    - `layers`: documents around it, innermost first: see LayerSpec.
+    The reply
+    - `reply_argument`: the element of the answer that has it, where it is not the first.
+    - `reply_form`, `reply_packing`; `reply_root`: the root of its tree; in XML junk around it is skipped, and with
+      `reply_fragment` several elements stand under it.
+    - `reply_sign`: the signature over its own elements, which must hold; `opens`: documents inside it: see OpeningSpec.
     - `concurrency`: calls at a time within one read that needs several; at most half of `his_concurrency`, so that writes go on.
     The keys of connectors/soap/rules.py stand beside these.
     """
 
     namespace: str
+    operation: str | None = None
     argument: str = "XMLRequest"
+    arguments: dict[str, Any] = {}
     argument_qualified: bool = True
     soap_action: str = "{namespace}/{operation}"
     soap_version: SoapVersion = SoapVersion.V11
-    cdata: bool = False
+    transport: Transport = Transport.SOAP
     encoding: str = "utf-8"
+    cdata: bool = False
+    header: dict[str, Any] = {}
+    security: SecuritySpec | None = None
+    form: Form = Form.XML
+    packing: Packing | None = None
+    prolog: str = ""
+    layers: tuple[LayerSpec, ...] = ()
+    reply_argument: str | None = None
+    reply_form: Form = Form.XML
     reply_root: str = "Response"
+    reply_fragment: bool = False
+    reply_packing: Packing | None = None
+    reply_sign: SignSpec | None = None
+    opens: tuple[OpeningSpec, ...] = ()
     concurrency: int = 4
+
+    @property
+    def named_arguments(self) -> dict[str, Any]:
+        """The arguments, in order, as a request tree."""
+        return self.arguments or {self.argument: {"from": "document"}}
 
 
 def read_connection(profile: Profile, settings: dict[str, Any]) -> tuple[Connection, dict[str, Any]]:
@@ -64,4 +147,27 @@ def read_connection(profile: Profile, settings: dict[str, Any]) -> tuple[Connect
         connection.soap_action.format(namespace="", operation="")
     except (msgspec.ValidationError, LookupError, ValueError) as error:
         profile.fail("connection", str(error))
+    if connection.form is Form.PACKED and connection.packing is None:
+        profile.fail("connection.form", "form: packed needs `packing: {fields: SEPARATOR}`")
+    if connection.reply_form is Form.PACKED and connection.reply_packing is None:
+        profile.fail(
+            "connection.reply_form", "reply_form: packed needs `reply_packing: {fields: SEPARATOR, names: [...]}`"
+        )
+    if connection.transport is not Transport.SOAP and (connection.header or connection.security):
+        profile.fail("connection.transport", "only `transport: soap` has a header")
     return connection, merged
+
+
+def read_secrets(files: dict[str, str]) -> dict[str, bytes]:
+    """The secrets by their names. Raises ValueError, which names the file and never what is in it."""
+    secrets = {}
+    for name, path in files.items():
+        try:
+            with Path(path).open("rb") as file:
+                data = file.read(MAX_SECRET_BYTES + 1).strip()
+        except OSError as error:
+            raise ValueError(f"secret_files.{name}: {path}: {error.strerror or error}") from None
+        if not data or len(data) > MAX_SECRET_BYTES:
+            raise ValueError(f"secret_files.{name}: {path}: empty, or larger than {MAX_SECRET_BYTES} bytes")
+        secrets[name] = data
+    return secrets

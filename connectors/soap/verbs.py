@@ -2,7 +2,8 @@
 
 Keys of `call` in a SOAP profile
 
-    operation:   the SOAP operation
+    operation:   the SOAP operation, where `connection.operation` does not name one for all
+    trade:       the dialect's own code of the business: what layers and arguments read as `trade`
     cases:       [{when: {payment: present}, operation, request, reply}, ...]   the first whose `when` holds, in place of the
                  verb's own operation, request and reply; none: the verb is not offered for this request.
                  `when` maps dotted names of the request to `present`, or to a list of values
@@ -30,9 +31,9 @@ from mappings.engine import RecordMap, RequestTree, compile_record_map, compile_
 from mappings.profile import Profile, VerbSpec
 
 _RULE_KEYS = ("success", "error_code", "error_text", "error_texts", "faults", "retryable")
-_CALL_KEYS = ("operation", "cases", "per", "echo", "partial", *_RULE_KEYS)
-_CASE_KEYS = ("when", "operation", "request", "reply", "ref")
-_THEN_KEYS = ("operation", "request", "reply", "into", "ref")
+_CALL_KEYS = ("operation", "trade", "cases", "per", "echo", "partial", *_RULE_KEYS)
+_CASE_KEYS = ("when", "operation", "trade", "request", "reply", "ref")
+_THEN_KEYS = ("operation", "trade", "request", "reply", "into", "ref")
 
 
 class Per(StrEnum):
@@ -49,6 +50,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     operation: str
+    trade: str
     request: RequestTree
     reply: RecordMap | None
     rules: ReplyRules
@@ -107,6 +109,7 @@ class _Compiler:
     def __init__(self, profile: Profile, connection: dict[str, Any], name: str, spec: VerbSpec) -> None:
         self._profile, self._spec, self._path = profile, spec, f"verbs.{name}"
         profile.check_keys(f"{self._path}.call", spec.call, _CALL_KEYS)
+        self._operation = connection.get("operation")
         settings = {key: connection[key] for key in _RULE_KEYS if key in connection}
         settings |= {key: spec.call[key] for key in _RULE_KEYS if key in spec.call}
         self._rules = ReplyRules(profile, f"{self._path}.call", settings, spec.codes)
@@ -118,7 +121,8 @@ class _Compiler:
                 self._case(f"{self._path}.call.cases[{n}]", c, _CASE_KEYS) for n, c in enumerate(call["cases"])
             )
         else:
-            own = {"operation": call.get("operation"), "request": spec.request, "reply": spec.reply}
+            own = {name: call.get(name) for name in ("operation", "trade")}
+            own |= {"request": spec.request, "reply": spec.reply}
             cases = (self._case(self._path, own, tuple(own)),)
         per, partial = call.get("per"), call.get("partial", "keep")
         if per is not None and per not in [p.value for p in Per]:
@@ -144,12 +148,16 @@ class _Compiler:
 
     def _case(self, path: str, entry: dict[str, Any], keys: tuple[str, ...]) -> Case:
         self._profile.check_keys(path, entry, keys)
-        operation, request, reply = entry.get("operation"), entry.get("request"), entry.get("reply")
+        request, reply, trade = entry.get("request"), entry.get("reply"), entry.get("trade")
+        operation = entry.get("operation") or self._operation
         if not isinstance(operation, str) or request is None:
-            self._profile.fail(path, "a native verb of a SOAP profile needs call.operation and request")
+            self._profile.fail(
+                path, "a native verb of a SOAP profile needs request, and call.operation or connection.operation"
+            )
         compiled = compile_request(self._profile, f"{path}.request", request)
         return Case(
             operation=operation,
+            trade="" if trade is None else str(trade),
             request=compiled,
             reply=None if reply is None else compile_record_map(self._profile, f"{path}.reply", reply, XPathLanguage()),
             rules=self._rules,

@@ -1,4 +1,4 @@
-"""What a WSDL says about a text-argument service, read by zeep: operation -> soapAction, argument, address.
+"""What a WSDL says about a text-argument service, read by zeep: operation -> soapAction, arguments, address.
 
 zeep only reads here; calls go through our own client (charsets, limits and time-outs are ours). A WSDL that is missing or
 broken is not the end: such services are regular, so the profile's bare settings carry the calls, and a warning says so.
@@ -9,6 +9,7 @@ zeep and what it brings (requests among them) are loaded by the thread that read
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,17 +39,16 @@ class BareService(msgspec.Struct, frozen=True, kw_only=True):
     """A service known only by convention; `soap_action` may contain {namespace} and {operation}."""
 
     namespace: str
-    argument: str = "XMLRequest"
     soap_action: str = "{namespace}/{operation}"
     version: SoapVersion = SoapVersion.V11
     qualified: bool = True
 
-    def call(self, operation: str) -> Call:
+    def call(self, operation: str, arguments: Sequence[str]) -> Call:
         """The call of `operation` as the convention has it."""
-        in_namespace = f"{{{self.namespace}}}"
+        in_namespace = f"{{{self.namespace}}}" if self.namespace else ""
         return Call(
             operation=in_namespace + operation,
-            argument=(in_namespace if self.qualified else "") + self.argument,
+            arguments={name: (in_namespace if self.qualified else "") + name for name in arguments},
             soap_action=self.soap_action.format(namespace=self.namespace, operation=operation),
             version=self.version,
         )
@@ -61,7 +61,7 @@ async def load_service(source: str, session: aiohttp.ClientSession, *, timeout_s
 
 
 def read_service(data: bytes, source: str) -> Service:
-    """Read a WSDL's bytes. Only document-literal operations with exactly one argument are taken. Raises WsdlError.
+    """Read a WSDL's bytes. Operations whose arguments are elements of one sequence are taken. Raises WsdlError.
 
     Imports over the network are refused; imported files are read from the folder of a WSDL that is itself a file.
     """
@@ -115,18 +115,19 @@ def _service(document: Any) -> Service:
             if found and not calls:  # the first port wins: servers list 1.1 before 1.2
                 calls, address = found, port.binding_options.get("address")
     if not calls:
-        raise ValueError("no document-literal operation with one argument")
+        raise ValueError("no operation with arguments")
     return Service(address=address, calls=calls)
 
 
 def _call(operation: Any, version: SoapVersion) -> Call | None:
+    """Document-literal: the children of the wrapper. RPC: the parts, which have no namespace (WSDL 1.1 section 3.5)."""
     body: Any = getattr(operation.input, "body", None)
     elements = getattr(getattr(body, "type", None), "elements", [])
-    if operation.style != "document" or len(elements) != 1:
+    if operation.style not in ("document", "rpc") or not elements:
         return None
     return Call(
         operation=str(body.qname),
-        argument=str(elements[0][1].qname),
+        arguments={name: str(element.qname) for name, element in elements},
         soap_action=operation.soapaction or "",
         version=version,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import secrets
 
 import msgspec
 from lxml import etree
@@ -215,6 +216,30 @@ def _not_a_document(text: str, root: str, max_chars: int) -> XmlError:
         return BareText(bare)
     parse(text, max_chars=max_chars)
     return XmlError(f"the reply's root is not <{root}>")
+
+
+class Sections:
+    """Literal CDATA for parsers that resolve nothing else. `]]>` ends a section and begins the next (XML 1.0 section 2.7).
+
+    A text is put where it belongs as a mark, and the marks are replaced in what was written.
+    """
+
+    def __init__(self) -> None:
+        self._nonce = secrets.token_hex(8)
+        self._texts: list[str] = []
+
+    def put(self, text: str) -> str:
+        """The mark of a text. Raises ValueError for one that XML cannot carry."""
+        etree.Element("text").text = text
+        self._texts.append(text)
+        return f"cdata-{self._nonce}-{len(self._texts) - 1}-"
+
+    def fill(self, written: str) -> str:
+        """The sections in place of their marks."""
+        for number, text in enumerate(self._texts):
+            section = "<![CDATA[" + text.replace("]]>", "]]]]><![CDATA[>") + "]]>"
+            written = written.replace(f"cdata-{self._nonce}-{number}-", section, 1)
+        return written
 
 
 # --- tree to text -------------------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ from lxml import etree
 from connectors.soap.envelope import Call, Fault, SoapVersion, http_headers, read_envelope, write_envelope
 from connectors.soap.xml import HtmlPage, XmlError
 
-CALL = Call(operation="{urn:h}Lock", argument="{urn:h}XMLRequest", soap_action="urn:h/Lock")
-V12 = Call(operation="{urn:h}Lock", argument="XMLRequest", soap_action="urn:h/Lock", version=SoapVersion.V12)
+CALL = Call(operation="{urn:h}Lock", arguments={"XMLRequest": "{urn:h}XMLRequest"}, soap_action="urn:h/Lock")
+V12 = Call(
+    operation="{urn:h}Lock", arguments={"XMLRequest": "XMLRequest"}, soap_action="urn:h/Lock", version=SoapVersion.V12
+)
 E11 = "http://schemas.xmlsoap.org/soap/envelope/"
 E12 = "http://www.w3.org/2003/05/soap-envelope"
 
@@ -22,22 +24,22 @@ def _in(body: str, namespace: str = E11) -> str:
     ("call", "argument", "namespace"), [(CALL, "{urn:h}XMLRequest", E11), (V12, "XMLRequest", E12)]
 )
 def test_argument_holds_the_document_as_text(call: Call, argument: str, namespace: str) -> None:
-    root = etree.fromstring(write_envelope(call, "<a>张&amp;</a>"))
+    root = etree.fromstring(write_envelope(call, {"XMLRequest": "<a>张&amp;</a>"}))
     assert root.tag == f"{{{namespace}}}Envelope"
     assert root.findtext(f"{{{namespace}}}Body/{{urn:h}}Lock/{argument}") == "<a>张&amp;</a>"
 
 
 def test_argument_stands_in_cdata_when_the_server_wants_it() -> None:
-    call = Call(operation="Lock", argument="XMLRequest", soap_action="", cdata=True)
-    assert b"<XMLRequest><![CDATA[<a>1</a>]]></XMLRequest>" in write_envelope(call, "<a>1</a>")
+    call = Call(operation="Lock", arguments={"XMLRequest": "XMLRequest"}, soap_action="", cdata=True)
+    assert b"<XMLRequest><![CDATA[<a>1</a>]]></XMLRequest>" in write_envelope(call, {"XMLRequest": "<a>1</a>"})
 
 
 def test_envelope_is_in_its_encoding_and_says_so() -> None:
-    data = write_envelope(CALL, "张", encoding="gbk")
+    data = write_envelope(CALL, {"XMLRequest": "张"}, encoding="gbk")
     assert data.startswith(b'<?xml version="1.0" encoding="gbk"?>')
     assert "张".encode("gbk") in data
     with pytest.raises(UnicodeEncodeError):
-        write_envelope(CALL, "镕", encoding="gb2312")
+        write_envelope(CALL, {"XMLRequest": "镕"}, encoding="gb2312")
 
 
 def test_headers_carry_the_action_where_each_version_wants_it() -> None:

@@ -23,7 +23,7 @@ def test_calls_and_address_come_from_the_wsdl() -> None:
     assert service.address == "http://localhost/csp/his/SelfRegService.cls"
     assert service.calls["LockOrder"] == Call(
         operation="{http://tempuri.org}LockOrder",
-        argument="{http://tempuri.org}XMLRequest",
+        arguments={"XMLRequest": "{http://tempuri.org}XMLRequest"},
         soap_action="http://tempuri.org/SelfRegService.LockOrder",
         version=SoapVersion.V11,
     )
@@ -32,7 +32,7 @@ def test_calls_and_address_come_from_the_wsdl() -> None:
 
 def test_argument_has_no_namespace_when_the_schema_is_unqualified() -> None:
     data = WSDL.read_bytes().replace(b'elementFormDefault="qualified" ', b"")
-    assert read_service(data, "x.wsdl").calls["LockOrder"].argument == "XMLRequest"
+    assert read_service(data, "x.wsdl").calls["LockOrder"].arguments == {"XMLRequest": "XMLRequest"}
 
 
 def test_version_is_1_2_when_the_binding_says_so() -> None:
@@ -64,7 +64,9 @@ def test_wsdl_is_refused_when_it_is_broken_or_reaches_out(data: bytes) -> None:
 
 def test_bare_service_follows_the_convention() -> None:
     bare = BareService(namespace="urn:h", soap_action="{namespace}/S.{operation}", qualified=False)
-    assert bare.call("Lock") == Call(operation="{urn:h}Lock", argument="XMLRequest", soap_action="urn:h/S.Lock")
+    assert bare.call("Lock", ["code", "text"]) == Call(
+        operation="{urn:h}Lock", arguments={"code": "code", "text": "text"}, soap_action="urn:h/S.Lock"
+    )
 
 
 async def test_calls_go_on_with_bare_settings_when_the_wsdl_is_missing(tmp_path: Path) -> None:
