@@ -90,7 +90,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
     The call
     - `namespace`, `soap_action`, `soap_version`, `argument_qualified`: the service where no WSDL says better.
-    - `operation`: the one operation for all trades; without it each verb names its own.
+    - `operation`: the one operation for all trades, whatever verbs name; without it each verb's own is called.
     - `arguments`: names and what each carries, as a request tree; `argument` is short for one that carries the document.
     - `transport`: soap, get or form. `encoding`: of requests; a character it lacks makes the request fail as `charset`.
     - `cdata`: arguments stand in CDATA sections, for servers that do not unescape.

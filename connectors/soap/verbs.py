@@ -149,7 +149,7 @@ class _Compiler:
     def _case(self, path: str, entry: dict[str, Any], keys: tuple[str, ...]) -> Case:
         self._profile.check_keys(path, entry, keys)
         request, reply, trade = entry.get("request"), entry.get("reply"), entry.get("trade")
-        operation = entry.get("operation") or self._operation
+        operation = self._operation or entry.get("operation")
         if not isinstance(operation, str) or request is None:
             self._profile.fail(
                 path, "a native verb of a SOAP profile needs request, and call.operation or connection.operation"

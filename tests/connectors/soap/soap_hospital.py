@@ -38,9 +38,9 @@ async def connected(**given: Any) -> AsyncIterator[SoapConnector]:
 
 
 @contextlib.asynccontextmanager
-async def hospital(**given: Any) -> AsyncIterator[tuple[soap.SoapSimulator, SoapConnector]]:
+async def hospital(*, lock_s: float = 600.0, **given: Any) -> AsyncIterator[tuple[soap.SoapSimulator, SoapConnector]]:
     """A hospital and a connector that has read its WSDL."""
-    simulator = await soap.start(days=1)
+    simulator = await soap.start(days=1, lock_s=lock_s)
     try:
         async with connected(wsdl=simulator.url + "?wsdl", **given) as connector:
             yield simulator, connector

@@ -142,8 +142,7 @@ async def test_sixth_lock_is_refused_as_full_when_five_seats_are_taken() -> None
 
 
 async def test_lock_ends_by_itself_when_the_hospitals_time_has_passed() -> None:
-    async with hospital() as (simulator, his):
-        simulator._trades.ledger.lock_s = 0.05
+    async with hospital(lock_s=0.05) as (_, his):
         order = await order_for(his)
         assert isinstance(await his.lock_slot(order), Accepted)
         for _ in range(100):

@@ -12,10 +12,10 @@ from connectors.port import HisRefused
 from connectors.soap import create
 from connectors.soap.envelope import Call, SoapVersion
 from connectors.soap.wsdl import BareService, WsdlError, read_service
-from loadtest.simulators import soap
+from loadtest.simulators import soap, soap_dialects
 from tests.connectors.soap.soap_hospital import HOSPITAL, PERSON, connected, hospital, options, switch
 
-WSDL = Path(soap.__file__).with_name("soap.wsdl")
+WSDL = Path(soap_dialects.__file__).with_name("dhc.wsdl")
 
 
 def test_calls_and_address_come_from_the_wsdl() -> None:

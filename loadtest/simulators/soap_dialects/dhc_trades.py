@@ -5,17 +5,14 @@ A reply is a nested list of (name, content) pairs; content is text or again such
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from decimal import Decimal
 
 from lxml import etree
 
 from loadtest.simulators.hospital import Charge, Hospital, Plan, Refusal, Segment, Visit
-
-Node = tuple[str, "str | list[Node]"]
-Reply = list[Node]
+from loadtest.simulators.soap_dialects.speaking import Desk, Ledger, Reply, TradeRefused
+from loadtest.simulators.soap_dialects.speaking import fen as _fen
+from loadtest.simulators.soap_dialects.speaking import yuan as _yuan
 
 SESSIONS = {"am": ("S", "上午"), "pm": ("X", "下午")}
 
@@ -43,30 +40,12 @@ OPS = {
 }
 
 
-class TradeRefused(Exception):
-    """A business refusal in the dialect's own codes."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code, self.text = code, text
-
-
-@dataclass
-class Ledger:
-    """What this HIS remembers beside the hospital: when money came and which payment settled which bill."""
-
-    lock_s: float
-    later: Callable[[float, Callable[[], None]], None]
-    paid_at: dict[str, dt.datetime] = field(default_factory=dict)
-    lock_ends: dict[str, dt.datetime] = field(default_factory=dict)
-    refunded_at: dict[str, dt.datetime] = field(default_factory=dict)
-
-
 class Trades:
     """All trades of one hospital."""
 
     def __init__(self, hospital: Hospital, ledger: Ledger) -> None:
         self.hospital, self.ledger = hospital, ledger
+        self._desk = Desk(hospital, ledger)
 
     def op_of(self, operation: str, doc: etree._Element) -> str | None:
         op = OPS.get((operation, _get(doc, "TradeCode")))
@@ -101,16 +80,12 @@ class Trades:
         dept, session = _need(doc, "DepartmentCode"), _get(doc, "RBASSessionCode")
         first, last = _need(doc, "StartDate"), _need(doc, "EndDate")
         doctor = _get(doc, "DoctorCode")
-        plans = [
-            p
-            for p in self.hospital.plans.values()
-            if p.dept == dept and first <= p.day.isoformat() <= last and doctor in ("", p.doctor)
-        ]
+        plans = self._desk.plans(first, last, dept, doctor)
         plans = [p for p in plans if session in ("", SESSIONS[p.session][0])]
         return _list("Schedules", "Schedule", [self._plan_row(p) for p in plans])
 
     def _plan_row(self, plan: Plan) -> Reply:
-        doctor, segments = self.hospital.doctors[plan.doctor], self._segments(plan.code)
+        doctor, segments = self.hospital.doctors[plan.doctor], self._desk.segments(plan.code)
         left = sum(s.left for s in segments)
         first = 1 + sum(s.taken for s in segments)
         return [
@@ -148,7 +123,7 @@ class Trades:
                 ("AvailableLeftNum", str(s.left)),
                 ("ScheduleStatus", "S" if plan.stopped else "N"),
             ]
-            for s in self._segments(plan.code)
+            for s in self._desk.segments(plan.code)
         ]
         return _list("TimeRanges", "TimeRange", rows)
 
@@ -165,8 +140,8 @@ class Trades:
                 ("DoctorCode", p.doctor),
                 ("StopReason", "医生停诊"),
             ]
-            for p in self.hospital.plans.values()
-            if p.stopped and first <= p.day.isoformat() <= last and dept in ("", p.dept)
+            for p in self._desk.plans(first, last, dept)
+            if p.stopped
         ]
         return _list("StopSchedules", "StopSchedule", rows)
 
@@ -174,7 +149,7 @@ class Trades:
 
     def _find_patient(self, doc: etree._Element) -> Reply:
         mrn, number, name = _get(doc, "PatientID"), _get(doc, "IDNo"), _get(doc, "PatientName")
-        people = self.hospital.find_people(mrn=mrn) if mrn else self.hospital.find_people(id_number=number)
+        people = self._desk.people(mrn=mrn, id_number=number)
         if not people:
             raise TradeRefused("-201", "患者信息不存在")
         if name and all(p.name != name for p in people):
@@ -203,9 +178,7 @@ class Trades:
 
     def _lock_slot(self, doc: etree._Element) -> Reply:
         segment = self._segment(_need(doc, "ScheduleItemCode"), _get(doc, "BeginTime"))
-        visit = self.hospital.take(_need(doc, "ExtOrderNo"), _need(doc, "PatientID"), segment.code)
-        self.ledger.lock_ends[visit.no] = self._now() + dt.timedelta(seconds=self.ledger.lock_s)
-        self.ledger.later(self.ledger.lock_s, lambda: self._expire(visit.no))
+        visit = self._desk.lock(_need(doc, "ExtOrderNo"), _need(doc, "PatientID"), segment)
         return [
             ("TradeCode", "10015"),
             ("TransactionId", visit.no),
@@ -216,10 +189,6 @@ class Trades:
             ("LockExpireTime", f"{self.ledger.lock_ends[visit.no]:%Y-%m-%d %H:%M:%S}"),
         ]
 
-    def _expire(self, no: str) -> None:
-        if self.hospital.visits[no].state == "locked":
-            self.hospital.release(no)
-
     def _unlock_slot(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
         if visit.state == "registered":
@@ -229,8 +198,7 @@ class Trades:
 
     def _register(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
-        self.hospital.pay(visit.no, _fen(_need(doc, "PayFee")), doc.findtext("PayDetails/OutPayNo") or "")
-        self.ledger.paid_at[visit.no] = self._now()
+        self._desk.pay(visit.no, _fen(_need(doc, "PayFee")), doc.findtext("PayDetails/OutPayNo") or "")
         return [
             ("TransactionId", visit.no),
             ("AdmNo", f"A{visit.no}"),
@@ -243,8 +211,7 @@ class Trades:
         visit = self._visit(doc)
         if _get(doc, "TradeCode") == "1001" and visit.state == "registered":
             raise TradeRefused("-1008", "已缴费,请退号")
-        self.hospital.release(visit.no)
-        self.ledger.refunded_at[visit.no] = self._now()
+        self._desk.release(visit.no)
         return [("TransactionId", visit.no)]
 
     _refund = _cancel_registration
@@ -307,7 +274,7 @@ class Trades:
     def _settle_bill(self, doc: etree._Element) -> Reply:
         amount = _fen(doc.findtext("PayDetails/PayAmt") or "")
         charge = self.hospital.settle(_need(doc, "OrderNo"), amount, doc.findtext("PayDetails/OutPayNo") or "")
-        self.ledger.paid_at[charge.no] = self._now()
+        self.ledger.paid_at[charge.no] = self._desk.now()
         return self._settled(charge)
 
     def _fetch_settlement(self, doc: etree._Element) -> Reply:
@@ -354,24 +321,18 @@ class Trades:
 
     # looking things up -------------------------------------------------------------------------------------------
 
-    def _now(self) -> dt.datetime:
-        return dt.datetime.now(self.hospital.zone)
-
     def _plan(self, code: str) -> Plan:
         plan = self.hospital.plans.get(code)
         if plan is None:
             raise TradeRefused("-1006", "排班不存在")
         return plan
 
-    def _segments(self, plan: str) -> list[Segment]:
-        return [s for s in self.hospital.segments.values() if s.plan == plan]
-
     def _segment(self, plan: str, begin: str) -> Segment:
         self._plan(plan)
-        found = [s for s in self._segments(plan) if begin in ("", f"{s.start:%H:%M}")]
-        if not found:
+        segment = self._desk.segment(plan, begin)
+        if segment is None:
             raise TradeRefused("-1006", "时段不存在")
-        return next((s for s in found if s.left), found[0])
+        return segment
 
     def _visit(self, doc: etree._Element) -> Visit:
         key, no = _get(doc, "ExtOrderNo"), _get(doc, "TransactionId") or _get(doc, "AdmNo").removeprefix("A")
@@ -416,11 +377,3 @@ def _need(doc: etree._Element, name: str) -> str:
     if not value:
         raise TradeRefused("-100", f"入参错误:{name}")
     return value
-
-
-def _yuan(fen: int) -> str:
-    return f"{Decimal(fen) / 100:.2f}"
-
-
-def _fen(yuan: str) -> int:
-    return int(Decimal(yuan or "0") * 100)
