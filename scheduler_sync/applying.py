@@ -55,7 +55,8 @@ LONG_BYTES = 65_536  # sealing and writing a report of this size takes a millise
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """A message that is stored and not applied. `problem`: why its events cannot be read. `size`: bytes as received.
 
-    `trace` is that of its arrival, where it was traced and is not found after a crash.
+    `trace` is that of its arrival, where it was traced and is not found after a crash. `row_is_long`: so is what is stored of it,
+    or nobody knows.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     problem: str | None = None
     trace: str | None = None
+    row_is_long: bool = True
 
     @property
     def apart(self) -> bool:

@@ -25,7 +25,16 @@ from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
 from monitoring.traces import Kind, Span, is_tracing, span
-from scheduler_sync.applying import MOST_AT_ONCE, Applied, Begun, Waiting, applied_ids, apply_messages, forget_begun
+from scheduler_sync.applying import (
+    LONG_BYTES,
+    MOST_AT_ONCE,
+    Applied,
+    Begun,
+    Waiting,
+    applied_ids,
+    apply_messages,
+    forget_begun,
+)
 from scheduler_sync.arrivals import MOST_BYTES, Arrival, Arrivals
 from scheduler_sync.backlog import Backlog
 from scheduler_sync.leases import Fence, NotOurs
@@ -103,6 +112,9 @@ class Inbox:
         self._lingers = store.dialect == "sqlite"
         self._ended = -math.inf  # when the newest transaction did
         self._marks: list[Mark] = []  # of applied messages, oldest first, to be noted with the next message
+        self._long: set[str] = (
+            set()
+        )  # those of them whose rows are long: to note them takes as long as to write them anew
         self._working: asyncio.Task[None] | None = None
         self._marking: asyncio.Task[None] | None = None
 
@@ -191,13 +203,15 @@ class Inbox:
     async def _take(self, batch: Sequence[Arrival]) -> None:
         """Store what has arrived, and hand it on to be applied."""
         async with self._order:
+            if self._long:
+                await self._mark()
             marks = self._marks.copy()  # while this is stored, others may be applied
             try:
                 taken = await take_messages(self._ledger, [one.inbound for one in batch], marks)
             except BaseException:
                 self._look_again()  # it may be stored all the same: nobody else would apply it
                 raise
-            del self._marks[: len(marks)]
+            self._forget(marks)
             for arrival, found in zip(batch, taken, strict=True):
                 arrival.stored = self._hand_on(arrival, found)
 
@@ -223,6 +237,7 @@ class Inbox:
             size=max(0, len(inbound.raw) - apart_bytes(inbound.events) * 4 // 3),  # in Base64 they were
             problem=taken.problem,
             trace=arrival.trace,
+            row_is_long=taken.size_bytes > LONG_BYTES,
         )
         if taken.problem is not None:
             self._tell_set_aside(message, taken.problem)
@@ -315,6 +330,8 @@ class Inbox:
         for _ in range(done.messages):
             message = self._forget_oldest()
             self._marks.append((message.id, "applied", None))
+            if message.row_is_long:
+                self._long.add(message.id)
             metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "applied")
         left = self._backlog.at(0)
         self._begun = Begun(left.id, done.events) if done.events and left is not None else None
@@ -384,7 +401,7 @@ class Inbox:
             self._begun = None
         # Noted before anything newer is applied: after a crash it must not be tried again over that.
         async with self._order:
-            await self._mark((message.id, "quarantined", reason))
+            await self._mark((message.id, "quarantined", reason), here=not message.row_is_long)
         self._stubborn.forget(message.id)  # a person may have it tried again
         self._forget_oldest()
         self._tell_set_aside(message, reason)
@@ -415,7 +432,7 @@ class Inbox:
             async with self._ledger.write() as tx:
                 await mark_messages(tx, marks)
                 left = await unapplied(tx, limit=LOAD)
-            del self._marks[: len(marks)]
+            self._forget(marks)
             for message in left:
                 self._backlog.append(self._opened(message))
             # Whoever stores a message from now on appends it: none can have come between.
@@ -443,7 +460,9 @@ class Inbox:
         """Find out what was applied by a commit of which we know nothing; returns how many waiting messages were."""
         applied, self._begun = await applied_ids(self._store, self._hospital.id)
         known = {message_id for message_id, _, _ in self._marks}
-        self._marks += [(message_id, "applied", None) for message_id in applied if message_id not in known]
+        found = [message_id for message_id in applied if message_id not in known]
+        self._marks += [(message_id, "applied", None) for message_id in found]
+        self._long.update(found)  # for all we know
         dropped = self._backlog.drop(frozenset(applied))
         for message in dropped:
             metrics.count_inbound(self._hospital.id, message.connector, message.message_type, "applied")
@@ -497,13 +516,19 @@ class Inbox:
         async with self._order:
             await self._mark()
 
-    async def _mark(self, *more: Mark) -> None:
-        """Note what was applied, and more. The caller has the lock of the order."""
+    async def _mark(self, *more: Mark, here: bool = True) -> None:
+        """Note what was applied, and more. The caller has the lock of the order. `here` as for `Store.write`."""
         marks = self._marks.copy()
         if marks or more:
-            async with self._ledger.write(here=True) as tx:
+            async with self._ledger.write(here=here and not self._long) as tx:
                 await mark_messages(tx, [*marks, *more])
+        self._forget(marks)
+
+    def _forget(self, marks: Sequence[Mark]) -> None:
+        """The oldest ones are noted."""
         del self._marks[: len(marks)]
+        if self._long:
+            self._long -= {message_id for message_id, _, _ in marks}
 
     # --- beginning and end -----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from booking.fetches import stop_slots
 from booking.people import person_by_mrn
 from booking.settings import Hospital
 from booking.store.engine import Store
+from booking.store.here import Here, LoopConnection
 from connectors.port import Inbound, Refused, Stored
 from mappings.canonical import (
     Patient,
@@ -182,3 +184,32 @@ async def test_order_is_kept_when_many_come_together(inbox: Inbox, store: Store,
     await inbox.apply_all()
     assert await name_of(store, "M1") == names[-1]
     assert await states(messages) == ["applied"] * 12
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("how", ["noted soon", "with the next one", "set aside"])
+async def test_long_message_is_not_noted_on_the_event_loop_when_it_was_applied(
+    inbox: Inbox, messages: Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Its row is written anew, megabytes of it."""
+    on_loop: list[bool] = []
+    begin = Here.begin
+
+    def seen(here: Here) -> AbstractAsyncContextManager[LoopConnection]:
+        on_loop.append(here is messages.on_loop)
+        return begin(here)
+
+    monkeypatch.setattr(Here, "begin", seen)
+    told = a_bill("USD") if how == "set aside" else patient()
+    assert await inbox.handle(message(told, raw=b"x" * (LONG_BYTES + 1))) == Stored()
+    if how == "with the next one":
+        while inbox._backlog:
+            await inbox._step()
+        assert await inbox.handle(message(patient(), key="k2", raw=b"x" * (LONG_BYTES + 1))) == Stored()
+        assert await states(messages) == ["applied", "received"]
+    await inbox.apply_all()
+    assert set(await states(messages)) == {"quarantined" if how == "set aside" else "applied"}
+    assert not any(on_loop)
+    await inbox.handle(message(patient(), key="k3"))
+    await inbox.apply_all()
+    assert any(on_loop)
