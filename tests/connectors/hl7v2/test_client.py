@@ -10,7 +10,7 @@ import pytest
 from connectors.hl7v2.client import LinePool, NoAnswer, NotSent, backoff_s
 from connectors.hl7v2.dialing import Address, Dialer
 from loadtest.ports import free_port
-from loadtest.simulators.mllp import END, START
+from loadtest.simulators.mllp import END, START, read_frame
 from tests.connectors.hl7v2.conftest import MakeConnector
 from tests.connectors.hl7v2.scripted import FakeHis, ack, answer_all, make_pool, number_of, request
 
@@ -115,6 +115,38 @@ async def test_nothing_is_sent_when_every_connection_is_busy(his: FakeHis, pool:
     with pytest.raises(NoAnswer):
         await busy
     assert [payload.split(b"|")[9] for payload in his.received] == [b"M1"]
+
+
+async def test_locks_of_a_release_go_over_all_connections_and_one_at_a_time_on_each() -> None:
+    """The HIS answers none before it has one on each connection: any two behind each other would wait for ever."""
+    connections, locks = 15, 300
+    together = asyncio.Barrier(connections)
+    early: list[bytes] = []
+    serving: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.append(asyncio.current_task())
+        payload = await read_frame(reader)
+        while payload is not None:
+            following = asyncio.ensure_future(read_frame(reader))
+            await together.wait()
+            if following.done():
+                early.append(payload)
+            writer.write(ack(number_of(payload)))
+            payload = await following
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    pool = make_pool(server.sockets[0].getsockname()[1], [], connections=connections)
+    names = [f"L{n}" for n in range(locks)]
+    replies = await asyncio.gather(*(pool.request(request(name), 30.0) for name in names))
+    assert [reply.value("MSA", 2) for reply in replies] == names
+    assert early == []
+    await pool.close()
+    await asyncio.gather(*filter(None, serving))
+    server.close()
+    await server.wait_closed()
 
 
 async def test_connection_is_given_back_when_a_request_is_cancelled(his: FakeHis, pool: LinePool) -> None:

@@ -96,15 +96,16 @@ async def test_tries_become_rarer_when_the_his_closes_every_connection_at_once()
 
 
 async def test_nothing_is_left_when_the_pool_closes() -> None:
-    before = asyncio.all_tasks()
+    before, up = asyncio.all_tasks(), list[bool]()
     async with FakeHis().listening() as his:
-        pool = make_pool(his.port, [], connections=3)
+        pool = make_pool(his.port, up, connections=3)
         pool.start()
         asking = [asyncio.create_task(pool.request(request(f"M{n}"), 5.0)) for n in range(3)]
         await until(lambda: len(his.received) == 3)
         await pool.close()
         results = await asyncio.gather(*asking, return_exceptions=True)
         assert [type(result) for result in results] == [NoAnswer] * 3
+        assert up == [True, True, True, False]
         with pytest.raises(NotSent, match="closing"):
             await pool.request(request("M9"), 1.0)
     await asyncio.sleep(0)

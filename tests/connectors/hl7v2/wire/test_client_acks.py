@@ -34,6 +34,7 @@ READ = (
     one("AA with LF as the end of segments", framed(plain().replace(b"\r", b"\n"))),
     one("AA behind a byte-order mark", framed(b"\xef\xbb\xbf" + plain())),
     one("AA without the CR of its frame", answer()[:-1]),
+    one("AA behind line ends in its frame", framed(b"\r\n" + plain())),
     one("an answer to somebody else and then ours", answer(named="X1") + answer(), counted={"foreign": 1}),
     one("a page of HTML and then the answer", framed(b"<html>503</html>") + answer(), counted={"garbage": 1}),
     one("an empty frame and then the answer", START + END + answer()),
