@@ -361,33 +361,37 @@ async def _merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
         )
         await save_person(tx, survivor)
     await _claim_document(tx, survivor)
-    await _hand_over(tx, survivor, retired, patients, "client_id", "user_ref")
-    await _hand_over(tx, survivor, retired, bookings, "schedule_id", "live")
-    await tx.run(
-        update(person_mrns)
-        .where(person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.person_id == retired.id)
-        .values(person_id=survivor.id)
-    )
+    whose = {"of_hospital": tx.hospital_id, "of_retired": retired.id, "to_survivor": survivor.id}
+    for statement in (_HANDLES, _LIVE_BOOKINGS, _NUMBERS):
+        await tx.run(statement, whose)
     tx.ring(f"person:{retired.id}")
 
 
-async def _hand_over(tx: Tx, survivor: Person, retired: Person, table: Table, *same: str) -> None:
+def _handing_over(table: Table, *same: str) -> Fixed:
     """Give retired's rows to the survivor, except where the survivor has one with the `same` values already.
 
     Of bookings only the live ones: only they are looked for by person, and a long history would hold the lock for long.
     """
-    own = table.alias("own")
-    mine = table.c.person_id == retired.id
-    taken = select(own.c.id).where(
-        own.c.hospital_id == tx.hospital_id,
-        own.c.person_id == survivor.id,
-        *(own.c[name] == table.c[name] for name in same),
-    )
+    mine = (table.c.hospital_id == bindparam("of_hospital")) & (table.c.person_id == bindparam("of_retired"))
     if "live" in table.c:
         mine &= table.c.live
-    await tx.run(
-        update(table).where(table.c.hospital_id == tx.hospital_id, mine, ~taken.exists()).values(person_id=survivor.id)
-    )
+    if same:
+        own = table.alias("own")
+        mine &= ~(
+            select(own.c.hospital_id)
+            .where(
+                own.c.hospital_id == bindparam("of_hospital"),
+                own.c.person_id == bindparam("to_survivor"),
+                *(own.c[name] == table.c[name] for name in same),
+            )
+            .exists()
+        )
+    return Fixed(update(table).where(mine).values(person_id=bindparam("to_survivor")))
+
+
+_HANDLES = _handing_over(patients, "client_id", "user_ref")
+_LIVE_BOOKINGS = _handing_over(bookings, "schedule_id", "live")
+_NUMBERS = _handing_over(person_mrns)
 
 
 async def mrn_digests(tx: Tx, person: Person) -> list[str]:

@@ -76,9 +76,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def heavy(self) -> bool:
-        """Whether applying takes long statements: a report may be megabytes, a merge moves all that a person has."""
-        is_long = self.size > LONG_BYTES
-        return any(isinstance(e, PatientMerged) or (is_long and isinstance(e, ReportIssued)) for e in self.events)
+        """Whether applying takes long statements: a report may be megabytes."""
+        return self.size > LONG_BYTES and any(isinstance(e, ReportIssued) for e in self.events)
 
     @property
     def divisible(self) -> bool:

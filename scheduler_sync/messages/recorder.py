@@ -39,6 +39,7 @@ MOST_WAITING = 2_000  # records
 MOST_WAITING_BYTES = 16 * 1024 * 1024
 GROUP = 100  # records in one transaction
 GROUP_BYTES = 1024 * 1024
+GROUP_REFS = 500  # a message can name hundreds of patients: that many are written in some 10 ms
 OFF_LOOP_BYTES = 65_536  # sealing this much takes over a millisecond
 REFUSED_BYTES = (
     16_384  # what is kept of a message that was not taken: enough to see what it was; a repeat is stored already
@@ -193,6 +194,7 @@ class Recorder:
 
     async def _write_some(self) -> int:
         """One group, in one transaction; returns how many of those that wait."""
+        await asyncio.sleep(0)  # beside a quick disk nothing else is waited for
         notes, exchanges, size_bytes = self._next_group()
         answers = self._answers
         self._answers = {}
@@ -225,13 +227,14 @@ class Recorder:
         """The oldest ones, as many as fit; they wait on until they are written."""
         notes: list[Note] = []
         exchanges: list[Kept] = []
-        size_bytes = 0
+        size_bytes = refs = 0
         for what in self._waiting:
-            if len(notes) + len(exchanges) >= GROUP or size_bytes >= GROUP_BYTES:
+            if len(notes) + len(exchanges) >= GROUP or size_bytes >= GROUP_BYTES or refs >= GROUP_REFS:
                 break
             if isinstance(what, Note):
                 what.written_answer = what.answer
                 notes.append(what)
+                refs += what.named.count
             else:
                 size_bytes += _size(what.exchange)
                 exchanges.append(what)

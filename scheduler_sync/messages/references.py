@@ -32,6 +32,10 @@ class References(msgspec.Struct, frozen=True, kw_only=True):
     his_ids: tuple[str, ...] = ()
     mrns: tuple[str, ...] = ()
 
+    @property
+    def count(self) -> int:
+        return len(self.order_nos) + len(self.his_ids) + len(self.mrns)
+
 
 def references_of(events: Iterable[AnyEvent]) -> References:
     """What mapped events name, at most MOST_NAMED of each kind. Reports and bills name a patient, stops an order or nothing."""

@@ -18,10 +18,11 @@ from mappings.canonical import PatientMerged, Registration, RegistrationChanged,
 from monitoring.metrics import REGISTRY
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages import recorder as module
-from scheduler_sync.messages.recorder import REFUSED_BURST, REFUSED_BYTES, Recorder
-from scheduler_sync.messages.references import control_ref, his_ref, order_ref, patient_ref
+from scheduler_sync.messages.groups import log_scope
+from scheduler_sync.messages.recorder import GROUP_REFS, REFUSED_BURST, REFUSED_BYTES, Recorder
+from scheduler_sync.messages.references import MOST_NAMED, control_ref, his_ref, order_ref, patient_ref
 from scheduler_sync.messages.search import Found, Wanted, find_messages, load_message
-from scheduler_sync.messages.tables import exchanges
+from scheduler_sync.messages.tables import exchanges, message_links
 from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.test_inbox import message, patient
 from tests.stores import unreachable
@@ -306,3 +307,30 @@ async def test_recording_goes_on_when_one_flush_was_cut_off(recorder: Recorder, 
     recorder.record(exchange(control_id="HB2"))
     await recorder.flush()
     assert [one.control_id for one in await found(messages)] == ["HB2", "HB1"]
+
+
+async def test_messages_that_name_very_many_are_noted_in_several_transactions(
+    recorder: Recorder, messages: Store
+) -> None:
+    async def noted() -> int:
+        async with messages.write(log_scope(HOSPITAL)) as tx:
+            return tx.seq
+
+    named = MOST_NAMED // 2  # two numbers each
+    count = 4 * GROUP_REFS // MOST_NAMED
+    before = await noted()
+    for n in range(count):
+        merges = [PatientMerged(surviving_mrn=f"S{n}-{k}", retired_mrn=f"R{n}-{k}") for k in range(named)]
+        recorder.stored(message(*merges, key=f"k{n}"), f"id{n}", 1)
+    await recorder.flush()
+    assert await noted() - before - 1 >= 4
+    for n in range(count):
+        for mrn in (f"S{n}-0", f"R{n}-{named - 1}"):
+            ref = patient_ref(messages.vault.digest("mrn", HOSPITAL, mrn))
+            assert await linked(messages, ref) == [f"id{n}"]
+
+
+async def linked(messages: Store, ref: str) -> list[str]:
+    async with messages.read(log_scope(HOSPITAL)) as tx:
+        rows = await tx.all(select(message_links.c.message_id).where(message_links.c.ref == ref))
+    return [row["message_id"] for row in rows]
