@@ -239,7 +239,7 @@ def _moment(value: Any, ctx: MapContext) -> dt.datetime:
 
 
 def _dated(form: str) -> Callable[[Any, MapContext, Any], str]:
-    return lambda value, ctx, arg: format(day_of(value, ctx), form)
+    return lambda value, ctx, arg: format(day_of(value, ctx) + dt.timedelta(days=arg or 0), form)
 
 
 def _timed(form: str) -> Callable[[Any, MapContext, Any], str]:
@@ -314,8 +314,8 @@ TRANSFORMS: dict[str, Transform] = {
     "hl7_iso": Transform(_hl7_iso, no_arg),
     "hl7_time_iso": Transform(_hl7_time_iso, no_arg),
     "session_of": Transform(_session_of, _check_sessions),
-    "date_dash": Transform(_dated("%Y-%m-%d"), no_arg),
-    "date_compact": Transform(_dated("%Y%m%d"), no_arg),
+    "date_dash": Transform(_dated("%Y-%m-%d"), _check_days),
+    "date_compact": Transform(_dated("%Y%m%d"), _check_days),
     "time_hm": Transform(_timed("%H:%M"), no_arg),
     "time_hms": Transform(_timed("%H:%M:%S"), no_arg),
     "datetime_dash": Transform(_timed("%Y-%m-%d %H:%M:%S"), no_arg),

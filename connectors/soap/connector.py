@@ -289,11 +289,10 @@ class SoapConnector:
         return [window | {"department_id": key, "department": value} for key, value in departments.items()]
 
     async def _fetch_once(self, verb: Verb, compiled: CompiledVerb, request: Any, record: type[T]) -> list[T]:
-        case = compiled.case_for(request)
-        if case is None or case.reply is None:
+        calls = compiled.calls_for(request)
+        if not calls or calls[0].reply is None:
             raise NotOffered(f"{verb} is not offered for this", **self._where(verb))
-        root = await self._ask_case(verb, case, request)
-        found = await self._mapped(verb, compiled, case, root, record) if root is not None else []
+        found = [one for case in calls for one in await self._told(verb, compiled, case, request, record)]
         then = compiled.then
         if then is None:
             return found
@@ -304,6 +303,11 @@ class SoapConnector:
             return msgspec.structs.replace(one, **{then.into: tuple(parts)})  # type: ignore[type-var]
 
         return await self._all([partial(completed, one) for one in found])
+
+    async def _told(self, verb: Verb, compiled: CompiledVerb, case: Case, request: Any, record: type[T]) -> list[T]:
+        """The records of one call; none where the HIS says that there is nothing. Raises HisError."""
+        root = await self._ask_case(verb, case, request)
+        return await self._mapped(verb, compiled, case, root, record) if root is not None else []
 
     async def _ask(self, verb: Verb, request: Any) -> None:
         case = self._offered(verb).case_for(request)

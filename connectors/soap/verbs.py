@@ -7,6 +7,8 @@ Keys of `call` in a SOAP profile
     cases:       [{when: {payment: present}, operation, request, reply}, ...]   the first whose `when` holds, in place of the
                  verb's own operation, request and reply; none: the verb is not offered for this request.
                  `when` maps dotted names of the request to `present`, or to a list of values
+    also:        [{operation, trade, request, reply, when}, ...]   further calls of a read, whose records are added: a dialect
+                 with a trade for laboratory reports and another for examinations
     per:         departments | schedules     one call for each (of the window, or all of them)
     echo:        true: the request's root becomes the last child of the reply's root, so that a reply's mapping can read
                  what the HIS does not repeat; or a request tree of its own, which is put there and never sent
@@ -31,7 +33,7 @@ from mappings.engine import RecordMap, RequestTree, compile_record_map, compile_
 from mappings.profile import Profile, VerbSpec
 
 _RULE_KEYS = ("success", "error_code", "error_text", "error_texts", "faults", "retryable")
-_CALL_KEYS = ("operation", "trade", "cases", "per", "echo", "partial", *_RULE_KEYS)
+_CALL_KEYS = ("operation", "trade", "cases", "also", "per", "echo", "partial", *_RULE_KEYS)
 _CASE_KEYS = ("when", "operation", "trade", "request", "reply", "ref")
 _THEN_KEYS = ("operation", "trade", "request", "reply", "into", "ref")
 
@@ -78,6 +80,7 @@ class CompiledVerb(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: VerbSpec
     cases: tuple[Case, ...]
+    also: tuple[Case, ...]
     per: Per | None
     then: Then | None
     keep_partial: bool
@@ -85,6 +88,11 @@ class CompiledVerb(msgspec.Struct, frozen=True, kw_only=True):
     def case_for(self, request: object) -> Case | None:
         """The first case that fits, None if the verb is not offered for this request."""
         return next((case for case in self.cases if case.fits(request)), None)
+
+    def calls_for(self, request: object) -> tuple[Case, ...]:
+        """All the calls of a read: the one of `case_for`, and those of `also` that fit. Empty: not offered."""
+        case = self.case_for(request)
+        return () if case is None else (case, *(one for one in self.also if one.fits(request)))
 
 
 def value_at(request: object, path: str) -> Any:
@@ -124,6 +132,11 @@ class _Compiler:
             own = {name: call.get(name) for name in ("operation", "trade")}
             own |= {"request": spec.request, "reply": spec.reply}
             cases = (self._case(self._path, own, tuple(own)),)
+        also = tuple(
+            self._case(f"{self._path}.call.also[{n}]", c, _CASE_KEYS) for n, c in enumerate(call.get("also", []))
+        )
+        if any(case.reply is None for case in also):
+            self._profile.fail(f"{self._path}.call.also", "a further call of a read needs its reply")
         per, partial = call.get("per"), call.get("partial", "keep")
         if per is not None and per not in [p.value for p in Per]:
             self._profile.fail(f"{self._path}.call.per", "per: departments or schedules")
@@ -132,6 +145,7 @@ class _Compiler:
         return CompiledVerb(
             spec=spec,
             cases=cases,
+            also=also,
             per=Per(per) if per else None,
             then=self._then(),
             keep_partial=partial == "keep",

@@ -39,7 +39,10 @@ def _row(profile: Profile, verb: Verb, spec: VerbSpec) -> tuple[str, ...]:
 def _carrier(profile: Profile, verb: Verb, spec: VerbSpec) -> str:
     if spec.capability == "pushed":
         return _ref(profile, verb)
-    carriers = {"hl7v2": _of_hl7v2, "fhir": _of_fhir, "soap": _of_soap}[profile.protocol](verb, spec)
+    if profile.protocol == "soap":
+        carriers = _of_soap(spec, profile.connection.get("operation"))
+    else:
+        carriers = {"hl7v2": _of_hl7v2, "fhir": _of_fhir}[profile.protocol](verb, spec)
     return ", ".join(dict.fromkeys(carriers)) or "the connection itself"
 
 
@@ -63,12 +66,13 @@ def _of_fhir(verb: Verb, spec: VerbSpec) -> Iterator[str]:
         yield "Binary, or the address in the report"
 
 
-def _of_soap(verb: Verb, spec: VerbSpec) -> Iterator[str]:
-    cases = spec.call.get("cases") or [{**spec.call, "request": spec.request}]
-    for step in (*cases, *([spec.then] if spec.then else [])):
-        operation = step.get("operation") or spec.call.get("operation")
-        code = str((step.get("request") or {}).get("Request", {}).get("TradeCode", ""))
-        yield f"{operation} {code}" if code and code != operation else str(operation)
+def _of_soap(spec: VerbSpec, only: Any) -> Iterator[str]:
+    """The operations with the dialect's code of the trade; the code alone where one operation is for all of them."""
+    cases = spec.call.get("cases") or [spec.call]
+    for step in (*cases, *spec.call.get("also", ()), *([spec.then] if spec.then else [])):
+        operation = str(only or step.get("operation") or spec.call.get("operation"))
+        code = str(step.get("trade") or spec.call.get("trade") or "")
+        yield (code or operation) if only or code == operation else f"{operation} {code}".strip()
 
 
 def _calls(then: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
