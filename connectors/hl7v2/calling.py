@@ -13,9 +13,9 @@ from connectors.hl7v2.charset import codec_of, decode_message, encode_message
 from connectors.hl7v2.client import LinePool
 from connectors.hl7v2.dialing import Address
 from connectors.hl7v2.header import Header
-from connectors.hl7v2.meters import FilesMeter
 from connectors.hl7v2.options import Settings
-from connectors.hl7v2.tls import TLSContext, client_context
+from connectors.tls import TLSContext, client_context
+from connectors.tls_files import FilesMeter
 from monitoring import metrics
 
 
@@ -46,7 +46,7 @@ class Answers:
 def make_pool(
     hospital: HospitalContext, name: str, settings: Settings, max_message_bytes: int
 ) -> LinePool | InboundLines | None:
-    """None where no HIS can be asked. Raises connectors.hl7v2.tls.BadTLSFiles (a ValueError)."""
+    """None where no HIS can be asked. Raises connectors.tls.BadTLSFiles (a ValueError)."""
     dials = settings.host is not None and settings.port is not None
     if not dials and not settings.both_ways:
         return None

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import msgspec
 
 from connectors.hl7v2.conversation import NotSent
-from connectors.hl7v2.tls import TLSContext
 from connectors.hl7v2.wire import Wire, keep_alive
+from connectors.tls import TLSContext
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0

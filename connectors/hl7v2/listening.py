@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.bothways import InboundLines
-from connectors.hl7v2.meters import FilesMeter, ListenerMeters
+from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.server import Door, MLLPServer
 from connectors.hl7v2.session import Limits
-from connectors.hl7v2.tls import server_context
+from connectors.tls import server_context
+from connectors.tls_files import FilesMeter
 
 
 def listener(

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from connectors.admission import networks
 from connectors.config import ConnectorOptions
-from connectors.hl7v2.admission import networks
 from connectors.hl7v2.charset import HL7CharsetError, codec_of
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]

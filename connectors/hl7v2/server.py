@@ -14,15 +14,15 @@ from typing import Protocol
 
 import msgspec
 
-from connectors.hl7v2.accepting import Accepting
-from connectors.hl7v2.admission import Admission
+from connectors.accepting import Accepting
+from connectors.admission import Admission
 from connectors.hl7v2.answerer import Answerer
 from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.pace import Pace, Paces
 from connectors.hl7v2.session import Limits, Session
-from connectors.hl7v2.tls import TLSContext
 from connectors.hl7v2.turns import Turns
 from connectors.hl7v2.wire import Wire, keep_alive
+from connectors.tls import TLSContext
 from monitoring.logs import get_logger
 from monitoring.sparse import SparseLog
 

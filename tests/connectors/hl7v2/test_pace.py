@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.hl7v2.admission import Admission
+from connectors.admission import Admission
 from connectors.hl7v2.pace import REMEMBERED_PEERS, Pace, Paces
 from connectors.hl7v2.wire import keep_alive
 from monitoring.sparse import EVERY_S, MOST_KEYS, SparseLog

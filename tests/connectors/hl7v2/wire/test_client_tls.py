@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.hl7v2.tls import BadTLSFiles
+from connectors.tls import BadTLSFiles
 
 from .authority import Authority, Pair
 from .his import DONE, NOT_SENT, Act, Hear, HisRow, answer, check, play

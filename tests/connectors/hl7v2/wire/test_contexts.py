@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from connectors.hl7v2.tls import BadTLSFiles, TLSContext, client_context, server_context
+from connectors.tls import BadTLSFiles, TLSContext, client_context, server_context
 
 from .authority import Authority, Pair
 

@@ -15,9 +15,9 @@ import structlog
 
 from connectors.config import HospitalContext
 from connectors.hl7v2 import HL7v2Connector, Options, create
-from connectors.hl7v2.tls import BadTLSFiles
 from connectors.hl7v2.wire import READ_BYTES, Wire
 from connectors.port import Inbound, Stored
+from connectors.tls import BadTLSFiles
 from monitoring.metrics import REGISTRY
 
 from .authority import Authority, Pair
@@ -291,7 +291,7 @@ async def becomes(hospital: str, side: str, value: float) -> None:
 async def test_files_that_are_no_good_are_told_until_they_are_mended_when_nobody_connects(
     own: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.hl7v2.tls.LOOK_AT_FILES_EVERY_S", 0.05)
+    monkeypatch.setattr("connectors.tls.LOOK_AT_FILES_EVERY_S", 0.05)
     connector = _connector(own, "tls-watched")
     await connector.serve(_take)
     assert renewals("tls-watched") == [0, 0]
@@ -307,7 +307,7 @@ async def test_files_that_are_no_good_are_told_until_they_are_mended_when_nobody
 async def test_files_of_our_own_connections_are_told_when_they_are_no_good_and_nothing_connects(
     own: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.hl7v2.tls.LOOK_AT_FILES_EVERY_S", 0.05)
+    monkeypatch.setattr("connectors.tls.LOOK_AT_FILES_EVERY_S", 0.05)
     shown = own.ours.sign("client")
     theirs = {"tls_ca_file": str(own.theirs.ca_file), "tls_client_cert_file": str(shown.cert_file)}
     dialing = {"host": "127.0.0.1", "port": 1, "tls": True, **theirs, "tls_client_key_file": str(shown.key_file)}
