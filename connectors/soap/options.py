@@ -12,7 +12,8 @@ import msgspec
 from connectors.config import ConnectorOptions
 from connectors.soap.envelope import SoapVersion
 from connectors.soap.forms import Form, Packing
-from connectors.soap.seals import CipherSpec, SignSpec
+from connectors.soap.seals import SignSpec
+from connectors.soap.served import LayerSpec, OpeningSpec, ServerSpec
 from mappings.profile import Profile
 
 MAX_SECRET_BYTES = 10_000
@@ -52,31 +53,6 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     send_traceparent: bool = False
 
 
-class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A document around another one, which it reads as `document`.
-
-    `cipher` encrypts the inner one first; `sign` signs the values of the tree's own elements; `cdata` names elements whose text
-    stands in a CDATA section.
-    """
-
-    tree: Any
-    prolog: str = ""
-    cdata: tuple[str, ...] = ()
-    cipher: CipherSpec | None = None
-    sign: SignSpec | None = None
-
-
-class OpeningSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A place in a reply whose text is a document: decrypted by `cipher`, read by `form`, and then an element there."""
-
-    path: str
-    form: Form = Form.XML
-    root: str = "Document"
-    fragment: bool = False
-    packing: Packing | None = None
-    cipher: CipherSpec | None = None
-
-
 class SecuritySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A WS-Security UsernameToken: `password` names a secret, `digest` sends it as PasswordDigest."""
 
@@ -104,6 +80,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
       `reply_fragment` several elements stand under it.
     - `reply_sign`: the signature over its own elements, which must hold; `opens`: documents inside it: see OpeningSpec.
     - `concurrency`: calls at a time within one read that needs several; at most half of `his_concurrency`, so that writes go on.
+    - `server`: what the HIS calls at our side: see ServerSpec.
     The keys of connectors/soap/rules.py stand beside these.
     """
 
@@ -131,6 +108,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     reply_sign: SignSpec | None = None
     opens: tuple[OpeningSpec, ...] = ()
     concurrency: int = 4
+    server: ServerSpec | None = None
 
     @property
     def named_arguments(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
+from lxml import etree
 
 from connectors.soap.xml import XmlError
 
@@ -174,6 +175,17 @@ class Signing:
             expected, given = expected.lower(), given.lower()
         return hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace"))
 
+    def holds_in(self, root: etree._Element) -> bool:
+        """`holds` for a document's own elements.
+
+        Each that is signed must be there at most once and have nothing but text: what is signed would not be what is read.
+        """
+        for name in {*self.spec.over, self.spec.into}:
+            found = root.findall(name)
+            if len(found) > 1 or any(len(element) for element in found):
+                return False
+        return self.holds(values_of(root))
+
     def _digest(self, data: bytes) -> bytes:
         name = self.spec.digest
         if name.startswith("hmac-"):
@@ -183,6 +195,11 @@ class Signing:
             digest.update(data)
             return digest.finalize()
         return hashlib.new(name, data, usedforsecurity=False).digest()
+
+
+def values_of(root: etree._Element) -> dict[str, str]:
+    """What a signature is over: the texts of a document's own elements."""
+    return {str(child.tag): child.text or "" for child in root}
 
 
 def secret(name: str, keys: Mapping[str, bytes]) -> bytes:

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lxml import etree
 
 from connectors.soap.seals import CipherSpec, SealError, Sealing, Signing, SignSpec
 
@@ -124,3 +125,22 @@ def test_signing_is_refused_when_its_rule_makes_no_sense(more: dict[str, str]) -
     spec: dict[str, object] = {"into": "SIGN", "over": OVER, "key": "sign", **more}
     with pytest.raises(ValueError, match=r"digest|signature text|sign.pair|secret"):
         Signing(SignSpec(**spec), KEYS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("document", "holds"),
+    [
+        ("<ROOT><CODE>5001</CODE><DATA>abc</DATA><SIGN>{sign}</SIGN></ROOT>", True),
+        ("<ROOT><NOTE>x</NOTE><CODE>5001</CODE><DATA>abc</DATA><SIGN>{sign}</SIGN></ROOT>", True),
+        ("<ROOT><CODE>5002</CODE><DATA>abc</DATA><SIGN>{sign}</SIGN></ROOT>", False),
+        ("<ROOT><CODE>5002</CODE><CODE>5001</CODE><DATA>abc</DATA><SIGN>{sign}</SIGN></ROOT>", False),
+        ("<ROOT><CODE>5001</CODE><DATA>abc<REQ>another</REQ></DATA><SIGN>{sign}</SIGN></ROOT>", False),
+        ("<ROOT><CODE>5001<X/></CODE><DATA>abc</DATA><SIGN>{sign}</SIGN></ROOT>", False),
+        ("<ROOT><CODE>5001</CODE><DATA>abc</DATA><SIGN>0</SIGN><SIGN>{sign}</SIGN></ROOT>", False),
+        ("<ROOT><CODE>5001</CODE><DATA>abc</DATA></ROOT>", False),
+    ],
+)
+def test_signature_covers_what_is_read_when_a_document_has_more_than_was_signed(document: str, holds: bool) -> None:
+    signing = Signing(SignSpec(into="SIGN", over=("CODE", "DATA"), key="sign"), KEYS)
+    signed = hashlib.md5(b"CODE=5001&DATA=abc&KEY=S3CRET").hexdigest().upper()
+    assert signing.holds_in(etree.fromstring(document.format(sign=signed))) is holds
