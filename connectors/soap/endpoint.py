@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from connectors.soap.envelope import Call
+from connectors.soap.typed import TypedOperation
 from connectors.soap.wsdl import BareService, Service, WsdlError, load_service
 from monitoring.trace_context import nobodys
 
@@ -88,6 +89,10 @@ class Endpoint:
             )
         call = call or self._bare.call(operation, arguments)
         return msgspec.structs.replace(call, cdata=True) if self._cdata else call
+
+    def typed_of(self, operation: str) -> TypedOperation | None:
+        """The operation as the WSDL types it; None without a WSDL that has it."""
+        return None if self._service is None else self._service.typed.get(operation)
 
     async def close(self) -> None:
         """Stop a reading under way."""

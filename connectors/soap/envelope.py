@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from lxml import etree
@@ -56,13 +57,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_envelope(
     call: Call,
-    values: Mapping[str, str],
+    values: Mapping[str, Any],
     *,
     encoding: str = "utf-8",
     header: Sequence[etree._Element] = (),
     secure: Secure | None = None,
 ) -> bytes:
-    """One envelope with the texts of the operation's arguments, in `encoding` and with a prolog that says so.
+    """One envelope with the operation's arguments: texts, or mappings and lists of what stands inside them.
 
     `header`: what stands in the SOAP header; `secure` may add to it, when all else is written. Raises UnicodeEncodeError for a
     character that the encoding lacks: it is never written as a reference, because such peers do not resolve them inside their
@@ -70,8 +71,6 @@ def write_envelope(
     """
     namespace = ENVELOPE_12 if call.version is SoapVersion.V12 else ENVELOPE_11
     envelope = etree.Element(f"{{{namespace}}}Envelope", nsmap={"soap": namespace})
-    if header:
-        etree.SubElement(envelope, f"{{{namespace}}}Header").extend(header)
     body = etree.SubElement(envelope, f"{{{namespace}}}Body")
     operation = etree.QName(call.operation)
     names = {name: tag for name, tag in call.arguments.items() if name in values}
@@ -81,10 +80,48 @@ def write_envelope(
     wrapper = etree.SubElement(body, operation.text, nsmap=nsmap)  # type: ignore[arg-type]  # the stubs lack None
     sections = Sections()
     for name, tag in names.items():
-        etree.SubElement(wrapper, tag).text = sections.put(values[name]) if call.cdata else values[name]
+        _put(wrapper, tag, sections.put(values[name]) if call.cdata else values[name])
+    return write_whole(envelope, encoding=encoding, header=header, secure=secure, sections=sections)
+
+
+def _put(parent: etree._Element, tag: str, value: Any) -> None:
+    """A value as an element; what is inside it is in the same namespace."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            _put(parent, tag, one)
+        return
+    element = etree.SubElement(parent, tag)
+    if isinstance(value, Mapping):
+        before = tag.partition("}")[0] + "}" if tag.startswith("{") else ""
+        for name, inner in value.items():
+            _put(element, before + str(name), inner)
+    elif isinstance(value, bool):
+        element.text = "true" if value else "false"
+    elif value is not None:
+        element.text = str(value)
+
+
+def write_whole(
+    envelope: etree._Element,
+    *,
+    encoding: str,
+    header: Sequence[etree._Element] = (),
+    secure: Secure | None = None,
+    sections: Sections | None = None,
+) -> bytes:
+    """An envelope's bytes, with its header. Raises UnicodeEncodeError."""
+    namespace = etree.QName(envelope).namespace
+    if header:
+        place = envelope.find(f"{{{namespace}}}Header")
+        if place is None:
+            place = etree.Element(f"{{{namespace}}}Header")
+            envelope.insert(0, place)
+        place.extend(header)
     if secure is not None:
         secure(envelope)
-    written = sections.fill(etree.tostring(envelope, encoding="unicode"))
+    written = etree.tostring(envelope, encoding="unicode")
+    if sections is not None:
+        written = sections.fill(written)
     return f'<?xml version="1.0" encoding="{encoding}"?>{written}'.encode(encoding)
 
 
@@ -101,6 +138,19 @@ def read_envelope(text: str, *, result: str | None = None, max_chars: int = 10_0
     Some servers return the document as elements instead of a string; it is given back as text, so that both are read by
     one path. Raises HtmlPage or another XmlError for anything that is not a SOAP envelope.
     """
+    found = open_envelope(text, max_chars=max_chars)
+    return found if isinstance(found, Fault) else _result_text(found.response, result)
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A SOAP envelope, and the first element of its body."""
+
+    envelope: Any
+    response: Any
+
+
+def open_envelope(text: str, *, max_chars: int = 10_000_000) -> Opened | Fault:
+    """The answer in an envelope, or the fault. Raises HtmlPage or another XmlError."""
     if is_html(text):
         raise HtmlPage("an HTML page where a SOAP envelope should be")
     root = parse(text, max_chars=max_chars)
@@ -110,8 +160,15 @@ def read_envelope(text: str, *, result: str | None = None, max_chars: int = 10_0
             if body is None or len(body) == 0:
                 raise XmlError("a SOAP envelope with an empty body")
             fault = body.find(f"{{{namespace}}}Fault")
-            return _result_text(body[0], result) if fault is None else _read_fault(fault, namespace)
+            return Opened(root, body[0]) if fault is None else _read_fault(fault, namespace)
     raise XmlError("not a SOAP envelope")
+
+
+def plain_tree(response: etree._Element, root: str) -> etree._Element:
+    """What an operation returned, as a tree without namespaces: of a single result its parts, as its types would have it."""
+    tree = _bare(response[0] if len(response) == 1 else response)
+    tree.tag = root
+    return tree
 
 
 def _result_text(response: etree._Element, name: str | None) -> str:
@@ -125,12 +182,16 @@ def _result_text(response: etree._Element, name: str | None) -> str:
 
 def _without_namespaces(element: etree._Element) -> str:
     """An element as the document of its own that it is: the service's namespace, which it inherits, is not its."""
+    return etree.tostring(_bare(element), encoding="unicode")
+
+
+def _bare(element: etree._Element) -> etree._Element:
     own = copy.deepcopy(element)
     own.tail = None
     for part in own.iter("*"):
         part.tag = etree.QName(part).localname
     etree.cleanup_namespaces(own)
-    return etree.tostring(own, encoding="unicode")
+    return own
 
 
 def _read_fault(fault: etree._Element, namespace: str) -> Fault:

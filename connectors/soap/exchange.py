@@ -8,12 +8,23 @@ from lxml import etree
 
 from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
-from connectors.soap.envelope import Fault, Secure, http_headers, read_envelope, write_envelope
+from connectors.soap.envelope import (
+    Fault,
+    Secure,
+    http_headers,
+    open_envelope,
+    plain_tree,
+    read_envelope,
+    write_envelope,
+    write_whole,
+)
+from connectors.soap.forms import Form
 from connectors.soap.options import Connection, Transport
 from connectors.soap.plain_http import as_http, unwrapped
-from connectors.soap.rules import Refusal, ReplyRules
+from connectors.soap.rules import Refusal
+from connectors.soap.typed import TypedInvalid
 from connectors.soap.verbs import Case
-from connectors.soap.wire import Wire
+from connectors.soap.wire import Wire, Written
 from connectors.soap.xml import BareText, XmlError, build_document, decode
 from mappings.context import MapContext
 from monitoring.metrics import connector_up, decode_fallbacks
@@ -94,13 +105,15 @@ class Exchange:
             echo = build_document(case.echo.write(request, ctx)) if case.echo else None  # type: ignore[arg-type]
         except UnicodeEncodeError:
             raise CharsetTooSmall(f"a character is not in {encoding}") from None
+        except TypedInvalid as error:
+            raise RequestInvalid(f"the request does not fit the service: {error}") from None
         except ValueError as error:
             raise RequestInvalid(f"the request cannot be written: {type(error).__name__}") from None
         reply = await self._sent(sent, timeout_s)
         if len(reply.body) > LARGE_BYTES:
-            root = await asyncio.to_thread(self._read, reply, case.rules)
+            root = await asyncio.to_thread(self._read, reply, case)
         else:
-            root = self._read(reply, case.rules)
+            root = self._read(reply, case)
         if echo is not None:
             root.append(echo)
         return root
@@ -112,8 +125,22 @@ class Exchange:
             return as_http(
                 self._connection.transport, self._endpoint.address, case.operation, written.arguments, encoding
             )
+        if self._connection.form is Form.TYPED:
+            return self._typed(case.operation, written)
         call = self._endpoint.call_of(case.operation, self._wire.arguments)
         body = write_envelope(call, written.arguments, encoding=encoding, header=written.header, secure=self._secure)
+        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, encoding))
+
+    def _typed(self, operation: str, written: Written) -> Sent:
+        """A call whose arguments the WSDL types; without one they are written as they stand."""
+        encoding, values = self._connection.encoding, written.arguments
+        call = self._endpoint.call_of(operation, tuple(values))
+        typed = self._endpoint.typed_of(operation)
+        if typed is None:
+            body = write_envelope(call, values, encoding=encoding, header=written.header, secure=self._secure)
+        else:
+            envelope = typed.build(values)
+            body = write_whole(envelope, encoding=encoding, header=written.header, secure=self._secure)
         return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, encoding))
 
     async def _sent(self, sent: Sent, timeout_s: float) -> HttpReply:
@@ -125,18 +152,16 @@ class Exchange:
         connector_up.labels(**self._labels).set(1)
         return reply
 
-    def _read(self, reply: HttpReply, rules: ReplyRules) -> etree._Element:
+    def _read(self, reply: HttpReply, case: Case) -> etree._Element:
         """The document of a reply, judged. Raises Refused, Unreadable or HttpFailed."""
+        rules = case.rules
         try:
             decoded = decode(reply.body, reply.charset)
             if decoded.fallback is not None:
                 decode_fallbacks.labels(**self._labels, kind=decoded.charset).inc()
-            result = self._open(decoded.text)
-            if isinstance(result, Fault):
-                raise Refused(rules.judge_fault(result))
-            if reply.status >= 300:
-                raise HttpFailed(reply.status)
-            root = self._wire.read(result, self._max_chars)
+            root = self._open(decoded.text, case.operation)
+            if isinstance(root, Fault):
+                raise Refused(rules.judge_fault(root))
         except BareText as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, ", a bare text") from None
@@ -145,19 +170,32 @@ class Exchange:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, f", {error}") from None
             raise Unreadable(str(error)) from None
+        if reply.status >= 300:
+            raise HttpFailed(reply.status)
         refusal = rules.judge(root)
         if refusal is not None:
             raise Refused(refusal)
         return root
 
-    def _open(self, text: str) -> str | Fault:
-        """The text inside the envelope; some gateways send the document without one."""
+    def _open(self, text: str, operation: str) -> etree._Element | Fault:
+        """The tree of the answer; some gateways send the document without an envelope. Raises XmlError."""
+        wire, limit = self._wire, self._max_chars
         if self._connection.transport is not Transport.SOAP:
-            return unwrapped(text, self._max_chars)
+            return wire.read(unwrapped(text, limit), limit)
+        if wire.reads_types:
+            return self._open_typed(text, operation)
         try:
-            return read_envelope(text, result=self._connection.reply_argument, max_chars=self._max_chars)
+            result = read_envelope(text, result=self._connection.reply_argument, max_chars=limit)
         except XmlError:
             if "Envelope" in text[:2000] or text.lstrip().startswith("<!"):
                 raise
-            self._wire.read(text, self._max_chars)
-            return text
+            return wire.read(text, limit)
+        return result if isinstance(result, Fault) else wire.read(result, limit)
+
+    def _open_typed(self, text: str, operation: str) -> etree._Element | Fault:
+        found = open_envelope(text, max_chars=self._max_chars)
+        if isinstance(found, Fault):
+            return found
+        typed, root = self._endpoint.typed_of(operation), self._connection.reply_root
+        tree = plain_tree(found.response, root) if typed is None else typed.read(found.envelope, root)
+        return self._wire.opened(tree, self._max_chars)

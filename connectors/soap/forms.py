@@ -39,11 +39,12 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 class Form(StrEnum):
-    """How a document is written."""
+    """How a document is written. TYPED is none: the values are the operation's own arguments, as the WSDL types them."""
 
     XML = "xml"
     JSON = "json"
     PACKED = "packed"
+    TYPED = "typed"
 
 
 class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +71,8 @@ def write_form(form: Form, tree: Any, packing: Packing | None) -> str:
             if packing is None:
                 raise ValueError("nothing says how it is packed")
             return _packed(tree, packing)
+        case Form.TYPED:
+            raise ValueError("typed values are no document")
 
 
 def read_form(
@@ -92,6 +95,8 @@ def read_form(
             if packing is None:
                 raise XmlError("nothing says how the reply is packed")
             return _rows(text, root, packing)
+        case Form.TYPED:
+            return _fragment(text, root, max_chars)
 
 
 def _fragment(text: str, root: str, max_chars: int) -> etree._Element:

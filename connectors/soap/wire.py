@@ -28,9 +28,9 @@ from mappings.profile import Profile
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """One call, written: the texts of its arguments, the elements of its SOAP header, and the request for an `echo`."""
+    """One call, written: its arguments, which are texts unless they are typed, and the elements of its SOAP header."""
 
-    arguments: dict[str, str]
+    arguments: dict[str, Any]
     header: list[Any] = []
 
 
@@ -56,6 +56,11 @@ class Wire:
             self._sign = made(profile, f"{place}.reply_sign", Signing, connection.reply_sign, keys)
 
     @property
+    def reads_types(self) -> bool:
+        """Whether replies are read by the WSDL's types."""
+        return self._connection.reply_form is Form.TYPED
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """The names of the arguments, in order."""
         return tuple(self._connection.named_arguments)
@@ -65,11 +70,14 @@ class Wire:
         connection = self._connection
         about = {"operation": case.operation, "trade": case.trade}
         tree = case.request.write(request, ctx)
-        text = connection.prolog + write_form(connection.form, tree, connection.packing)
-        for layer in self._layers:
-            text = layer.write(request, with_names(ctx, about | {DOCUMENT: text}), text)
-        whole = with_names(ctx, about | {DOCUMENT: text})
-        arguments = {name: str(value) for name, value in self._arguments.write(request, whole).items()}
+        if connection.form is Form.TYPED:
+            arguments, whole = tree, with_names(ctx, about)
+        else:
+            text = connection.prolog + write_form(connection.form, tree, connection.packing)
+            for layer in self._layers:
+                text = layer.write(request, with_names(ctx, about | {DOCUMENT: text}), text)
+            whole = with_names(ctx, about | {DOCUMENT: text})
+            arguments = {name: str(value) for name, value in self._arguments.write(request, whole).items()}
         header = []
         if self._header is not None:
             header = [build_document({name: part}) for name, part in self._header.write(request, whole).items()]
@@ -77,8 +85,11 @@ class Wire:
 
     def read(self, text: str, max_chars: int) -> etree._Element:
         """The tree of a reply's text. Raises XmlError: BareText, HtmlPage, Diffgram, SealError and their like."""
+        return self.opened(self._read(text, max_chars), max_chars)
+
+    def _read(self, text: str, max_chars: int) -> etree._Element:
         connection = self._connection
-        root = read_form(
+        return read_form(
             connection.reply_form,
             text,
             root=connection.reply_root,
@@ -86,6 +97,9 @@ class Wire:
             fragment=connection.reply_fragment,
             max_chars=max_chars,
         )
+
+    def opened(self, root: etree._Element, max_chars: int) -> etree._Element:
+        """The tree with what is a document inside it opened, once its signature holds. Raises XmlError."""
         if self._sign is not None and not self._sign.holds_in(root):
             raise SealError("the signature of the reply is not the peer's")
         for opening in self._openings:

@@ -19,6 +19,7 @@ import msgspec
 from lxml import etree
 
 from connectors.soap.envelope import Call, SoapVersion
+from connectors.soap.typed import TypedOperation
 from connectors.soap.xml import XmlError, decode, drop_prolog
 
 MAX_WSDL_BYTES = 5_000_000
@@ -29,10 +30,14 @@ class WsdlError(Exception):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """The calls that a WSDL offers, by operation, and the address that its port names (None: it names none)."""
+    """The calls that a WSDL offers, by operation, and the address that its port names (None: it names none).
+
+    `typed`: the same operations, for those who build and read by types.
+    """
 
     address: str | None
     calls: dict[str, Call]
+    typed: dict[str, TypedOperation] = {}
 
 
 class BareService(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +109,7 @@ def _service(document: Any) -> Service:
 
     calls: dict[str, Call] = {}
     address: str | None = None
+    typed: dict[str, TypedOperation] = {}
     for service in document.services.values():
         for port in service.ports.values():
             binding: Any = port.binding
@@ -114,9 +120,10 @@ def _service(document: Any) -> Service:
             found = {n: c for n, op in operations.items() if (c := _call(op, version)) is not None}
             if found and not calls:  # the first port wins: servers list 1.1 before 1.2
                 calls, address = found, port.binding_options.get("address")
+                typed = {name: TypedOperation(soap=operations[name]) for name in found}
     if not calls:
         raise ValueError("no operation with arguments")
-    return Service(address=address, calls=calls)
+    return Service(address=address, calls=calls, typed=typed)
 
 
 def _call(operation: Any, version: SoapVersion) -> Call | None:

@@ -1,0 +1,165 @@
+"""Services whose arguments and results have types of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from lxml import etree
+from structlog.testing import capture_logs
+
+from connectors.port import HisRefused, HisReplyInvalid
+from connectors.soap import SoapConnector
+from mappings.canonical import Department
+from tests.connectors.soap.soap_hospital import CannedPeer
+from tests.connectors.soap.test_soap_wire import made
+from tests.connectors.soap.typed_wsdl import NAMESPACE, write_wsdl
+
+TNS = f"{{{NAMESPACE}}}"
+E11 = "{http://schemas.xmlsoap.org/soap/envelope/}"
+CONNECTION = """\
+form: typed
+reply_form: typed
+reply_root: Reply
+success: [{path: /Reply/returnCode, values: ['1']}]
+error_code: [/Reply/returnCode]
+error_text: [/Reply/returnDesc]
+"""
+REQUEST = "{deptCode: {from: connection.user}, beginDate: '2026-01-05', pageSize: 20, query: {word: [内科, 外科], exact: true}}"
+GIVEN = {"request": REQUEST, "call": "operation: getDepts", "each": "/Reply/dept", "id": "code", "name": "name"}
+DONE = (
+    "<returnCode>1</returnCode><dept><code>1</code><name>内科</name><opened>2026-01-05T08:00:00+08:00</opened>"
+    '<fee>12.50</fee></dept><dept><code>2</code><name xsi:nil="true"/></dept>'
+)
+FOUND = [Department(id="1", name="内科")]
+
+
+def answer(inside: str, *, qualified: bool = True) -> bytes:
+    own = f'xmlns="{NAMESPACE}"' if qualified else f'xmlns:n="{NAMESPACE}"'
+    name = "getDeptsResponse" if qualified else "n:getDeptsResponse"
+    return (
+        f'<s:Envelope xmlns:s="{E11[1:-1]}" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><s:Body>'
+        f"<{name} {own}><return>{inside}</return></{name}></s:Body></s:Envelope>"
+    ).encode()
+
+
+@contextlib.asynccontextmanager
+async def talking(
+    folder: Path, reply: bytes, *, by_wsdl: bool = True, qualified: bool = True, **given: Any
+) -> AsyncIterator[tuple[CannedPeer, SoapConnector]]:
+    peer = CannedPeer(reply)
+    app = web.Application()
+    app.router.add_post("/", peer.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    site: dict[str, Any] = {"endpoint": url}
+    if by_wsdl:
+        site["wsdl"] = str(write_wsdl(folder / "his.wsdl", url, qualified=qualified))
+    his = made(folder, CONNECTION, site=site, **(GIVEN | given))
+    await his.start()
+    try:
+        yield peer, his
+    finally:
+        await his.close()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("by_wsdl", [True, False], ids=["by the wsdl", "bare"])
+async def test_arguments_are_written_and_results_read_when_the_service_is_typed(tmp_path: Path, by_wsdl: bool) -> None:
+    async with talking(tmp_path, answer(DONE), by_wsdl=by_wsdl) as (peer, his):
+        with capture_logs() as logs:
+            assert await his.fetch_departments() == FOUND  # the second has no name, and is told of
+    assert [entry["event"] for entry in logs] == ["records_unmapped"]
+    body = etree.fromstring(peer.requests[0][1]).find(f"{E11}Body")
+    assert body is not None
+    call = body[0]
+    assert call.tag == f"{TNS}getDepts"
+    assert [(child.tag, child.text) for child in call][:3] == [
+        (f"{TNS}deptCode", "WX001"),
+        (f"{TNS}beginDate", "2026-01-05"),
+        (f"{TNS}pageSize", "20"),
+    ]
+    query = call[3]
+    assert [(child.tag, child.text) for child in query] == [
+        (f"{TNS}word", "内科"),
+        (f"{TNS}word", "外科"),
+        (f"{TNS}exact", "true"),
+    ]
+    action = '"urn:getDepts"' if by_wsdl else f'"{NAMESPACE}/getDepts"'
+    assert peer.requests[0][0]["SOAPAction"] == action
+
+
+async def test_parts_have_no_namespace_when_the_schema_is_unqualified(tmp_path: Path) -> None:
+    async with talking(tmp_path, answer(DONE, qualified=False), qualified=False) as (peer, his):
+        assert await his.fetch_departments() == FOUND
+    body = etree.fromstring(peer.requests[0][1]).find(f"{E11}Body")
+    assert body is not None
+    assert [child.tag for child in body[0]] == ["deptCode", "beginDate", "pageSize", "query"]
+
+
+async def test_order_is_the_wsdls_when_the_profile_has_another(tmp_path: Path) -> None:
+    request = "{beginDate: '2026-01-05', deptCode: {from: connection.user}}"
+    async with talking(tmp_path, answer(DONE), request=request) as (peer, his):
+        assert await his.fetch_departments() == FOUND
+    assert peer.requests[0][1].index(b"deptCode") < peer.requests[0][1].index(b"beginDate")
+
+
+@pytest.mark.parametrize(
+    ("request_", "hint"),
+    [
+        ("{deptCode: '1'}", "beginDate"),  # required, and not given
+        ("{deptCode: '1', beginDate: '2026-01-05', query: {exact: true}}", "word"),
+        ("{deptCode: '1', beginDate: '2026-01-05', nobody: 1}", "does not fit the WSDL"),
+        ("{deptCode: '1', beginDate: '2026-01-05', query: {wort: x}}", "does not fit the WSDL"),
+    ],
+)
+async def test_nothing_is_sent_when_the_values_do_not_fit_the_types(tmp_path: Path, request_: str, hint: str) -> None:
+    async with talking(tmp_path, answer(DONE), request=request_) as (peer, his):
+        with pytest.raises(HisRefused, match=hint):
+            await his.fetch_departments()
+    assert peer.requests == []
+
+
+async def test_refusal_is_told_when_the_result_says_no(tmp_path: Path) -> None:
+    told = "<returnCode>-1</returnCode><returnDesc>科室不存在</returnDesc>"
+    async with talking(tmp_path, answer(told)) as (_, his):
+        with pytest.raises(HisRefused, match="-1: 科室不存在"):
+            await his.fetch_departments()
+
+
+@pytest.mark.parametrize(
+    "inside", ["", "<returnCode>many</returnCode>", "<a><b/></a>", "<returnCode>1</returnCode><dept>x</dept>"]
+)
+async def test_reply_is_invalid_or_empty_when_it_is_not_of_the_types(tmp_path: Path, inside: str) -> None:
+    async with talking(tmp_path, answer(inside)) as (_, his):
+        with contextlib.suppress(HisReplyInvalid, HisRefused):
+            assert await his.fetch_departments() == []
+
+
+async def test_loop_turns_while_the_wsdl_of_sixty_operations_is_read(tmp_path: Path) -> None:
+    file = write_wsdl(tmp_path / "his.wsdl", "http://127.0.0.1:9/", operations=60)
+    his = made(tmp_path, CONNECTION, site={"wsdl": str(file), "endpoint": "http://127.0.0.1:9/"}, **GIVEN)
+    turns, began = 0, time.monotonic()
+    await his.start()
+    try:
+        loading = his._endpoint._loading
+        assert loading is not None
+        while not loading.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        took_s = time.monotonic() - began
+        service = his._endpoint._service
+        assert service is not None
+        assert len(service.calls) == len(service.typed) == 60
+    finally:
+        await his.close()
+    # Were it read on the loop, there would be a turn or two. How long the longest took is a matter of `make bench`.
+    assert turns > max(10, took_s * 5)
