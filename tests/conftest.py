@@ -19,6 +19,16 @@ ALLOWED_SKIPS = ("corpus is not there",) if not CORPUS.is_dir() else ()
 _skipped: dict[str, str] = {}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the program keeps for the next start does not go into the home of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(folder))
+        patched.delenv("CACHE_DIRECTORY", raising=False)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A throw-away PostgreSQL for the whole run; skips where there are no binaries."""

@@ -10,9 +10,10 @@ import aiohttp
 import msgspec
 import structlog
 
+from connectors.soap import wsdl_cache
 from connectors.soap.envelope import Call
 from connectors.soap.typed import TypedOperation
-from connectors.soap.wsdl import BareService, Service, WsdlError, load_service
+from connectors.soap.wsdl import BareService, Service, WsdlError, is_url, load_service, read_service
 from monitoring.trace_context import nobodys
 
 log = structlog.get_logger(__name__)
@@ -38,10 +39,14 @@ class Endpoint:
         self._loading: asyncio.Task[None] | None = None
         self._tried_at: float | None = None
         self._told: set[str] = set()
+        self._kept = wsdl_cache.file_of(hospital_id, connector, wsdl) if wsdl is not None and is_url(wsdl) else None
+        self._is_kept = False  # what is used was kept: the real one is still looked for
 
     def load(self, session: aiohttp.ClientSession, operations: Iterable[str]) -> None:
         """Start reading the WSDL unless it has been read, is being read, or failed less than RETRY_S ago."""
-        if self._wsdl is None or self._service is not None or (self._loading is not None and not self._loading.done()):
+        if self._wsdl is None or (self._service is not None and not self._is_kept):
+            return
+        if self._loading is not None and not self._loading.done():
             return
         if self._tried_at is not None and time.monotonic() - self._tried_at < RETRY_S:
             return
@@ -56,10 +61,37 @@ class Endpoint:
 
     async def _load(self, source: str, session: aiohttp.ClientSession, operations: list[str]) -> None:
         try:
-            service = await load_service(source, session)
+            service, data = await load_service(source, session)
         except WsdlError as error:
-            self._log.warning("wsdl_unreadable", reason=str(error), fallback="the profile's bare settings")
+            await self._fall_back(source, str(error), operations)
             return
+        if self._kept is not None and (failure := await asyncio.to_thread(wsdl_cache.keep, self._kept, data)):
+            self._log.warning("wsdl_not_kept", reason=failure)
+        self._is_kept = False
+        self._use(service, operations)
+
+    async def _fall_back(self, source: str, reason: str, operations: list[str]) -> None:
+        """To the WSDL that was read last, or to the profile's settings; the real one is tried again after RETRY_S."""
+        if self._service is not None:
+            return  # the kept one is in use, and that has been said
+        service = await self._read_kept(source)
+        if service is None:
+            self._log.warning("wsdl_unreadable", reason=reason, fallback="the profile's bare settings")
+            return
+        self._log.warning("wsdl_unreadable", reason=reason, fallback=f"the one that was read last: {self._kept}")
+        self._is_kept = True
+        self._use(service, operations)
+
+    async def _read_kept(self, source: str) -> Service | None:
+        data = None if self._kept is None else await asyncio.to_thread(wsdl_cache.read, self._kept)
+        if data is None:
+            return None
+        try:
+            return await asyncio.to_thread(read_service, data, source)
+        except WsdlError:
+            return None
+
+    def _use(self, service: Service, operations: list[str]) -> None:
         missing = [name for name in operations if name not in service.calls]
         if missing:
             self._log.warning("wsdl_lacks_operations", operations=missing, fallback="the profile's bare settings")

@@ -59,10 +59,12 @@ class BareService(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-async def load_service(source: str, session: aiohttp.ClientSession, *, timeout_s: float = 10.0) -> Service:
-    """Read the WSDL at `source`, a file or an http(s) URL, off the event loop. Raises WsdlError."""
-    data = await _download(source, session, timeout_s) if _is_url(source) else await asyncio.to_thread(_read, source)
-    return await asyncio.to_thread(read_service, data, source)
+async def load_service(
+    source: str, session: aiohttp.ClientSession, *, timeout_s: float = 10.0
+) -> tuple[Service, bytes]:
+    """Read the WSDL at `source`, a file or an http(s) URL, off the event loop; also its bytes. Raises WsdlError."""
+    data = await _download(source, session, timeout_s) if is_url(source) else await asyncio.to_thread(_read, source)
+    return await asyncio.to_thread(read_service, data, source), data
 
 
 def read_service(data: bytes, source: str) -> Service:
@@ -82,7 +84,7 @@ def read_service(data: bytes, source: str) -> Service:
             strict=strict, forbid_dtd=True, forbid_entities=True, forbid_external=True, xml_huge_tree=False
         )
         try:
-            location = source if _is_url(source) else str(Path(source).resolve())  # zeep makes paths absolute
+            location = source if is_url(source) else str(Path(source).resolve())  # zeep makes paths absolute
             return _service(_document(location, data, settings))
         except (
             zeep.exceptions.Error,
@@ -149,7 +151,7 @@ class _Folder:
     def load(self, url: str) -> bytes:
         if url == self._source:
             return self._data
-        if _is_url(self._source):
+        if is_url(self._source):
             raise OSError("a WSDL from the network may not import")
         path = Path(url.removeprefix("file://")).resolve()
         if path.parent != Path(self._source).resolve().parent:
@@ -185,13 +187,14 @@ async def _download(url: str, session: aiohttp.ClientSession, timeout_s: float) 
         raise WsdlError(f"{_place(url)}: {type(error).__name__}") from error
 
 
-def _is_url(source: str) -> bool:
+def is_url(source: str) -> bool:
+    """Whether a WSDL is fetched, and no file."""
     return urlsplit(source).scheme in ("http", "https")
 
 
 def _place(source: str) -> str:
     """A source as it may be logged: without the user, password or query that a URL can hold."""
-    if not _is_url(source):
+    if not is_url(source):
         return source
     parts = urlsplit(source)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or ''}{parts.path}"

@@ -9,7 +9,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from connectors.port import HisRefused
-from connectors.soap import create
+from connectors.soap import create, wsdl_cache
 from connectors.soap.envelope import Call, SoapVersion
 from connectors.soap.wsdl import BareService, WsdlError, read_service
 from loadtest.simulators import soap, soap_dialects
@@ -123,3 +123,63 @@ async def test_query_of_the_wsdl_url_is_not_logged_when_it_fails() -> None:
 def test_connector_is_refused_when_it_has_neither_endpoint_nor_wsdl() -> None:
     with pytest.raises(ValueError, match="endpoint"):
         create(HOSPITAL, "his", options())
+
+
+async def test_last_wsdl_is_used_when_the_hospitals_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path))
+    answers = [web.Response(body=WSDL.read_bytes()), web.Response(status=503)]
+
+    async def serve(request: web.Request) -> web.Response:
+        return answers.pop(0)
+
+    app = web.Application()
+    app.router.add_get("/x", serve)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/x?wsdl"
+    try:
+        async with connected(wsdl=url) as his:
+            await his._endpoint.ready(3)
+        kept = wsdl_cache.file_of("soap-demo", "his", url)
+        assert kept.read_bytes() == WSDL.read_bytes()
+        with capture_logs() as logs:
+            async with connected(wsdl=url) as his:
+                await his._endpoint.ready(3)
+                assert his._endpoint.call_of("LockOrder", ["XMLRequest"]).soap_action.endswith(
+                    "SelfRegService.LockOrder"
+                )
+                assert his._endpoint.address == "http://localhost/csp/his/SelfRegService.cls"
+        (warning,) = [entry for entry in logs if entry["event"] == "wsdl_unreadable"]
+        assert warning["fallback"] == f"the one that was read last: {kept}"
+        assert "503" in warning["reason"]
+    finally:
+        await runner.cleanup()
+
+
+async def test_wsdl_is_used_and_that_is_told_when_it_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "file" / "folder"))
+    with capture_logs() as logs:
+        async with hospital() as (_, his):
+            assert len(await his.fetch_departments()) == 3
+            assert his._endpoint.typed_of("LockOrder") is not None
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == ["wsdl_not_kept"]
+
+
+async def test_profiles_settings_are_used_when_the_kept_wsdl_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path))
+    url = "http://127.0.0.1:9/x?wsdl"
+    wsdl_cache.file_of("soap-demo", "his", url).write_bytes(b"<html>")
+    with capture_logs() as logs:
+        async with connected(wsdl=url) as his:
+            await his._endpoint.ready(3)
+    assert [entry["fallback"] for entry in logs if entry["event"] == "wsdl_unreadable"] == [
+        "the profile's bare settings"
+    ]
