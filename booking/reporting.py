@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,6 +21,9 @@ from booking.store.tables import report_documents, reports
 from mappings.canonical import Report
 from monitoring import metrics
 
+LONG_BYTES = 65_536  # sealing this much takes a millisecond
+_SEALED = ("reports", "record")
+
 
 class ReportRow(msgspec.Struct, kw_only=True):
     """A report as stored; `version` grows with every change of its content."""
@@ -34,9 +39,10 @@ class ReportRow(msgspec.Struct, kw_only=True):
     updated_ms: int = 0
 
 
-def _row(tx: Tx, row: dict[str, Any]) -> ReportRow:
+def _row(tx: Tx, row: dict[str, Any], opened: bytes | None = None) -> ReportRow:
     row = dict(row)
-    row["record"] = msgspec.json.decode(tx.unseal(row.pop("sealed_record"), "reports", "record"), type=Report)
+    sealed = row.pop("sealed_record")
+    row["record"] = msgspec.json.decode(opened or tx.unseal(sealed, *_SEALED), type=Report)
     return msgspec.convert(row, ReportRow)
 
 
@@ -78,7 +84,7 @@ async def put_report(
         [
             {
                 **{f: getattr(row, f) for f in row.__struct_fields__ if f != "record"},
-                "sealed_record": tx.seal(msgspec.json.encode(report), "reports", "record"),
+                "sealed_record": await _or_aside(tx.seal, msgspec.json.encode(report)),
             }
         ],
     )
@@ -154,7 +160,14 @@ _REPORT = Fixed(
 async def load_report(tx: Tx, report_id: str) -> ReportRow | None:
     """A report of this hospital."""
     row = await tx.first(_REPORT, {"of_hospital": tx.hospital_id, "of_report": report_id})
-    return None if row is None else _row(tx, row)
+    return None if row is None else _row(tx, row, await _or_aside(tx.unseal, row["sealed_record"]))
+
+
+async def _or_aside(work: Callable[[bytes, str, str], bytes], data: bytes) -> bytes:
+    """Seal or open a record; a long one beside the event loop."""
+    if len(data) <= LONG_BYTES:
+        return work(data, *_SEALED)
+    return await asyncio.to_thread(work, data, *_SEALED)
 
 
 async def own_report(tx: Tx, person: Person, report_id: str) -> ReportRow:

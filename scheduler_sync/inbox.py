@@ -433,17 +433,18 @@ class Inbox:
                 await mark_messages(tx, marks)
                 left = await unapplied(tx, limit=LOAD)
             self._forget(marks)
-            for message in left:
-                self._backlog.append(self._opened(message))
+            for message in [await self._opened(one) for one in left]:
+                self._backlog.append(message)
             # Whoever stores a message from now on appends it: none can have come between.
             self._left = len(left) == LOAD
             self._backlog.unread = max(1, self._backlog.unread - len(left)) if self._left else 0
 
-    def _opened(self, left: Left) -> Waiting:
+    async def _opened(self, left: Left) -> Waiting:
         events: tuple[AnyEvent, ...] = ()
         problem = None
+        what = self._messages, self._hospital.id, left.sealed_events
         try:
-            events = read_events(self._messages, self._hospital.id, left.sealed_events)
+            events = read_events(*what) if len(what[2]) <= LONG_BYTES else await asyncio.to_thread(read_events, *what)
         except Exception as e:  # a key that is gone, a record of another version: one message must not hold up the rest
             problem = f"cannot be read ({type(e).__name__})"
         return Waiting(
