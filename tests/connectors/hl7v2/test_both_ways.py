@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from connectors.hl7v2 import HL7v2Connector, Options, create
-from connectors.hl7v2.hearing import MOST_HEADS, MOST_MESSAGES
+from connectors.hl7v2.hearing import MOST_BYTES, MOST_HEADS, MOST_MESSAGES
 from connectors.port import (
     Accepted,
     BillPayment,
@@ -30,16 +30,17 @@ from tests.connectors.hl7v2.conftest import HOSPITAL, ZHANG, payment
 from tests.connectors.hl7v2.scripted import FakeHis, ack, number_of
 
 from .wire.his import PROFILE
-from .wire.rows import adt, framed, sent
+from .wire.rows import AGAIN, NEVER, adt, framed, sent
 
 OPEN: dict[str, Any] = {"listen_port": 0, "allow": ["127.0.0.1"]}
 
 
 class Desk:
-    """The handler. `open` is cleared to let messages wait; `entered` is set when one has come."""
+    """The handler. `open` is cleared to let messages wait; `entered` is set when one has come; `first` is the next answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: InboundAnswer | None = None) -> None:
         self.taken: list[str] = []
+        self.first = first
         self.entered = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
@@ -48,7 +49,8 @@ class Desk:
         self.entered.set()
         await self.open.wait()
         self.taken.append(inbound.control_id)
-        return Stored()
+        answer, self.first = self.first or Stored(), None
+        return answer
 
 
 @asynccontextmanager
@@ -140,6 +142,31 @@ async def test_connection_is_there_for_the_his_when_nothing_is_asked() -> None:
                     writer.write(sent("H1"))
                 await asyncio.sleep(0.05)
         assert desk.taken[0] == "H1"
+
+
+async def test_connection_is_made_anew_when_it_was_made_before_there_was_anybody_to_answer() -> None:
+    desk, answered = Desk(), asyncio.Event()
+
+    async def his(payload: bytes, writer: asyncio.StreamWriter) -> None:
+        assert said(ER7(payload.decode())) == ("AA", "H1")
+        answered.set()
+
+    async def reached(connections: int) -> None:
+        async with asyncio.timeout(10):
+            while fake.connections < connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async with FakeHis(his).listening() as fake:
+        options = Options(protocol="hl7v2", profile="hl7v2", both_ways=True, host="127.0.0.1", port=fake.port)
+        connector = create(HOSPITAL, "his", options)
+        await connector.start()
+        await reached(1)
+        await connector.serve(desk)
+        await reached(2)
+        fake.writers[1].write(sent("H1"))
+        async with asyncio.timeout(10):
+            await answered.wait()
+        await connector.close()
 
 
 async def test_answer_to_us_is_found_when_the_his_floods_us_with_messages() -> None:
@@ -258,6 +285,21 @@ async def test_nothing_is_sent_when_the_his_is_not_connected() -> None:
             assert await peer.is_closed()
 
 
+async def test_request_goes_out_on_the_connection_that_was_used_last() -> None:
+    """One that the HIS has forgotten is not chosen while there is another one."""
+    async with (
+        connected(Desk(), **OPEN) as connector,
+        peer_of(connector) as one,
+        peer_of(connector) as other,
+    ):
+        for peer in (one, other, other, one):
+            peer.writer.write(sent("H1"))
+            await peer.hear()
+            asking = asyncio.create_task(settle(connector))
+            peer.writer.write(ack((await peer.hear()).get("MSH", 10)))
+            assert isinstance(await asking, Accepted)
+
+
 async def test_request_waits_for_the_his_to_connect_within_its_time() -> None:
     async with connected(Desk(), **OPEN) as connector:
         asking = asyncio.create_task(settle(connector))
@@ -309,6 +351,39 @@ async def test_message_too_large_is_refused_and_the_connection_lives() -> None:
         peer.writer.write(framed(adt("H1", body="PID|1||" + "x" * 20_000 + "\r")) + sent("H2"))
         assert said(await peer.hear()) == ("AR", "H1")
         assert said(await peer.hear()) == ("AA", "H2")
+
+
+async def test_message_that_was_not_stored_is_not_overtaken_by_what_has_come_behind_it() -> None:
+    """As on a listener's own connections; a rejected one is overtaken, because it is not to come again."""
+    desk = Desk(AGAIN)
+    async with connected(desk, **OPEN) as connector, peer_of(connector) as peer:
+        for codes in (("AE", "AE", "AE"), ("AA", "AA", "AA")):
+            peer.writer.write(sent("H1", "H2", "H3"))
+            assert [said(await peer.hear()) for _ in codes] == list(zip(codes, ("H1", "H2", "H3"), strict=True))
+        assert desk.taken == ["H1", "H1", "H2", "H3"]
+        desk.first = NEVER
+        peer.writer.write(sent("H4", "H5"))
+        assert [said(await peer.hear()) for _ in range(2)] == [("AR", "H4"), ("AA", "H5")]
+
+
+async def test_only_the_heads_of_messages_are_kept_when_an_answer_is_due_and_megabytes_come_before_it() -> None:
+    """They are put off, and the answer behind them is found."""
+    desk = Desk()
+    desk.open.clear()
+    first, large = adt("H0"), [adt(f"L{n:02}") + "NTE|1||" + "x" * 249_000 + "\r" for n in range(20)]
+    fit = (MOST_BYTES - len(first)) // len(large[0])
+    assert 1 < fit < len(large) < MOST_MESSAGES
+    async with connected(desk, **OPEN, timeout_s={"settle_bill": 60.0}) as connector, peer_of(connector) as peer:
+        peer.writer.write(framed(first))
+        await desk.entered.wait()
+        asking = asyncio.create_task(settle(connector))
+        request = await peer.hear()
+        peer.writer.write(b"".join(framed(one) for one in large) + ack(request.get("MSH", 10)))
+        assert isinstance(await asking, Accepted)
+        desk.open.set()
+        codes = [said(await peer.hear())[0] for _ in (first, *large)]
+        assert codes == ["AA"] * (1 + fit) + ["AE"] * (len(large) - fit)
+        assert desk.taken == ["H0", *(f"L{n:02}" for n in range(fit))]
 
 
 async def test_connection_is_given_up_when_the_his_takes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
