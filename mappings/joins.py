@@ -114,6 +114,28 @@ def _money_sum(
     return sum(charged) - sum(credited)
 
 
+def _sum(ctx: MapContext, arg: Any, **values: Any) -> int | None:
+    numbers = [minor_units(value, 0, "whole units") for value in values.values() if value is not None]
+    return sum(numbers) if numbers else None
+
+
+def _check_same_day(arg: Any) -> str | None:
+    if arg is None or (isinstance(arg, dict) and set(arg) == {"same", "other"}):
+        return None
+    return 'arg: {same: "1", other: "2"}, what is written for the same day and for another'
+
+
+def _same_day(ctx: MapContext, arg: Any, *, first: Any, second: Any) -> str | None:
+    if first is None or second is None:
+        return None
+    days = [
+        day_of(one, ctx) if isinstance(one, dt.date) else read_date(as_text(one).strip(), ctx)
+        for one in (first, second)
+    ]
+    same = days[0] == days[1]
+    return as_text(arg["same" if same else "other"] if arg else same)
+
+
 def _currency(ctx: MapContext, arg: Any, *, code: Any) -> str:
     if code is None:
         return ctx.currency
@@ -150,6 +172,8 @@ JOINS: dict[str, Join] = {
     "money": Join(_money, no_arg, ("amount", "currency"), ("amount",)),
     "money_sum": Join(_money_sum, no_arg, ("amounts", "currencies", "credits")),
     "currency": Join(_currency, no_arg, ("code",), ("code",), when_absent=True),
+    "sum": Join(_sum, no_arg, None),
+    "same_day": Join(_same_day, _check_same_day, ("first", "second"), ("first", "second")),
     "concat": Join(_concat, check_separator, None),
     "human_name": Join(_human_name, no_arg, ("text", "family", "given", "given2")),
     "value_range": Join(_value_range, no_arg, ("text", "low", "high")),

@@ -21,6 +21,7 @@ from connectors.config import HospitalContext
 from connectors.payments import settlement_of
 from connectors.persons import without_others
 from connectors.port import (
+    Accepted,
     BillPayment,
     Capability,
     HisError,
@@ -34,6 +35,8 @@ from connectors.port import (
     Outcome,
     QueryBack,
     RefundOrder,
+    Rejected,
+    Unknown,
     Verb,
     VerbTraits,
     Window,
@@ -66,6 +69,7 @@ from mappings.canonical import (
 )
 from mappings.context import MapContext, MappingError
 from mappings.profile import load_profile
+from monitoring.metrics import decode_fallbacks
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +93,7 @@ class SoapConnector:
         self._connection, self._settings = read_connection(self._profile, options.settings)
         self._verbs = compile_verbs(self._profile, self._settings)
         keys = read_secrets(options.secret_files)
-        self._wire = Wire(self._profile, self._connection, keys)
+        self._wire = Wire(self._profile, self._connection, keys, self._note_fallback)
         self._secure = None
         if self._connection.security is not None:
             self._secure = username_token(self._connection.security, self._settings, keys)
@@ -260,6 +264,20 @@ class SoapConnector:
         case = compiled.case_for(request) if compiled is not None else None
         if case is None:
             return not_offered(verb)
+        if case.first is None:
+            return await self._write_once(verb, case, request)
+        before = await self._write_once(verb, case.first.case, request)
+        if isinstance(before, Unknown) or (isinstance(before, Rejected) and before.code not in case.first.passes):
+            return before
+        refs = before.his_refs if isinstance(before, Accepted) else {}
+        if refs and hasattr(request, "his_refs"):
+            request = msgspec.structs.replace(request, his_refs=request.his_refs | refs)
+        outcome = await self._write_once(verb, case, request)
+        if isinstance(outcome, Accepted):
+            return msgspec.structs.replace(outcome, his_refs=refs | outcome.his_refs)
+        return outcome
+
+    async def _write_once(self, verb: Verb, case: Case, request: Any) -> Outcome:
         try:
             root = await self._exchange_for(case, verb, request)
         except (NotSent, Lost, Refused, RequestInvalid, Unreadable, HttpFailed, MappingError) as error:
@@ -292,7 +310,11 @@ class SoapConnector:
         calls = compiled.calls_for(request)
         if not calls or calls[0].reply is None:
             raise NotOffered(f"{verb} is not offered for this", **self._where(verb))
-        found = [one for case in calls for one in await self._told(verb, compiled, case, request, record)]
+        found: list[T] = []
+        for case in calls:
+            found += await self._told(verb, compiled, case, request, record)
+            if found and compiled.until_found:
+                break
         then = compiled.then
         if then is None:
             return found
@@ -305,9 +327,29 @@ class SoapConnector:
         return await self._all([partial(completed, one) for one in found])
 
     async def _told(self, verb: Verb, compiled: CompiledVerb, case: Case, request: Any, record: type[T]) -> list[T]:
-        """The records of one call; none where the HIS says that there is nothing. Raises HisError."""
-        root = await self._ask_case(verb, case, request)
-        return await self._mapped(verb, compiled, case, root, record) if root is not None else []
+        """The records of one call, or of as many as the profile's `pages` need. Raises HisError: half a list is none."""
+        pages = compiled.pages
+        if pages is None:
+            root = await self._ask_case(verb, case, request)
+            return await self._mapped(verb, compiled, case, root, record) if root is not None else []
+        found: list[T] = []
+        before: list[bytes] = []
+        for number in range(1, pages.most + 1):
+            page = {"page.number": number, "page.offset": (number - 1) * pages.size, "page.size": pages.size}
+            root = await self._ask_case(verb, case, request, page)
+            if root is None:
+                return found
+            rows = [_bytes_of(row) for row in pages.rows(root, root)]
+            if len(rows) > pages.size or (rows and rows == before):
+                raise HisReplyInvalid(f"page {number} is no page of {pages.size} rows of its own", **self._where(verb))
+            records = await self._mapped(verb, compiled, case, root, record)
+            if records and not rows:
+                raise HisReplyInvalid("pages.rows finds none of the rows that have records", **self._where(verb))
+            found += records
+            if len(rows) < pages.size:
+                return found
+            before = rows
+        raise HisReplyInvalid(f"more than {pages.most} pages", **self._where(verb))
 
     async def _ask(self, verb: Verb, request: Any) -> None:
         case = self._offered(verb).case_for(request)
@@ -315,11 +357,13 @@ class SoapConnector:
             raise NotOffered(f"{verb} is not offered", **self._where(verb))
         await self._ask_case(verb, case, request)
 
-    async def _ask_case(self, verb: Verb, case: Case, request: Any) -> etree._Element | None:
+    async def _ask_case(
+        self, verb: Verb, case: Case, request: Any, extra: dict[str, Any] | None = None
+    ) -> etree._Element | None:
         """One read call; None where the HIS says that there is nothing. Raises HisError."""
         where = self._where(verb)
         try:
-            return await self._exchange_for(case, verb, request)
+            return await self._exchange_for(case, verb, request, extra)
         except Refused as error:
             refusal = error.refusal
             if refusal.code == "not_found":
@@ -338,11 +382,16 @@ class SoapConnector:
         except (RequestInvalid, MappingError) as error:
             raise HisRefused(str(error), code="invalid_request", **where) from error
 
-    async def _exchange_for(self, case: Case, verb: Verb, request: Any) -> etree._Element:
+    async def _exchange_for(
+        self, case: Case, verb: Verb, request: Any, extra: dict[str, Any] | None = None
+    ) -> etree._Element:
         if self._exchange is None:
             raise NotSent("the connector is not started")
         self._load_wsdl()
-        return await self._exchange.ask(case, request, self._context(), timeout_s=self._timeout_s(verb))
+        ctx = self._context()
+        if extra:
+            ctx = msgspec.structs.replace(ctx, extra=extra)
+        return await self._exchange.ask(case, request, ctx, timeout_s=self._timeout_s(verb))
 
     async def _mapped(
         self, verb: Verb, compiled: CompiledVerb, case: Case, root: etree._Element, record: type[T]
@@ -369,6 +418,9 @@ class SoapConnector:
             raise NotOffered(f"{verb} is not offered by this HIS", **self._where(verb))
         return compiled
 
+    def _note_fallback(self, charset: str) -> None:
+        decode_fallbacks.labels(hospital=self.hospital_id, connector=self.name, kind=charset).inc()
+
     def _load_wsdl(self) -> None:
         if self._client is not None:
             operations = {case.operation for verb in self._verbs.values() for case in verb.cases}
@@ -389,6 +441,10 @@ class SoapConnector:
             now=dt.datetime.now(self._hospital.zone),
             connection=self._settings,
         )
+
+
+def _bytes_of(row: Any) -> bytes:
+    return row.encode() if isinstance(row, str) else etree.tostring(row)
 
 
 def _is_of(order: Order, found: Registration) -> bool:

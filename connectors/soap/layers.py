@@ -9,7 +9,7 @@ import msgspec
 from lxml import etree
 
 from connectors.soap.forms import read_form
-from connectors.soap.seals import Sealing, Signing, values_of
+from connectors.soap.seals import NoteFallback, Sealing, Signing, ignore, values_of
 from connectors.soap.served import LayerSpec, OpeningSpec
 from connectors.soap.xml import Sections, build_document, write_document
 from connectors.soap.xpath import XPathLanguage
@@ -52,9 +52,15 @@ class Opening:
     """A place in a document whose text is a document itself: it stands there as elements afterwards."""
 
     def __init__(
-        self, profile: Profile, path: str, spec: OpeningSpec, keys: Mapping[str, bytes], language: XPathLanguage
+        self,
+        profile: Profile,
+        path: str,
+        spec: OpeningSpec,
+        keys: Mapping[str, bytes],
+        language: XPathLanguage,
+        note_fallback: NoteFallback = ignore,
     ) -> None:
-        self._spec = spec
+        self._spec, self._note_fallback = spec, note_fallback
         try:
             self._find: Find = language.compile(spec.path)
         except ValueError as error:
@@ -68,7 +74,7 @@ class Opening:
             if not text or len(element):
                 continue
             if self._sealing is not None:
-                text = self._sealing.open(text)
+                text = self._sealing.open(text, self._note_fallback)
             spec = self._spec
             inner = read_form(
                 spec.form, text, root=spec.root, packing=spec.packing, fragment=spec.fragment, max_chars=max_chars

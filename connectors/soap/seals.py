@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from lxml import etree
 
-from connectors.soap.xml import XmlError
+from connectors.soap.xml import XmlError, decode
 
 _ALGORITHMS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "aes": (algorithms.AES, (16, 24, 32)),
@@ -30,6 +30,14 @@ _ALGORITHMS: dict[str, tuple[Any, tuple[int, ...]]] = {
 _MODES = ("ecb", "cbc")
 DIGESTS = ("md5", "sha1", "sha256", "sm3", "hmac-md5", "hmac-sha256")
 _BLOCK = 16
+
+
+NoteFallback = Callable[[str], None]
+"""Told the charset in which a text was read because it was not in the declared one."""
+
+
+def ignore(charset: str) -> None:
+    """The NoteFallback of who does not count."""
 
 
 class SealError(XmlError):
@@ -109,8 +117,11 @@ class Sealing:
             sealed = iv + sealed
         return base64.b64encode(sealed).decode() if self._spec.text == "base64" else sealed.hex()
 
-    def open(self, text: str) -> str:
-        """Decrypt. Raises SealError, which quotes nothing."""
+    def open(self, text: str, note_fallback: NoteFallback = ignore) -> str:
+        """Decrypt; what is not in the cipher's charset is decoded by the rules of `decode`, and noted.
+
+        Raises SealError, which quotes nothing.
+        """
         try:
             compact = "".join(text.split())
             is_hex = self._spec.text == "hex"
@@ -119,9 +130,12 @@ class Sealing:
             decryptor = self._cipher(iv).decryptor()
             padded = decryptor.update(sealed) + decryptor.finalize()
             unpadder = PKCS7(8 * _BLOCK).unpadder()
-            return (unpadder.update(padded) + unpadder.finalize()).decode(self._spec.charset)
-        except (ValueError, binascii.Error):  # UnicodeDecodeError is one
+            decoded = decode(unpadder.update(padded) + unpadder.finalize(), self._spec.charset)
+        except (ValueError, binascii.Error, XmlError):
             raise SealError("the reply cannot be decrypted: is the key the peer's?") from None
+        if decoded.fallback is not None:
+            note_fallback(decoded.charset)
+        return decoded.text
 
     def _split(self, sealed: bytes) -> tuple[bytes, bytes]:
         if self._mode != "cbc" or self._iv is not None:

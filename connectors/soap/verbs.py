@@ -9,6 +9,10 @@ Keys of `call` in a SOAP profile
                  `when` maps dotted names of the request to `present`, or to a list of values
     also:        [{operation, trade, request, reply, when}, ...]   further calls of a read, whose records are added: a dialect
                  with a trade for laboratory reports and another for examinations
+    until_found: true: of a read whose request does not say which of them it is: `also` is asked only until one has something
+    first:       {operation, trade, request, reply, passes: [already_exists]}   of a write, or of one of its cases: a call that
+                 is made before, and done or refused with one of `passes`, or the write has its outcome. What its reply
+                 keeps in `his_refs` stands in those of the request, and of the booking
     per:         departments | schedules     one call for each (of the window, or all of them)
     echo:        true: the request's root becomes the last child of the reply's root, so that a reply's mapping can read
                  what the HIS does not repeat; or a request tree of its own, which is put there and never sent
@@ -17,6 +21,9 @@ Keys of `call` in a SOAP profile
 
 `then` is one further call per record: {operation, request, reply, into: FIELD}; its request reads `record` and `request`,
 and what its reply maps becomes the record's FIELD.
+
+`pages` asks a read again and again: {size: 100, rows: XPATH, max: 500}; requests read `page.number` (from 1), `page.offset` and
+`page.size`. A page with fewer `rows` than `size` is the last, and so is one that is not found.
 """
 
 from __future__ import annotations
@@ -27,15 +34,19 @@ from typing import Any
 
 import msgspec
 
-from connectors.soap.rules import ReplyRules
+from connectors.port import REJECT_CODES
+from connectors.soap.rules import Find, ReplyRules
 from connectors.soap.xpath import XPathLanguage
 from mappings.engine import RecordMap, RequestTree, compile_record_map, compile_request
 from mappings.profile import Profile, VerbSpec
 
 _RULE_KEYS = ("success", "error_code", "error_text", "error_texts", "faults", "retryable")
-_CALL_KEYS = ("operation", "trade", "cases", "also", "per", "echo", "partial", *_RULE_KEYS)
-_CASE_KEYS = ("when", "operation", "trade", "request", "reply", "ref")
+_CALL_KEYS = ("operation", "trade", "cases", "also", "until_found", "first", "per", "echo", "partial", *_RULE_KEYS)
+_CASE_KEYS = ("when", "operation", "trade", "first", "request", "reply", "ref")
+_FIRST_KEYS = ("operation", "trade", "request", "reply", "passes", "ref")
 _THEN_KEYS = ("operation", "trade", "request", "reply", "into", "ref")
+_PAGES_KEYS = ("size", "rows", "max", "ref")
+MAX_PAGES = 500
 
 
 class Per(StrEnum):
@@ -58,6 +69,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     rules: ReplyRules
     echo: RequestTree | None
     when: dict[str, frozenset[str] | None] = {}
+    first: First | None = None
 
     def fits(self, request: object) -> bool:
         """Whether every `when` of this case holds for `request`."""
@@ -66,6 +78,21 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             if found is None or found == "" or (values is not None and str(found) not in values):
                 return False
         return True
+
+
+class First(msgspec.Struct, frozen=True, kw_only=True):
+    """The call before a write, and the refusals after which the write goes on all the same."""
+
+    case: Case
+    passes: frozenset[str]
+
+
+class Pages(msgspec.Struct, frozen=True, kw_only=True):
+    """How a read is repeated for pages of `size` rows, `most` at most; `rows` finds the rows of a reply."""
+
+    size: int
+    rows: Find
+    most: int
 
 
 class Then(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +111,8 @@ class CompiledVerb(msgspec.Struct, frozen=True, kw_only=True):
     per: Per | None
     then: Then | None
     keep_partial: bool
+    pages: Pages | None = None
+    until_found: bool = False
 
     def case_for(self, request: object) -> Case | None:
         """The first case that fits, None if the verb is not offered for this request."""
@@ -129,7 +158,7 @@ class _Compiler:
                 self._case(f"{self._path}.call.cases[{n}]", c, _CASE_KEYS) for n, c in enumerate(call["cases"])
             )
         else:
-            own = {name: call.get(name) for name in ("operation", "trade")}
+            own = {name: call.get(name) for name in ("operation", "trade", "first")}
             own |= {"request": spec.request, "reply": spec.reply}
             cases = (self._case(self._path, own, tuple(own)),)
         also = tuple(
@@ -142,6 +171,8 @@ class _Compiler:
             self._profile.fail(f"{self._path}.call.per", "per: departments or schedules")
         if partial not in ("keep", "fail"):
             self._profile.fail(f"{self._path}.call.partial", "partial: keep or fail")
+        if not isinstance(call.get("until_found", False), bool):
+            self._profile.fail(f"{self._path}.call.until_found", "until_found: true or false")
         return CompiledVerb(
             spec=spec,
             cases=cases,
@@ -149,7 +180,22 @@ class _Compiler:
             per=Per(per) if per else None,
             then=self._then(),
             keep_partial=partial == "keep",
+            pages=self._pages(),
+            until_found=call.get("until_found", False),
         )
+
+    def _pages(self) -> Pages | None:
+        pages, path = self._spec.pages, f"{self._path}.pages"
+        if pages is None:
+            return None
+        self._profile.check_keys(path, pages, _PAGES_KEYS)
+        size, most, rows = pages.get("size"), pages.get("max", MAX_PAGES), pages.get("rows")
+        if not all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= 100_000 for n in (size, most)):
+            self._profile.fail(path, "pages: {size: rows of a page, rows: XPATH, max: pages at most}")
+        try:
+            return Pages(size=size, rows=XPathLanguage().compile(str(rows or "")), most=most)  # type: ignore[arg-type]
+        except ValueError as error:
+            self._profile.fail(f"{path}.rows", str(error))
 
     def _then(self) -> Then | None:
         then = self._spec.then
@@ -177,7 +223,16 @@ class _Compiler:
             rules=self._rules,
             echo=self._echo(compiled),
             when={key: self._values(f"{path}.when", v) for key, v in entry.get("when", {}).items()},
+            first=self._first(f"{path}.first", entry.get("first")),
         )
+
+    def _first(self, path: str, entry: dict[str, Any] | None) -> First | None:
+        if entry is None:
+            return None
+        passes = entry.get("passes", []) if isinstance(entry, dict) else None
+        if not isinstance(passes, list) or not REJECT_CODES.issuperset(map(str, passes)):
+            self._profile.fail(path, "first: {operation, trade, request, reply, passes: [rejection codes]}")
+        return First(case=self._case(path, entry, _FIRST_KEYS), passes=frozenset(passes))
 
     def _echo(self, request: RequestTree) -> RequestTree | None:
         echo = self._spec.call.get("echo", False)

@@ -18,7 +18,7 @@ from lxml import etree
 from connectors.soap.forms import Form, Packing, read_form, write_form
 from connectors.soap.layers import DOCUMENT, Layer, Opening, made, with_names
 from connectors.soap.options import Connection
-from connectors.soap.seals import SealError, Signing
+from connectors.soap.seals import NoteFallback, SealError, Signing, ignore
 from connectors.soap.verbs import Case
 from connectors.soap.xml import build_document
 from connectors.soap.xpath import XPathLanguage
@@ -37,7 +37,10 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 class Wire:
     """How one dialect writes and reads. Raises ProfileError where the profile, or a secret that it names, is wrong."""
 
-    def __init__(self, profile: Profile, connection: Connection, keys: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, profile: Profile, connection: Connection, keys: Mapping[str, bytes], note_fallback: NoteFallback = ignore
+    ) -> None:
+        """`note_fallback` is told the charset of what was decrypted and is not in the one that its cipher names."""
         self._connection = connection
         self._language = XPathLanguage()
         place = "connection"
@@ -46,7 +49,8 @@ class Wire:
             Layer(profile, f"{place}.layers[{n}]", layer, keys) for n, layer in enumerate(connection.layers)
         ]
         self._openings = [
-            Opening(profile, f"{place}.opens[{n}]", one, keys, self._language) for n, one in enumerate(connection.opens)
+            Opening(profile, f"{place}.opens[{n}]", one, keys, self._language, note_fallback)
+            for n, one in enumerate(connection.opens)
         ]
         self._header = None
         if connection.header:

@@ -287,6 +287,27 @@ def test_money_is_summed_when_the_currencies_agree() -> None:
         join("money_sum", amounts="100", credits="-20")
 
 
+def test_fees_are_added_when_a_hospital_tells_them_apart() -> None:
+    assert join("sum", reg="100", treat="600") == 700
+    assert join("sum", reg="100", treat=None) == 100
+    assert join("sum", reg=None, treat=None) is None
+    with pytest.raises(Failure):
+        join("sum", reg="1.005")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (dt.date(2026, 1, 5), dt.datetime(2026, 1, 4, 16, 30, tzinfo=dt.UTC), "1"),  # 00:30 of the 5th in Shanghai
+        (dt.date(2026, 1, 5), dt.datetime(2026, 1, 4, 15, 30, tzinfo=dt.UTC), "2"),
+        ("2026-01-05", "20260105", "1"),
+        (None, "20260105", None),
+    ],
+)
+def test_same_day_is_the_hospitals_when_days_are_compared(first: Any, second: Any, expected: Any) -> None:
+    assert join("same_day", {"same": 1, "other": "2"}, first=first, second=second) == expected
+
+
 @settings(deadline=None)
 @given(st.integers(-(10**12), 10**12))
 def test_yuan_come_back_when_written_and_read(fen: int) -> None:

@@ -55,6 +55,13 @@ def test_vector_stands_before_the_text_and_is_new_each_time_when_none_is_agreed(
     assert sealing.open(second) == PLAIN
 
 
+def test_text_is_whole_and_noted_when_gbk_bytes_were_sealed() -> None:
+    theirs = base64.b64encode(openssl("-e", "-aes-128-ecb", data=PLAIN.encode("gbk"))).decode()
+    noted: list[str] = []
+    assert Sealing(CipherSpec(name="aes-ecb", key="payload"), KEYS).open(theirs, noted.append) == PLAIN
+    assert noted == ["gb18030"]
+
+
 @given(st.text(max_size=100))
 def test_any_text_is_refused_without_being_quoted_when_it_is_not_sealed(text: str) -> None:
     sealing = Sealing(CipherSpec(name="aes-cbc", key="payload"), KEYS)
