@@ -18,7 +18,7 @@ if __name__ == "__main__":
     # Nothing of what is imported below is ever garbage, and looking for it is a fifth of the start. `_run` turns it on again.
     gc.disable()
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,7 @@ from booking.api.server import ConnectionLimits
 from booking.api.shedding import SheddingLimits
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
+from booking.openings import lock_verb
 from booking.ports import LiveHis
 from booking.secrets import read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
@@ -57,7 +58,7 @@ from booking.store.ids import new_id
 from booking.store.migrate import SCRIPTS, migrate
 from booking.store.relay import Relay
 from connectors.config import HospitalContext
-from connectors.port import Connector, Verb
+from connectors.port import Capability, Connector, Verb
 from mappings.profile import ProfileError
 from monitoring import garbage
 from monitoring.admin import build_admin_app
@@ -504,6 +505,13 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
         except ValueError as e:
             raise SettingsError(f"{where}: {e}") from e
     return built
+
+
+def missing_verb(hospital: Hospital, connectors: Mapping[str, Connector]) -> str | None:
+    """The verb by which seats are taken at this hospital, where no connector of it offers that one."""
+    verb = lock_verb(hospital)
+    offered = any(connector.traits(Verb(verb)).capability != Capability.OFF for connector in connectors.values())
+    return None if offered else verb
 
 
 def check_secrets(settings: Settings) -> Vault:

@@ -70,6 +70,25 @@ async def test_start_is_refused_with_file_key_and_expectation_when_a_setting_is_
     assert expected in line
 
 
+async def run_check(config: Path) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", "check", "--config", str(config),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, said.decode()
+
+
+async def test_check_says_so_when_no_connector_offers_the_verb_by_which_seats_are_taken(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site:
+        code, said = await run_check(site.config)
+        assert (code, "nothing can be booked" in said) == (0, False)
+        change(site, 'profile = "hl7v2_demo@1"', 'profile = "hl7v2@1"')  # it books, and locks nothing
+        code, said = await run_check(site.config)
+    assert code == 0  # for a hospital that is observed it is well
+    assert "hl7-demo: no connector offers lock_slot, by which reserve_by lock takes a seat" in said.replace("\n", " ")
+
+
 async def test_start_names_every_fault_at_once_when_there_are_several(tmp_path: Path) -> None:
     async with lay_out(tmp_path) as site:
         change(site, "drain_s = 5", "drain_s = true")
