@@ -55,7 +55,7 @@ from booking.settings import (
 from booking.store.crypto import Vault
 from booking.store.engine import SchemaMismatch, Store, StoreUnavailable
 from booking.store.ids import new_id
-from booking.store.migrate import SCRIPTS, migrate
+from booking.store.migrate import SCRIPTS, has_schema, migrate
 from booking.store.relay import Relay
 from connectors.config import HospitalContext
 from connectors.port import Capability, Connector, Verb
@@ -535,13 +535,24 @@ async def migrate_stores(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings, *, messages: bool = False) -> AsyncIterator[Store]:
-    """One of the two databases, for a command of the CLI."""
+    """One of the two databases, for a command of the CLI. Raises SchemaMismatch, StoreUnavailable."""
     url = settings.store.messages_url if messages else settings.store.url
     store = Store(_with_password(url, read_store_password(settings)), check_secrets(settings))
     try:
+        await _require_schema(store, messages)
         yield store
     finally:
         await store.close()
+
+
+async def _require_schema(store: Store, messages: bool) -> None:
+    scripts, version_table = (MESSAGE_SCRIPTS, VERSION_TABLE) if messages else (SCRIPTS, "alembic_version")
+    try:
+        is_there = await has_schema(store.reader, scripts, version_table=version_table)
+    except (OSError, DBAPIError) as e:
+        raise StoreUnavailable(f"the store cannot be opened: {type(e).__name__}") from e
+    if not is_there:
+        raise SchemaMismatch("the databases do not have this program's schema: run `hisbridge migrate` first")
 
 
 def _with_password(url: str, password: str | None) -> str:
