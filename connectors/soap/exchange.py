@@ -21,7 +21,7 @@ from connectors.soap.envelope import (
 from connectors.soap.forms import Form
 from connectors.soap.options import Connection, Transport
 from connectors.soap.plain_http import as_http, unwrapped
-from connectors.soap.rules import Refusal
+from connectors.soap.rules import UNKNOWN, Refusal, ReplyRules
 from connectors.soap.typed import TypedInvalid
 from connectors.soap.verbs import Case
 from connectors.soap.wire import Wire, Written
@@ -165,10 +165,12 @@ class Exchange:
         except BareText as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, ", a bare text") from None
+            _refuse(error, rules)
             raise Refused(rules.judge_text(error.text)) from None
         except XmlError as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, f", {error}") from None
+            _refuse(error, rules)
             raise Unreadable(str(error)) from None
         if reply.status >= 300:
             raise HttpFailed(reply.status)
@@ -199,3 +201,10 @@ class Exchange:
         typed, root = self._endpoint.typed_of(operation), self._connection.reply_root
         tree = plain_tree(found.response, root) if typed is None else typed.read(found.envelope, root)
         return self._wire.opened(tree, self._max_chars)
+
+
+def _refuse(error: XmlError, rules: ReplyRules) -> None:
+    """Raise Refused where what could be read says no: a no stands, whatever document inside it is unreadable."""
+    refusal = None if error.tree is None else rules.judge(error.tree)
+    if refusal is not None and refusal.code != UNKNOWN:
+        raise Refused(refusal) from None

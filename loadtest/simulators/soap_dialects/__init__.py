@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from loadtest.simulators.soap_dialects.bsoft import BSoft
 from loadtest.simulators.soap_dialects.dhc import Esb, Gateway, SelfService
 from loadtest.simulators.soap_dialects.speaking import Dialect
 
-DIALECTS: dict[str, type[Dialect]] = {"dhc": SelfService, "dhc_gateway": Gateway, "dhc_esb": Esb}
+DIALECTS: dict[str, type[Dialect]] = {
+    "dhc": SelfService,
+    "dhc_gateway": Gateway,
+    "dhc_esb": Esb,
+    "bsoft": BSoft,
+}
