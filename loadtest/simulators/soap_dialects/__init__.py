@@ -5,10 +5,12 @@ from __future__ import annotations
 from loadtest.simulators.soap_dialects.bsoft import BSoft
 from loadtest.simulators.soap_dialects.dhc import Esb, Gateway, SelfService
 from loadtest.simulators.soap_dialects.speaking import Dialect
+from loadtest.simulators.soap_dialects.zoesoft import Zoesoft
 
 DIALECTS: dict[str, type[Dialect]] = {
     "dhc": SelfService,
     "dhc_gateway": Gateway,
     "dhc_esb": Esb,
     "bsoft": BSoft,
+    "zoesoft": Zoesoft,
 }

@@ -56,6 +56,7 @@ SPOKEN = [
     Spoken("dhc_gateway", "dhc_gateway@1"),
     Spoken("dhc_esb", "dhc_esb@1"),
     Spoken("bsoft", "bsoft@1", options={"secret_files": {"password": str(SECRETS / "bsoft_password")}}),
+    Spoken("zoesoft", "zoesoft@1"),
 ]
 
 
