@@ -367,7 +367,7 @@ soap_connections = Gauge(
 soap_connections_refused = Counter(
     "hisbridge_soap_connections_refused_total",
     "Connections to our SOAP listener that were closed at once: not_allowed (`allow` does not name the address), too_many "
-    "(`max_connections`), too_many_of_peer (`max_connections_per_peer`).",
+    "(`max_connections_from_his`), too_many_of_peer (`max_connections_per_peer`).",
     ["hospital", "connector", "reason"],
     registry=REGISTRY,
 )

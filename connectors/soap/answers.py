@@ -12,7 +12,7 @@ from connectors.soap.envelope import ENVELOPE_11, ENVELOPE_12, Call, SoapVersion
 from connectors.soap.forms import Form, write_form
 from connectors.soap.layers import DOCUMENT, Layer, with_names
 from connectors.soap.served import Outcome, ServerSpec
-from mappings.context import MapContext
+from mappings.context import MapContext, MappingError
 from mappings.engine import compile_request
 from mappings.profile import Profile
 
@@ -45,6 +45,16 @@ class AnswerWriter:
                 profile.fail(f"{place}.words", f"words: what the answer says when a call is {needed}")
         self._tree = compile_request(profile, f"{place}.tree", self._answer.tree)
         self._layers = [Layer(profile, f"{place}.layers[{n}]", one, keys) for n, one in enumerate(self._answer.layers)]
+
+    def check(self, profile: Profile, ctx: MapContext) -> None:
+        """Write every answer once, as to a call of which nothing could be read. Raises ProfileError where that fails."""
+        for operation in self._spec.operations:
+            for outcome in Outcome:
+                try:
+                    self.write(Heard(version=SoapVersion.V11, operation=operation), outcome, ctx)
+                except (MappingError, ValueError):
+                    hint = f"the answer `{outcome}` to a call of which nothing was read cannot be written: `absent: empty`?"
+                    profile.fail("connection.server.answer.tree", hint)
 
     def write(self, heard: Heard, outcome: Outcome, ctx: MapContext) -> Answer:
         """The dialect's answer. Raises ValueError, MappingError where it cannot be written."""

@@ -10,6 +10,7 @@ import asyncio
 import re
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -33,6 +34,8 @@ log = get_logger(__name__)
 CLOSE_GRACE_S = 5.0
 HANDSHAKE_TIMEOUT_S = 10.0
 LINGER_S = 2.0  # for the rest of a request that is refused: its sender reads the answer only when it has sent it
+_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_Malformed = Callable[[web.BaseRequest], web.StreamResponse]
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 
 
@@ -229,7 +232,7 @@ class _Connection(web.RequestHandler):
 class _Server(web.Server):
     """aiohttp's server with our limits; a head that does not end within `request_timeout_s` ends its connection."""
 
-    def __init__(self, handle: Any, malformed: Any, limits: Limits) -> None:
+    def __init__(self, handle: _Handle, malformed: _Malformed, limits: Limits) -> None:
         super().__init__(handle, request_factory=self._begin)
         self.malformed = malformed
         self._limits = limits

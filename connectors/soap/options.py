@@ -28,8 +28,7 @@ class Transport(StrEnum):
 
 
 class Options(ConnectorOptions, frozen=True, kw_only=True):
-    """`[hospital.<id>.connector.<name>]` with `protocol = "soap"`. One of `endpoint`, `wsdl` and
-    `listen_port` must be set.
+    """`[hospital.<id>.connector.<name>]` with `protocol = "soap"`. One of `endpoint`, `wsdl` and `listen_port` must be set.
 
     - `endpoint`: the URL to POST to; wins over the WSDL's address.
     - `wsdl`: a file or URL; left out, the profile's namespace and argument are used as they are.

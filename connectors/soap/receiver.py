@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from lxml import etree
-
 from connectors.config import HospitalContext
 from connectors.port import Inbound, InboundAnswer, InboundHandler, Passed, Refused, Stored
 from connectors.recording import WireRecord
@@ -62,6 +60,7 @@ class Receiver:
         self._hospital_id, self._name, self._record = hospital.id, name, record
         self._reader = CallReader(profile, spec, keys, max_chars=max_bytes)
         self._writer = AnswerWriter(profile, spec, namespace, keys)
+        self._writer.check(profile, context())
         self._maps: dict[str, tuple[RecordMap, ...]] = {
             kind: tuple(
                 compile_record_map(profile, profile.inbound_path(kind, n), entry, XPathLanguage())
@@ -146,6 +145,7 @@ class Receiver:
         events = tuple(record for one in mapped for record in one.records)
         if not events and not problems:
             problems.append(f"inbound.{heard.trade}: nothing in the call fits the profile")
+        found = self._reader.found_by(root) if problems else {}
         id_key = f"{self._name}|{heard.trade}|{heard.id}"
         return Inbound(
             hospital_id=self._hospital_id,
@@ -159,11 +159,9 @@ class Receiver:
             # All or nothing: half a call applied would look as if it had been whole.
             events=() if problems else events,
             problem=problems[0] if problems else None,
-            **(self._names(root) if problems else {}),
+            order_no=found.get("order_no"),
+            mrn=found.get("mrn"),
         )
-
-    def _names(self, root: etree._Element) -> dict[str, str | None]:
-        return self._reader.found_by(root)
 
     async def _hand_on(self, inbound: Inbound, peer: str) -> InboundAnswer:
         try:
