@@ -220,7 +220,7 @@ def secret_files(folder: Path, **more: bytes) -> dict[str, str]:
 def made(folder: Path, text: str = PLATFORM, **options: Any) -> SoapConnector:
     """A connector that is to listen, not started."""
     name = next(line.partition(": ")[2] for line in text.splitlines() if line.startswith("name: "))
-    given = {"listen_port": 0, "secret_files": secret_files(folder)} | options
+    given: dict[str, Any] = {"listen_port": 0, "secret_files": secret_files(folder)} | options
     return create(
         HOSPITAL, "his", Options(protocol="soap", profile=name, **given), profiles_dir=write_profile(folder, text)
     )
