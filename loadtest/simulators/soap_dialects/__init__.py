@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loadtest.simulators.soap_dialects.bsoft import BSoft
 from loadtest.simulators.soap_dialects.dhc import Esb, Gateway, SelfService
+from loadtest.simulators.soap_dialects.jkt12320 import PubService
 from loadtest.simulators.soap_dialects.speaking import Dialect
 from loadtest.simulators.soap_dialects.zoesoft import Zoesoft
 
@@ -13,4 +14,5 @@ DIALECTS: dict[str, type[Dialect]] = {
     "dhc_esb": Esb,
     "bsoft": BSoft,
     "zoesoft": Zoesoft,
+    "jkt12320": PubService,
 }

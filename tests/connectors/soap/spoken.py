@@ -57,6 +57,11 @@ SPOKEN = [
     Spoken("dhc_esb", "dhc_esb@1"),
     Spoken("bsoft", "bsoft@1", options={"secret_files": {"password": str(SECRETS / "bsoft_password")}}),
     Spoken("zoesoft", "zoesoft@1"),
+    Spoken(
+        "jkt12320",
+        "jkt12320@1",
+        options={"secret_files": {name: str(SECRETS / f"jkt12320_{name}") for name in ("payload_key", "sign_key")}},
+    ),
 ]
 
 
