@@ -259,6 +259,8 @@ async def test_counters_begin_at_zero_when_nothing_has_happened_yet() -> None:
                 ("peer", "idle", "slow_message", "slow_reader", "lost", "stopping"),
             ),
             ("mllp_handshakes_failed_total", "reason", ("certificate", "timeout", "other")),
+            ("tls_files_total", "result", ("taken", "not_taken")),
+            ("tls_files_not_taken", "side", ("listener",)),
         ):
             assert [counted(name, "limits-zero", **{label: value}) for value in values] == [0] * len(values)
         assert counted("mllp_connections", "limits-zero") == 0
