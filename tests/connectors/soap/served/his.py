@@ -210,6 +210,7 @@ def write_profile(folder: Path, text: str = PLATFORM) -> Path:
 
 def secret_files(folder: Path, **more: bytes) -> dict[str, str]:
     """The keys in files, as `secret_files` names them."""
+    folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, key in ({"payload_key": PAYLOAD_KEY, "sign_key": SIGN_KEY} | more).items():
         (folder / name).write_bytes(key)
