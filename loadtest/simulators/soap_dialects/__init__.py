@@ -5,6 +5,7 @@ from __future__ import annotations
 from loadtest.simulators.soap_dialects.bsoft import BSoft
 from loadtest.simulators.soap_dialects.dhc import Esb, Gateway, SelfService
 from loadtest.simulators.soap_dialects.jkt12320 import PubService
+from loadtest.simulators.soap_dialects.pipe import Pipe
 from loadtest.simulators.soap_dialects.speaking import Dialect
 from loadtest.simulators.soap_dialects.zoesoft import Zoesoft
 
@@ -15,4 +16,5 @@ DIALECTS: dict[str, type[Dialect]] = {
     "bsoft": BSoft,
     "zoesoft": Zoesoft,
     "jkt12320": PubService,
+    "pipe": Pipe,
 }

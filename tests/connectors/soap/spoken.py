@@ -62,6 +62,7 @@ SPOKEN = [
         "jkt12320@1",
         options={"secret_files": {name: str(SECRETS / f"jkt12320_{name}") for name in ("payload_key", "sign_key")}},
     ),
+    Spoken("pipe", "pipe@1"),
 ]
 
 
