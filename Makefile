@@ -57,7 +57,7 @@ LOCK_OPTIONS := --quiet --no-header --no-annotate --strip-extras --allow-unsafe 
 	--build-deps-for=editable --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 # What an installation does by itself; without it, each start where Python may not write bytecode compiles everything anew.
-COMPILE := $(BIN)/python -m compileall -q service.py cli.py booking cli_messages connectors loadtest mappings monitoring scheduler_sync
+COMPILE := $(BIN)/python -m compileall -q service.py cli.py booking cli_messages cli_profiles connectors loadtest mappings monitoring scheduler_sync
 
 # Packages come from the lock files, each held to its hash; then our own code, linked. A stamp spares the second run.
 $(BIN)/python:

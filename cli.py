@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cli_messages
+import cli_profiles
 from booking.conversion import SettingsError
 from booking.secrets import new_data_key, new_digest_key
 
@@ -26,6 +27,7 @@ commands = typer.Typer(no_args_is_help=True, help="Commands to hospitals that wa
 app.add_typer(keys, name="keys")
 app.add_typer(cli_messages.app, name="messages")
 app.add_typer(commands, name="commands")
+app.add_typer(cli_profiles.app, name="profile")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file (TOML).")]
 _DEFAULT = Path("hisbridge.toml")
@@ -95,12 +97,6 @@ def check(config: Config = _DEFAULT) -> None:
         out.print(
             f"{hospital.id}: {hospital.mode}, reserve_by {hospital.reserve_by}, connectors {', '.join(connectors)}"
         )
-        if (missing := service.missing_verb(hospital, connectors)) is not None:
-            err.print(
-                f"{hospital.id}: no connector offers {missing}, by which reserve_by {hospital.reserve_by} takes a seat: "
-                "nothing can be booked there. See reserve_by, and which verbs the profile offers.",
-                soft_wrap=True,
-            )
     out.print("The settings are good.")
 
 

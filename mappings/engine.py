@@ -81,7 +81,7 @@ class RecordMap:
 
 def compile_record_map(profile: Profile, yaml_path: str, spec: dict[str, Any], paths: PathLanguage) -> RecordMap:
     """Compile the record map `spec`, found at `yaml_path` of the profile. Raises ProfileError."""
-    maps = _MapCompiler(profile, paths)
+    maps = MapCompiler(profile, paths)
     if not isinstance(spec, dict):
         profile.fail(yaml_path, "a record map is a mapping: each, record, fields, when")
     record = maps.record_type(yaml_path, spec)
@@ -89,7 +89,9 @@ def compile_record_map(profile: Profile, yaml_path: str, spec: dict[str, Any], p
     return RecordMap(record, yaml_path, maps.many(yaml_path, spec, record), maps.fields, source)
 
 
-class _MapCompiler:
+class MapCompiler:
+    """Compiles the record maps of one profile with one path language."""
+
     def __init__(self, profile: Profile, paths: PathLanguage) -> None:
         self.profile = profile
         self.fields = FieldCompiler(profile, paths, self.nested)
@@ -155,6 +157,13 @@ class _MapCompiler:
             name: self.fields.problem(below(place, name), _source(field), "is absent, and the record needs it")
             for name, field in present.items()
         }
+
+        return self.reading(record, readers, missing)
+
+    def reading(
+        self, record: type[Record], readers: list[tuple[str, Reader, bool]], missing: dict[str, MappingProblem]
+    ) -> Reader:
+        """The reader of one record by those of its fields (name, reader, whether the record needs it)."""
 
         def read_record(run: Run, node: Any) -> Any:
             values = {}

@@ -29,7 +29,16 @@ def load_profile(spec: str, *, profiles_dir: Path | None = None) -> Profile:
     return profile
 
 
-def _merged(spec: str, profiles_dir: Path | None, chain: list[Path]) -> tuple[dict[str, Any], dict[str, Where], Path]:
+def profile_files(spec: str, *, profiles_dir: Path | None = None) -> list[Path]:
+    """The files of a profile: those that it extends, the farthest first, and its own. Raises ProfileError."""
+    chain: list[Path] = []
+    _merged(spec, profiles_dir, [], chain)
+    return chain
+
+
+def _merged(
+    spec: str, profiles_dir: Path | None, chain: list[Path], files: list[Path] | None = None
+) -> tuple[dict[str, Any], dict[str, Where], Path]:
     name, _, version = spec.partition("@")
     file = _find(name, profiles_dir, chain)
     try:
@@ -43,6 +52,8 @@ def _merged(spec: str, profiles_dir: Path | None, chain: list[Path]) -> tuple[di
         raise ProfileError(str(file), _line(where, "name"), "name", f"the folder is called {name}: use the same name")
     if version and str(raw.get("version")) != version:
         raise ProfileError(str(file), _line(where, "version"), "version", f"version {version} was asked for")
+    if files is not None:
+        files.insert(0, file)
     parent = raw.pop("extends", None)
     if parent is None:
         return raw, where, file
@@ -52,7 +63,7 @@ def _merged(spec: str, profiles_dir: Path | None, chain: list[Path]) -> tuple[di
     if len(chain) >= MAX_EXTENDS:
         raise ProfileError(str(file), line, "extends", f"more than {MAX_EXTENDS} profiles extend each other")
     try:
-        base, base_where, _ = _merged(parent, profiles_dir, [*chain, file])
+        base, base_where, _ = _merged(parent, profiles_dir, [*chain, file], files)
     except ProfileError as error:
         if error.file:
             raise

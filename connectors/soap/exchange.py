@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from lxml import etree
 
 from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
-from connectors.soap.envelope import (
-    Fault,
-    Secure,
-    http_headers,
-    open_envelope,
-    plain_tree,
-    read_envelope,
-    write_envelope,
-    write_whole,
-)
-from connectors.soap.forms import Form
-from connectors.soap.options import Connection, Transport
-from connectors.soap.plain_http import as_http, unwrapped
-from connectors.soap.rules import UNKNOWN, Refusal, ReplyRules
+from connectors.soap.envelope import Fault, Secure
+from connectors.soap.options import Connection
+from connectors.soap.rules import Refusal
+from connectors.soap.speech import Speech
 from connectors.soap.typed import TypedInvalid
 from connectors.soap.verbs import Case
-from connectors.soap.wire import Wire, Written
+from connectors.soap.wire import Wire
 from connectors.soap.xml import BareText, XmlError, build_document, decode
 from mappings.context import MapContext
 from monitoring.metrics import connector_up, decode_fallbacks
@@ -74,6 +65,10 @@ class HttpFailed(ExchangeError):
         self.status = status
 
 
+Watch = Callable[[Sent, HttpReply | None], None]
+"""Is told each call and its answer; None: no whole one came."""
+
+
 class Exchange:
     """Asks one service, by the wire of its dialect. `secure` adds to a SOAP envelope what the peer's security asks for."""
 
@@ -89,8 +84,9 @@ class Exchange:
         max_chars: int,
         secure: Secure | None = None,
     ) -> None:
-        self._client, self._endpoint, self._wire = client, endpoint, wire
-        self._connection, self._max_chars, self._secure = connection, max_chars, secure
+        self._client, self._endpoint, self._encoding = client, endpoint, connection.encoding
+        self._speech = Speech(endpoint, wire, connection, max_chars=max_chars, secure=secure)
+        self.watch: Watch | None = None
         self._labels = {"hospital": hospital_id, "connector": connector}
 
     async def ask(self, case: Case, request: object, ctx: MapContext, *, timeout_s: float) -> etree._Element:
@@ -99,9 +95,9 @@ class Exchange:
         MappingError comes through: the request lacks something that the profile requires.
         """
         await self._endpoint.ready(timeout_s)
-        encoding = self._connection.encoding
+        encoding = self._encoding
         try:
-            sent = self._written(case, request, ctx)
+            sent = self._speech.write(case, request, ctx)
             echo = build_document(case.echo.write(request, ctx)) if case.echo else None  # type: ignore[arg-type]
         except UnicodeEncodeError:
             raise CharsetTooSmall(f"a character is not in {encoding}") from None
@@ -118,37 +114,16 @@ class Exchange:
             root.append(echo)
         return root
 
-    def _written(self, case: Case, request: object, ctx: MapContext) -> Sent:
-        written = self._wire.write(case, request, ctx)
-        encoding = self._connection.encoding
-        if self._connection.transport is not Transport.SOAP:
-            return as_http(
-                self._connection.transport, self._endpoint.address, case.operation, written.arguments, encoding
-            )
-        if self._connection.form is Form.TYPED:
-            return self._typed(case.operation, written)
-        call = self._endpoint.call_of(case.operation, self._wire.arguments)
-        body = write_envelope(call, written.arguments, encoding=encoding, header=written.header, secure=self._secure)
-        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, encoding))
-
-    def _typed(self, operation: str, written: Written) -> Sent:
-        """A call whose arguments the WSDL types; without one they are written as they stand."""
-        encoding, values = self._connection.encoding, written.arguments
-        call = self._endpoint.call_of(operation, tuple(values))
-        typed = self._endpoint.typed_of(operation)
-        if typed is None:
-            body = write_envelope(call, values, encoding=encoding, header=written.header, secure=self._secure)
-        else:
-            envelope = typed.build(values)
-            body = write_whole(envelope, encoding=encoding, header=written.header, secure=self._secure)
-        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, encoding))
-
     async def _sent(self, sent: Sent, timeout_s: float) -> HttpReply:
         try:
             reply = await self._client.send(sent, timeout_s=timeout_s)
         except (NotSent, Lost):
             connector_up.labels(**self._labels).set(0)
+            if self.watch is not None:
+                self.watch(sent, None)
             raise
+        if self.watch is not None:
+            self.watch(sent, reply)
         connector_up.labels(**self._labels).set(1)
         return reply
 
@@ -159,18 +134,16 @@ class Exchange:
             decoded = decode(reply.body, reply.charset)
             if decoded.fallback is not None:
                 decode_fallbacks.labels(**self._labels, kind=decoded.charset).inc()
-            root = self._open(decoded.text, case.operation)
+            root = self._speech.open(decoded.text, case.operation)
             if isinstance(root, Fault):
                 raise Refused(rules.judge_fault(root))
         except BareText as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, ", a bare text") from None
-            _refuse(error, rules)
             raise Refused(rules.judge_text(error.text)) from None
         except XmlError as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, f", {error}") from None
-            _refuse(error, rules)
             raise Unreadable(str(error)) from None
         if reply.status >= 300:
             raise HttpFailed(reply.status)
@@ -178,33 +151,3 @@ class Exchange:
         if refusal is not None:
             raise Refused(refusal)
         return root
-
-    def _open(self, text: str, operation: str) -> etree._Element | Fault:
-        """The tree of the answer; some gateways send the document without an envelope. Raises XmlError."""
-        wire, limit = self._wire, self._max_chars
-        if self._connection.transport is not Transport.SOAP:
-            return wire.read(unwrapped(text, limit), limit)
-        if wire.reads_types:
-            return self._open_typed(text, operation)
-        try:
-            result = read_envelope(text, result=self._connection.reply_argument, max_chars=limit)
-        except XmlError:
-            if "Envelope" in text[:2000] or text.lstrip().startswith("<!"):
-                raise
-            return wire.read(text, limit)
-        return result if isinstance(result, Fault) else wire.read(result, limit)
-
-    def _open_typed(self, text: str, operation: str) -> etree._Element | Fault:
-        found = open_envelope(text, max_chars=self._max_chars)
-        if isinstance(found, Fault):
-            return found
-        typed, root = self._endpoint.typed_of(operation), self._connection.reply_root
-        tree = plain_tree(found.response, root) if typed is None else typed.read(found.envelope, root)
-        return self._wire.opened(tree, self._max_chars)
-
-
-def _refuse(error: XmlError, rules: ReplyRules) -> None:
-    """Raise Refused where what could be read says no: a no stands, whatever document inside it is unreadable."""
-    refusal = None if error.tree is None else rules.judge(error.tree)
-    if refusal is not None and refusal.code != UNKNOWN:
-        raise Refused(refusal) from None

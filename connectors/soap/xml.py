@@ -27,9 +27,7 @@ MAX_DEPTH = 64
 
 
 class XmlError(Exception):
-    """The text is no XML that we accept. `tree` is what of it could be read, where a document inside it could not."""
-
-    tree: etree._Element | None = None
+    """The text is no XML that we accept."""
 
 
 class XmlForbidden(XmlError):

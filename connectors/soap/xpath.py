@@ -19,7 +19,11 @@ class XPathLanguage:
     """XPath 1.0 without variables, extensions, or functions other than FUNCTIONS.
 
     Elements are matched by local name where a document has no namespace, which is so in every text-argument dialect.
+    `located`: texts and attributes know where they stand, at a cost.
     """
+
+    def __init__(self, *, located: bool = False) -> None:
+        self._located = located
 
     def compile(self, path: str) -> Callable[[Any, Any], list[Any]]:
         """A function (root, node) -> the matching elements or strings, in document order.
@@ -39,7 +43,7 @@ class XPathLanguage:
         if ":" in bare.replace("::", ""):
             raise ValueError("namespace prefixes are not allowed; use local-name()")
         try:
-            compiled = etree.XPath(path, smart_strings=False)
+            compiled = etree.XPath(path, smart_strings=self._located)
         except etree.XPathSyntaxError as error:
             raise ValueError(f"not an XPath: {error}") from None
 

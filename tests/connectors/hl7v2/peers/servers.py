@@ -19,7 +19,8 @@ from hl7apy.mllp import AbstractHandler, MLLPServer
 from hl7apy.parser import parse_message
 
 from loadtest.ports import free_port
-from tests.connectors.node import Program
+
+from .node import Program
 
 PATIENCE_S = 10
 

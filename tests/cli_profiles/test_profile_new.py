@@ -1,0 +1,90 @@
+"""`hisbridge profile new`: blanks to fill in, nothing overwritten."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mappings.profile import load_profile
+from tests.cli_profiles.running import profile
+
+SHIPPED = ("dhc", "dhc_gateway", "dhc_esb", "hl7v2", "hl7v2_cn", "fhir_r4")
+
+
+@pytest.mark.parametrize("dialect", SHIPPED)
+def test_profile_that_was_begun_says_what_its_dialect_says(tmp_path: Path, dialect: str) -> None:
+    assert profile("new", "our_his", "--from", dialect, "--profiles-dir", tmp_path).code == 0
+    ours, theirs = load_profile("our_his", profiles_dir=tmp_path), load_profile(dialect)
+    assert (ours.protocol, ours.connection, ours.tables) == (theirs.protocol, theirs.connection, theirs.tables)
+    assert ours.verbs == theirs.verbs
+
+
+@pytest.mark.parametrize("dialect", SHIPPED)
+def test_nothing_changes_when_every_commented_line_is_taken_as_it_is(tmp_path: Path, dialect: str) -> None:
+    profile("new", "our_his", "--from", dialect, "--profiles-dir", tmp_path)
+    file = tmp_path / "our_his" / "profile.yaml"
+    head, _, lines = file.read_text("utf-8").partition(f"extends: {dialect}@1\n")
+    lines = lines.partition("\n# These have site lines inside a list")[0]
+    file.write_text(
+        f"{head}extends: {dialect}@1\n{lines.replace('# ', '', 1).replace(chr(10) + '# ', chr(10))}", "utf-8"
+    )
+    ours, theirs = load_profile("our_his", profiles_dir=tmp_path), load_profile(dialect)
+    assert (ours.connection, ours.tables, ours.verbs) == (theirs.connection, theirs.tables, theirs.verbs)
+
+
+def test_lines_that_differ_from_site_to_site_stand_there_with_what_they_stand_under(tmp_path: Path) -> None:
+    said = profile("new", "our_his", "--from", "dhc@1", "--profiles-dir", tmp_path)
+    text = (tmp_path / "our_his" / "profile.yaml").read_text("utf-8")
+    assert '# connection:\n#   org_code: ""                              # site line: ExtOrgCode' in text
+    assert '#     "-1001": full\n' in text
+    assert "#   verbs.fetch_slots.call.cases    (dhc/profile.yaml, line " in text
+    assert "hisbridge profile check our_his" in said.out
+    assert "hisbridge profile try our_his --sample reply.xml" in said.out
+
+
+def test_blank_that_was_filled_in_is_what_is_sent(tmp_path: Path) -> None:
+    profile("new", "our_his", "--from", "dhc", "--profiles-dir", tmp_path)
+    file = tmp_path / "our_his" / "profile.yaml"
+    text = file.read_text("utf-8").replace("# connection:\n", "connection:\n", 1)
+    file.write_text(text.replace("#   user_id: HISBRIDGE ", "  user_id: WX001 ", 1), "utf-8")
+    assert load_profile("our_his", profiles_dir=tmp_path).connection["user_id"] == "WX001"
+
+
+def test_existing_profile_is_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "our_his" / "profile.yaml"
+    file.parent.mkdir()
+    file.write_text("name: our_his # mine\n", "utf-8")
+    said = profile("new", "our_his", "--from", "dhc", "--profiles-dir", tmp_path)
+    assert said.code == 2
+    assert f"{file} exists, and is not overwritten" in said.err
+    assert file.read_text("utf-8") == "name: our_his # mine\n"
+
+
+def test_dialects_are_named_when_there_is_none_of_the_name(tmp_path: Path) -> None:
+    said = profile("new", "our_his", "--from", "dch", "--profiles-dir", tmp_path)
+    assert said.code == 2
+    assert "no profile dch" in said.err
+    assert "dhc, dhc_esb, dhc_gateway" in said.err
+    assert not (tmp_path / "our_his").exists()
+
+
+@pytest.mark.parametrize("name", ["Our", "../his", "a b", ""])
+def test_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    said = profile("new", name, "--from", "dhc", "--profiles-dir", tmp_path)
+    assert said.code == 2
+    assert "small letters, digits" in said.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_profile_goes_into_a_folder_beside_the_settings_when_none_is_named(tmp_path: Path) -> None:
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        said = profile("new", "our_his", "--from", "dhc")
+    finally:
+        os.chdir(before)
+    assert yaml.safe_load((tmp_path / "profiles" / "our_his" / "profile.yaml").read_text("utf-8"))["extends"] == "dhc@1"
+    assert 'profiles_dir = "profiles"' in said.out
