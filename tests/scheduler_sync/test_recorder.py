@@ -19,10 +19,17 @@ from monitoring.metrics import REGISTRY
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.messages import recorder as module
 from scheduler_sync.messages.groups import log_scope
-from scheduler_sync.messages.recorder import GROUP_REFS, REFUSED_BURST, REFUSED_BYTES, Recorder
+from scheduler_sync.messages.recorder import (
+    FLUSH_AFTER_S,
+    GROUP,
+    GROUP_REFS,
+    REFUSED_BURST,
+    REFUSED_BYTES,
+    Recorder,
+)
 from scheduler_sync.messages.references import MOST_NAMED, control_ref, his_ref, order_ref, patient_ref
 from scheduler_sync.messages.search import Found, Wanted, find_messages, load_message
-from scheduler_sync.messages.tables import exchanges, message_links
+from scheduler_sync.messages.tables import exchanges, message_clock, message_links
 from tests.booking.world import HOSPITAL
 from tests.scheduler_sync.test_inbox import message, patient
 from tests.stores import unreachable
@@ -120,6 +127,24 @@ async def test_message_is_found_by_all_it_names_and_shows_how_it_was_acknowledge
         (one,) = await found(messages, linked=((ref,),))
         assert (one.direction, one.answer, one.order_no, one.message_type) == ("in", "AA", ORDER, "ADT^A08")
         assert (one.size_bytes or 0) > 50
+
+
+async def test_notes_of_a_stream_share_commits_when_each_message_comes_as_soon_as_the_last_is_stored(
+    store: Store, messages: Store, hospital: Hospital
+) -> None:
+    recorder = Recorder(messages, HOSPITAL)
+    inbox = Inbox(store, messages, hospital, recorder=recorder)
+    await inbox.heal()
+    began_s, streamed = time.monotonic(), 0
+    while (took_s := time.monotonic() - began_s) < 3 * FLUSH_AFTER_S or streamed < 100:
+        streamed += 1
+        await inbox.handle(message(patient(), control_id=f"MSG{streamed}", key=f"k{streamed}"))
+    await recorder.close()
+    await inbox.close()
+    async with messages.read() as tx:
+        (row,) = await tx.all(select(message_clock.c.writes).where(message_clock.c.hospital_id == log_scope(HOSPITAL)))
+    rounds = took_s / FLUSH_AFTER_S + 2  # one may have begun, and the last is that of the closing
+    assert row["writes"] <= rounds + streamed / GROUP
 
 
 @pytest.mark.parametrize(
