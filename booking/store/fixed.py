@@ -33,6 +33,7 @@ class Fixed:
     def __init__(self, statement: Executable, columns: Sequence[str] | None = None) -> None:
         self.statement = statement
         self._columns = columns
+        self._names: list[str] = []  # of what it gives on SQLite, once it has given something
 
     @cached_property
     def _text(self) -> tuple[str, dict[str, Any], tuple[str, ...]]:
@@ -57,7 +58,7 @@ class Fixed:
         """Every row as a dictionary. Raises what the driver does; IntegrityError as everywhere."""
         text, own, flags = self._text
         cursor = _executed(connection, text, own, values or {})
-        names = [column[0] for column in cursor.description]
+        names = self._names = self._names or [column[0] for column in cursor.description]
         found = [dict(zip(names, row, strict=True)) for row in cursor]
         for flag in flags:
             for row in found:
@@ -67,26 +68,33 @@ class Fixed:
     def run(
         self, connection: sqlite3.Connection, values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
     ) -> int:
-        """Execute, for each of several values in turn; returns the number of rows matched."""
+        """Execute, for each of several values in turn; returns the number of rows matched, in all of them."""
         text, own, _ = self._text
-        if isinstance(values, Sequence):
-            for one in values[:-1]:
-                _executed(connection, text, own, one)
-            values = values[-1]
-        return _executed(connection, text, own, values or {}).rowcount
+        if not isinstance(values, Sequence):
+            return _executed(connection, text, own, values or {}).rowcount
+        if len(values) == 1:
+            return _executed(connection, text, own, values[0]).rowcount
+        try:
+            return connection.executemany(text, [_bound(own, one) for one in values]).rowcount
+        except sqlite3.IntegrityError as e:
+            raise IntegrityError(text, None, e) from e
 
 
 def _executed(
     connection: sqlite3.Connection, text: str, own: dict[str, Any], given: Mapping[str, Any]
 ) -> sqlite3.Cursor:
-    values = {**own, **given}
-    for name, value in values.items():
-        if isinstance(value, list):
-            values[name] = json.dumps(value)
     try:
-        return connection.execute(text, values)
+        return connection.execute(text, _bound(own, given))
     except sqlite3.IntegrityError as e:
         raise IntegrityError(text, None, e) from e
+
+
+def _bound(own: dict[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the driver is given: it takes no lists."""
+    values = {**own, **given} if own else given
+    if list in map(type, values.values()):
+        return {name: json.dumps(value) if type(value) is list else value for name, value in values.items()}
+    return values
 
 
 # --- a list of texts as one value ----------------------------------------------------------------------------------
