@@ -97,6 +97,12 @@ def check(config: Config = _DEFAULT) -> None:
         out.print(
             f"{hospital.id}: {hospital.mode}, reserve_by {hospital.reserve_by}, connectors {', '.join(connectors)}"
         )
+        if (missing := service.missing_verb(hospital, connectors)) is not None:
+            err.print(
+                f"{hospital.id}: no connector offers {missing}, by which reserve_by {hospital.reserve_by} takes a seat: "
+                "nothing can be booked there. See reserve_by, and which verbs the profile offers.",
+                soft_wrap=True,
+            )
     out.print("The settings are good.")
 
 

@@ -18,7 +18,7 @@ if __name__ == "__main__":
     # Nothing of what is imported below is ever garbage, and looking for it is a fifth of the start. `_run` turns it on again.
     gc.disable()
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,7 @@ from booking.api.server import ConnectionLimits
 from booking.api.shedding import SheddingLimits
 from booking.conversion import SettingsError, convert_options
 from booking.keys import StoredKeys
+from booking.openings import lock_verb
 from booking.ports import LiveHis
 from booking.secrets import read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
@@ -54,10 +55,10 @@ from booking.settings import (
 from booking.store.crypto import Vault
 from booking.store.engine import SchemaMismatch, Store, StoreUnavailable
 from booking.store.ids import new_id
-from booking.store.migrate import SCRIPTS, migrate
+from booking.store.migrate import SCRIPTS, has_schema, migrate
 from booking.store.relay import Relay
 from connectors.config import HospitalContext
-from connectors.port import Connector, Verb
+from connectors.port import Capability, Connector, Verb
 from mappings.profile import ProfileError
 from monitoring import garbage
 from monitoring.admin import build_admin_app
@@ -506,6 +507,13 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
     return built
 
 
+def missing_verb(hospital: Hospital, connectors: Mapping[str, Connector]) -> str | None:
+    """The verb by which seats are taken at this hospital, where no connector of it offers that one."""
+    verb = lock_verb(hospital)
+    offered = any(connector.traits(Verb(verb)).capability != Capability.OFF for connector in connectors.values())
+    return None if offered else verb
+
+
 def check_secrets(settings: Settings) -> Vault:
     """The keys of the installation. Raises SettingsError where they, or another secret, are missing or malformed."""
     found = read_keys(settings)
@@ -527,13 +535,24 @@ async def migrate_stores(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings, *, messages: bool = False) -> AsyncIterator[Store]:
-    """One of the two databases, for a command of the CLI."""
+    """One of the two databases, for a command of the CLI. Raises SchemaMismatch, StoreUnavailable."""
     url = settings.store.messages_url if messages else settings.store.url
     store = Store(_with_password(url, read_store_password(settings)), check_secrets(settings))
     try:
+        await _require_schema(store, messages)
         yield store
     finally:
         await store.close()
+
+
+async def _require_schema(store: Store, messages: bool) -> None:
+    scripts, version_table = (MESSAGE_SCRIPTS, VERSION_TABLE) if messages else (SCRIPTS, "alembic_version")
+    try:
+        is_there = await has_schema(store.reader, scripts, version_table=version_table)
+    except (OSError, DBAPIError) as e:
+        raise StoreUnavailable(f"the store cannot be opened: {type(e).__name__}") from e
+    if not is_there:
+        raise SchemaMismatch("the databases do not have this program's schema: run `hisbridge migrate` first")
 
 
 def _with_password(url: str, password: str | None) -> str:

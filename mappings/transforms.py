@@ -254,6 +254,12 @@ def _check_days(arg: Any) -> str | None:
     return None if arg is None or (isinstance(arg, int) and 0 <= arg <= 366) else "arg is a number of days, 0 to 366"
 
 
+def _check_shift(arg: Any) -> str | None:
+    if arg is None or (isinstance(arg, int) and not isinstance(arg, bool) and -3660 <= arg <= 366):
+        return None
+    return "arg is a number of days to add, -3660 to 366"
+
+
 def _day_start(value: Any, ctx: MapContext, arg: Any) -> str:
     day = day_of(value, ctx) + dt.timedelta(days=arg or 0)
     return dt.datetime.combine(day, dt.time(), ctx.zone).isoformat()
@@ -314,8 +320,8 @@ TRANSFORMS: dict[str, Transform] = {
     "hl7_iso": Transform(_hl7_iso, no_arg),
     "hl7_time_iso": Transform(_hl7_time_iso, no_arg),
     "session_of": Transform(_session_of, _check_sessions),
-    "date_dash": Transform(_dated("%Y-%m-%d"), _check_days),
-    "date_compact": Transform(_dated("%Y%m%d"), _check_days),
+    "date_dash": Transform(_dated("%Y-%m-%d"), _check_shift),
+    "date_compact": Transform(_dated("%Y%m%d"), _check_shift),
     "time_hm": Transform(_timed("%H:%M"), no_arg),
     "time_hms": Transform(_timed("%H:%M:%S"), no_arg),
     "datetime_dash": Transform(_timed("%Y-%m-%d %H:%M:%S"), no_arg),

@@ -3,8 +3,8 @@
 Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
-- connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`, those of the MLLP listeners (`mllp_...`,
-  `tls_files`, `tls_files_not_taken`)
+- connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`, those of the listeners (`mllp_...`,
+  `soap_...`, `tls_files`, `tls_files_not_taken`)
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
   `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
@@ -355,6 +355,40 @@ mllp_throttled = Counter(
     ["hospital", "connector"],
     registry=REGISTRY,
 )
+
+# --- the listeners that a HIS calls (SOAP) ------------------------------------------------------------------------
+
+soap_connections = Gauge(
+    "hisbridge_soap_connections",
+    "Connections from a HIS to our SOAP listener that are open.",
+    ["hospital", "connector"],
+    registry=REGISTRY,
+)
+soap_connections_refused = Counter(
+    "hisbridge_soap_connections_refused_total",
+    "Connections to our SOAP listener that were closed at once: not_allowed (`allow` does not name the address), too_many "
+    "(`max_connections_from_his`), too_many_of_peer (`max_connections_per_peer`).",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+soap_handshakes_failed = Counter(
+    "hisbridge_soap_handshakes_failed_total",
+    "TLS handshakes at our SOAP listener that failed: certificate (the peer showed none that is good), timeout, other (no TLS, "
+    "no version or cipher in common, the peer does not trust our certificate).",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+SOAP_REFUSED = (
+    "not_a_call", "too_large", "slow", "unreadable_document", "unsigned", "stale", "unknown_trade", "not_stored",
+)  # fmt: skip
+soap_calls_refused = Counter(
+    "hisbridge_soap_calls_refused_total",
+    "Calls of a HIS that were not taken: not_a_call (no SOAP, or no operation of ours), too_large (`max_message_bytes`), slow "
+    "(`request_timeout_s`), unreadable_document, unsigned (no signature or credentials, or wrong ones), stale (its time is not "
+    "near ours), unknown_trade (the profile's `inbound` has none such), not_stored (the store is away: the HIS is to repeat it).",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
 TLS_FILES = ("taken", "not_taken")
 tls_files = Counter(
     "hisbridge_tls_files_total",
@@ -522,7 +556,7 @@ _OF_ITS_WORKER = (
     connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,
-    reconciliation_differences, seats_drift, seats_left, sync_age_seconds, tls_files_not_taken,
+    reconciliation_differences, seats_drift, seats_left, soap_connections, sync_age_seconds, tls_files_not_taken,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------

@@ -201,7 +201,8 @@ class HospitalLink:
         visit.record(verb.value, answered=answered)
         if breaker.status != before:
             log.warning("his_status", hospital=self.hospital.id, connector=name, status=breaker.status, was=before)
-            metrics.connector_up.labels(hospital=self.hospital.id, connector=name).set(breaker.status != "down")
+            if breaker.status != "degraded":  # the connector may know already that there is no connection
+                metrics.connector_up.labels(hospital=self.hospital.id, connector=name).set(breaker.status == "up")
 
     def _tell(self, name: str, verb: Verb, attempt: int, outcome: str, seconds: float, one: Span | None) -> None:
         """Count a call that has ended, and write down in its span what it was."""

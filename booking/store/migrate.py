@@ -104,4 +104,14 @@ async def migrate(url: str, scripts: Path, *, version_table: str = "alembic_vers
         await engine.dispose()
 
 
+async def has_schema(engine: AsyncEngine, scripts: Path, *, version_table: str = "alembic_version") -> bool:
+    """Whether a database has the newest revision under `scripts`. Raises what the driver raises where it is away."""
+
+    def look(connection: Connection) -> bool:
+        return _revision(connection, version_table) == newest_revision(scripts)
+
+    async with engine.connect() as conn:
+        return await conn.run_sync(look)
+
+
 SCRIPTS = Path(__file__).parent / "migrations"

@@ -245,13 +245,16 @@ class LinePool:
         if self._closed:
             raise NotSent("closing")
         if self._dialer.retry_in_s > 0:
-            raise NotSent("the HIS could not be reached a moment ago")
-        before = self._dialer.works
+            raise NotSent(f"the HIS could not be reached a moment ago: {self._dialer.trouble}")
+        before = self._dialer.trouble
         try:
             wire = await self._dialer.connect()
         except NotSent as error:
             self._report()
-            if before is not False and self._dialer.works is False:
+            if self._dialer.trouble not in (
+                "",
+                before,
+            ):  # it may be another one: no network, and then a wrong certificate
                 at = {"host": self.host, "port": self._dialer.address.port}
                 log.warning("hl7_his_not_reached", reason=str(error), **at, **self._where)
             self._news.set()

@@ -36,11 +36,12 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dialer:
-    """Connects to one HIS. `works` says whether the last try did; None before the first."""
+    """Connects to one HIS. `works` says whether the last try did, None before the first; `trouble` why it did not."""
 
     def __init__(self, address: Address, chance: Callable[[], float] = random.random) -> None:
         self.address = address
         self.works: bool | None = None
+        self.trouble = ""
         self._chance = chance
         self._failures = 0
         self._retry_at = 0.0
@@ -75,7 +76,9 @@ class Dialer:
             self.works = False
             self._failures += 1
             self._retry_at = loop.time() + self.wait_s(self._failures)
-            raise NotSent(f"no connection to the HIS: {_reason(error)}") from error
+            self.trouble = _reason(error)
+            raise NotSent(f"no connection to the HIS: {self.trouble}") from error
+        self.trouble = ""
         self.works, self._failures, self._retry_at = True, 0, 0.0
         keep_alive(transport)
         return wire

@@ -9,7 +9,6 @@ from connectors.hl7v2.options import Settings
 from connectors.hl7v2.server import Door, MLLPServer
 from connectors.hl7v2.session import Limits
 from connectors.tls import server_context
-from connectors.tls_files import FilesMeter
 
 
 def listener(
@@ -26,7 +25,7 @@ def listener(
             settings.tls_cert_file,
             settings.tls_key_file,
             settings.tls_client_ca_file,
-            on_renewed=FilesMeter(**meters.labels, side="listener"),
+            on_renewed=meters.renewed,
             where=meters.labels,
         )
     limits = Limits(

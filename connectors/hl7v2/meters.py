@@ -5,6 +5,7 @@ Of a series that begins with its first event Prometheus cannot see that event.
 
 from __future__ import annotations
 
+from connectors.tls_files import FilesMeter
 from monitoring import metrics
 
 
@@ -15,6 +16,7 @@ class ListenerMeters:
         self.labels = labels = {"hospital": hospital, "connector": connector}
         self.open = metrics.mllp_connections.labels(**labels)
         self.throttled = metrics.mllp_throttled.labels(**labels)
+        self.renewed = FilesMeter(hospital, connector, "listener")
         self._refused = {r: metrics.mllp_connections_refused.labels(**labels, reason=r) for r in metrics.MLLP_REFUSED}
         self._ended = {r: metrics.mllp_connections_ended.labels(**labels, reason=r) for r in metrics.MLLP_ENDED}
         self._failed = {

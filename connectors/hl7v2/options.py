@@ -143,11 +143,32 @@ def resolve_settings(options: Options, connection: dict[str, Any]) -> tuple[Sett
         networks(settings.allow)
     except (ValueError, HL7CharsetError) as error:  # msgspec.ValidationError is a ValueError
         raise ValueError(f"connection of an hl7v2 connector: {error}") from error
-    if settings.tls_cert_file is None and (settings.tls_key_file or settings.tls_client_ca_file):
-        raise ValueError("connection of an hl7v2 connector: tls_key_file and tls_client_ca_file need tls_cert_file")
+    _check_together(settings)
     if settings.both_ways:
         _check_both_ways(settings)
     return settings, {**merged, **msgspec.structs.asdict(settings)}
+
+
+def _check_together(settings: Settings) -> None:
+    """What says nothing without another setting would be taken for said: a TLS that is not spoken, a HIS that is never asked."""
+    to_his = settings.tls_ca_file or settings.tls_client_cert_file or settings.tls_server_name
+    wrong = {
+        "host and port go together": (settings.host is None) != (settings.port is None),
+        "tls and tls_ca_file are for our connections to host; for those of the HIS to listen_port set tls_cert_file": (
+            settings.host is None and (settings.tls or to_his)
+        ),
+        "tls_ca_file, tls_client_cert_file and tls_server_name need tls = true": to_his and not settings.tls,
+        "tls_client_key_file needs tls_client_cert_file": (
+            settings.tls_client_key_file and not settings.tls_client_cert_file
+        ),
+        "tls_key_file and tls_client_ca_file need tls_cert_file": (
+            (settings.tls_key_file or settings.tls_client_ca_file) and not settings.tls_cert_file
+        ),
+        "tls_cert_file needs listen_port": settings.tls_cert_file and settings.listen_port is None,
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise ValueError(f"connection of an hl7v2 connector: {what}")
 
 
 def _check_both_ways(settings: Settings) -> None:

@@ -29,11 +29,13 @@ from connectors.port import (
     HisReplyInvalid,
     HisUnavailable,
     IdempotencyKey,
+    Inbound,
     InboundHandler,
     NotOffered,
     Order,
     Outcome,
     QueryBack,
+    Recorder,
     RefundOrder,
     Rejected,
     Unknown,
@@ -41,6 +43,8 @@ from connectors.port import (
     VerbTraits,
     Window,
 )
+from connectors.port import Refused as Rejection
+from connectors.recording import WireRecord
 from connectors.soap.client import Lost, NotSent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.exchange import Exchange, HttpFailed, Refused, RequestInvalid, Unreadable, Watch
@@ -48,6 +52,7 @@ from connectors.soap.options import Options, read_connection, read_secrets
 from connectors.soap.outcome import accepted, cleaned, not_offered, outcome_of
 from connectors.soap.rules import UNKNOWN
 from connectors.soap.security import load, tls_context, username_token
+from connectors.soap.serving import Serving
 from connectors.soap.verbs import Case, CompiledVerb, Per, compile_verbs
 from connectors.soap.wire import Wire
 from connectors.soap.wsdl import BareService
@@ -91,18 +96,27 @@ class SoapConnector:
         if self._profile.protocol != "soap":
             self._profile.fail("protocol", "this profile is not for a SOAP connector")
         self._connection, self._settings = read_connection(self._profile, options.settings)
-        self._verbs = compile_verbs(self._profile, self._settings)
+        # One that only listens has nobody to ask.
+        self._asks = options.listen_port is None or options.endpoint is not None or options.wsdl is not None
+        self._verbs = compile_verbs(self._profile, self._settings) if self._asks else {}
         keys = read_secrets(options.secret_files)
         self._wire = Wire(self._profile, self._connection, keys, self._note_fallback)
         self._secure = None
         if self._connection.security is not None:
             self._secure = username_token(self._connection.security, self._settings, keys)
         self._tls = tls_context(options)
+        self._record = WireRecord(name)
+        self._serving = None
+        if options.listen_port is not None:
+            self._serving = Serving(
+                self._profile, self._connection, options, keys,
+                hospital=hospital, name=name, context=self._context, record=self._record,
+            )  # fmt: skip
         self._endpoint = Endpoint(
             hospital_id=hospital.id,
             connector=name,
             wsdl=options.wsdl,
-            address=options.endpoint,
+            address=options.endpoint if self._asks else "",
             bare=BareService(
                 namespace=self._connection.namespace,
                 qualified=self._connection.argument_qualified,
@@ -118,7 +132,7 @@ class SoapConnector:
 
     def traits(self, verb: Verb) -> VerbTraits:
         spec = self._profile.verbs.get(verb.value)
-        if spec is None:
+        if spec is None or not self._can_carry(spec.capability):
             return VerbTraits()
         return VerbTraits(
             capability=Capability(spec.capability),
@@ -126,6 +140,27 @@ class SoapConnector:
             key=IdempotencyKey(spec.key),
             timeout_s=self._timeout_s(verb),
         )
+
+    def _can_carry(self, capability: str) -> bool:
+        """What the profile offers needs a HIS to ask (`endpoint`, `wsdl`) or a listener to be told (`listen_port`)."""
+        if capability == Capability.NATIVE:
+            return self._asks
+        return capability != Capability.PUSHED or self._serving is not None
+
+    @property
+    def listen_port(self) -> int:
+        """The port that the HIS can call us at; 0 while nothing is served."""
+        return 0 if self._serving is None else self._serving.port
+
+    def record_exchanges(self, recorder: Recorder) -> None:
+        """See connectors.port.Recording. Only what the HIS calls is told so far."""
+        self._record.recorder = recorder
+
+    def read_again(self, raw: bytes, peer: str) -> Inbound | Rejection:
+        """See connectors.port.ReadsAgain."""
+        if self._serving is None:
+            return Rejection(code="not_offered", text="the connector has no listen_port any more", retryable=False)
+        return self._serving.read_again(raw, peer)
 
     def watch(self, watch: Watch) -> None:
         """Tell `watch` what passes. Called before `start`."""
@@ -158,13 +193,17 @@ class SoapConnector:
         self._load_wsdl()
 
     async def close(self) -> None:
+        if self._serving is not None:
+            await self._serving.close()
         await self._endpoint.close()
         client, self._client, self._exchange = self._client, None, None
         if client is not None:
             await client.close()
 
     async def serve(self, handler: InboundHandler) -> None:
-        """This dialect is only asked; the HIS has no way to call us."""
+        """Listen for what the HIS calls, if `listen_port` is set. Raises OSError when the port is taken, BadTLSFiles."""
+        if self._serving is not None:
+            await self._serving.start(handler)
 
     # reads -------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.envelope import Fault, Secure
 from connectors.soap.options import Connection
-from connectors.soap.rules import Refusal
+from connectors.soap.rules import UNKNOWN, Refusal, ReplyRules
 from connectors.soap.speech import Speech
 from connectors.soap.typed import TypedInvalid
 from connectors.soap.verbs import Case
@@ -140,10 +140,12 @@ class Exchange:
         except BareText as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, ", a bare text") from None
+            _refuse(error, rules)
             raise Refused(rules.judge_text(error.text)) from None
         except XmlError as error:
             if reply.status >= 300:
                 raise HttpFailed(reply.status, f", {error}") from None
+            _refuse(error, rules)
             raise Unreadable(str(error)) from None
         if reply.status >= 300:
             raise HttpFailed(reply.status)
@@ -151,3 +153,10 @@ class Exchange:
         if refusal is not None:
             raise Refused(refusal)
         return root
+
+
+def _refuse(error: XmlError, rules: ReplyRules) -> None:
+    """Raise Refused where what could be read says no: a no stands, whatever document inside it is unreadable."""
+    refusal = None if error.tree is None else rules.judge(error.tree)
+    if refusal is not None and refusal.code != UNKNOWN:
+        raise Refused(refusal) from None

@@ -118,14 +118,36 @@ def _json(text: str, root: str) -> etree._Element:
         if bare.startswith("<"):
             read_document(text, root=root)  # raises what an HTML page or a diffgram is
             raise XmlError("XML where JSON should be")
-        raise BareText(bare)
+        return tree_of(_object_in(bare), root)
     try:
-        value = json.loads(bare)
+        return tree_of(_value(bare), root)
+    except XmlForbidden:
+        raise
+    except XmlError:
+        return tree_of(_value(bare[: bare.rfind("}" if bare[0] == "{" else "]") + 1]), root)
+
+
+def _object_in(text: str) -> Any:
+    """The object in a text that begins with something else, and may go on after it. Raises BareText where there is none."""
+    inside = text[text.find("{") : text.rfind("}") + 1]
+    try:
+        value = _value(inside)
+    except XmlForbidden:
+        raise
+    except XmlError:
+        value = None
+    if not isinstance(value, dict) or not value:
+        raise BareText(text)
+    return value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
     except RecursionError:
         raise XmlForbidden(f"the document is deeper than {MAX_DEPTH}") from None
     except ValueError:
-        value = _json5(bare)
-    return tree_of(value, root)
+        return _json5(text)
 
 
 def _json5(text: str) -> Any:
@@ -173,12 +195,25 @@ def _name(text: str) -> str:
 # --- packed strings -----------------------------------------------------------------------------------------------
 
 
+def with_places(tree: Any) -> Any:
+    """A packed request in which an absent value is empty, unless it says otherwise: those behind it keep their places."""
+    if isinstance(tree, list):
+        return [with_places(part) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "join" in tree or "variant" in tree or isinstance(tree.get("from"), str | list):
+        return {"absent": "empty"} | tree
+    return {name: with_places(part) for name, part in tree.items()}
+
+
 def _packed(tree: Any, packing: Packing) -> str:
     rows = tree if isinstance(tree, list) and tree and isinstance(tree[0], dict | list) else [tree]
     texts = []
     for row in rows:
         values: Sequence[Any] = list(row.values()) if isinstance(row, dict) else row
         for value in values:
+            if isinstance(value, dict | list):
+                raise ValueError("a packed string has no parts within parts")
             text = "" if value is None else str(value)
             if packing.fields in text or (packing.rows and packing.rows in text):
                 raise ValueError("a value has the separator of a packed string in it")

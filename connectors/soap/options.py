@@ -28,7 +28,7 @@ class Transport(StrEnum):
 
 
 class Options(ConnectorOptions, frozen=True, kw_only=True):
-    """`[hospital.<id>.connector.<name>]` with `protocol = "soap"`. One of `endpoint` and `wsdl` must be set.
+    """`[hospital.<id>.connector.<name>]` with `protocol = "soap"`. One of `endpoint`, `wsdl` and `listen_port` must be set.
 
     - `endpoint`: the URL to POST to; wins over the WSDL's address.
     - `wsdl`: a file or URL; left out, the profile's namespace and argument are used as they are.
@@ -38,6 +38,13 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     - `secret_files`: files with the keys and passwords that the profile names, by those names; white space around is dropped.
     - `ca_file`: PEM file of the authority that signed the hospital's certificate; `tls_client_cert_file`,
       `tls_client_key_file`: ours, for mutual TLS.
+    - `listen_host`, `listen_port`: ours, for what the HIS calls (`connection.server` of the profile); 0 lets the system choose,
+      without `listen_port` nothing can be told to us. `public_url`: the address that our WSDL tells, where it is another one.
+    - `allow`: addresses and networks that may connect, empty: all. `max_connections_from_his` in all,
+      `max_connections_per_peer` of one address. `request_timeout_s`: a request that began must end within it;
+      `idle_timeout_s`: a connection without one is closed.
+    - `tls_cert_file`, `tls_key_file`: PEM files of the listener; with them it speaks TLS only. `tls_client_ca_file`: the
+      authorities of which the HIS must show a certificate.
     - `send_traceparent`: tell the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
 
@@ -50,6 +57,17 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     ca_file: str | None = None
     tls_client_cert_file: str | None = None
     tls_client_key_file: str | None = None
+    listen_host: str = "127.0.0.1"
+    listen_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    public_url: str | None = None
+    allow: list[str] = []
+    max_connections_from_his: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
+    max_connections_per_peer: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    request_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0
+    idle_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
     send_traceparent: bool = False
 
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from lxml import etree
 
 from connectors.soap.xml import XmlError, decode
+from mappings.profile import Profile
 
 _ALGORITHMS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "aes": (algorithms.AES, (16, 24, 32)),
@@ -222,3 +223,35 @@ def secret(name: str, keys: Mapping[str, bytes]) -> bytes:
         return keys[name]
     except KeyError:
         raise ValueError(f'the secret {name} is not set: give `secret_files = {{ {name} = "FILE" }}`') from None
+
+
+def secrets_in(profile: Profile, path: str, tree: Any, keys: Mapping[str, bytes]) -> dict[str, str | None]:
+    """What a request tree reads as `secret.NAME`, by that name; None for one that is not set.
+
+    Raises ProfileError where that one has neither `absent` nor `default`, and for one that is no text.
+    """
+    found: dict[str, str | None] = {}
+    if isinstance(tree, list):
+        for n, inner in enumerate(tree):
+            found |= secrets_in(profile, f"{path}[{n}]", inner, keys)
+    if not isinstance(tree, dict):
+        return found
+    for key, inner in tree.items():
+        found |= secrets_in(profile, f"{path}.{key}", inner, keys)
+    named = tree.get("from")
+    for name in named if isinstance(named, list) else [named]:
+        if isinstance(name, str) and name.startswith("secret."):
+            unset_is_fine = "absent" in tree or "default" in tree
+            found[name] = _text_of(profile, path, name.removeprefix("secret."), keys, unset_is_fine=unset_is_fine)
+    return found
+
+
+def _text_of(profile: Profile, path: str, name: str, keys: Mapping[str, bytes], *, unset_is_fine: bool) -> str | None:
+    if name not in keys and unset_is_fine:
+        return None
+    try:
+        return secret(name, keys).decode()
+    except UnicodeDecodeError:
+        profile.fail(path, f"the secret {name} is not UTF-8")
+    except ValueError as error:
+        profile.fail(path, str(error))

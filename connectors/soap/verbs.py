@@ -35,6 +35,7 @@ from typing import Any
 import msgspec
 
 from connectors.port import REJECT_CODES
+from connectors.soap.forms import Form, with_places
 from connectors.soap.rules import Find, ReplyRules
 from connectors.soap.xpath import XPathLanguage
 from mappings.engine import RecordMap, RequestTree, compile_record_map, compile_request
@@ -146,7 +147,7 @@ class _Compiler:
     def __init__(self, profile: Profile, connection: dict[str, Any], name: str, spec: VerbSpec) -> None:
         self._profile, self._spec, self._path = profile, spec, f"verbs.{name}"
         profile.check_keys(f"{self._path}.call", spec.call, _CALL_KEYS)
-        self._operation = connection.get("operation")
+        self._operation, self._packed = connection.get("operation"), connection.get("form") == Form.PACKED
         settings = {key: connection[key] for key in _RULE_KEYS if key in connection}
         settings |= {key: spec.call[key] for key in _RULE_KEYS if key in spec.call}
         self._rules = ReplyRules(profile, f"{self._path}.call", settings, spec.codes)
@@ -214,6 +215,8 @@ class _Compiler:
             self._profile.fail(
                 path, "a native verb of a SOAP profile needs request, and call.operation or connection.operation"
             )
+        if self._packed:
+            request = with_places(request)
         compiled = compile_request(self._profile, f"{path}.request", request)
         return Case(
             operation=operation,

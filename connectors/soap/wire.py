@@ -3,8 +3,8 @@
     request -> tree -> document -> layers around it -> arguments        (out)
     text -> tree -> what is a document itself inside it, opened         (in)
 
-In layers, arguments and headers the names `document` (what has been written so far), `operation` and `trade` can be read beside
-those of the request.
+In layers, arguments and headers the names `document` (what has been written so far), `operation`, `trade` and `secret.NAME` can
+be read beside those of the request.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from lxml import etree
 from connectors.soap.forms import Form, Packing, read_form, write_form
 from connectors.soap.layers import DOCUMENT, Layer, Opening, made, with_names
 from connectors.soap.options import Connection
-from connectors.soap.seals import NoteFallback, SealError, Signing, ignore
+from connectors.soap.seals import NoteFallback, SealError, Signing, ignore, secrets_in
 from connectors.soap.verbs import Case
-from connectors.soap.xml import build_document
+from connectors.soap.xml import XmlError, build_document
 from connectors.soap.xpath import XPathLanguage
 from mappings.context import MapContext
 from mappings.engine import compile_request
@@ -44,6 +44,11 @@ class Wire:
         self._connection = connection
         self._language = XPathLanguage()
         place = "connection"
+        trees = {"arguments": connection.named_arguments, "header": connection.header}
+        trees |= {f"layers[{n}].tree": layer.tree for n, layer in enumerate(connection.layers)}
+        self._secrets: dict[str, str | None] = {}
+        for name, tree in trees.items():
+            self._secrets |= secrets_in(profile, f"{place}.{name}", tree, keys)
         self._arguments = compile_request(profile, f"{place}.arguments", connection.named_arguments)
         self._layers = [
             Layer(profile, f"{place}.layers[{n}]", layer, keys) for n, layer in enumerate(connection.layers)
@@ -72,7 +77,7 @@ class Wire:
     def write(self, case: Case, request: Any, ctx: MapContext) -> Written:
         """The arguments of one call. Raises UnicodeEncodeError, ValueError where a form cannot carry it, MappingError."""
         connection = self._connection
-        about = {"operation": case.operation, "trade": case.trade}
+        about = {"operation": case.operation, "trade": case.trade, **self._secrets}
         tree = case.request.write(request, ctx)
         if connection.form is Form.TYPED:
             arguments, whole = tree, with_names(ctx, about)
@@ -106,8 +111,12 @@ class Wire:
         """The tree with what is a document inside it opened, once its signature holds. Raises XmlError."""
         if self._sign is not None and not self._sign.holds_in(root):
             raise SealError("the signature of the reply is not the peer's")
-        for opening in self._openings:
-            opening.open(root, max_chars)
+        try:
+            for opening in self._openings:
+                opening.open(root, max_chars)
+        except XmlError as error:
+            error.tree = root
+            raise
         return root
 
 

@@ -27,7 +27,9 @@ MAX_DEPTH = 64
 
 
 class XmlError(Exception):
-    """The text is no XML that we accept."""
+    """The text is no XML that we accept. `tree` is what of it could be read, where a document inside it could not."""
+
+    tree: etree._Element | None = None
 
 
 class XmlForbidden(XmlError):

@@ -200,10 +200,10 @@ class Hospital:
         return self._by_key.get(key)
 
     def take(self, key: str, mrn: str, segment_code: str) -> Visit:
-        """Lock a seat, or book it unpaid. A repeated key is refused with `exists`."""
+        """Lock a seat, or book it unpaid. A repeated key is refused with `exists`; `mrn` "" is a lock that names nobody yet."""
         if self.visit_by_key(key) is not None:
             raise Refusal("exists", "order exists")
-        if mrn not in self.people:
+        if mrn and mrn not in self.people:
             raise Refusal("unknown", "no such patient")
         segment = self.segments.get(segment_code)
         if segment is None:

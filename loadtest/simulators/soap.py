@@ -126,7 +126,9 @@ class SoapSimulator:
                 self._later(delay_s, lambda: self._run_quietly(called))
                 return _hang_up(request)
             case "refuse":
-                return dialect.reply(called, dialect.refusal(called, "full" if op == "lock_slot" else "limit"))
+                return dialect.reply(
+                    called, dialect.refusal(called, "full" if op in ("lock_slot", "book") else "limit")
+                )
             case "fault":
                 return soap_fault("Server", "ERROR #5002: Cache error: <UNDEFINED>")
             case "html":

@@ -70,6 +70,40 @@ async def test_start_is_refused_with_file_key_and_expectation_when_a_setting_is_
     assert expected in line
 
 
+async def run_command(config: Path, *words: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *words, "--config", str(config),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, said.decode()
+
+
+@pytest.mark.parametrize(
+    "words", [("keys", "add", "city-portal"), ("keys", "list"), ("messages", "list", "hl7-demo")], ids=" ".join
+)
+async def test_command_names_what_comes_first_when_the_databases_were_never_made(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    async with lay_out(tmp_path) as site:
+        for name in ("hisbridge.db", "messages.db"):
+            change(site, name, f"never-{name}")
+        code, said = await run_command(site.config, *words)
+    assert code == 2
+    assert "run `hisbridge migrate` first" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+async def test_check_says_so_when_no_connector_offers_the_verb_by_which_seats_are_taken(tmp_path: Path) -> None:
+    async with lay_out(tmp_path) as site:
+        code, said = await run_command(site.config, "check")
+        assert (code, "nothing can be booked" in said) == (0, False)
+        change(site, 'profile = "hl7v2_demo@1"', 'profile = "hl7v2@1"')  # it books, and locks nothing
+        code, said = await run_command(site.config, "check")
+    assert code == 0  # for a hospital that is observed it is well
+    assert "hl7-demo: no connector offers lock_slot, by which reserve_by lock takes a seat" in said.replace("\n", " ")
+
+
 async def test_start_names_every_fault_at_once_when_there_are_several(tmp_path: Path) -> None:
     async with lay_out(tmp_path) as site:
         change(site, "drain_s = 5", "drain_s = true")

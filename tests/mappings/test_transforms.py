@@ -158,6 +158,7 @@ MORNING = dt.datetime(2026, 1, 5, 8, 5, 9, tzinfo=SHANGHAI)
         ("date_dash", dt.date(2026, 1, 5), None, "2026-01-05"),
         ("date_dash", utc(2026, 1, 4, 16, 0), None, "2026-01-05"),
         ("date_dash", dt.date(2026, 1, 31), 7, "2026-02-07"),
+        ("date_dash", dt.date(2026, 1, 1), -1, "2025-12-31"),
         ("date_compact", dt.date(2026, 1, 5), None, "20260105"),
         ("date_compact", utc(2026, 12, 30, 16, 0), 1, "20270101"),
         ("time_hm", utc(2026, 1, 5, 0, 5, 9), None, "08:05"),

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from loadtest.simulators.soap_dialects.bsoft import BSoft
 from loadtest.simulators.soap_dialects.dhc import Esb, Gateway, SelfService
+from loadtest.simulators.soap_dialects.jkt12320 import PubService
+from loadtest.simulators.soap_dialects.pipe import Pipe
 from loadtest.simulators.soap_dialects.speaking import Dialect
+from loadtest.simulators.soap_dialects.zoesoft import Zoesoft
 
-DIALECTS: dict[str, type[Dialect]] = {"dhc": SelfService, "dhc_gateway": Gateway, "dhc_esb": Esb}
+DIALECTS: dict[str, type[Dialect]] = {
+    "dhc": SelfService,
+    "dhc_gateway": Gateway,
+    "dhc_esb": Esb,
+    "bsoft": BSoft,
+    "zoesoft": Zoesoft,
+    "jkt12320": PubService,
+    "pipe": Pipe,
+}

@@ -149,6 +149,16 @@ def _collapsed(node: Node) -> Node:
     return node
 
 
+def listed(outer: str, inner: str, rows: Sequence[Reply]) -> Node:
+    """A list of records."""
+    return outer, [(inner, row) for row in rows]
+
+
+def text_in(doc: etree._Element, name: str) -> str:
+    """What a request has in an element, "" where it has none."""
+    return (doc.findtext(name) or "").strip()
+
+
 def yuan(fen: int) -> str:
     return f"{Decimal(fen) / 100:.2f}"
 

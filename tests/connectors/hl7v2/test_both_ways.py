@@ -26,6 +26,7 @@ from connectors.port import (
 )
 from loadtest.simulators.mllp import ER7, read_frame
 from mappings.canonical import Bill
+from monitoring.metrics import REGISTRY
 from tests.connectors.hl7v2.conftest import HOSPITAL, ZHANG, payment
 from tests.connectors.hl7v2.scripted import FakeHis, ack, number_of
 
@@ -298,6 +299,32 @@ async def test_request_goes_out_on_the_connection_that_was_used_last() -> None:
             asking = asyncio.create_task(settle(connector))
             peer.writer.write(ack((await peer.hear()).get("MSH", 10)))
             assert isinstance(await asking, Accepted)
+
+
+async def test_gauge_tells_whether_the_his_is_connected() -> None:
+    def up() -> float | None:
+        return REGISTRY.get_sample_value("hisbridge_connector_up", {"hospital": HOSPITAL.id, "connector": "his"})
+
+    async def becomes(value: float) -> None:
+        async with asyncio.timeout(10):
+            while up() != value:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async with connected(Desk(), **OPEN) as connector:
+        await becomes(0)
+        async with peer_of(connector), peer_of(connector):
+            await becomes(1)
+        await becomes(0)
+        async with peer_of(connector):
+            await becomes(1)
+    await becomes(0)
+
+
+async def test_connection_of_the_his_is_closed_when_it_is_silent_for_as_long_as_it_may() -> None:
+    async with connected(Desk(), **OPEN, idle_timeout_s=0.5) as connector, peer_of(connector) as peer:
+        peer.writer.write(sent("H1"))
+        assert said(await peer.hear()) == ("AA", "H1")
+        assert await peer.is_closed()
 
 
 async def test_request_waits_for_the_his_to_connect_within_its_time() -> None:

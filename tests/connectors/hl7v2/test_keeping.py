@@ -11,6 +11,8 @@ import pytest
 
 from connectors.hl7v2.client import LinePool, NoAnswer, NotSent
 from loadtest.ports import free_port
+from monitoring.metrics import REGISTRY
+from tests.connectors.hl7v2.conftest import HOSPITAL, MakeConnector
 from tests.connectors.hl7v2.scripted import FakeHis, answer_all, make_pool, request
 
 
@@ -121,3 +123,20 @@ async def test_connection_is_made_again_when_a_message_on_it_drips_for_as_long_a
             while his.connections == 1:
                 his.writers[0].write(b"x")
                 await asyncio.sleep(0.05)
+
+
+async def test_metric_tells_whether_the_his_can_be_reached_when_nothing_is_asked(make_connector: MakeConnector) -> None:
+    def is_up() -> bool:
+        return REGISTRY.get_sample_value("hisbridge_connector_up", {"hospital": HOSPITAL.id, "connector": "hl7"}) == 1
+
+    port = free_port()
+    async with FakeHis(answer_all).listening(port) as his:
+        connector = make_connector("hl7v2", host="127.0.0.1", port=port)
+        await connector.start()
+        await until(is_up)
+    his.writers[0].transport.abort()
+    await until(lambda: not is_up())
+    async with FakeHis(answer_all).listening(port):
+        await until(is_up)
+        await connector.close()
+        assert not is_up()

@@ -24,7 +24,7 @@ PAID_AT = dt.datetime(2026, 1, 4, 9, 30, 15, tzinfo=ZONE)
 
 
 def options(**given: Any) -> Options:
-    return Options(protocol="soap", profile="dhc@1", **given)
+    return Options(**({"protocol": "soap", "profile": "dhc@1"} | given))
 
 
 @contextlib.asynccontextmanager

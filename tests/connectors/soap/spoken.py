@@ -16,6 +16,9 @@ from loadtest.simulators import soap
 from mappings.canonical import Patient
 from tests.connectors.soap.soap_hospital import HOSPITAL, PERSON, window
 
+SECRETS = Path(__file__).with_name("secrets")
+"""Invented keys and passwords of the simulated hospitals."""
+
 
 @dataclass(frozen=True)
 class Spoken:
@@ -52,6 +55,14 @@ SPOKEN = [
     Spoken("dhc", "dhc@1", by_wsdl=True),
     Spoken("dhc_gateway", "dhc_gateway@1"),
     Spoken("dhc_esb", "dhc_esb@1"),
+    Spoken("bsoft", "bsoft@1", options={"secret_files": {"password": str(SECRETS / "bsoft_password")}}),
+    Spoken("zoesoft", "zoesoft@1"),
+    Spoken(
+        "jkt12320",
+        "jkt12320@1",
+        options={"secret_files": {name: str(SECRETS / f"jkt12320_{name}") for name in ("payload_key", "sign_key")}},
+    ),
+    Spoken("pipe", "pipe@1"),
 ]
 
 

@@ -11,7 +11,7 @@ import hl7
 import hl7.client
 import hl7.mllp
 
-from .node import Program
+from tests.connectors.node import Program
 
 BACK_AS = "HIS"
 """MSH-5 of what answers us: whom our messages named as their sender."""

@@ -11,10 +11,10 @@ import pytest
 from connectors.hl7v2 import HL7v2Connector
 from connectors.port import Inbound, Stored
 from mappings.canonical import AnyEvent
+from tests.connectors.node import install
 
 from ..conftest import MakeConnector
 from .clients import Client, NodeClient, PythonHL7, PythonHL7Streams
-from .node import install
 from .servers import HL7apyServer, NodeServer, PythonHL7Server, Server
 
 SERVERS = ("python-hl7", "hl7apy", "@medplum/hl7", "@medplum/hl7 enhanced", "simple-hl7")
@@ -24,7 +24,7 @@ CLIENTS = ("python-hl7", "python-hl7 streams", "@medplum/hl7", "simple-hl7")
 @pytest.fixture(scope="session")
 def npm() -> Path:
     """Where the programs of the folder npm run."""
-    return install()
+    return install(Path(__file__).parent / "npm")
 
 
 @pytest.fixture(params=CLIENTS)

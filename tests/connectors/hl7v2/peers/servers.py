@@ -19,8 +19,7 @@ from hl7apy.mllp import AbstractHandler, MLLPServer
 from hl7apy.parser import parse_message
 
 from loadtest.ports import free_port
-
-from .node import Program
+from tests.connectors.node import Program
 
 PATIENCE_S = 10
 

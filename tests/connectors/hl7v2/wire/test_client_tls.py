@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
+import structlog
 
+from connectors.config import HospitalContext
+from connectors.hl7v2 import Options, create
 from connectors.tls import BadTLSFiles
+from loadtest.ports import free_port
 
 from .authority import Authority, Pair
 from .his import DONE, NOT_SENT, Act, Hear, HisRow, answer, check, play
+from .listening import until
 from .rows import Close
 
 GROUP = "TLS"
@@ -131,3 +139,29 @@ async def test_next_connection_is_believed_when_the_file_of_authorities_changes(
         case,
         await play(case, tmp_path, his_tls=listening(authority.sign("his")), options=ours(old), before_calls=renew),
     )
+
+
+async def test_new_reason_is_logged_when_the_his_cannot_be_reached_for_another_one(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """Whoever has mended the network must be told that the certificate is no good."""
+    (tmp_path / "strange").mkdir()
+    stranger = listening(Authority(tmp_path / "strange", "stranger").sign("his"))
+    port = free_port()
+    settings = {"protocol": "hl7v2", "profile": "hl7v2", "host": "127.0.0.1", "port": port, **ours(authority)}
+    connector = create(HospitalContext(id="tls-reasons", zone=ZoneInfo("UTC")), "his", Options(**settings))  # type: ignore[arg-type]
+
+    def reasons(lines: Sequence[Mapping[str, object]]) -> list[object]:
+        return [line["reason"] for line in lines if line["event"] == "hl7_his_not_reached"]
+
+    with structlog.testing.capture_logs() as lines:
+        await connector.start()
+        await until(lambda: len(reasons(lines)) == 1)
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port, ssl=stranger)
+        await until(lambda: len(reasons(lines)) == 2)
+        await connector.close()
+        server.close()
+        await server.wait_closed()
+    first, second = reasons(lines)
+    assert first == "no connection to the HIS: ConnectionRefusedError"
+    assert str(second).startswith("no connection to the HIS: its certificate is refused")

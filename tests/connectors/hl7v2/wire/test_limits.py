@@ -259,6 +259,8 @@ async def test_counters_begin_at_zero_when_nothing_has_happened_yet() -> None:
                 ("peer", "idle", "slow_message", "slow_reader", "lost", "stopping"),
             ),
             ("mllp_handshakes_failed_total", "reason", ("certificate", "timeout", "other")),
+            ("tls_files_total", "result", ("taken", "not_taken")),
+            ("tls_files_not_taken", "side", ("listener",)),
         ):
             assert [counted(name, "limits-zero", **{label: value}) for value in values] == [0] * len(values)
         assert counted("mllp_connections", "limits-zero") == 0
@@ -267,7 +269,19 @@ async def test_counters_begin_at_zero_when_nothing_has_happened_yet() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"allow": ["10.0.0.300"]}, {"allow": ["10.0.0.5/24"]}, {"tls_key_file": "k.pem"}, {"max_messages_per_s": 0}],
+    [
+        {"allow": ["10.0.0.300"]},
+        {"allow": ["10.0.0.5/24"]},
+        {"tls_key_file": "k.pem"},
+        {"max_messages_per_s": 0},
+        {"host": "10.0.0.5"},
+        {"port": 2575},
+        {"tls": True},
+        {"tls_ca_file": "ca.pem"},
+        {"host": "10.0.0.5", "port": 2575, "tls_ca_file": "ca.pem"},
+        {"host": "10.0.0.5", "port": 2575, "tls": True, "tls_client_key_file": "k.pem"},
+        {"host": "10.0.0.5", "port": 2575, "listen_port": None, "tls_cert_file": "c.pem"},
+    ],
 )
 def test_settings_are_refused_when_they_cannot_be_meant(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="hl7v2 connector"):

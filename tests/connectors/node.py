@@ -1,4 +1,4 @@
-"""Programs of the folder `npm`, run by node with the packages of its lock file; they obey JSON lines (npm/lines.mjs)."""
+"""Programs of a folder `npm`, run by node with the packages of its lock file; they obey JSON lines (lines.mjs)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = Path(__file__).parent / "npm"
+LINES = Path(__file__).parent / "lines.mjs"
 END_S = 10.0
 
 
-def install() -> Path:
-    """A folder with the packages and the programs: made once for a lock file, in the virtual environment.
+def install(programs: Path) -> Path:
+    """A folder with the packages and the programs of `programs`: made once for a lock file, in the virtual environment.
 
     Raises AssertionError without node and npm: .ci/run installs them.
     """
     for tool in ("node", "npm"):
         assert shutil.which(tool) is not None, f"{tool} is not installed (Debian: nodejs, npm)"
-    digest = hashlib.sha256((PROGRAMS / "package-lock.json").read_bytes()).hexdigest()[:16]
-    folder = Path(sys.prefix) / f"hl7v2-peers-{digest}"
+    digest = hashlib.sha256((programs / "package-lock.json").read_bytes()).hexdigest()[:16]
+    folder = Path(sys.prefix) / f"{programs.parent.name}-peers-{digest}"
     if not folder.exists():
-        _fill(folder)
-    for program in PROGRAMS.glob("*.mjs"):
+        _fill(programs, folder)
+    for program in (LINES, *programs.glob("*.mjs")):
         shutil.copyfile(program, folder / program.name)
     return folder
 
 
-def _fill(folder: Path) -> None:
+def _fill(programs: Path, folder: Path) -> None:
     """All at once, so that an interrupted run leaves nothing half made."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(PROGRAMS / name, Path(made) / name)
+            shutil.copyfile(programs / name, Path(made) / name)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, f"npm ci: {done.stderr}"
