@@ -44,7 +44,8 @@ class SoapSimulator:
         self.hospital = hospital
         self.board = Switchboard(self.hospital, latency_ms=latency_ms)
         self.port = self.control_port = 0
-        self._dialect = dialect(hospital, Ledger(lock_s=lock_s, later=self._later))
+        self.ledger = Ledger(lock_s=lock_s, later=self._later)
+        self._dialect = dialect(hospital, self.ledger)
         self._lab = lab
         self._timers: list[asyncio.TimerHandle] = []
         self._runners: list[web.AppRunner] = []

@@ -1,0 +1,581 @@
+"""What a 12320 platform answers, odd answers among them, and the records that they mean: written by hand."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from connectors.port import (
+    Accepted,
+    HisRefused,
+    HisReplyInvalid,
+    HisUnavailable,
+    RefundOrder,
+    Rejected,
+    Unknown,
+    Window,
+)
+from mappings.canonical import (
+    Bill,
+    BillItem,
+    BillStatus,
+    Department,
+    Observation,
+    Patient,
+    Practitioner,
+    Refund,
+    Registration,
+    RegistrationStatus,
+    Report,
+    ReportKind,
+    ReportStatus,
+    Schedule,
+    ScheduleStatus,
+    Session,
+    Settlement,
+    Sex,
+    Slot,
+    StatementKind,
+    StatementLine,
+)
+from monitoring.metrics import REGISTRY
+from tests.connectors.soap.golden.jkt12320_peer import (
+    DAY,
+    NUMBER,
+    PERSON_WITH_NUMBER,
+    SIGN_KEY,
+    aes,
+    asked,
+    md5,
+    order,
+    platform,
+    refused,
+    told,
+)
+from tests.connectors.soap.soap_hospital import PERSON, ZONE, enveloped, golden_bill_payment, payment
+
+WINDOW = Window(date_from=DAY, date_to=DAY, department_id="100")
+REG = (
+    "<REG><REG_ID>R7</REG_ID><DEPT_ID>100</DEPT_ID><DEPT_NAME>内科</DEPT_NAME><DOCTOR_ID>D1</DOCTOR_ID>"
+    "<DOCTOR_NAME>李明</DOCTOR_NAME><REG_LEVEL>专家号</REG_LEVEL><REG_DATE>2026-01-05</REG_DATE><TIME_FLAG>1</TIME_FLAG>"
+    "<BEGIN_TIME>08:00</BEGIN_TIME><END_TIME>11:30</END_TIME><REG_STATUS>1</REG_STATUS><ISTIME>1</ISTIME>"
+    "<TOTAL>20</TOTAL><OVER_COUNT>3</OVER_COUNT><REG_FEE>100</REG_FEE><TREAT_FEE>600</TREAT_FEE></REG>"
+)
+SCHEDULES = f"<RES><REG_LIST>{REG}</REG_LIST></RES>"
+SCHEDULE = Schedule(
+    id="R7",
+    date=DAY,
+    session=Session.AM,
+    department_id="100",
+    department_name="内科",
+    practitioner_id="D1",
+    practitioner_name="李明",
+    clinic_type="专家号",
+    fee_fen=700,
+    his_refs={
+        "has_segments": "1",
+        "begin_time": "08:00",
+        "end_time": "11:30",
+        "reg_fee_fen": "100",
+        "treat_fee_fen": "600",
+    },
+)
+DEPTS = "<RES><DEPT_LIST><DEPT><DEPT_ID>100</DEPT_ID><DEPT_NAME>東院内科</DEPT_NAME></DEPT></DEPT_LIST></RES>"
+FOUND = [Department(id="100", name="東院内科")]
+
+
+def at(hour: int, minute: int = 0, day: int = 5) -> dt.datetime:
+    return dt.datetime(2026, 1, day, hour, minute, tzinfo=ZONE)
+
+
+# --- the envelope ---------------------------------------------------------------------------------------------------
+
+
+async def test_reply_is_believed_when_openssl_and_md5sum_say_the_same() -> None:
+    # printf '<RES><SERVER_TIME>...</SERVER_TIME></RES>' | openssl enc -aes-128-ecb -K ... | base64, and md5sum by the rule
+    sealed = "y3oUIc3gKu1M0pn9ellSfudhTZebNwJdPecu1c8ZyBvNs7KHMO1LYQW2h6gD4+bDcg7AM0R2GvV+01k/MN0rPQ=="
+    reply = (
+        "<ROOT><RETURN_CODE>0</RETURN_CODE><RETURN_MSG>交易成功</RETURN_MSG><SIGN_TYPE>MD5</SIGN_TYPE>"
+        f"<SIGN>aa69640a1bb09bc5f3e9ffbb9168e5d6</SIGN><RES_ENCRYPTED>{sealed}</RES_ENCRYPTED></ROOT>"
+    )
+    async with platform(reply) as (_, his):
+        await his.ping()
+
+
+@pytest.mark.parametrize("reply", [told("<RES/>").replace("<SIGN>", "<SIGN>0"), told("<RES/>").replace(">0<", ">1<")])
+async def test_nothing_is_believed_when_the_signature_is_not_the_platforms(reply: str) -> None:
+    async with platform(reply) as (_, his):
+        assert isinstance(await his.lock_slot(order()), Unknown)
+        with pytest.raises(HisReplyInvalid, match="signature"):
+            await his.fetch_registration(order())
+
+
+async def test_departments_are_whole_when_the_encrypted_document_is_gbk_and_says_utf8() -> None:
+    labels = {"hospital": "soap-demo", "connector": "his", "kind": "gb18030"}
+    before = REGISTRY.get_sample_value("hisbridge_decode_fallbacks_total", labels) or 0
+    async with platform(told(f'<?xml version="1.0" encoding="UTF-8"?>{DEPTS}'.encode("gbk"))) as (_, his):
+        assert await his.fetch_departments() == FOUND
+    assert REGISTRY.get_sample_value("hisbridge_decode_fallbacks_total", labels) == before + 1
+
+
+async def test_departments_are_whole_when_the_envelope_is_gbk_and_says_utf8() -> None:
+    reply = web.Response(body=enveloped(told(DEPTS)).encode("gbk"), content_type="text/xml", charset="utf-8")
+    async with platform(reply) as (_, his):
+        assert await his.fetch_departments() == FOUND
+
+
+async def test_document_is_found_when_junk_stands_before_it() -> None:
+    async with platform("DEBUG: 1 row\r\n" + told(DEPTS)) as (_, his):
+        assert await his.fetch_departments() == FOUND
+
+
+async def test_base64_may_have_line_ends() -> None:
+    folded = base64.encodebytes(aes(DEPTS.encode(), "-e")).decode()
+    assert folded.count("\n") > 1
+    sign = md5(f"RES_ENCRYPTED={folded}&RETURN_CODE=0&RETURN_MSG=ok&KEY={SIGN_KEY}")
+    reply = (
+        f"<ROOT><RETURN_CODE>0</RETURN_CODE><RETURN_MSG>ok</RETURN_MSG><SIGN>{sign}</SIGN>"
+        f"<RES_ENCRYPTED>{folded}</RES_ENCRYPTED></ROOT>"
+    )
+    async with platform(reply) as (_, his):
+        assert await his.fetch_departments() == FOUND
+
+
+@pytest.mark.parametrize("text", ["未知服务", "入参错误"])
+async def test_bare_sentence_is_a_refusal(text: str) -> None:
+    async with platform(text) as (_, his):
+        outcome = await his.lock_slot(order())
+        assert isinstance(outcome, Rejected)
+        assert outcome.code == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        web.Response(status=502, text="<html><body>502 Bad Gateway</body></html>", content_type="text/html"),
+        "<html><body>登录</body></html>",
+        '<diffgr:diffgram xmlns:diffgr="urn:schemas-microsoft-com:xml-diffgram-v1"><NewDataSet/></diffgr:diffgram>',
+        b"\x00\xff\x1c\x80",
+        "",
+    ],
+    ids=["gateway", "login page", "diffgram", "garbage", "empty"],
+)
+async def test_write_is_unknown_and_read_fails_when_no_document_comes(reply: Any) -> None:
+    async with platform(reply) as (_, his):
+        assert isinstance(await his.lock_slot(order()), Unknown)
+        with pytest.raises((HisReplyInvalid, HisUnavailable)):
+            await his.fetch_registration(order())
+
+
+# --- master data and schedules --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "res",
+    [
+        DEPTS,
+        "<RES><DEPT_LIST><DEPT_ID>100</DEPT_ID><DEPT_NAME>東院内科</DEPT_NAME></DEPT_LIST></RES>",
+    ],
+    ids=["list of one", "collapsed"],
+)
+async def test_departments_are_the_same_when_a_list_of_one_collapsed(res: str) -> None:
+    async with platform(told(res)) as (_, his):
+        assert await his.fetch_departments() == FOUND
+
+
+async def test_lists_may_be_repeated_elements() -> None:
+    row = "<DOCTOR_LIST><DOCTOR_ID>{0}</DOCTOR_ID><DOCTOR_NAME>医{0}</DOCTOR_NAME><DEPT_ID>100</DEPT_ID></DOCTOR_LIST>"
+    async with platform(told(DEPTS), told(f"<RES>{row.format(1)}{row.format(2)}</RES>")) as (_, his):
+        assert await his.fetch_practitioners() == [
+            Practitioner(id="1", name="医1", department_id="100"),
+            Practitioner(id="2", name="医2", department_id="100"),
+        ]
+
+
+async def test_schedule_has_the_sum_of_both_fees() -> None:
+    async with platform(told(SCHEDULES)) as (_, his):
+        assert await his.fetch_schedules(WINDOW) == [SCHEDULE]
+
+
+@pytest.mark.parametrize(
+    ("flag", "session"), [("2", Session.PM), ("3", Session.NIGHT), ("4", Session.ALL_DAY), ("0", None)]
+)
+async def test_session_is_translated_and_never_guessed(flag: str, session: Session | None) -> None:
+    reply = told(SCHEDULES.replace("<TIME_FLAG>1", f"<TIME_FLAG>{flag}"))
+    async with platform(reply) as (_, his):
+        if session is None:  # the whole day at one platform, the morning at another: the site says which
+            with pytest.raises(HisReplyInvalid):
+                await his.fetch_schedules(WINDOW)
+        else:
+            assert [s.session for s in await his.fetch_schedules(WINDOW)] == [session]
+
+
+async def test_stopped_schedule_is_told_by_its_status() -> None:
+    async with platform(told(SCHEDULES.replace("<REG_STATUS>1", "<REG_STATUS>2"))) as (_, his):
+        assert [s.status for s in await his.fetch_schedules(WINDOW)] == [ScheduleStatus.STOPPED]
+
+
+async def test_dates_may_be_compact() -> None:
+    async with platform(told(SCHEDULES.replace("2026-01-05", "20260105"))) as (_, his):
+        assert await his.fetch_schedules(WINDOW) == [SCHEDULE]
+
+
+@pytest.mark.parametrize(("left", "seats"), [("3", 3), ("0", 0), ("-1", 999), ("99", 99)])
+async def test_segments_are_slots_and_unlimited_seats_are_many(left: str, seats: int) -> None:
+    times = (
+        "<RES><TIME_LIST><TIME><BEGIN_TIME>11:00</BEGIN_TIME><END_TIME>11:30</END_TIME><TOTAL>10</TOTAL>"
+        f"<OVER_COUNT>{left}</OVER_COUNT></TIME></TIME_LIST></RES>"
+    )
+    async with platform(told(times)) as (_, his):
+        assert await his.fetch_slots(WINDOW, [SCHEDULE]) == [
+            Slot(
+                id="R7@11:00",
+                schedule_id="R7",
+                date=DAY,
+                session=Session.AM,
+                starts_at=at(11),
+                ends_at=at(11, 30),
+                seats_left=seats,
+                his_refs={"begin_time": "11:00", "end_time": "11:30"},
+            )
+        ]
+
+
+async def test_segments_over_midnight_are_on_two_days() -> None:
+    refs = {"has_segments": "1", "begin_time": "20:00", "end_time": "02:00"}
+    night = msgspec.structs.replace(SCHEDULE, session=Session.NIGHT, his_refs=refs)
+    row = "<TIME><BEGIN_TIME>{}</BEGIN_TIME><END_TIME>{}</END_TIME><OVER_COUNT>1</OVER_COUNT></TIME>"
+    rows = row.format("23:30", "00:00") + row.format("00:30", "01:00")
+    async with platform(told(f"<RES><TIME_LIST>{rows}</TIME_LIST></RES>")) as (_, his):
+        slots = await his.fetch_slots(WINDOW, [night])
+    assert [(slot.date, slot.starts_at, slot.ends_at) for slot in slots] == [
+        (DAY, at(23, 30), at(0, day=6)),
+        (DAY, at(0, 30, 6), at(1, day=6)),
+    ]
+
+
+async def test_session_without_segments_is_one_slot() -> None:
+    reply = told(SCHEDULES.replace("<ISTIME>1", "<ISTIME>0"))
+    async with platform(reply) as (peer, his):
+        (slot,) = await his.fetch_slots(WINDOW, await his.fetch_schedules(WINDOW))
+        assert asked(peer)[0] == "2003"
+    assert (slot.id, slot.starts_at, slot.ends_at, slot.seats_left) == ("R7", at(8), at(11, 30), 3)
+
+
+# --- people ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "sex"), [("0", Sex.FEMALE), ("1", Sex.MALE), ("2", Sex.UNKNOWN), ("7", Sex.UNKNOWN), ("", Sex.UNKNOWN)]
+)
+async def test_patient_is_read_with_sex_zero_for_women(code: str, sex: Sex) -> None:
+    res = (
+        f"<RES><PATIENT_LIST><PATIENT><HOSP_PATIENT_ID>0000012345</HOSP_PATIENT_ID><NAME>张伟</NAME><SEX>{code}</SEX>"
+        "<BIRTHDAY>19900307</BIRTHDAY><MOBILE>138****0000</MOBILE></PATIENT></PATIENT_LIST></RES>"
+    )
+    async with platform(told(res)) as (_, his):
+        born = dt.date(1990, 3, 7)
+        assert await his.find_patient(PERSON) == [Patient(name="张伟", mrn="0000012345", sex=sex, birth_date=born)]
+
+
+async def test_patient_is_created_under_the_name_that_was_sent() -> None:
+    async with platform(told("<RES><HOSP_PATIENT_ID>0009</HOSP_PATIENT_ID></RES>")) as (_, his):
+        assert await his.create_patient(PERSON) == Accepted(record=Patient(name="张伟", mrn="0009"))
+
+
+async def test_nobody_is_found_when_the_hospital_knows_no_such_patient() -> None:
+    async with platform(refused("100301", "患者信息不存在")) as (_, his):
+        assert await his.find_patient(PERSON) == []
+
+
+# --- a visit --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "means"),
+    [
+        ("200504", "already_exists"),
+        ("200505", "full"),
+        ("200506", "taken"),
+        ("200507", "stopped"),
+        ("299999", "refused"),
+    ],
+)
+async def test_lock_is_refused_by_its_codes(code: str, means: str) -> None:
+    async with platform(refused(code, "不能锁号")) as (_, his):
+        outcome = await his.lock_slot(order())
+    text = "不能锁号" if means != "refused" else f"{code}: 不能锁号"
+    assert outcome == Rejected(code=means, text=text)
+
+
+@pytest.mark.parametrize("element", ["RETURN_MSG", "ERR_MSG"])
+async def test_refusal_is_known_by_its_text_when_that_stands_inside_and_the_code_says_nothing(element: str) -> None:
+    async with platform(told(f"<RES><{element}>该时段号源已满</{element}></RES>", "-1", "")) as (_, his):
+        assert await his.lock_slot(order()) == Rejected(code="full", text="该时段号源已满")
+
+
+@pytest.mark.parametrize("res", ["", "<RES/>"], ids=["no document", "an empty one"])
+async def test_lock_is_taken_when_the_reply_has_nothing_but_its_code(res: str) -> None:
+    async with platform(told(res)) as (_, his):
+        assert await his.lock_slot(order()) == Accepted(record=Registration(status=RegistrationStatus.LOCKED))
+
+
+async def test_lock_says_when_it_ends() -> None:
+    async with platform(told("<RES><LOCK_EXPIRE_TIME>20260104201500</LOCK_EXPIRE_TIME></RES>")) as (_, his):
+        ends = at(20, 15, 4)
+        assert await his.lock_slot(order()) == Accepted(
+            record=Registration(status=RegistrationStatus.LOCKED, lock_expires_at=ends)
+        )
+
+
+async def test_booking_keeps_what_the_hospital_calls_it() -> None:
+    res = (
+        "<RES><HOSP_ORDER_ID>H7</HOSP_ORDER_ID><HOSP_SERIAL_NUM>5</HOSP_SERIAL_NUM>"
+        "<HOSP_GETREG_DATE>上午7:30前</HOSP_GETREG_DATE><CONCESSIONS>50</CONCESSIONS></RES>"
+    )
+    refs = {"hosp_order_id": "H7", "serial_num": "5", "get_reg_date": "上午7:30前", "concessions_fen": "50"}
+    record = Registration(status=RegistrationStatus.LOCKED, his_id="H7", queue_no="5", his_refs=refs)
+    async with platform(told(res)) as (_, his):
+        assert await his.book(order()) == Accepted(his_refs=refs, record=record)
+
+
+@pytest.mark.parametrize(
+    ("status", "means"),
+    [
+        ("0", "locked"),
+        ("1", "locked"),
+        ("2", "registered"),
+        ("3", "checked_in"),
+        ("4", "fulfilled"),
+        ("5", "released"),
+        ("6", "released"),
+        ("7", "no_show"),
+    ],
+)
+@pytest.mark.parametrize("shape", ["<ORDER_LIST><ORDER>{}</ORDER></ORDER_LIST>", "<ORDER_LIST>{}</ORDER_LIST>", "{}"])
+async def test_query_back_tells_the_states_apart(status: str, means: str, shape: str) -> None:
+    row = (
+        f"<ORDER_ID>{NUMBER}</ORDER_ID><HOSP_ORDER_ID>H7</HOSP_ORDER_ID><ORDER_STATUS>{status}</ORDER_STATUS>"
+        "<HOSP_PATIENT_ID>0000012345</HOSP_PATIENT_ID><REG_ID>R7</REG_ID><HOSP_SERIAL_NUM>5</HOSP_SERIAL_NUM>"
+        "<REG_DATE>2026-01-05</REG_DATE><BEGIN_TIME>08:00</BEGIN_TIME><REG_FEE>100</REG_FEE><TREAT_FEE>600</TREAT_FEE>"
+    )
+    async with platform(told(f"<RES>{shape.format(row)}</RES>")) as (_, his):
+        assert await his.fetch_registration(order()) == Registration(
+            status=RegistrationStatus(means),
+            order_no=NUMBER,
+            his_id="H7",
+            mrn="0000012345",
+            schedule_id="R7",
+            queue_no="5",
+            fee_fen=700,
+            starts_at=at(8),
+            his_refs={"hosp_order_id": "H7", "serial_num": "5"},
+        )
+
+
+@pytest.mark.parametrize(("code", "text"), [("201201", "无此记录"), ("-1", "订单不存在")])
+async def test_query_back_finds_nothing_when_the_platform_does_not_know_the_order(code: str, text: str) -> None:
+    async with platform(refused(code, text)) as (_, his):
+        assert await his.fetch_registration(order()) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [("-1", "操作员不存在"), ("100002", "签名错误"), ("-1", "订单不存在对应的渠道"), ("100009", "系统繁忙")],
+)
+async def test_query_back_fails_when_something_else_is_wrong(code: str, text: str) -> None:
+    async with platform(refused(code, text)) as (_, his):
+        with pytest.raises(HisRefused):
+            await his.fetch_registration(order())
+
+
+@pytest.mark.parametrize(
+    ("code", "means"), [("200902", "already_done"), ("200910", "too_late"), ("200901", "not_found")]
+)
+async def test_cancellation_is_refused_by_its_codes(code: str, means: str) -> None:
+    async with platform(refused(code, "不能取消")) as (_, his):
+        assert await his.cancel_registration(order()) == Rejected(code=means, text="不能取消")
+
+
+# --- money ----------------------------------------------------------------------------------------------------------
+
+
+async def test_bill_is_in_fen_with_its_lines() -> None:
+    bills = told(
+        "<RES><BILL_LIST><BILL><BILL_NO>B1</BILL_NO><BILL_NAME>门诊费用</BILL_NAME><BILL_AMOUNT>12050</BILL_AMOUNT>"
+        "<HOSP_PATIENT_ID>0000012345</HOSP_PATIENT_ID><DEPT_NAME>内科</DEPT_NAME><BILL_STATUS>0</BILL_STATUS>"
+        "<BILL_TIME>2026-01-04 09:00:00</BILL_TIME></BILL></BILL_LIST></RES>"
+    )
+    items = told(
+        "<RES><ITEM_LIST><ITEM_ID>7</ITEM_ID><ITEM_NAME>血常规</ITEM_NAME><ITEM_AMOUNT>12050</ITEM_AMOUNT>"
+        "<ITEM_NUMBER>1</ITEM_NUMBER><ITEM_UNIT>次</ITEM_UNIT></ITEM_LIST></RES>"
+    )
+    async with platform(bills, items) as (_, his):
+        assert await his.fetch_bills(PERSON_WITH_NUMBER) == [
+            Bill(
+                id="B1",
+                amount_fen=12050,
+                currency="CNY",
+                status=BillStatus.OPEN,
+                mrn="0000012345",
+                title="门诊费用",
+                department_name="内科",
+                issued_at=at(9, day=4),
+                items=(BillItem(name="血常规", amount_fen=12050, quantity="1", unit="次", code="7"),),
+            )
+        ]
+
+
+async def test_bills_fail_as_a_whole_when_one_is_not_in_fen() -> None:
+    row = "<BILL><BILL_NO>{}</BILL_NO><BILL_AMOUNT>{}</BILL_AMOUNT></BILL>"
+    res = f"<RES><BILL_LIST>{row.format(1, 100)}{row.format(2, 1.5)}</BILL_LIST></RES>"
+    async with platform(told(res)) as (_, his):
+        with pytest.raises(HisReplyInvalid):
+            await his.fetch_bills(PERSON_WITH_NUMBER)
+
+
+PAID = (
+    "<RES><BILL_NO>R100</BILL_NO><PAY_STATUS>1</PAY_STATUS><RECEIPT_NO>SJ1</RECEIPT_NO>"
+    "<TRANSACTION_ID>4200001</TRANSACTION_ID><TRADE_AMOUNT>12050</TRADE_AMOUNT></RES>"
+)
+
+
+async def test_settlement_has_the_receipt() -> None:
+    settled = Settlement(
+        bill_id="R100", receipt_no="SJ1", trade_no="4200001", amount_fen=12050, his_refs={"receipt_no": "SJ1"}
+    )
+    async with platform(told(PAID)) as (_, his):
+        assert await his.settle_bill(golden_bill_payment()) == Accepted(his_refs={"receipt_no": "SJ1"}, record=settled)
+        assert await his.fetch_settlement(golden_bill_payment()) == settled
+
+
+@pytest.mark.parametrize("status", ["0", "2", ""])
+async def test_nothing_is_settled_when_the_platform_does_not_say_paid(status: str) -> None:
+    async with platform(told(PAID.replace("<PAY_STATUS>1", f"<PAY_STATUS>{status}"))) as (_, his):
+        assert await his.fetch_settlement(golden_bill_payment()) is None
+
+
+@pytest.mark.parametrize(("was", "now", "code"), [("4200001", "4200099", "taken"), ("12050", "12051", "price_changed")])
+async def test_settlement_is_refused_when_it_is_not_by_our_payment(was: str, now: str, code: str) -> None:
+    async with platform(told(PAID.replace(f">{was}<", f">{now}<"))) as (_, his):
+        with pytest.raises(HisRefused) as raised:
+            await his.fetch_settlement(golden_bill_payment())
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize(("status", "refunded"), [("6", True), ("5", False), ("2", False)])
+async def test_refund_is_told_by_the_orders_status(status: str, refunded: bool) -> None:
+    res = f"<RES><ORDER_LIST><ORDER><ORDER_ID>{NUMBER}</ORDER_ID><ORDER_STATUS>{status}</ORDER_STATUS></ORDER></ORDER_LIST></RES>"
+    paid = payment(700)
+    refund = Refund(refund_no="8" * 20, payment=paid, amount_fen=700, reason="停诊")
+    asked_for = RefundOrder(refund=refund, patient=PERSON_WITH_NUMBER, order=order(payment=paid))
+    async with platform(told(res)) as (_, his):
+        found = await his.fetch_refund(asked_for)
+    assert found == (Settlement(order_no=NUMBER) if refunded else None)
+
+
+def statement(*rows: tuple[int, int]) -> str:
+    """A page of lines: (BUSS_TYPE, number)."""
+    lines = "".join(
+        f"<TRADE><BUSS_TYPE>{kind}</BUSS_TYPE><TRADE_ORDER_NO>H{n}</TRADE_ORDER_NO><ORDER_NO_12320>{n}</ORDER_NO_12320>"
+        f"<TRANSACTION_ID>42{n}</TRANSACTION_ID><TRADE_CHANNEL_ID>WECHAT</TRADE_CHANNEL_ID>"
+        f"<TRADE_AMOUNT>{n}</TRADE_AMOUNT><TRADE_TIME>2026-01-05 09:30:15</TRADE_TIME></TRADE>"
+        for kind, n in rows
+    )
+    return told(f"<RES><TRADE_LIST>{lines}</TRADE_LIST></RES>")
+
+
+async def test_statement_is_money_in_and_money_back() -> None:
+    def line(kind: StatementKind, n: int) -> StatementLine:
+        time = dt.datetime(2026, 1, 5, 9, 30, 15, tzinfo=ZONE)
+        return StatementLine(
+            kind=kind, amount_fen=n, trade_no=f"42{n}", order_no=str(n), channel="WECHAT", at=time,
+            his_refs={"trade_order_no": f"H{n}"},
+        )  # fmt: skip
+
+    async with platform(statement((1, 700), (2, 50))) as (peer, his):
+        lines = await his.fetch_statement(DAY)
+        assert asked(peer) == (
+            "9003",
+            {"HOS_ID": "1", "BILL_DATE": "2026-01-05", "BILL_TYPE": "ALL", "PAGE_CURRENT": "1", "PAGE_SIZE": "100"},
+        )
+    assert lines == [line(StatementKind.PAYMENT, 700), line(StatementKind.REFUND, 50)]
+
+
+async def test_statement_is_asked_for_page_by_page_until_one_is_not_full() -> None:
+    pages = [statement(*((1, n) for n in range(first, last))) for first, last in ((1, 101), (101, 201), (201, 231))]
+    async with platform(*pages) as (peer, his):
+        lines = await his.fetch_statement(DAY)
+        assert [asked(peer, n)[1]["PAGE_CURRENT"] for n in range(len(peer.requests))] == ["1", "2", "3"]
+    assert [line.amount_fen for line in lines] == list(range(1, 231))
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+async def test_reports_are_listed_with_their_kind() -> None:
+    row = (
+        "<REPORT><REPORT_ID>{0}</REPORT_ID><REPORT_TYPE>{0}</REPORT_TYPE><REPORT_NAME>报告{0}</REPORT_NAME>"
+        "<REPORT_STATUS>2</REPORT_STATUS><REPORT_TIME>2026-01-05 10:00:00</REPORT_TIME></REPORT>"
+    )
+    res = f"<RES><REPORT_LIST>{row.format(1)}{row.format(2)}{row.format(3)}</REPORT_LIST></RES>"
+    async with platform(told(res)) as (_, his):
+        kinds = (ReportKind.LAB, ReportKind.LAB, ReportKind.EXAM)
+        assert await his.fetch_reports(PERSON_WITH_NUMBER) == [
+            Report(id=str(n), kind=kind, status=ReportStatus.FINAL, name=f"报告{n}", issued_at=at(10))
+            for n, kind in enumerate(kinds, 1)
+        ]
+
+
+async def test_laboratory_report_has_its_results_with_flags() -> None:
+    res = (
+        "<RES><REPORT_ID>L1</REPORT_ID><REPORT_NAME>血常规</REPORT_NAME><REPORT_STATUS>1</REPORT_STATUS><ITEM_LIST>"
+        "<ITEM><ITEM_ID>WBC</ITEM_ID><ITEM_NAME>白细胞</ITEM_NAME><RESULT>11.2</RESULT><UNIT>10*9/L</UNIT>"
+        "<REFERENCE>3.5-9.5</REFERENCE><FLAG>↑</FLAG></ITEM>"
+        "<ITEM><ITEM_NAME>尿蛋白</ITEM_NAME><RESULT>阴性</RESULT><FLAG/></ITEM></ITEM_LIST></RES>"
+    )
+    async with platform(told(res)) as (_, his):
+        assert await his.fetch_report(PERSON_WITH_NUMBER, "L1") == Report(
+            id="L1",
+            kind=ReportKind.LAB,
+            status=ReportStatus.PRELIMINARY,
+            name="血常规",
+            observations=(
+                Observation(
+                    name="白细胞", code="WBC", value="11.2", unit="10*9/L", reference_range="3.5-9.5", flag="H"
+                ),
+                Observation(name="尿蛋白", value="阴性"),
+            ),
+        )
+
+
+async def test_culture_is_read_from_8003_with_germ_drug_and_sensitivity() -> None:
+    res = (
+        "<RES><REPORT_ID>L2</REPORT_ID><REPORT_STATUS>2</REPORT_STATUS><ITEM_LIST><ITEM><GERM_NAME>大肠埃希菌</GERM_NAME>"
+        "<DRUG_ID>CRO</DRUG_ID><DRUG_NAME>头孢曲松</DRUG_NAME><MIC>&gt;=64</MIC><SENSITIVITY>R</SENSITIVITY></ITEM></ITEM_LIST></RES>"
+    )
+    async with platform(refused("800201", "报告不存在"), told(res)) as (_, his):
+        report = await his.fetch_report(PERSON_WITH_NUMBER, "L2")
+    assert report is not None
+    assert report.observations == (Observation(name="大肠埃希菌 头孢曲松", code="CRO", value=">=64", flag="R"),)
+
+
+async def test_examination_is_read_from_8004_with_what_was_seen_and_what_it_means() -> None:
+    res = (
+        "<RES><REPORT_ID>E1</REPORT_ID><REPORT_NAME>胸部CT</REPORT_NAME><REPORT_STATUS>2</REPORT_STATUS>"
+        "<CHECK_SEE>两肺纹理清晰</CHECK_SEE><CHECK_RESULT>未见异常</CHECK_RESULT></RES>"
+    )
+    nothing = told("<RES/>")
+    async with platform(nothing, nothing, told(res)) as (_, his):
+        assert await his.fetch_report(PERSON_WITH_NUMBER, "E1") == Report(
+            id="E1",
+            kind=ReportKind.EXAM,
+            status=ReportStatus.FINAL,
+            name="胸部CT",
+            conclusion="两肺纹理清晰\n未见异常",
+        )
