@@ -69,8 +69,8 @@ def _of_fhir(verb: Verb, spec: VerbSpec) -> Iterator[str]:
 def _of_soap(spec: VerbSpec, only: Any) -> Iterator[str]:
     """The operations with the dialect's code of the trade; the code alone where one operation is for all of them."""
     cases = spec.call.get("cases") or [spec.call]
-    steps = (*cases, *spec.call.get("also", ()), *([spec.then] if spec.then else []))
-    for step in (one for step in steps for one in (step.get("first"), step) if one):
+    calls = (*cases, *spec.call.get("also", ()), *([spec.then] if spec.then else []))
+    for step in (one for call in calls for one in (call.get("first"), call) if one):
         operation = str(only or step.get("operation") or spec.call.get("operation"))
         code = str(step.get("trade") or spec.call.get("trade") or "")
         yield (code or operation) if only or code == operation else f"{operation} {code}".strip()
