@@ -119,6 +119,21 @@ def _sum(ctx: MapContext, arg: Any, **values: Any) -> int | None:
     return sum(numbers) if numbers else None
 
 
+def _check_difference(arg: Any) -> str | None:
+    least = arg.get("at_least") if isinstance(arg, dict) and set(arg) == {"at_least"} else None
+    if arg is None or (isinstance(least, int) and not isinstance(least, bool)):
+        return None
+    return "arg: {at_least: 0}, what stands for a difference that is less"
+
+
+def _difference(ctx: MapContext, arg: Any, *, of: Any, less: Any = None) -> int | None:
+    """`of` less `less`, whole numbers; a HIS that has sold more than its quota has `at_least` left."""
+    if of is None:
+        return None
+    whole, part = (0 if value is None else minor_units(value, 0, "whole units") for value in (of, less))
+    return whole - part if arg is None else max(whole - part, arg["at_least"])
+
+
 def _check_same_day(arg: Any) -> str | None:
     if arg is None or (isinstance(arg, dict) and set(arg) == {"same", "other"}):
         return None
@@ -173,6 +188,7 @@ JOINS: dict[str, Join] = {
     "money_sum": Join(_money_sum, no_arg, ("amounts", "currencies", "credits")),
     "currency": Join(_currency, no_arg, ("code",), ("code",), when_absent=True),
     "sum": Join(_sum, no_arg, None),
+    "difference": Join(_difference, _check_difference, ("of", "less"), ("of",)),
     "same_day": Join(_same_day, _check_same_day, ("first", "second"), ("first", "second")),
     "concat": Join(_concat, check_separator, None),
     "human_name": Join(_human_name, no_arg, ("text", "family", "given", "given2")),

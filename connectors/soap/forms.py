@@ -24,10 +24,13 @@ from connectors.soap.xml import (
     drop_prolog,
     parse,
     read_document,
+    text_from,
     write_document,
 )
 
 MAX_ROWS = 100_000
+# What may stand before a document and never inside one (XML 1.0 section 2.8): here documents stand one after the other.
+_PROLOG_INSIDE = re.compile(r"<\?xml\s[^<>]{0,200}\?>")
 # XML 1.0 (fifth edition) section 2.3, NameStartChar and NameChar, without the colon.
 _STARTS = (
     "A-Z_a-z\xc0-\xd6\xd8-\xf6\xf8-\u02ff\u0370-\u037d\u037f-\u1fff\u200c\u200d\u2070-\u218f\u2c00-\u2fef\u3001-\ud7ff"
@@ -76,17 +79,18 @@ def write_form(form: Form, tree: Any, packing: Packing | None) -> str:
 
 
 def read_form(
-    form: Form, text: str, *, root: str, packing: Packing | None = None, fragment: bool = False, max_chars: int
+    form: Form, text: str, *, root: str, packing: Packing | None = None, fragment: bool | str = False, max_chars: int
 ) -> etree._Element:
     """A reply's text as a tree under `root`. Raises BareText, HtmlPage, Diffgram, XmlForbidden or another XmlError.
 
-    `fragment`: XML of several roots; they stand under one of the name `root`.
+    `fragment`: XML of several roots, each with a prolog or without; they stand under one of the name `root`. Where it names
+    the first of them, junk before that is skipped.
     """
     if len(text) > max_chars:
         raise XmlForbidden(f"the document is longer than {max_chars} characters")
     match form:
         case Form.XML if fragment:
-            return _fragment(text, root, max_chars)
+            return _fragment(text, root, max_chars, fragment if isinstance(fragment, str) else None)
         case Form.XML:
             return read_document(text, root=root, max_chars=max_chars)
         case Form.JSON:
@@ -99,10 +103,14 @@ def read_form(
             return _fragment(text, root, max_chars)
 
 
-def _fragment(text: str, root: str, max_chars: int) -> etree._Element:
-    body = drop_prolog(text)
-    if not body.startswith("<"):
-        raise BareText(body.strip()) if body.strip() else XmlError("an empty reply")
+def _fragment(text: str, root: str, max_chars: int, first: str | None = None) -> etree._Element:
+    if first is not None:
+        body = text_from(text, first, max_chars=max_chars)
+    else:
+        body = drop_prolog(text)
+        if not body.startswith("<"):
+            raise BareText(body.strip()) if body.strip() else XmlError("an empty reply")
+    body = _PROLOG_INSIDE.sub("", body)
     return parse(f"<{root}>{body}</{root}>", max_chars=max_chars + 2 * len(root) + 5)
 
 

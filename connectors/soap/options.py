@@ -95,7 +95,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     The reply
     - `reply_argument`: the element of the answer that has it, where it is not the first.
     - `reply_form`, `reply_packing`; `reply_root`: the root of its tree; in XML junk around it is skipped, and with
-      `reply_fragment` several elements stand under it.
+      `reply_fragment` several elements stand under it: true, or the name of the first of them, before which junk is skipped.
     - `reply_sign`: the signature over its own elements, which must hold; `opens`: documents inside it: see OpeningSpec.
     - `concurrency`: calls at a time within one read that needs several; at most half of `his_concurrency`, so that writes go on.
     - `server`: what the HIS calls at our side: see ServerSpec.
@@ -121,7 +121,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     reply_argument: str | None = None
     reply_form: Form = Form.XML
     reply_root: str = "Response"
-    reply_fragment: bool = False
+    reply_fragment: bool | str = False
     reply_packing: Packing | None = None
     reply_sign: SignSpec | None = None
     opens: tuple[OpeningSpec, ...] = ()

@@ -56,7 +56,7 @@ class OpeningSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     path: str
     form: Form = Form.XML
     root: str = "Document"
-    fragment: bool = False
+    fragment: bool | str = False
     packing: Packing | None = None
     cipher: CipherSpec | None = None
 
@@ -123,7 +123,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     form: Form = Form.XML
     root: str = "Request"
     packing: Packing | None = None
-    fragment: bool = False
+    fragment: bool | str = False
     credentials: dict[str, str] = {}
     sign: SignSpec | None = None
     opens: tuple[OpeningSpec, ...] = ()

@@ -196,14 +196,19 @@ def read_document(text: str, *, root: str, max_chars: int = 10_000_000) -> etree
 
     Raises HtmlPage, Diffgram, BareText, XmlForbidden or XmlError.
     """
+    body = text_from(text, root, max_chars=max_chars)
+    end = body.rfind(f"</{root}>")
+    return parse(body[: end + len(root) + 3 if end > 0 else None], max_chars=max_chars)
+
+
+def text_from(text: str, root: str, *, max_chars: int = 10_000_000) -> str:
+    """The text from the first `<root>` on. Raises HtmlPage, Diffgram, BareText, XmlForbidden or XmlError where there is none."""
     start = re.search(rf"<{re.escape(root)}[\s/>]", text)
     if start is None:
         raise _not_a_document(text, root, max_chars)
-    before = text[: start.start()]
-    if "<!DOCTYPE" in before.upper():
+    if "<!DOCTYPE" in text[: start.start()].upper():
         raise XmlForbidden("the document has a DOCTYPE")
-    end = text.rfind(f"</{root}>")
-    return parse(text[start.start() : end + len(root) + 3 if end > 0 else None], max_chars=max_chars)
+    return text[start.start() :]
 
 
 def _not_a_document(text: str, root: str, max_chars: int) -> XmlError:

@@ -296,6 +296,18 @@ def test_fees_are_added_when_a_hospital_tells_them_apart() -> None:
         join("sum", reg="1.005")
 
 
+def test_seats_left_are_the_quota_less_what_is_taken() -> None:
+    assert join("difference", of="20", less="17") == 3
+    assert join("difference", of="20", less=None) == 20
+    assert join("difference", of=None, less="17") is None
+    assert join("difference", of="17", less="20") == -3
+    assert join("difference", {"at_least": 0}, of="17", less="20") == 0
+    assert join("difference", {"at_least": 0}, of="17", less="16.0") == 1
+    for of, less in (("many", "1"), ("20", "1.5")):
+        with pytest.raises(Failure):
+            join("difference", of=of, less=less)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [

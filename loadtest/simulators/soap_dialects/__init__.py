@@ -5,6 +5,7 @@ from __future__ import annotations
 from loadtest.simulators.soap_dialects.bsoft import BSoft
 from loadtest.simulators.soap_dialects.dhc import Esb, Gateway, SelfService
 from loadtest.simulators.soap_dialects.jkt12320 import PubService
+from loadtest.simulators.soap_dialects.neusoft import Neusoft
 from loadtest.simulators.soap_dialects.pipe import Pipe
 from loadtest.simulators.soap_dialects.speaking import Dialect
 from loadtest.simulators.soap_dialects.zoesoft import Zoesoft
@@ -17,4 +18,5 @@ DIALECTS: dict[str, type[Dialect]] = {
     "zoesoft": Zoesoft,
     "jkt12320": PubService,
     "pipe": Pipe,
+    "neusoft": Neusoft,
 }

@@ -57,6 +57,7 @@ SPOKEN = [
     Spoken("dhc_esb", "dhc_esb@1"),
     Spoken("bsoft", "bsoft@1", options={"secret_files": {"password": str(SECRETS / "bsoft_password")}}),
     Spoken("zoesoft", "zoesoft@1"),
+    Spoken("neusoft", "neusoft@1", by_wsdl=True),
     Spoken(
         "jkt12320",
         "jkt12320@1",

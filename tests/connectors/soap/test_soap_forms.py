@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from connectors.soap.forms import Form, Packing, read_form, tree_of, write_form
-from connectors.soap.xml import BareText, HtmlPage, XmlError, XmlForbidden
+from connectors.soap.xml import BareText, Diffgram, HtmlPage, XmlError, XmlForbidden
 
 MAX = 1_000_000
 
@@ -69,6 +69,43 @@ def test_several_roots_stand_under_one_when_the_reply_is_a_fragment() -> None:
         read(Form.XML, "<a/></R><R>", fragment=True, packing=None)
 
 
+TWO = "<result><returnCode>1</returnCode></result>{}<Data><a>x</a></Data>"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "DEBUG 12 rows\r\n" + TWO.format(""),
+        "调试 < 3:<?xml version='1.0' encoding='GBK'?>" + TWO.format("\r\n"),
+        "<?xml version='1.0'?>" + TWO.format("<?xml version='1.0' encoding=\"GBK\"?>"),
+    ],
+    ids=["junk", "junk with a sign", "prologs"],
+)
+def test_fragment_begins_with_its_first_element_when_that_has_a_name(told: str) -> None:
+    root = read(Form.XML, told, fragment="result")
+    assert [child.tag for child in root] == ["result", "Data"]
+    assert root.findtext("Data/a") == "x"
+
+
+@pytest.mark.parametrize(
+    ("told", "error"),
+    [
+        ("未知服务", BareText),
+        ("<html><body/></html>", HtmlPage),
+        ("<d:diffgram xmlns:d='urn:x'/>", Diffgram),
+        ("<Data/>", XmlError),
+        ("", XmlError),
+        ("<!DOCTYPE r [<!ENTITY x 'y'>]><result>&x;</result>", XmlForbidden),
+        ("<result/><!DOC<?xml version='1.0'?>TYPE r>", XmlError),
+        ("<result/></R><R>", XmlError),
+    ],
+)
+def test_fragment_is_told_apart_when_its_first_element_is_missing(told: str, error: type[XmlError]) -> None:
+    with pytest.raises(error) as raised:
+        read(Form.XML, told, fragment="result")
+    assert type(raised.value) is error
+
+
 def test_packed_string_becomes_rows_when_names_are_given() -> None:
     packing = Packing(fields="^", rows="!", row="Doctor", names=("id", "", "name"))
     root = read(Form.PACKED, "D1^x^李明!D2^y^王芳^more!!", packing=packing)
@@ -94,6 +131,7 @@ def test_any_text_gives_a_tree_or_a_reason_when_it_comes_as_a_reply(text: str) -
     for form, how in (
         (Form.XML, {}),
         (Form.XML, {"fragment": True}),
+        (Form.XML, {"fragment": "a"}),
         (Form.JSON, {}),
         (Form.PACKED, {"packing": Packing(fields="|", rows=";", names=("a", "b"))}),
     ):
