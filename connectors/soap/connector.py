@@ -312,6 +312,8 @@ class SoapConnector:
         if case.first is None:
             return await self._write_once(verb, case, request)
         before = await self._write_once(verb, case.first.case, request)
+        if isinstance(before, Unknown) and case.first.asks:
+            return Rejected(code="not_sent", text=f"the call before it failed: {before.reason}", retryable=True)
         if isinstance(before, Unknown) or (isinstance(before, Rejected) and before.code not in case.first.passes):
             return before
         refs = before.his_refs if isinstance(before, Accepted) else {}

@@ -60,14 +60,16 @@ def write_envelope(
     values: Mapping[str, Any],
     *,
     encoding: str = "utf-8",
+    label: str | None = None,
     header: Sequence[etree._Element] = (),
     secure: Secure | None = None,
 ) -> bytes:
     """One envelope with the operation's arguments: texts, or mappings and lists of what stands inside them.
 
-    `header`: what stands in the SOAP header; `secure` may add to it, when all else is written. Raises UnicodeEncodeError for a
-    character that the encoding lacks: it is never written as a reference, because such peers do not resolve them inside their
-    own string. Raises ValueError for a text that XML cannot carry.
+    `label`: what the prolog calls the encoding, where it is another name. `header`: what stands in the SOAP header; `secure` may
+    add to it, when all else is written. Raises UnicodeEncodeError for a character that the encoding lacks: it is never written as
+    a reference, because such peers do not resolve them inside their own string. Raises ValueError for a text that XML cannot
+    carry.
     """
     namespace = ENVELOPE_12 if call.version is SoapVersion.V12 else ENVELOPE_11
     envelope = etree.Element(f"{{{namespace}}}Envelope", nsmap={"soap": namespace})
@@ -81,7 +83,7 @@ def write_envelope(
     sections = Sections()
     for name, tag in names.items():
         _put(wrapper, tag, sections.put(values[name]) if call.cdata else values[name])
-    return write_whole(envelope, encoding=encoding, header=header, secure=secure, sections=sections)
+    return write_whole(envelope, encoding=encoding, label=label, header=header, secure=secure, sections=sections)
 
 
 def _put(parent: etree._Element, tag: str, value: Any) -> None:
@@ -105,6 +107,7 @@ def write_whole(
     envelope: etree._Element,
     *,
     encoding: str,
+    label: str | None = None,
     header: Sequence[etree._Element] = (),
     secure: Secure | None = None,
     sections: Sections | None = None,
@@ -122,7 +125,7 @@ def write_whole(
     written = etree.tostring(envelope, encoding="unicode")
     if sections is not None:
         written = sections.fill(written)
-    return f'<?xml version="1.0" encoding="{encoding}"?>{written}'.encode(encoding)
+    return f'<?xml version="1.0" encoding="{label or encoding}"?>{written}'.encode(encoding)
 
 
 def http_headers(call: Call, encoding: str = "utf-8") -> dict[str, str]:

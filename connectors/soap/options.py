@@ -87,6 +87,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     - `operation`: the one operation for all trades, whatever verbs name; without it each verb's own is called.
     - `arguments`: names and what each carries, as a request tree; `argument` is short for one that carries the document.
     - `transport`: soap, get or form. `encoding`: of requests; a character it lacks makes the request fail as `charset`.
+      `encoding_label`: what envelope and HTTP header call it, where that is another name: gb2312 for what is GBK.
     - `cdata`: arguments stand in CDATA sections, for servers that do not unescape.
     - `header`: elements of the SOAP header, by `{namespace}name`; `security`: see SecuritySpec.
     The request's document
@@ -111,6 +112,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     soap_version: SoapVersion = SoapVersion.V11
     transport: Transport = Transport.SOAP
     encoding: str = "utf-8"
+    encoding_label: Annotated[str, msgspec.Meta(pattern="^[A-Za-z][A-Za-z0-9._-]{1,39}$")] | None = None
     cdata: bool = False
     header: dict[str, Any] = {}
     security: SecuritySpec | None = None
@@ -127,6 +129,11 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     opens: tuple[OpeningSpec, ...] = ()
     concurrency: int = 4
     server: ServerSpec | None = None
+
+    @property
+    def label(self) -> str:
+        """What the encoding is called in envelope and HTTP header."""
+        return self.encoding_label or self.encoding
 
     @property
     def named_arguments(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Speech:
     def write(self, case: Case, request: object, ctx: MapContext) -> Sent:
         """One call. Raises UnicodeEncodeError, TypedInvalid, ValueError where it cannot be carried, MappingError."""
         written = self._wire.write(case, request, ctx)
-        encoding = self._connection.encoding
+        encoding, label = self._connection.encoding, self._connection.label
         if self._connection.transport is not Transport.SOAP:
             return as_http(
                 self._connection.transport, self._endpoint.address, case.operation, written.arguments, encoding
@@ -45,20 +45,24 @@ class Speech:
         if self._connection.form is Form.TYPED:
             return self._typed(case.operation, written)
         call = self._endpoint.call_of(case.operation, self._wire.arguments)
-        body = write_envelope(call, written.arguments, encoding=encoding, header=written.header, secure=self._secure)
-        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, encoding))
+        body = write_envelope(
+            call, written.arguments, encoding=encoding, label=label, header=written.header, secure=self._secure
+        )
+        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, label))
 
     def _typed(self, operation: str, written: Written) -> Sent:
         """A call whose arguments the WSDL types; without one they are written as they stand."""
-        encoding, values = self._connection.encoding, written.arguments
+        encoding, label, values = self._connection.encoding, self._connection.label, written.arguments
         call = self._endpoint.call_of(operation, tuple(values))
         typed = self._endpoint.typed_of(operation)
         if typed is None:
-            body = write_envelope(call, values, encoding=encoding, header=written.header, secure=self._secure)
+            body = write_envelope(
+                call, values, encoding=encoding, label=label, header=written.header, secure=self._secure
+            )
         else:
             envelope = typed.build(values)
-            body = write_whole(envelope, encoding=encoding, header=written.header, secure=self._secure)
-        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, encoding))
+            body = write_whole(envelope, encoding=encoding, label=label, header=written.header, secure=self._secure)
+        return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, label))
 
     def open(self, text: str, operation: str) -> etree._Element | Fault:
         """The tree of an answer; some gateways send the document without an envelope. Raises XmlError."""

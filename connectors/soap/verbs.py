@@ -12,7 +12,8 @@ Keys of `call` in a SOAP profile
     until_found: true: of a read whose request does not say which of them it is: `also` is asked only until one has something
     first:       {operation, trade, request, reply, passes: [already_exists]}   of a write, or of one of its cases: a call that
                  is made before, and done or refused with one of `passes`, or the write has its outcome. What its reply
-                 keeps in `his_refs` stands in those of the request, and of the booking
+                 keeps in `his_refs` stands in those of the request, and of the booking. `asks: true`: it changes nothing,
+                 so that nothing was done where its own answer is lost (`not_sent`, to be tried again)
     per:         departments | schedules     one call for each (of the window, or all of them)
     echo:        true: the request's root becomes the last child of the reply's root, so that a reply's mapping can read
                  what the HIS does not repeat; or a request tree of its own, which is put there and never sent
@@ -44,7 +45,7 @@ from mappings.profile import Profile, VerbSpec
 _RULE_KEYS = ("success", "error_code", "error_text", "error_texts", "faults", "retryable")
 _CALL_KEYS = ("operation", "trade", "cases", "also", "until_found", "first", "per", "echo", "partial", *_RULE_KEYS)
 _CASE_KEYS = ("when", "operation", "trade", "first", "request", "reply", "ref")
-_FIRST_KEYS = ("operation", "trade", "request", "reply", "passes", "ref")
+_FIRST_KEYS = ("operation", "trade", "request", "reply", "passes", "asks", "ref")
 _THEN_KEYS = ("operation", "trade", "request", "reply", "into", "ref")
 _PAGES_KEYS = ("size", "rows", "max", "ref")
 MAX_PAGES = 500
@@ -82,10 +83,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class First(msgspec.Struct, frozen=True, kw_only=True):
-    """The call before a write, and the refusals after which the write goes on all the same."""
+    """The call before a write, and the refusals after which the write goes on all the same. `asks`: it changes nothing."""
 
     case: Case
     passes: frozenset[str]
+    asks: bool = False
 
 
 class Pages(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,9 +235,12 @@ class _Compiler:
         if entry is None:
             return None
         passes = entry.get("passes", []) if isinstance(entry, dict) else None
-        if not isinstance(passes, list) or not REJECT_CODES.issuperset(map(str, passes)):
-            self._profile.fail(path, "first: {operation, trade, request, reply, passes: [rejection codes]}")
-        return First(case=self._case(path, entry, _FIRST_KEYS), passes=frozenset(passes))
+        asks = entry.get("asks", False) if isinstance(entry, dict) else None
+        if not isinstance(passes, list) or not REJECT_CODES.issuperset(map(str, passes)) or not isinstance(asks, bool):
+            self._profile.fail(
+                path, "first: {operation, trade, request, reply, passes: [rejection codes], asks: true or false}"
+            )
+        return First(case=self._case(path, entry, _FIRST_KEYS), passes=frozenset(passes), asks=asks)
 
     def _echo(self, request: RequestTree) -> RequestTree | None:
         echo = self._spec.call.get("echo", False)

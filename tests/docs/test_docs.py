@@ -212,7 +212,20 @@ def test_the_pictures_are_well_formed_and_alike_when_drawn_in_two_languages() ->
 
 
 @pytest.mark.parametrize(
-    "name", ["hl7v2", "hl7v2_cn", "hl7v2_cn.zh-CN", "fhir_r4", "dhc", "bsoft", "pipe", "zoesoft", "jkt12320", "neusoft"]
+    "name",
+    [
+        "hl7v2",
+        "hl7v2_cn",
+        "hl7v2_cn.zh-CN",
+        "fhir_r4",
+        "dhc",
+        "bsoft",
+        "pipe",
+        "zoesoft",
+        "jkt12320",
+        "neusoft",
+        "zysoft",
+    ],
 )
 def test_the_table_of_a_dialect_is_its_profile(name: str) -> None:
     rows = verb_rows(load_profile(name.partition(".")[0]))

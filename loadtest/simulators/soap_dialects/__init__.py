@@ -9,6 +9,7 @@ from loadtest.simulators.soap_dialects.neusoft import Neusoft
 from loadtest.simulators.soap_dialects.pipe import Pipe
 from loadtest.simulators.soap_dialects.speaking import Dialect
 from loadtest.simulators.soap_dialects.zoesoft import Zoesoft
+from loadtest.simulators.soap_dialects.zysoft import Zysoft
 
 DIALECTS: dict[str, type[Dialect]] = {
     "dhc": SelfService,
@@ -19,4 +20,5 @@ DIALECTS: dict[str, type[Dialect]] = {
     "jkt12320": PubService,
     "pipe": Pipe,
     "neusoft": Neusoft,
+    "zysoft": Zysoft,
 }

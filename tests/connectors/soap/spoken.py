@@ -64,6 +64,7 @@ SPOKEN = [
         options={"secret_files": {name: str(SECRETS / f"jkt12320_{name}") for name in ("payload_key", "sign_key")}},
     ),
     Spoken("pipe", "pipe@1"),
+    Spoken("zysoft", "zysoft@1"),
 ]
 
 

@@ -137,6 +137,15 @@ async def test_write_is_unknown_and_not_made_when_the_call_before_it_is(tmp_path
     assert len(peer.requests) == 1
 
 
+async def test_write_is_not_sent_when_the_call_before_it_only_asks_and_is_unknown(tmp_path: Path) -> None:
+    asks = REGISTER.replace("passes: [already_exists]", "asks: true")
+    async with site(tmp_path, asks, "<R/>") as (peer, his):
+        outcome = await his.register(golden_order())
+        assert isinstance(outcome, Rejected)
+        assert (outcome.code, outcome.retryable) == ("not_sent", True)
+        assert len(peer.requests) == 1
+
+
 async def test_refusal_is_the_writes_own_when_only_the_call_before_it_was_done(tmp_path: Path) -> None:
     async with site(tmp_path, REGISTER, done(), refused(5)) as (_, his):
         outcome = await his.register(golden_order())

@@ -42,6 +42,12 @@ def test_envelope_is_in_its_encoding_and_says_so() -> None:
         write_envelope(CALL, {"XMLRequest": "镕"}, encoding="gb2312")
 
 
+def test_envelope_has_its_label_when_the_peer_calls_the_encoding_by_another_name() -> None:
+    data = write_envelope(CALL, {"XMLRequest": "镕"}, encoding="gbk", label="gb2312")
+    assert data.startswith(b'<?xml version="1.0" encoding="gb2312"?>')
+    assert b"\xe9F" in data  # 镕 is E9 46 in GBK, and not in GB 2312
+
+
 def test_headers_carry_the_action_where_each_version_wants_it() -> None:
     assert http_headers(CALL) == {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": '"urn:h/Lock"'}
     assert http_headers(V12) == {"Content-Type": 'application/soap+xml; charset=utf-8; action="urn:h/Lock"'}

@@ -257,6 +257,26 @@ async def test_booking_is_refused_for_the_reason_in_the_words_wherever_they_stan
         assert outcome.text == (f"-1: {text}" if code == "refused" else text)
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("该预约已取消", "already_done"),
+        ("该号已支付,请到窗口退号", "too_late"),
+        ("该号已取号,不能取消", "too_late"),
+        ("已过取消时限", "too_late"),
+        ("预约记录不存在", "not_found"),
+    ],
+)
+async def test_cancellation_is_done_before_only_when_the_words_say_that_it_is_cancelled(text: str, code: str) -> None:
+    async with zoesoft(failed(text)) as (_, his):
+        assert await his.cancel_registration(golden_order()) == Rejected(code=code, text=text)
+
+
+async def test_number_that_was_collected_before_is_collected() -> None:
+    async with zoesoft(failed("该号已取号")) as (_, his):
+        assert await his.check_in(golden_order()) == Rejected(code="already_done", text="该号已取号")
+
+
 @pytest.mark.parametrize("reply", ["<Response/>", "<Response Err=''><OrderId>Y1</OrderId></Response>", done("<Order")])
 async def test_booking_is_in_doubt_when_the_root_does_not_say_how_it_went(reply: str) -> None:
     async with zoesoft(reply) as (_, his):
