@@ -155,6 +155,21 @@ async def _same_person(tx: Tx, digest: str, other: str) -> bool:
     return owner is not None and owner == await owner_ids(tx, other)
 
 
+async def return_money(tx: Tx, bill: BillRow) -> None:
+    """A bill that the HIS calls cancelled after our payment was settled there: its refund falls due, once.
+
+    Raises SetAside where another amount is to go back than was paid: a refund is of a whole payment.
+    """
+    if bill.status != BillStatus.CANCELLED:
+        return
+    payment = await kept_payment(tx, bill_id=bill.id)
+    if payment is None or payment.settlement != "settled":
+        return
+    if bill.amount_fen != payment.amount_fen:
+        raise SetAside(f"bill {bill.id} is cancelled over another amount than was paid: settle it with the hospital")
+    await owe_refund(tx, payment, client_id=payment.client_id, reason="bill_cancelled")
+
+
 async def load_bill(tx: Tx, bill_id: str) -> BillRow | None:
     """A bill of this hospital."""
     row = await tx.first(select(bills).where(bills.c.hospital_id == tx.hospital_id, bills.c.id == bill_id))

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from sqlalchemy import bindparam, select
 
-from booking.billing import put_bill
+from booking.billing import put_bill, return_money
 from booking.fetches import put_departments, put_practitioners, reopen
 from booking.moves import fetch_topic
 from booking.people import hear_patient, merge_persons
@@ -238,7 +238,8 @@ async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Bu
         case ReportIssued(report=report):
             await put_report(tx, report, occurred_ms=_ms(event.occurred_at), told=True)
         case BillIssued(bill=bill):
-            await put_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
+            told = await put_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
+            await return_money(tx, told)
         case DepartmentChanged(department=department):
             await put_departments(tx, [department])
         case PractitionerChanged(practitioner=practitioner):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from booking.billing import SetAside, bills_of, load_bill, pay_bill, put_bill, settle_payment
+from booking.billing import SetAside, bills_of, load_bill, pay_bill, put_bill, return_money, settle_payment
 from booking.money import refunds_of
 from booking.people import hear_patient, merge_persons, person_by_mrn
 from booking.reporting import put_report
@@ -82,6 +82,37 @@ async def test_older_word_on_a_bill_is_dropped_when_a_newer_one_is_stored(store:
     assert (await put(store, amount_fen=600)).amount_fen == 600  # a live read has no time: it is of now
     assert (await put(store, occurred_ms=1_999, amount_fen=400)).amount_fen == 600
     assert (await put(store, occurred_ms=2_000, amount_fen=700)).amount_fen == 700  # equal: order of arrival
+
+
+async def test_money_falls_due_once_when_the_his_cancels_a_bill_that_was_settled(store: Store) -> None:
+    bill = await put(store)
+    money = make_payment(8800)
+    async with store.write(HOSPITAL) as tx:
+        await pay_bill(tx, bill, money, client_id=CLIENT, offered=True)
+    for settled in (False, True):
+        cancelled = await put(store, status=BillStatus.CANCELLED)
+        for _ in range(2):
+            async with store.write(HOSPITAL) as tx:
+                await return_money(tx, cancelled)
+        async with store.write(HOSPITAL) as tx:
+            owed = [(r["trade_no"], r["amount_fen"], r["reason"]) for r in await refunds_of(tx, bill_id=bill.id)]
+            assert owed == ([(money.trade_no, 8800, "bill_cancelled")] if settled else [])
+            await tx.run(outbox.update().values(status="done"))
+            await settle_payment(tx, bill, accepted=True, settlement=None, client_id=CLIENT, code=None)
+
+
+async def test_bill_is_set_aside_when_the_his_gives_only_a_part_of_it_back(store: Store) -> None:
+    bill = await put(store)
+    async with store.write(HOSPITAL) as tx:
+        await pay_bill(tx, bill, make_payment(8800), client_id=CLIENT, offered=True)
+    async with store.write(HOSPITAL) as tx:
+        await tx.run(outbox.update().values(status="done"))
+        await settle_payment(tx, bill, accepted=True, settlement=None, client_id=CLIENT, code=None)
+    part = await put(store, status=BillStatus.CANCELLED, amount_fen=800)
+    async with store.write(HOSPITAL) as tx:
+        with pytest.raises(SetAside, match="another amount"):
+            await return_money(tx, part)
+        assert await refunds_of(tx, bill_id=bill.id) == []
 
 
 async def test_bill_can_be_paid_again_when_its_settlement_was_refused(store: Store) -> None:

@@ -138,7 +138,7 @@ class Said:
     @property
     def parts(self) -> dict[str, str]:
         """The elements of the answer's ROOT, {} of a fault."""
-        result = etree.fromstring(self.body).find(f".//{{{SPACE}}}PubServiceResult")
+        result = etree.fromstring(self.body).find(".//{*}PubServiceResult")
         if result is None:
             return {}
         return {str(e.tag): e.text or "" for e in etree.fromstring(result.text or "")}
