@@ -21,7 +21,7 @@ from mappings.canonical import AnyEvent
 from monitoring.metrics import REGISTRY
 from tests.connectors.soap.soap_hospital import HOSPITAL
 
-PAYLOAD_KEY, SIGN_KEY = b"0123456789abcdef", b"S3CRET"
+PAYLOAD_KEY, SIGN_KEY = b"hisbridge-12320!", b"12320-SIGN-KEY"  # those of the simulated hospital
 SPACE = "http://platform.example/his"
 SOAP = {"1.1": "http://schemas.xmlsoap.org/soap/envelope/", "1.2": "http://www.w3.org/2003/05/soap-envelope"}
 
