@@ -170,7 +170,7 @@ async def start(
     port: int = 0,
     control_port: int = 0,
     *,
-    dialect: str = "dhc",
+    dialect: str | type[Dialect] = "dhc",
     prefix: str = "S",
     days: int = 3,
     seats: int = 5,
@@ -179,10 +179,13 @@ async def start(
     hospital: Hospital | None = None,
     latency_ms: float = 0.0,
 ) -> SoapSimulator:
-    """Start a hospital; `lock_s` is how long it holds an unpaid lock, `push` where its laboratory sends reports."""
+    """Start a hospital. `dialect`: by its name, or one that has none; `lock_s`: how long it holds an unpaid lock; `push`: where
+    its laboratory sends reports.
+    """
     lab = LabSystem(*push, sender="SOAPDEMO") if push is not None else None
     hospital = hospital or Hospital(prefix, days=days, seats=seats)
-    simulator = SoapSimulator(hospital, DIALECTS[dialect], lock_s=lock_s, lab=lab, latency_ms=latency_ms)
+    spoken = DIALECTS[dialect] if isinstance(dialect, str) else dialect
+    simulator = SoapSimulator(hospital, spoken, lock_s=lock_s, lab=lab, latency_ms=latency_ms)
     await simulator.start(host, port, control_port)
     return simulator
 

@@ -13,7 +13,9 @@ import msgspec
 from connectors.port import Accepted, Capability, Order, Outcome, Verb
 from connectors.soap import Options, SoapConnector, create
 from loadtest.simulators import soap
+from loadtest.simulators.soap_dialects.speaking import Dialect
 from mappings.canonical import Patient
+from tests.connectors.soap.ninth_his import Ninth
 from tests.connectors.soap.soap_hospital import HOSPITAL, PERSON, window
 
 SECRETS = Path(__file__).with_name("secrets")
@@ -24,19 +26,21 @@ SECRETS = Path(__file__).with_name("secrets")
 class Spoken:
     """One dialect: the simulator's name for it, and the profile that speaks it.
 
-    `profiles_dir`: where the profile is, for one that is not shipped. `options`: of the connector, beside its address.
+    `profiles_dir`: where the profile is, and `simulator`: who speaks it, for one that is not shipped.
+    `options`: of the connector, beside its address.
     """
 
     name: str
     profile: str
     by_wsdl: bool = False
     profiles_dir: Path | None = None
+    simulator: type[Dialect] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
     async def hospital(self, **given: Any) -> AsyncIterator[tuple[soap.SoapSimulator, SoapConnector]]:
         """A hospital and a connector to it."""
-        simulator = await soap.start(dialect=self.name, days=1)
+        simulator = await soap.start(dialect=self.simulator or self.name, days=1)
         address = {"wsdl": f"{simulator.url}?wsdl"} if self.by_wsdl else {"endpoint": simulator.url}
         options = Options(protocol="soap", profile=self.profile, **(address | self.options | given))
         his = create(HOSPITAL, "his", options, profiles_dir=self.profiles_dir)
@@ -50,6 +54,9 @@ class Spoken:
     def __str__(self) -> str:
         return self.name
 
+
+MADE_UP = Path(__file__).with_name("made_up")
+"""Profiles of dialects that do not exist."""
 
 SPOKEN = [
     Spoken("dhc", "dhc@1", by_wsdl=True),
@@ -65,6 +72,7 @@ SPOKEN = [
     ),
     Spoken("pipe", "pipe@1"),
     Spoken("zysoft", "zysoft@1"),
+    Spoken("ninth", "ninth@1", profiles_dir=MADE_UP, simulator=Ninth),
 ]
 
 
