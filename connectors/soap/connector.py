@@ -470,7 +470,7 @@ class SoapConnector:
 
     def _load_wsdl(self) -> None:
         if self._client is not None:
-            operations = {case.operation for verb in self._verbs.values() for case in verb.cases}
+            operations = {name for verb in self._verbs.values() for name in verb.operations}
             self._endpoint.load(self._client.session, operations)
 
     def _timeout_s(self, verb: Verb) -> float:

@@ -15,7 +15,7 @@ from connectors.soap.options import Connection, read_connection
 from connectors.soap.rules import Refusal
 from connectors.soap.security import username_token
 from connectors.soap.speech import Speech
-from connectors.soap.verbs import Case, CompiledVerb, compile_verbs
+from connectors.soap.verbs import Case, CompiledVerb, calls_in, compile_verbs
 from connectors.soap.wire import Wire
 from connectors.soap.wsdl import BareService
 from connectors.soap.xml import BareText, XmlError, build_document, decode
@@ -139,13 +139,15 @@ def _echo_of(place: Place, request: object, ctx: MapContext) -> etree._Element |
 
 def _of(name: str, compiled: CompiledVerb) -> Iterator[Place]:
     spec, at = compiled.spec, f"verbs.{name}"
-    if "cases" in spec.call:
-        entries = [(f"{at}.call.cases[{n}]", entry) for n, entry in enumerate(spec.call["cases"])]
-    else:
-        own = {key: getattr(spec, key) for key in ("request", "reply")}
+    entries = calls_in(spec, "cases", f"{at}.call.cases")
+    if "cases" not in spec.call:
+        own = {key: getattr(spec, key) for key in ("request", "reply")} | {"first": spec.call.get("first")}
         entries = [(at, own)]
-    entries += [(f"{at}.call.also[{n}]", entry) for n, entry in enumerate(spec.call.get("also", []))]
+    entries += calls_in(spec, "also", f"{at}.call.also")
     for (path, entry), case in zip(entries, (*compiled.cases, *compiled.also), strict=True):
+        if case.first is not None:
+            before = f"{path}.call.first" if path == at else f"{path}.first"
+            yield Place(verb=name, path=before, case=case.first.case, spec=entry["first"])
         yield Place(verb=name, path=path, case=case, spec=entry)
     if compiled.then is not None and spec.then is not None:
         yield Place(verb=name, path=f"{at}.then", case=compiled.then.case, spec=spec.then)

@@ -6,7 +6,8 @@ Keys of `call` in a SOAP profile
     trade:       the dialect's own code of the business: what layers and arguments read as `trade`
     cases:       [{when: {payment: present}, operation, request, reply}, ...]   the first whose `when` holds, in place of the
                  verb's own operation, request and reply; none: the verb is not offered for this request.
-                 `when` maps dotted names of the request to `present`, or to a list of values
+                 `when` maps dotted names of the request to `present`, or to a list of values. Under names in place of a list
+                 (`cases: {paid: {...}, unpaid: {...}}`) a site's profile changes a line of one; so it is with `also`
     also:        [{operation, trade, request, reply, when}, ...]   further calls of a read, whose records are added: a dialect
                  with a trade for laboratory reports and another for examinations
     until_found: true: of a read whose request does not say which of them it is: `also` is asked only until one has something
@@ -117,6 +118,12 @@ class CompiledVerb(msgspec.Struct, frozen=True, kw_only=True):
     pages: Pages | None = None
     until_found: bool = False
 
+    @property
+    def operations(self) -> set[str]:
+        """All the operations that it may call."""
+        calls = [*self.cases, *self.also, *([self.then.case] if self.then else [])]
+        return {one.operation for one in calls} | {one.first.case.operation for one in calls if one.first}
+
     def case_for(self, request: object) -> Case | None:
         """The first case that fits, None if the verb is not offered for this request."""
         return next((case for case in self.cases if case.fits(request)), None)
@@ -132,6 +139,17 @@ def value_at(request: object, path: str) -> Any:
     for name in path.split("."):
         request = request.get(name) if isinstance(request, Mapping) else getattr(request, name, None)
     return request
+
+
+def calls_in(spec: VerbSpec, key: str, path: str) -> list[tuple[str, dict[str, Any]]]:
+    """The calls that a verb's `call` has under `cases` or `also`, each with its place in the profile."""
+    given = spec.call.get(key) or []
+    named = given.items() if isinstance(given, dict) else enumerate(given)
+    return [
+        (f"{path}[{name}]" if isinstance(name, int) else f"{path}.{name}", entry)
+        for name, entry in named
+        if entry is not None
+    ]
 
 
 def compile_verbs(profile: Profile, connection: dict[str, Any]) -> dict[str, CompiledVerb]:
@@ -157,16 +175,12 @@ class _Compiler:
     def verb(self) -> CompiledVerb:
         spec, call = self._spec, self._spec.call
         if "cases" in call:
-            cases = tuple(
-                self._case(f"{self._path}.call.cases[{n}]", c, _CASE_KEYS) for n, c in enumerate(call["cases"])
-            )
+            cases = self._cases("cases")
         else:
             own = {name: call.get(name) for name in ("operation", "trade", "first")}
             own |= {"request": spec.request, "reply": spec.reply}
             cases = (self._case(self._path, own, tuple(own)),)
-        also = tuple(
-            self._case(f"{self._path}.call.also[{n}]", c, _CASE_KEYS) for n, c in enumerate(call.get("also", []))
-        )
+        also = self._cases("also")
         if any(case.reply is None for case in also):
             self._profile.fail(f"{self._path}.call.also", "a further call of a read needs its reply")
         per, partial = call.get("per"), call.get("partial", "keep")
@@ -186,6 +200,12 @@ class _Compiler:
             pages=self._pages(),
             until_found=call.get("until_found", False),
         )
+
+    def _cases(self, key: str) -> tuple[Case, ...]:
+        path = f"{self._path}.call.{key}"
+        if not isinstance(self._spec.call.get(key, []), list | dict):
+            self._profile.fail(path, f"{key}: calls, as a list or under names")
+        return tuple(self._case(place, entry, _CASE_KEYS) for place, entry in calls_in(self._spec, key, path))
 
     def _pages(self) -> Pages | None:
         pages, path = self._spec.pages, f"{self._path}.pages"
@@ -228,7 +248,7 @@ class _Compiler:
             rules=self._rules,
             echo=self._echo(compiled),
             when={key: self._values(f"{path}.when", v) for key, v in entry.get("when", {}).items()},
-            first=self._first(f"{path}.first", entry.get("first")),
+            first=self._first(f"{path}.call.first" if path == self._path else f"{path}.first", entry.get("first")),
         )
 
     def _first(self, path: str, entry: dict[str, Any] | None) -> First | None:

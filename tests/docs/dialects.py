@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from connectors.port import Verb
+from connectors.soap.verbs import calls_in
 from mappings.profile import Profile, VerbSpec, load_profile
 
 HEAD = ("verb", "capability", "carried by", "query-back", "key", "time-out")
@@ -68,8 +69,8 @@ def _of_fhir(verb: Verb, spec: VerbSpec) -> Iterator[str]:
 
 def _of_soap(spec: VerbSpec, only: Any) -> Iterator[str]:
     """The operations with the dialect's code of the trade; the code alone where one operation is for all of them."""
-    cases = spec.call.get("cases") or [spec.call]
-    calls = (*cases, *spec.call.get("also", ()), *([spec.then] if spec.then else []))
+    cases, also = ([entry for _, entry in calls_in(spec, key, "")] for key in ("cases", "also"))
+    calls = (*(cases or [spec.call]), *also, *([spec.then] if spec.then else []))
     for step in (one for call in calls for one in (call.get("first"), call) if one):
         operation = str(only or step.get("operation") or spec.call.get("operation"))
         code = str(step.get("trade") or spec.call.get("trade") or "")

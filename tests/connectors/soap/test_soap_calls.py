@@ -14,7 +14,7 @@ from connectors.port import Accepted, HisReplyInvalid, Rejected, Unknown
 from connectors.soap import Options, SoapConnector, create
 from mappings.canonical import Patient, Registration, RegistrationStatus
 from mappings.profile import ProfileError
-from tests.connectors.soap.soap_hospital import HOSPITAL, CannedPeer, canned, golden_order
+from tests.connectors.soap.soap_hospital import HOSPITAL, CannedPeer, canned, golden_order, payment
 
 DAY = dt.date(2026, 1, 5)
 HEAD = """\
@@ -177,6 +177,42 @@ async def test_nothing_is_found_when_no_case_has_anything(tmp_path: Path) -> Non
         assert len(peer.requests) == 2
 
 
+# --- calls under names ----------------------------------------------------------------------------------------------
+
+RELEASE = """\
+  cancel_registration:
+    capability: native
+    call:
+      cases:
+        paid: {when: {payment.trade_no: present}, trade: back, request: {Q: {Trade: back}}}
+        unpaid: {trade: cancel, request: {Q: {Trade: cancel}}}
+"""
+OF_A_SITE = """\
+name: our_site
+version: 1
+protocol: soap
+extends: site@1
+verbs:
+  cancel_registration:
+    call: {cases: {unpaid: {request: {Q: {Why: "7"}}}}}
+"""
+
+
+async def test_one_line_of_one_case_is_the_sites_own_when_cases_have_names(tmp_path: Path) -> None:
+    async with site(tmp_path, RELEASE, done()) as (peer, _):
+        (tmp_path / "our_site").mkdir()
+        (tmp_path / "our_site" / "profile.yaml").write_text(OF_A_SITE, "utf-8")
+        given = Options(protocol="soap", profile="our_site", endpoint=peer.url)
+        ours = create(HOSPITAL, "his", given, profiles_dir=tmp_path)
+        await ours.start()
+        try:
+            assert await ours.cancel_registration(golden_order(payment=payment(700))) == Accepted()
+            assert await ours.cancel_registration(golden_order()) == Accepted()
+        finally:
+            await ours.close()
+    assert asked(peer) == [{"Trade": "back"}, {"Trade": "cancel", "Why": "7"}]
+
+
 # --- pages --------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +267,8 @@ async def test_statement_fails_when_the_profile_counts_other_rows_than_it_reads(
         (STATEMENT.replace("size: 2, ", ""), "verbs.fetch_statement.pages: pages: {size"),
         (STATEMENT.replace("rows: //Bill", "rows: '//['"), "verbs.fetch_statement.pages.rows"),
         (STATEMENT.replace("max: 3", "last: 3"), "verbs.fetch_statement.pages.last"),
-        (REGISTER.replace("already_exists", "exists"), "verbs.register.first: first: {"),
+        (REGISTER.replace("already_exists", "exists"), "verbs.register.call.first: first: {"),
+        (RELEASE.replace("unpaid: {trade", "unpaid: {trades"), "verbs.cancel_registration.call.cases.unpaid.trades"),
         (REPORT.replace("until_found: true", "until_found: 1"), "until_found: true or false"),
     ],
 )
