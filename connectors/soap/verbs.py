@@ -19,7 +19,8 @@ Keys of `call` in a SOAP profile
     echo:        true: the request's root becomes the last child of the reply's root, so that a reply's mapping can read
                  what the HIS does not repeat; or a request tree of its own, which is put there and never sent
     partial:     keep (default): records that cannot be mapped are logged and left out; fail: the whole read fails
-    success, error_code, error_text, error_texts, faults, retryable: see connectors/soap/rules.py
+    success, error_code, error_text, error_texts, faults, retryable: see connectors/soap/rules.py. Of `error_texts` and
+                 `faults` only what differs: words that are not named stay the dialect's, and `word: []` takes one away
 
 `then` is one further call per record: {operation, request, reply, into: FIELD}; its request reads `record` and `request`,
 and what its reply maps becomes the record's FIELD.
@@ -163,13 +164,22 @@ def compile_verbs(profile: Profile, connection: dict[str, Any]) -> dict[str, Com
     }
 
 
+def _laid_over(own: Any, common: Any) -> Any:
+    """A verb's own rule; of what stands under words it has its own first, and then those that it does not name."""
+    if isinstance(own, dict) and isinstance(common, dict):
+        return own | {word: said for word, said in common.items() if word not in own}
+    return own
+
+
 class _Compiler:
     def __init__(self, profile: Profile, connection: dict[str, Any], name: str, spec: VerbSpec) -> None:
         self._profile, self._spec, self._path = profile, spec, f"verbs.{name}"
         profile.check_keys(f"{self._path}.call", spec.call, _CALL_KEYS)
         self._operation, self._packed = connection.get("operation"), connection.get("form") == Form.PACKED
         settings = {key: connection[key] for key in _RULE_KEYS if key in connection}
-        settings |= {key: spec.call[key] for key in _RULE_KEYS if key in spec.call}
+        for key in _RULE_KEYS:
+            if key in spec.call:
+                settings[key] = _laid_over(spec.call[key], settings.get(key))
         self._rules = ReplyRules(profile, f"{self._path}.call", settings, spec.codes)
 
     def verb(self) -> CompiledVerb:
