@@ -10,7 +10,8 @@ for an operation:
   junk        bytes before the document
   diffgram    a .NET DataSet in the place of the document
 
-With --push-host and --push-port its laboratory sends ORU^R01 over MLLP when a report is issued.
+With --push-host and --push-port its laboratory sends ORU^R01 over MLLP when a report is issued. With --call-url a hospital whose
+dialect has that calls the other side: when a schedule is stopped, and for a new bill or report.
 """
 
 from __future__ import annotations
@@ -28,8 +29,16 @@ from loadtest.simulators.door import Door, door_of, until_gone
 from loadtest.simulators.hospital import Hospital
 from loadtest.simulators.lis import LabSystem, PushFailed
 from loadtest.simulators.size import add_size_arguments, size_of
-from loadtest.simulators.soap_dialects import DIALECTS
-from loadtest.simulators.soap_dialects.speaking import Called, Dialect, Ledger, Unreadable, soap_fault
+from loadtest.simulators.soap_dialects import CALLERS, DIALECTS
+from loadtest.simulators.soap_dialects.speaking import (
+    Called,
+    Caller,
+    CallFailed,
+    Dialect,
+    Ledger,
+    Unreadable,
+    soap_fault,
+)
 
 _HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 _DIFFGRAM = '<diffgr:diffgram xmlns:diffgr="urn:schemas-microsoft-com:xml-diffgram-v1"><NewDataSet/></diffgr:diffgram>'
@@ -39,18 +48,25 @@ class SoapSimulator:
     """One running hospital. `port` and `control_port` are the ones really used."""
 
     def __init__(
-        self, hospital: Hospital, dialect: type[Dialect], *, lock_s: float, lab: LabSystem | None, latency_ms: float
+        self,
+        hospital: Hospital,
+        dialect: type[Dialect],
+        *,
+        lock_s: float,
+        lab: LabSystem | None,
+        latency_ms: float,
+        caller: Caller | None = None,
     ) -> None:
         self.hospital = hospital
         self.board = Switchboard(self.hospital, latency_ms=latency_ms)
         self.port = self.control_port = 0
         self.ledger = Ledger(lock_s=lock_s, later=self._later)
         self._dialect = dialect(hospital, self.ledger)
-        self._lab = lab
+        self._lab, self.caller = lab, caller
         self._timers: list[asyncio.TimerHandle] = []
         self._runners: list[web.AppRunner] = []
         self._door: Door | None = None
-        if lab is not None:
+        if lab is not None or caller is not None:
             self.board.notify = self._notify
 
     @property
@@ -89,6 +105,11 @@ class SoapSimulator:
                 await self._lab.push(report, self.hospital.people[report.mrn])
             except PushFailed as error:
                 raise web.HTTPBadGateway(text=f"report {number} was issued, but not delivered: {error}") from error
+        if self.caller is not None:
+            try:
+                await self.caller.notify(kind, number)
+            except CallFailed as error:
+                raise web.HTTPBadGateway(text=f"{kind} {number} was not taken: {error}") from error
 
     async def _wsdl(self, request: web.Request) -> web.Response:
         text = None
@@ -176,16 +197,20 @@ async def start(
     seats: int = 5,
     lock_s: float = 600.0,
     push: tuple[str, int] | None = None,
+    call_url: str | None = None,
     hospital: Hospital | None = None,
     latency_ms: float = 0.0,
 ) -> SoapSimulator:
     """Start a hospital. `dialect`: by its name, or one that has none; `lock_s`: how long it holds an unpaid lock; `push`: where
-    its laboratory sends reports.
+    its laboratory sends reports; `call_url`: where it calls the other side, if its dialect does.
     """
     lab = LabSystem(*push, sender="SOAPDEMO") if push is not None else None
     hospital = hospital or Hospital(prefix, days=days, seats=seats)
     spoken = DIALECTS[dialect] if isinstance(dialect, str) else dialect
-    simulator = SoapSimulator(hospital, spoken, lock_s=lock_s, lab=lab, latency_ms=latency_ms)
+    caller = None
+    if call_url is not None:
+        caller = CALLERS[str(dialect)](hospital, call_url)
+    simulator = SoapSimulator(hospital, spoken, lock_s=lock_s, lab=lab, latency_ms=latency_ms, caller=caller)
     await simulator.start(host, port, control_port)
     return simulator
 
@@ -194,7 +219,7 @@ async def _main(args: argparse.Namespace) -> None:
     push = (args.push_host, args.push_port) if args.push_port else None
     simulator = await start(
         args.host, args.port, args.control_port, dialect=args.dialect, hospital=size_of(args).hospital("S"),
-        lock_s=args.lock_s, push=push, latency_ms=args.latency_ms,
+        lock_s=args.lock_s, push=push, call_url=args.call_url, latency_ms=args.latency_ms,
     )  # fmt: skip
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -216,7 +241,11 @@ def main() -> None:
     parser.add_argument("--lock-s", type=float, default=600.0, help="how long an unpaid lock is held")
     parser.add_argument("--push-host", default="127.0.0.1", help="where the laboratory sends reports (MLLP)")
     parser.add_argument("--push-port", type=int, default=0, help="0: it sends none")
-    asyncio.run(_main(parser.parse_args()))
+    parser.add_argument("--call-url", help=f"where it calls the other side; of {', '.join(sorted(CALLERS))} only")
+    args = parser.parse_args()
+    if args.call_url and args.dialect not in CALLERS:
+        parser.error(f"{args.dialect} calls nobody")
+    asyncio.run(_main(args))
 
 
 if __name__ == "__main__":

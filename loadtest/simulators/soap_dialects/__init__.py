@@ -5,9 +5,10 @@ from __future__ import annotations
 from loadtest.simulators.soap_dialects.bsoft import BSoft
 from loadtest.simulators.soap_dialects.dhc import Esb, Gateway, SelfService
 from loadtest.simulators.soap_dialects.jkt12320 import PubService
+from loadtest.simulators.soap_dialects.jkt12320_calls import Calls
 from loadtest.simulators.soap_dialects.neusoft import Neusoft
 from loadtest.simulators.soap_dialects.pipe import Pipe
-from loadtest.simulators.soap_dialects.speaking import Dialect
+from loadtest.simulators.soap_dialects.speaking import Caller, Dialect
 from loadtest.simulators.soap_dialects.zoesoft import Zoesoft
 from loadtest.simulators.soap_dialects.zysoft import Zysoft
 
@@ -22,3 +23,6 @@ DIALECTS: dict[str, type[Dialect]] = {
     "neusoft": Neusoft,
     "zysoft": Zysoft,
 }
+
+CALLERS: dict[str, type[Caller]] = {"jkt12320": Calls}
+"""Those of them that call the other side."""

@@ -22,18 +22,7 @@ class Money:
 
     def bills(self, doc: etree._Element) -> Reply:
         mrn = need(doc, "HOSP_PATIENT_ID")
-        rows: list[Reply] = [
-            [
-                ("BILL_NO", c.no),
-                ("BILL_NAME", "门诊费用"),
-                ("BILL_AMOUNT", str(c.total_fen)),
-                ("HOSP_PATIENT_ID", c.mrn),
-                ("DEPT_NAME", "内科"),
-                ("BILL_STATUS", "0"),
-            ]
-            for c in self.hospital.charges.values()
-            if c.mrn == mrn and c.state == "open"
-        ]
+        rows: list[Reply] = [bill_row(c) for c in self.hospital.charges.values() if c.mrn == mrn and c.state == "open"]
         return listed("BILL", rows)
 
     def items(self, doc: etree._Element) -> Reply:
@@ -108,3 +97,15 @@ class Money:
         if charge is None:
             raise TradeRefused(f"{fun_code}01", "缴费单不存在")
         return charge
+
+
+def bill_row(charge: Charge) -> Reply:
+    """A bill, asked for or told."""
+    return [
+        ("BILL_NO", charge.no),
+        ("BILL_NAME", "门诊费用"),
+        ("BILL_AMOUNT", str(charge.total_fen)),
+        ("HOSP_PATIENT_ID", charge.mrn),
+        ("DEPT_NAME", "内科"),
+        ("BILL_STATUS", "0"),
+    ]

@@ -20,7 +20,7 @@ class Reports:
 
     def listing(self, doc: etree._Element) -> Reply:
         mrn = need(doc, "HOSP_PATIENT_ID")
-        return listed("REPORT", [_head(r) for r in self.hospital.reports.values() if r.mrn == mrn])
+        return listed("REPORT", [report_head(r) for r in self.hospital.reports.values() if r.mrn == mrn])
 
     def one(self, fun_code: str, doc: etree._Element) -> Reply:
         """A report of the kind that the FUN_CODE is for. Raises TradeRefused for another's, and for one of another kind."""
@@ -29,9 +29,9 @@ class Reports:
         if report is None or report.mrn != need(doc, "HOSP_PATIENT_ID") or _type(report) != kind:
             raise TradeRefused(f"{fun_code}01", "报告不存在")
         if kind == EXAM:
-            return [*_head(report), ("CHECK_SEE", "未见异常密度影"), ("CHECK_RESULT", "未见异常")]
+            return [*report_head(report), ("CHECK_SEE", "未见异常密度影"), ("CHECK_RESULT", "未见异常")]
         return [
-            *_head(report),
+            *report_head(report),
             *listed("ITEM", [_cultured(r) if kind == CULTURE else _item(r) for r in report.results]),
         ]
 
@@ -57,7 +57,8 @@ def _cultured(result: dict[str, str]) -> Reply:
     ]
 
 
-def _head(report: LabReport) -> Reply:
+def report_head(report: LabReport) -> Reply:
+    """A report without its results, listed or told."""
     return [
         ("REPORT_ID", report.no),
         ("REPORT_TYPE", _type(report)),

@@ -6,6 +6,9 @@ from lxml import etree
 
 from loadtest.simulators.soap_dialects.speaking import Reply, TradeRefused
 
+SESSIONS = {"am": "1", "pm": "2"}
+"""TIME_FLAG."""
+
 
 def listed(name: str, rows: list[Reply]) -> Reply:
     """`<NAME_LIST><NAME>...</NAME></NAME_LIST>`."""

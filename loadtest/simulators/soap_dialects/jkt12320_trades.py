@@ -13,11 +13,10 @@ from lxml import etree
 from loadtest.simulators.hospital import Hospital, Plan, Refusal, Segment, Visit
 from loadtest.simulators.soap_dialects.jkt12320_money import Money
 from loadtest.simulators.soap_dialects.jkt12320_reports import Reports
-from loadtest.simulators.soap_dialects.jkt12320_rows import get, listed, need
+from loadtest.simulators.soap_dialects.jkt12320_rows import SESSIONS, get, listed, need
 from loadtest.simulators.soap_dialects.speaking import Desk, Ledger, Reply, TradeRefused
 
 LIMIT = "11"
-SESSIONS = {"am": "1", "pm": "2"}
 REG_FEE_FEN = 100
 """Of every visit's fee this is for the registration; the rest is for the treatment."""
 

@@ -33,6 +33,10 @@ class TradeRefused(Exception):
         self.code, self.text = code, text
 
 
+class CallFailed(Exception):
+    """What the hospital had to tell was not taken; the text says how it was answered."""
+
+
 @dataclass
 class Called:
     """One call. `op` is the port's verb, by which the switchboard names faults; None for a trade that nobody knows."""
@@ -78,6 +82,18 @@ class Dialect(Protocol):
 
     def reply(self, called: Called, text: str, encoding: str | None = None) -> web.Response:
         """A text as the answer to a call; with `encoding` its bytes are in that, whatever it declares."""
+        ...
+
+
+class Caller(Protocol):
+    """How a hospital calls the other side. Made with the hospital and the address."""
+
+    url: str
+
+    def __init__(self, hospital: Hospital, url: str) -> None: ...
+
+    async def notify(self, kind: str, number: str) -> None:
+        """Tell of a stop, a bill or a report. Raises CallFailed."""
         ...
 
 

@@ -7,10 +7,29 @@ import datetime as dt
 import msgspec
 import pytest
 
-from connectors.port import Accepted, HisReplyInvalid, Rejected, Unknown
+from connectors.port import (
+    Accepted,
+    HisReplyInvalid,
+    Inbound,
+    InboundAnswer,
+    Refused,
+    Rejected,
+    Stored,
+    Unknown,
+)
+from loadtest.simulators.soap_dialects.jkt12320_calls import Calls
 from loadtest.simulators.soap_dialects.jkt12320_seal import Keys, SignatureWrong, read_call, signed_call
-from loadtest.simulators.soap_dialects.speaking import Unreadable
-from mappings.canonical import RegistrationStatus, ReportKind, StatementKind
+from loadtest.simulators.soap_dialects.speaking import CallFailed, Unreadable
+from mappings.canonical import (
+    BillIssued,
+    RegistrationStatus,
+    ReportIssued,
+    ReportKind,
+    ScheduleStopped,
+    Session,
+    StatementKind,
+    StopScope,
+)
 from tests.connectors.soap.soap_hospital import ZONE, payment, switch
 from tests.connectors.soap.spoken import SPOKEN, order_of, patient_of, with_refs
 
@@ -139,6 +158,48 @@ async def test_nothing_is_done_when_the_keys_differ(tmp_path_factory: pytest.Tem
         with pytest.raises(HisReplyInvalid, match="signature"):
             await his.fetch_departments()
         assert dict(simulator.board.calls) == {"unsigned": 1}
+
+
+async def test_hospital_tells_of_stops_bills_and_reports_until_they_are_taken() -> None:
+    heard: list[Inbound] = []
+
+    async def handler(inbound: Inbound) -> InboundAnswer:
+        heard.append(inbound)
+        return Refused(code="store_down", text="", retryable=True) if len(heard) == 1 else Stored()
+
+    async with SPOKEN_HERE.hospital(listen_host="127.0.0.1", listen_port=0) as (simulator, his):
+        await his.serve(handler)
+        hospital = simulator.hospital
+        caller = Calls(hospital, f"http://127.0.0.1:{his.listen_port}/PubService", pause_s=0.01)
+        plan = hospital.stop(next(iter(hospital.plans)))
+        await caller.notify("stop", plan.code)
+        person = hospital.create_person("张伟", "11010119900307123X")
+        await caller.notify("bill", hospital.charge(person.mrn, [("血常规", 2550)]).no)
+        await caller.notify("report", hospital.report(person.mrn).no)
+    assert [one.message_type for one in heard] == ["5001", "5001", "7001", "7001"]
+    assert heard[0].dedup_key == heard[1].dedup_key  # one call, repeated
+    assert all(one.problem is None for one in heard)
+    stop, bill, report = (event for one in heard[1:] for event in one.events)
+    assert isinstance(stop, ScheduleStopped)
+    assert (stop.scope, stop.schedule_id, stop.date) == (StopScope.SCHEDULE, plan.code, plan.day)
+    assert stop.session is Session.AM
+    assert isinstance(bill, BillIssued)
+    assert (bill.bill.amount_fen, bill.bill.mrn) == (2550, person.mrn)
+    assert isinstance(report, ReportIssued)
+    assert (report.report.kind, report.report.name, report.report.mrn) == (ReportKind.LAB, "血常规", person.mrn)
+
+
+async def test_hospital_is_told_that_its_call_was_not_taken_when_it_is_signed_with_another_key() -> None:
+    async def handler(inbound: Inbound) -> InboundAnswer:
+        raise AssertionError
+
+    async with SPOKEN_HERE.hospital(listen_host="127.0.0.1", listen_port=0) as (simulator, his):
+        await his.serve(handler)
+        hospital = simulator.hospital
+        caller = Calls(hospital, f"http://127.0.0.1:{his.listen_port}/PubService", attempts=2, pause_s=0.01)
+        caller.keys = Keys(sign=b"another")
+        with pytest.raises(CallFailed):
+            await caller.notify("stop", next(iter(hospital.plans)))
 
 
 def test_call_is_read_by_whom_it_is_for_and_nobody_else() -> None:
