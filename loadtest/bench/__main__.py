@@ -22,10 +22,12 @@ from loadtest.bench.processes import divide_cores, end_on_sigterm, on_cores
 from loadtest.bench.results import as_data, as_markdown, as_text, put_into_page
 from loadtest.bench.rounds import Terms
 from loadtest.bench.rows import HIS, Plan, Sizes, chosen, plans, staged
+from loadtest.bench.soap import measure_stall
 from loadtest.bench.stats import Row
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+LIMITS = ("idle", "delay", "wsdl")
 SHORT_SIZES = Sizes(small=LEAST_SLOTS, large=3 * LEAST_SLOTS, crowd=3_000)
 
 
@@ -34,7 +36,7 @@ def main() -> int:
     names = [name for name in arguments.rows.split(",") if name]
     sizes = SHORT_SIZES if arguments.short else Sizes()
     try:
-        wanted = plans(sizes) if not names else chosen(plans(sizes), [n for n in names if n not in ("idle", "delay")])
+        wanted = plans(sizes) if not names else chosen(plans(sizes), [n for n in names if n not in LIMITS])
     except ValueError as e:
         print(e, file=sys.stderr)
         return 2
@@ -46,7 +48,7 @@ def main() -> int:
         short=arguments.short,
     )
     try:
-        limits = {name for name in ("idle", "delay") if not names or name in names}
+        limits = {name for name in LIMITS if not names or name in names}
         data = asyncio.run(_measure(terms, sizes, wanted, limits))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
@@ -61,7 +63,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Measure against stated bars.")
     parser.add_argument(
-        "--rows", default="", help="some rows only, by key or its beginning: get,post-sqlite,in,delay,idle ..."
+        "--rows",
+        default="",
+        help="some rows only, by key or its beginning: get,post-sqlite,in,soap,delay,wsdl,idle ...",
     )
     parser.add_argument("--rounds", type=counted, default=5, help="rounds of each side, in turn (default 5)")
     parser.add_argument("--seconds", type=positive, default=5.0, help="seconds of load in a round (default 5)")
@@ -88,6 +92,11 @@ async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], limits: Colle
                 text, delays = await measure_delay(terms, await stage.installation("sqlite", sizes.small))
                 print(text, flush=True)
                 limited += delays
+            if "wsdl" in limits:
+                print("wsdl ...", file=sys.stderr, flush=True)
+                text, stalls = await measure_stall(terms)
+                print(text, flush=True)
+                limited += stalls
             version = None if stage.server is None else stage.server.version
     cores = terms.cores
     settings = {

@@ -47,7 +47,8 @@ def machine() -> dict[str, Any]:
 def versions(postgres_version: str | None) -> dict[str, str]:
     """Of what the figures depend on."""
     found = {
-        name: importlib.metadata.version(name) for name in ("aiohttp", "uvloop", "asyncpg", "hl7apy", "hl7", "msgspec")
+        name: importlib.metadata.version(name)
+        for name in ("aiohttp", "uvloop", "asyncpg", "hl7apy", "hl7", "lxml", "msgspec", "zeep")
     }
     found = {"python": platform.python_version(), **found, "sqlite": sqlite3.sqlite_version}
     return found if postgres_version is None else {**found, "postgresql": postgres_version}
@@ -185,7 +186,11 @@ def as_markdown(data: dict[str, Any]) -> str:
         *(f"- {row['key']}: {problem}" for row in data["rows"] for problem in row["problems"]),
     ]
     if data["idle"]:
-        lines += ["", "| at rest, and beside reports | median | min | max | bar | |", "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            "| at rest, beside reports, while a WSDL loads | median | min | max | bar | |",
+            "|---|---|---|---|---|---|",
+        ]
         lines += [
             f"| {r['what']} | {r['median']} {r['unit']} | {r['min']} | {r['max']} | < {r['bar']:g} {r['unit']} |"
             f" {'met' if r['met'] else 'MISSED'} |"

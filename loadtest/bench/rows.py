@@ -21,6 +21,8 @@ from loadtest.bench.rounds import (
     book_alone,
     book_textbook,
 )
+from loadtest.bench.soap import read_by_lxml, read_by_zeep, read_ours, write_replies
+from loadtest.bench.soap_reply import ROWS
 from loadtest.bench.stats import Row, Sample
 
 CONNECTIONS = 64
@@ -260,6 +262,19 @@ def _inbound(kind: str, connections: int) -> Measure:
     return measure
 
 
+async def _soap_reply(stage: Stage, *rows: Row) -> None:
+    """One round of ours beside one of zeep's and one of lxml's, in turn."""
+    replies = write_replies(stage.folder)
+    sizes = f"{replies.packed.stat().st_size:,} bytes; typed {replies.typed.stat().st_size:,} bytes"
+    rows[0].notes["reply"] = f"QueryAdmSchedule of {ROWS} schedules, {sizes}"
+    for _ in range(stage.terms.rounds):
+        ours = await read_ours(stage.terms, replies)
+        baselines = await read_by_zeep(stage.terms, replies), await read_by_lxml(stage.terms, replies)
+        for row, baseline in zip(rows, baselines, strict=True):
+            row.ours.append(ours)
+            row.baseline.append(baseline)
+
+
 def _example(stage: Stage, kind: str) -> Path:
     message = stage.folder / f"{kind}.hl7"
     message.write_bytes(Template(kind, "M").message(1))
@@ -327,6 +342,9 @@ def plans(sizes: Sizes) -> list[Plan]:
         Plan("engine", "engine alone on PostgreSQL, one hot slot", "bookings",
              "SELECT ... FOR UPDATE, one transaction each", 5.0, _engine),
         *inbound,
+        Plan("soap-reply", f"SOAP reply of {ROWS} schedules, bytes to canonical records", "replies",
+             "zeep's deserialisation of the same data as typed elements", 2.0, _soap_reply,
+             (Beside("lxml", "a bare lxml parse of the envelope and of the document in it", 0.25),)),
         *scale,
         *least,
         Plan("least-siu", "for comparison: each message stored as it came, nothing read but its id", "messages",
@@ -340,7 +358,7 @@ def chosen(all_plans: list[Plan], names: list[str]) -> list[Plan]:
     strange = [name for name, found in fits.items() if not found]
     if strange:
         raise ValueError(
-            f"no such row: {', '.join(strange)}; known: idle, delay, {', '.join(p.key for p in all_plans)}"
+            f"no such row: {', '.join(strange)}; known: idle, delay, wsdl, {', '.join(p.key for p in all_plans)}"
         )
     wanted = {p.key for found in fits.values() for p in found}
     return [p for p in all_plans if p.key in wanted]
