@@ -53,17 +53,19 @@ class ReplyRules:
     def __init__(self, profile: Profile, path: str, settings: dict[str, Any], codes: str | None) -> None:
         self._profile, self._path = profile, path
         self._language = XPathLanguage()
-        self._success = [self._success_rule(f"{path}.success[{n}]", r) for n, r in enumerate(settings["success"])]
+        self._success = [
+            self._success_rule(f"{self._at('success')}[{n}]", r) for n, r in enumerate(settings["success"])
+        ]
         self._code_paths = self._compiled("error_code", settings)
         self._text_paths = self._compiled("error_text", settings)
         self._codes = {str(k): self._word(f"tables.{codes}.{k}", v) for k, v in self._table(codes).items()}
         self._texts = [
-            (part, self._word(f"{path}.error_texts.{word}", word))
+            (part, self._word(f"{self._at('error_texts')}.{word}", word))
             for word, parts in settings.get("error_texts", {}).items()
             for part in parts
         ]
         faults = settings.get("faults", {})
-        self._faults = {str(k): self._word(f"{path}.faults.{k}", word) for k, word in faults.items()}
+        self._faults = {str(k): self._word(f"{self._at('faults')}.{k}", word) for k, word in faults.items()}
         self._retryable = frozenset(settings.get("retryable", ("busy", "not_open_yet")))
 
     def judge(self, root: etree._Element) -> Refusal | None:
@@ -113,13 +115,18 @@ class ReplyRules:
 
     # compiling ---------------------------------------------------------------------------------------------------
 
+    def _at(self, key: str) -> str:
+        """Where a rule stands: at the verb, or for the whole dialect."""
+        own = f"{self._path}.{key}"
+        return own if own in self._profile.where else f"connection.{key}"
+
     def _success_rule(self, path: str, rule: Any) -> tuple[Find, frozenset[str]]:
         if not isinstance(rule, dict) or set(rule) != {"path", "values"} or not isinstance(rule["values"], list):
             self._profile.fail(path, "a success rule is {path: XPATH, values: [...]}")
         return self._compile(f"{path}.path", rule["path"]), frozenset(str(value) for value in rule["values"])
 
     def _compiled(self, key: str, settings: dict[str, Any]) -> list[Find]:
-        return [self._compile(f"{self._path}.{key}[{n}]", path) for n, path in enumerate(settings.get(key, []))]
+        return [self._compile(f"{self._at(key)}[{n}]", path) for n, path in enumerate(settings.get(key, []))]
 
     def _compile(self, path: str, xpath: str) -> Find:
         try:

@@ -8,10 +8,13 @@ from typing import Any
 import msgspec
 from lxml import etree
 
+from connectors.config import HospitalContext
+from connectors.recording import WireRecord
 from connectors.soap.client import Sent
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.envelope import Fault
 from connectors.soap.options import Connection, read_connection
+from connectors.soap.receiver import Receiver
 from connectors.soap.rules import Refusal
 from connectors.soap.security import username_token
 from connectors.soap.speech import Speech
@@ -83,6 +86,16 @@ class Trial:
         self._speech = Speech(
             _endpoint(self.connection, address), wire, self.connection, max_chars=max_chars, secure=secure
         )
+
+    def check_server(self, keys: Mapping[str, bytes], ctx: MapContext) -> None:
+        """Compile what the HIS may call at our side, if it may. Raises ProfileError, ValueError."""
+        spec = self.connection.server
+        if spec is not None:
+            Receiver(
+                self.profile, spec, self.connection.namespace if spec.namespace is None else spec.namespace, keys,
+                hospital=HospitalContext(id=ctx.hospital_id, zone=ctx.zone), name="sample", max_bytes=1_000_000,
+                context=lambda: ctx, record=WireRecord("sample"),
+            )  # fmt: skip
 
     def places(self, verb: str | None = None) -> list[Place]:
         """Every call that the profile makes, in the order of its verbs; of one verb where that is given."""

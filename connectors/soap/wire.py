@@ -26,6 +26,8 @@ from mappings.context import MapContext
 from mappings.engine import compile_request
 from mappings.profile import Profile
 
+_ONE_TEXT = ("from", "value", "join", "variant", "tree")
+
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
     """One call, written: its arguments, which are texts unless they are typed, and the elements of its SOAP header."""
@@ -49,6 +51,12 @@ class Wire:
         self._secrets: dict[str, str | None] = {}
         for name, tree in trees.items():
             self._secrets |= secrets_in(profile, f"{place}.{name}", tree, keys)
+        for name, entry in connection.named_arguments.items():
+            if isinstance(entry, dict) and not any(form in entry for form in _ONE_TEXT):
+                profile.fail(
+                    f"{place}.arguments.{name}",
+                    "an argument carries one text: {from: document}, {value: ...}, {join: ...}",
+                )
         self._arguments = compile_request(profile, f"{place}.arguments", connection.named_arguments)
         self._layers = [
             Layer(profile, f"{place}.layers[{n}]", layer, keys) for n, layer in enumerate(connection.layers)
