@@ -187,7 +187,11 @@ def _grow(element: etree._Element, value: Any, depth: int) -> None:
     elif isinstance(value, bool):
         element.text = "true" if value else "false"
     elif value is not None:
-        element.text = _CONTROL.sub("_", str(value)).encode("utf-8", "replace").decode()
+        try:
+            text = str(value)
+        except ValueError:  # JSON5 has hexadecimal numbers, which Python reads at any length and writes to 4300 digits
+            raise XmlForbidden("a number of thousands of digits") from None
+        element.text = _CONTROL.sub("_", text).encode("utf-8", "replace").decode()
 
 
 def _add(parent: etree._Element, name: str, value: Any, depth: int) -> None:

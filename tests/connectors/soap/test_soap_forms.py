@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from connectors.soap.forms import Form, Packing, read_form, tree_of, write_form
+from connectors.soap.forms import Form, Packing, read_form, tree_of, with_places, write_form
 from connectors.soap.xml import BareText, Diffgram, HtmlPage, XmlError, XmlForbidden
 
 MAX = 1_000_000
@@ -31,6 +31,8 @@ def read(form: Form, text: str, **how: object) -> etree._Element:
         ('{"a": [], "b": [[1], [2]]}', "<R><b><item>1</item></b><b><item>2</item></b></R>"),
         ('{"a": "x\\u0000y\\u000b"}', "<R><a>x_y_</a></R>"),
         ('{"a": "\\ud800"}', "<R><a>?</a></R>"),
+        ("DEBUG 1 row\r\n{a: 1}\r\nOK", "<R><a>1</a></R>"),
+        ("[1, 2] OK", "<R><item>1</item><item>2</item></R>"),
     ],
 )  # fmt: skip
 def test_json_becomes_elements_when_it_is_strict_or_what_hospitals_take_for_it(text: str, told: str) -> None:
@@ -49,6 +51,12 @@ def test_json_becomes_elements_when_it_is_strict_or_what_hospitals_take_for_it(t
         ("[" * 100_000, XmlError),
         ("[" * 200 + "]" * 200, XmlForbidden),
         ('{"a": "' + "x" * MAX + '"}', XmlForbidden),
+        ("{a: 0x" + "f" * 6000 + "}", XmlForbidden),
+        ("未知服务{}", BareText),
+        ("未知服务{0}", BareText),
+        ("}未知服务{", BareText),
+        ("未知服务[1]", BareText),
+        ("x" + "{a:" * 200 + "1" + "}" * 200, BareText),
     ],
 )
 def test_json_is_told_apart_when_it_is_none(text: str, error: type[XmlError]) -> None:
@@ -120,6 +128,24 @@ def test_packed_request_keeps_the_place_of_each_value() -> None:
     assert write_form(Form.PACKED, [{"a": "1", "b": "2"}, {"a": "3", "b": None}], packing) == "1|2;3|"
     with pytest.raises(ValueError, match="separator"):
         write_form(Form.PACKED, {"a": "1|2"}, packing)
+
+
+def test_packed_request_is_refused_when_a_value_has_parts() -> None:
+    with pytest.raises(ValueError, match="no parts within parts"):
+        write_form(Form.PACKED, {"a": "1", "b": {"c": "2"}}, Packing(fields="|"))
+
+
+def test_absent_values_of_a_packed_request_are_empty_unless_they_say_otherwise() -> None:
+    leaf, chosen = {"from": "a"}, {"variant": "a", "cases": {"1": {"value": "x"}}, "absent": "omit"}
+    assert with_places({"a": leaf, "b": "fixed", "c": chosen, "d": {"join": {"x": "a"}, "via": "concat"}}) == {
+        "a": {"absent": "empty", "from": "a"},
+        "b": "fixed",
+        "c": chosen,
+        "d": {"absent": "empty", "join": {"x": "a"}, "via": "concat"},
+    }
+    assert with_places([{"each": "items", "tree": {"n": leaf}}]) == [
+        {"each": "items", "tree": {"n": {"absent": "empty", "from": "a"}}}
+    ]
 
 
 def test_json_request_keeps_its_characters() -> None:
