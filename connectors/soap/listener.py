@@ -131,7 +131,9 @@ class Listener:
         try:
             if self._tls is not None:
                 how = {"ssl": await self._tls.current(), "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
-            _, connection = await loop.connect_accepted_socket(server, sock, **how)
+            # uvloop gives back its own protocol of a TLS connection, not ours.
+            connection = server()
+            await loop.connect_accepted_socket(lambda: connection, sock, **how)
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             sock.close()
             if self._tls is not None:

@@ -39,7 +39,7 @@ def hospitals_board() -> dict[str, Any]:
             "Calls": _calls(),
             "What it bears": _protection(),
             "What is fetched, and what it sends": _fetched(),
-            "Who connects to our MLLP listeners": _listeners(),
+            "Who connects to our listeners": _listeners(),
             "What could not be read or applied": _set_aside(),
         },
     )
@@ -218,6 +218,7 @@ def _listeners() -> list[Any]:
         graph(
             "Connections from the hospital",
             Line(newest("hisbridge_mllp_connections", H, by="hospital, connector"), "{{hospital}} {{connector}}"),
+            Line(newest("hisbridge_soap_connections", H, by="hospital, connector"), "{{hospital}} {{connector}} SOAP"),
             unit="short",
             steps=True,
             width=QUARTER,
@@ -228,6 +229,10 @@ def _listeners() -> list[Any]:
         graph(
             "Connections that were refused or ended badly",
             Line(rate("hisbridge_mllp_connections_refused_total", H, by="hospital, reason"), "{{hospital}} {{reason}}"),
+            Line(
+                rate("hisbridge_soap_connections_refused_total", H, by="hospital, reason"),
+                "{{hospital}} {{reason}} SOAP",
+            ),
             Line(
                 rate("hisbridge_mllp_connections_ended_total", H, 'reason!~"peer|stopping"', by="hospital, reason"),
                 "{{hospital}} {{reason}}",
@@ -243,6 +248,10 @@ def _listeners() -> list[Any]:
             Line(
                 rate("hisbridge_mllp_handshakes_failed_total", H, by="hospital, reason"),
                 "{{hospital}} {{reason}}",
+            ),
+            Line(
+                rate("hisbridge_soap_handshakes_failed_total", H, by="hospital, reason"),
+                "{{hospital}} {{reason}} SOAP",
             ),
             Line(
                 rate("hisbridge_tls_files_total", H, by="hospital, result"),
@@ -265,6 +274,15 @@ def _listeners() -> list[Any]:
             width=QUARTER,
             says="Nothing, or a short crowd. For long: the HIS sends more than it is allowed, and its messages grow old.",
             runbook="InboxStuck",
+        ),
+        graph(
+            "SOAP calls of the hospital that were not taken",
+            Line(rate("hisbridge_soap_calls_refused_total", H, by="hospital, reason"), "{{hospital}} {{reason}}"),
+            unit="reqps",
+            width=QUARTER,
+            says="Nothing. unsigned, stale: a key or a clock differs, or somebody else calls. unknown_trade: the profile lacks "
+            "one. not_stored: the message store is away.",
+            runbook="DeadLetters",
         ),
     ]
 

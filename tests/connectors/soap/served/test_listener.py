@@ -223,6 +223,7 @@ async def test_only_who_shows_a_certificate_is_heard_when_it_must_be_mutual(tmp_
         async with us.session.post(url, data=BODY, ssl=context) as response:
             assert response.status == 200
         assert len(us.desk.taken) == 1
+        await settled("soap_connections", 1)  # it is kept open
         async with us.session.get(f"{url}?wsdl", ssl=context) as response:
             assert f'location="{url}"' in await response.text()
         assert (await spoken(port_of(us), HEAD + b"\r\n"))[:4] != b"HTTP"
