@@ -193,6 +193,20 @@ async def test_repeated_taking_is_recognised_by_our_order_number(spoken: Spoken)
         assert len(simulator.hospital.visits) == 1
 
 
+async def test_booking_is_never_taken_for_absent_when_the_hospital_does_not_repeat_our_number(spoken: Spoken) -> None:
+    async with spoken.hospital() as (simulator, his):
+        order = await order_of(his, simulator)
+        taken = await take(his, order)
+        switch(simulator, "*", "no_order_no")
+        for asked in (with_refs(order, taken), order):
+            try:
+                found = await his.fetch_registration(asked)
+            except HisReplyInvalid:  # it may be another's, and is not guessed at
+                continue
+            assert found is not None
+            assert found.status is RegistrationStatus.LOCKED
+
+
 async def test_taking_is_absent_first_and_found_afterwards_when_it_is_committed_late(spoken: Spoken) -> None:
     async with spoken.hospital() as (simulator, his):
         order = await order_of(his, simulator)
