@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import threading
 from typing import Any
 
 import msgspec
@@ -43,6 +44,7 @@ from mappings.canonical import (
     StatementKind,
     StatementLine,
 )
+from mappings.engine import RecordMap
 from monitoring.metrics import REGISTRY
 from tests.connectors.soap.golden.jkt12320_peer import (
     DAY,
@@ -200,6 +202,23 @@ async def test_lists_may_be_repeated_elements() -> None:
 async def test_schedule_has_the_sum_of_both_fees() -> None:
     async with platform(told(SCHEDULES)) as (_, his):
         assert await his.fetch_schedules(WINDOW) == [SCHEDULE]
+
+
+@pytest.mark.parametrize(("rows", "aside"), [(3, False), (300, True)])
+async def test_long_list_is_mapped_beside_the_event_loop_however_deep_it_stands(
+    rows: int, aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    read = RecordMap._read
+
+    def noted(self: RecordMap, run: Any) -> Any:
+        threads.append(threading.get_ident())
+        return read(self, run)
+
+    monkeypatch.setattr(RecordMap, "_read", noted)
+    async with platform(told(f"<RES><REG_LIST>{REG * rows}</REG_LIST></RES>")) as (_, his):
+        assert len(await his.fetch_schedules(WINDOW)) == rows
+    assert [thread != threading.get_ident() for thread in threads] == [aside]
 
 
 @pytest.mark.parametrize(
