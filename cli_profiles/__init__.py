@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from cli_profiles.calling import call_command
 from cli_profiles.checking import check_command
 from cli_profiles.new import new_command
 from cli_profiles.trying import try_command
@@ -15,5 +16,6 @@ for name, command in (
     ("new", new_command),
     ("check", check_command),
     ("try", try_command),
+    ("call", call_command),
 ):
     app.command(name)(command)

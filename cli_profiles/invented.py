@@ -34,6 +34,12 @@ from mappings.profile import Profile
 
 _HIS_REF = re.compile(r"(?:^|\.)his_refs\.([A-Za-z0-9_-]+)$")
 
+_PLAUSIBLE = (
+    (re.compile(r"(end|stop|until|to)_?time", re.IGNORECASE), "11:30"),
+    (re.compile(r"time|begin|start", re.IGNORECASE), "08:00"),
+    (re.compile(r"date|day", re.IGNORECASE), "2026-01-05"),
+)
+
 
 def invented_request(verb: str, profile: Profile, zone: ZoneInfo, *, then: bool = False) -> Any:
     """The request of a verb as its mappings read it; of its follow-up (`then`) with a record. Every part is filled."""
@@ -50,8 +56,13 @@ def references(raw: Any) -> dict[str, str]:
     for name, wanted in _names(raw):
         match = _HIS_REF.search(name)
         if match is not None and (wanted is not None or match[1] not in found):
-            found[match[1]] = wanted or match[1].upper()
+            found[match[1]] = wanted or _plausible(match[1])
     return found
+
+
+def _plausible(name: str) -> str:
+    """What a HIS may have kept under a name: a time or a date where it sounds like one."""
+    return next((value for pattern, value in _PLAUSIBLE if pattern.search(name)), name.upper())
 
 
 def _names(raw: Any) -> Iterator[tuple[str, str | None]]:

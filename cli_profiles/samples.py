@@ -12,6 +12,7 @@ from lxml import etree
 
 from cli_profiles.invented import invented_request
 from connectors.soap.trial import Place, Reading, Trial
+from connectors.soap.verbs import Case
 from connectors.soap.xpath import XPathLanguage
 from mappings.context import MapContext
 from mappings.profile import Profile
@@ -68,11 +69,20 @@ class SoapSample:
         places = self._trial.places(verb)
         if verb is None:
             places = [place for place in places if place.spec.get("reply") is not None]
-        return [(place.path, self._try(data, place)) for place in places]
+        return [(place.path, self._try(data, place, self._invented(place))) for place in places]
 
-    def _try(self, data: bytes, place: Place) -> Tried:
+    def try_call(self, data: bytes, verb: str, case: Case, request: object) -> Tried | None:
+        """The answer to a call that was made; None where it is not one of the verb."""
+        wanted = (case.operation, case.trade)
+        places = [place for place in self._trial.places(verb) if (place.case.operation, place.case.trade) == wanted]
+        tried = [self._try(data, place, request) for place in places]
+        return max(tried, key=lambda one: one.score, default=None)
+
+    def _invented(self, place: Place) -> object:
         zone = self._ctx.zone
-        request = invented_request(place.verb, self._profile, _zone(zone), then=place.path.endswith(".then"))
+        return invented_request(place.verb, self._profile, _zone(zone), then=place.path.endswith(".then"))
+
+    def _try(self, data: bytes, place: Place, request: object) -> Tried:
         reading = self._trial.read(data, place, request, self._ctx)
         tried = Tried(
             told=list(_told(place, reading, len(data))), good=reading.refusal is None and reading.root is not None

@@ -65,8 +65,8 @@ class HttpFailed(ExchangeError):
         self.status = status
 
 
-Watch = Callable[[Sent, HttpReply | None], None]
-"""Is told each call and its answer; None: no whole one came."""
+Watch = Callable[[Case, object, Sent, HttpReply | None], None]
+"""Is told each call: which, of what request, what was sent and answered; None: no whole answer came."""
 
 
 class Exchange:
@@ -105,7 +105,7 @@ class Exchange:
             raise RequestInvalid(f"the request does not fit the service: {error}") from None
         except ValueError as error:
             raise RequestInvalid(f"the request cannot be written: {type(error).__name__}") from None
-        reply = await self._sent(sent, timeout_s)
+        reply = await self._sent(case, request, sent, timeout_s)
         if len(reply.body) > LARGE_BYTES:
             root = await asyncio.to_thread(self._read, reply, case)
         else:
@@ -114,16 +114,16 @@ class Exchange:
             root.append(echo)
         return root
 
-    async def _sent(self, sent: Sent, timeout_s: float) -> HttpReply:
+    async def _sent(self, case: Case, request: object, sent: Sent, timeout_s: float) -> HttpReply:
         try:
             reply = await self._client.send(sent, timeout_s=timeout_s)
         except (NotSent, Lost):
             connector_up.labels(**self._labels).set(0)
             if self.watch is not None:
-                self.watch(sent, None)
+                self.watch(case, request, sent, None)
             raise
         if self.watch is not None:
-            self.watch(sent, reply)
+            self.watch(case, request, sent, reply)
         connector_up.labels(**self._labels).set(1)
         return reply
 

@@ -135,6 +135,7 @@ def test_what_a_request_must_repeat_is_marked_as_the_requests(tmp_path: Path) ->
     reply = """<Response><ResultCode>0</ResultCode><TimeRanges><TimeRange><ScheduleItemCode>100||7</ScheduleItemCode>
     <StartTime>08:00</StartTime><EndTime>08:30</EndTime><AvailableLeftNum>3</AvailableLeftNum></TimeRange></TimeRanges></Response>"""
     said = tried(tmp_path, reply, "--verb", "fetch_slots", "--case", "1")
+    assert said.code == 0, said.out
     assert "/Response/Schedule/ServiceDate (of the request)" in said.out
     assert "Left unmapped: nothing" in said.out
 
