@@ -24,6 +24,8 @@ from mappings.canonical import (
     Practitioner,
     Record,
     Refund,
+    RefundQuestion,
+    RefundState,
     Registration,
     Report,
     Schedule,
@@ -316,6 +318,9 @@ InboundsHandler = Callable[[Sequence[Inbound]], Awaitable[Sequence[InboundAnswer
 """Takes messages that came together, as `InboundHandler` would one after the other, and quicker. Its answers are theirs, in their
 order, and end with the first that is retryable: nothing behind that one is stored."""
 
+QuestionHandler = Callable[[RefundQuestion], Awaitable[Sequence[RefundState] | Refused]]
+"""Answers what a HIS asks of us, from what is committed; nothing where there is none. Refused, retryable: the store is away."""
+
 
 # --- what passed, for whoever looks for it later ------------------------------------------------------------------
 
@@ -389,6 +394,15 @@ class HandsOnTogether(Protocol):
 
     def hand_on_together(self, handler: InboundsHandler) -> None:
         """Hand those on to `handler`, and not one by one to that of `serve`. Called before `serve`."""
+        ...
+
+
+@runtime_checkable
+class TakesQuestions(Protocol):
+    """A connector whose HIS may ask us something."""
+
+    def take_questions(self, handler: QuestionHandler) -> None:
+        """Ask `handler` from now on. Called before `serve`."""
         ...
 
 

@@ -256,6 +256,43 @@ class Refund(Record, frozen=True, kw_only=True):
     his_refs: HisRefs = {}
 
 
+class RefundStatus(StrEnum):
+    """How far a refund is that we owe; the portal moves the money and reports."""
+
+    DUE = "refund_due"
+    REFUNDING = "refunding"
+    REFUNDED = "refunded"
+    UNKNOWN = "refund_unknown"
+    FAILED = "refund_failed"
+
+
+class RefundState(Record, frozen=True, kw_only=True):
+    """What became of one refund. `refund_no` is ours, (`channel`, `trade_no`) the payment that it returns.
+
+    `refund_trade_no` is the portal's number of the money that went back; `changed_at`: when we heard of it last.
+    """
+
+    refund_no: str
+    status: RefundStatus
+    amount_fen: int
+    channel: str
+    trade_no: str
+    changed_at: dt.datetime
+    refund_trade_no: str | None = None
+
+
+class RefundQuestion(Record, frozen=True, kw_only=True):
+    """A HIS asks what became of the refunds of one registration (`order_no`, else `his_id`) or one bill (`bill_id`).
+
+    `trade_no`: only of this payment.
+    """
+
+    order_no: str | None = None
+    his_id: str | None = None
+    bill_id: str | None = None
+    trade_no: str | None = None
+
+
 class StatementKind(StrEnum):
     """A line of a daily statement is either money in or money back."""
 

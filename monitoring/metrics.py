@@ -256,8 +256,8 @@ class _MessageCounter(Counter):
 inbound_messages = _MessageCounter(
     "hisbridge_inbound_messages_total",
     "Messages received from a HIS. `type` is other unless known; `result` is applied or quarantined (counted when that "
-    "has happened), duplicate, refused, ignored, failed or unreadable; of answers that answered nothing (ACK) late, duplicate, "
-    "foreign, garbage or too_large.",
+    "has happened), duplicate, refused, ignored, failed or unreadable; answered where it asked; of answers that answered nothing "
+    "(ACK) late, duplicate, foreign, garbage or too_large.",
     ["hospital", "connector", "type", "result"],
     registry=REGISTRY,
 )

@@ -14,7 +14,7 @@ from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
-from connectors.port import CannotServe, Connector, HandsOnTogether, Recording
+from connectors.port import CannotServe, Connector, HandsOnTogether, Recording, TakesQuestions
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
@@ -25,6 +25,7 @@ from scheduler_sync.leases import Fence
 from scheduler_sync.messages.recorder import Recorder
 from scheduler_sync.outbox import OutboxWorker
 from scheduler_sync.pull import Puller
+from scheduler_sync.questions import Questions
 from scheduler_sync.reconcile import LOOK_EVERY_S, Reconciler
 from scheduler_sync.sweeps import (
     EXPIRE_EVERY_S,
@@ -119,6 +120,7 @@ class HospitalRuntime:
         self._group = Tasks(on_failure)
         self._recorder = Recorder(messages, hospital.id, keep_exchanges=keep_exchanges)
         self._inbox = Inbox(store, messages, hospital, fence=fence, recorder=self._recorder)
+        self._questions = Questions(store, hospital.id)
         self._outbox = OutboxWorker(store, hospital, self.link, fence=fence)
         self._puller = Puller(store, hospital, self.link)
         self._truth = Truth(store, hospital)
@@ -142,6 +144,8 @@ class HospitalRuntime:
                 connector.record_exchanges(self._recorder.record)
             if isinstance(connector, HandsOnTogether):
                 connector.hand_on_together(self._inbox.handle_together)
+            if isinstance(connector, TakesQuestions):
+                connector.take_questions(self._questions.refunds)
             await connector.start()
             try:
                 await connector.serve(self._inbox.handle)

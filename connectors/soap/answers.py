@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from lxml import etree
@@ -12,14 +13,24 @@ from connectors.soap.envelope import ENVELOPE_11, ENVELOPE_12, Call, SoapVersion
 from connectors.soap.forms import Form, write_form
 from connectors.soap.layers import DOCUMENT, Layer, with_names
 from connectors.soap.served import Outcome, ServerSpec
+from mappings.canonical import RefundState, RefundStatus
 from mappings.context import MapContext, MappingError
-from mappings.engine import compile_request
+from mappings.engine import RequestTree, compile_request
 from mappings.profile import Profile
 
 _TYPES = {SoapVersion.V11: "text/xml", SoapVersion.V12: "application/soap+xml"}
 _SPACES = {SoapVersion.V11: ENVELOPE_11, SoapVersion.V12: ENVELOPE_12}
 # SOAP 1.1 section 4.4.1 and SOAP 1.2 part 1 section 5.4.6; the HTTP status of 1.2 is that of part 2, table 20.
 _CODES_12 = {"Client": "Sender", "Server": "Receiver"}
+
+_SAMPLE = RefundState(
+    refund_no="rf_1",
+    status=RefundStatus.DUE,
+    amount_fen=100,
+    channel="test-pay",
+    trade_no="1",
+    changed_at=dt.datetime(2026, 1, 5, tzinfo=dt.UTC),
+)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +57,17 @@ class AnswerWriter:
         self._tree = compile_request(profile, f"{place}.tree", self._answer.tree)
         self._layers = [Layer(profile, f"{place}.layers[{n}]", one, keys) for n, one in enumerate(self._answer.layers)]
 
-    def check(self, profile: Profile, ctx: MapContext) -> None:
-        """Write every answer once, as to a call of which nothing could be read. Raises ProfileError where that fails."""
+    def check(self, profile: Profile, ctx: MapContext, trees: Mapping[str, RequestTree]) -> None:
+        """Write every answer once, as to a call of which nothing could be read; `trees` are those of questions, by trade.
+
+        Raises ProfileError where that fails.
+        """
+        for trade, tree in trees.items():
+            heard = Heard(version=SoapVersion.V11, operation=next(iter(self._spec.operations)), trade=trade)
+            try:
+                self.write(heard, Outcome.DONE, ctx, tree=tree, refunds=[_SAMPLE])
+            except (MappingError, ValueError) as error:
+                profile.fail(f"connection.server.questions.{trade}.tree", f"the answer cannot be written: {error}")
         for operation in self._spec.operations:
             for outcome in Outcome:
                 try:
@@ -56,8 +76,19 @@ class AnswerWriter:
                     hint = f"the answer `{outcome}` to a call of which nothing was read cannot be written: `absent: empty`?"
                     profile.fail("connection.server.answer.tree", hint)
 
-    def write(self, heard: Heard, outcome: Outcome, ctx: MapContext) -> Answer:
-        """The dialect's answer. Raises ValueError, MappingError where it cannot be written."""
+    def write(
+        self,
+        heard: Heard,
+        outcome: Outcome,
+        ctx: MapContext,
+        *,
+        tree: RequestTree | None = None,
+        refunds: Sequence[RefundState] = (),
+    ) -> Answer:
+        """The dialect's answer; `tree` is that of a question, in place of the usual one, and reads `refunds`.
+
+        Raises ValueError, MappingError where it cannot be written.
+        """
         words = self._words(outcome)
         about = {
             "outcome": outcome.value,
@@ -65,9 +96,12 @@ class AnswerWriter:
             "operation": heard.operation,
             "id": heard.id,
             "call": heard.echo,
+            "refunds": list(refunds),
             **words,
         }
-        text = self._answer.prolog + write_form(self._answer.form, self._tree.write(about, ctx), self._answer.packing)
+        text = self._answer.prolog + write_form(
+            self._answer.form, (tree or self._tree).write(about, ctx), self._answer.packing
+        )
         for layer in self._layers:
             text = layer.write(about, with_names(ctx, {DOCUMENT: text}), text)
         result = self._spec.result_of(heard.operation)

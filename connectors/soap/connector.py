@@ -26,6 +26,7 @@ from connectors.port import (
     Order,
     Outcome,
     QueryBack,
+    QuestionHandler,
     Recorder,
     RefundOrder,
     Verb,
@@ -143,6 +144,11 @@ class SoapConnector:
     def record_exchanges(self, recorder: Recorder) -> None:
         """See connectors.port.Recording. Only what the HIS calls is told so far."""
         self._record.recorder = recorder
+
+    def take_questions(self, handler: QuestionHandler) -> None:
+        """See connectors.port.TakesQuestions."""
+        if self._serving is not None:
+            self._serving.take_questions(handler)
 
     def read_again(self, raw: bytes, peer: str) -> Inbound | Rejection:
         """See connectors.port.ReadsAgain."""

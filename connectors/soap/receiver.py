@@ -16,9 +16,11 @@ from connectors.port import Inbound, InboundAnswer, InboundHandler, Passed, Refu
 from connectors.recording import WireRecord
 from connectors.soap.answers import Answer, AnswerWriter, fault
 from connectors.soap.calls import BadCall, CallReader, Heard
+from connectors.soap.questions import Questions
 from connectors.soap.served import Outcome, ServerSpec
 from connectors.soap.wsdl_out import write_wsdl
 from connectors.soap.xpath import XPathLanguage
+from mappings.canonical import RefundState
 from mappings.context import MapContext, MappingError
 from mappings.engine import RecordMap, compile_record_map
 from mappings.profile import Profile
@@ -60,7 +62,6 @@ class Receiver:
         self._hospital_id, self._name, self._record = hospital.id, name, record
         self._reader = CallReader(profile, spec, keys, max_chars=max_bytes)
         self._writer = AnswerWriter(profile, spec, namespace, keys)
-        self._writer.check(profile, context())
         self._maps: dict[str, tuple[RecordMap, ...]] = {
             kind: tuple(
                 compile_record_map(profile, profile.inbound_path(kind, n), entry, XPathLanguage())
@@ -68,7 +69,9 @@ class Receiver:
             )
             for kind, entries in profile.inbound.items()
         }
-        metrics.register_message_types(set(self._maps))
+        self.questions = Questions(profile, spec)
+        self._writer.check(profile, context(), self.questions.trees)
+        metrics.register_message_types({*self._maps, *spec.questions})
         self.handler: InboundHandler | None = None
         self._refused = {
             reason: metrics.soap_calls_refused.labels(hospital.id, name, reason) for reason in metrics.SOAP_REFUSED
@@ -96,10 +99,14 @@ class Receiver:
         if heard.decoded_as is not None:
             metrics.count_decode_fallback(self._hospital_id, self._name, heard.decoded_as)
         given = None if inbound is None else await self._hand_on(inbound, peer)
-        outcome = _outcome(heard, given)
+        outcome, told = _outcome(heard, given), tuple[RefundState, ...]()
+        tree = None
+        if heard.outcome is None and heard.root is not None and heard.trade in self.questions:
+            outcome, found = await self.questions.answer(heard.trade, heard.root, ctx)
+            tree, told = (self.questions.trees[heard.trade] if found else None), tuple(found)
         self._tally(heard, given, outcome, peer)
         try:
-            answer = self._writer.write(heard, outcome, ctx)
+            answer = self._writer.write(heard, outcome, ctx, tree=tree, refunds=told)
         except (MappingError, ValueError) as error:  # it is stored all the same, and a repeat will be a duplicate
             log.error(
                 "soap_answer_unwritten", reason=type(error).__name__, hospital=self._hospital_id, connector=self._name
@@ -116,6 +123,8 @@ class Receiver:
         except BadCall as error:
             return Refused(code="refused", text=str(error), retryable=False)
         inbound = self._mapped(heard, raw, peer, ctx)
+        if inbound is None and heard.outcome is None:
+            return Refused(code="question", text="it asks, and tells nothing", retryable=False)
         return inbound or Refused(code=str(heard.outcome), text=heard.reason, retryable=False)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -134,7 +143,7 @@ class Receiver:
     def _mapped(self, heard: Heard, raw: bytes, peer: str, ctx: MapContext) -> Inbound | None:
         """What the handler is given; None for what is not taken."""
         root = heard.root
-        if heard.outcome is not None or root is None:
+        if heard.outcome is not None or root is None or heard.trade in self.questions:
             return None
         maps = self._maps.get(heard.trade)
         if maps is None:
@@ -194,6 +203,8 @@ class Receiver:
                 type=metrics.message_type_label(heard.trade),
                 peer=peer,
             )
+        elif heard.trade in self.questions:
+            metrics.count_inbound(self._hospital_id, self._name, heard.trade, "answered")
         elif outcome is Outcome.DUPLICATE:
             metrics.count_inbound(self._hospital_id, self._name, heard.trade, "duplicate")
         if isinstance(given, Stored) and given.same_id:
@@ -209,7 +220,9 @@ class Receiver:
         peer: str,
         answer: Answer,
     ) -> None:
-        """Tell the message store; what is stored stands there already."""
+        """Tell the message store; what is stored stands there already, and what was asked and answered is no message."""
+        if heard.trade in self.questions and outcome in (Outcome.DONE, Outcome.NOT_FOUND):
+            return
         if isinstance(given, Stored) and not given.duplicate and inbound is not None:
             self._record.acknowledged(inbound.dedup_key, answer.code)
             return

@@ -24,6 +24,7 @@ class Outcome(StrEnum):
     - UNSIGNED: no signature, a wrong one, or wrong credentials (REFUSED).
     - STALE: its time is too long ago, or ahead, or absent (REFUSED).
     - UNKNOWN_TRADE: nothing in the profile takes it (REFUSED).
+    - NOT_FOUND: a question about what we do not have (REFUSED).
     """
 
     DONE = "done"
@@ -34,6 +35,7 @@ class Outcome(StrEnum):
     UNSIGNED = "unsigned"
     STALE = "stale"
     UNKNOWN_TRADE = "unknown_trade"
+    NOT_FOUND = "not_found"
 
 
 class LayerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +90,15 @@ class AnswerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     layers: tuple[LayerSpec, ...] = ()
 
 
+class QuestionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trade that asks something. `ask`: a record map that gives one RefundQuestion; `tree`: the answer's document in place of
+    `answer.tree`, which reads `refunds` besides, a list of RefundState.
+    """
+
+    ask: dict[str, Any]
+    tree: Any
+
+
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the HIS calls, and how it is answered.
 
@@ -106,6 +117,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     - `fresh`: see FreshSpec. `volatile`: paths of what is another in a repeat (a time, a nonce), left out when repeats are found.
     - `finds`: paths of `order_no` and `mrn`, by which a call is found that could not be mapped.
     The answer
+    - `questions`: by trade; what they tell is for who can show who it is: `sign` or `credentials` must be there.
     - `echo`: values of the call that `answer` repeats, by name; only of a call whose signature held.
     """
 
@@ -133,6 +145,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     volatile: tuple[str, ...] = ()
     finds: dict[str, tuple[str, ...]] = {}
     echo: dict[str, str] = {}
+    questions: dict[str, QuestionSpec] = {}
 
     @property
     def guarded(self) -> bool:

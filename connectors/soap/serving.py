@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from connectors.admission import Admission
 from connectors.config import HospitalContext
-from connectors.port import Inbound, InboundHandler, Refused
+from connectors.port import Inbound, InboundHandler, QuestionHandler, Refused
 from connectors.recording import WireRecord
 from connectors.soap.listener import Limits, Listener
 from connectors.soap.options import Connection, Options
@@ -66,6 +66,10 @@ class Serving:
     def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
         """See connectors.port.ReadsAgain."""
         return self._receiver.read_again(raw, peer)
+
+    def take_questions(self, handler: QuestionHandler) -> None:
+        """See connectors.port.TakesQuestions."""
+        self._receiver.questions.handler = handler
 
     async def start(self, handler: InboundHandler) -> None:
         """Listen. Raises OSError when the port is taken, BadTLSFiles."""

@@ -27,11 +27,11 @@ from tests.acceptance.installation import (
     until,
     write_secrets,
 )
-from tests.connectors.soap.served.his import Said, call, document, envelope, secret_files
+from tests.connectors.soap.served.his import Said, call, document, envelope, opened, secret_files
 
 PLATFORM = "platform-demo"
 WRITES = ("lock_slot", "register", "cancel_registration", "create_patient", "fetch_registration", "settle_bill")
-DONE, UNSIGNED, AWAY = "0", "100002", "100009"
+DONE, UNSIGNED, NOTHING, AWAY = "0", "100002", "100005", "100009"
 KILLED_AFTER_S = (0.0, 0.004, 0.01, 0.03)
 
 
@@ -92,7 +92,16 @@ async def test_booking_is_told_what_the_hospital_calls_when_it_calls_by_soap(tmp
             said = await post(url, stop_of(booking))
             assert (said.status, said.code) == (200, DONE)
         seen = await site.becomes(PLATFORM, booking, state="stopped", payment_state="refund_due", his_state="released")
-        assert len(seen["refunds"]) == 1
+        [refund] = seen["refunds"]
+
+        # 5006: the hospital asks what became of the money, before and after the portal has given it back
+        named = f"<ORDER_ID>{booking['order_no']}</ORDER_ID>"
+        assert f"<REFUND_STATUS>0</REFUND_STATUS><REFUND_AMOUNT>{booking['fee_fen']}</REFUND_AMOUNT>" in await told(
+            url, named
+        )
+        await site.portal().post(f"/v1/hospitals/{PLATFORM}/refunds/{refund['id']}/result", {"status": "refunded"})
+        assert "<REFUND_STATUS>2</REFUND_STATUS>" in await told(url, named)
+        assert (await post(url, call("5006", "<ORDER_ID>20260105000000000099</ORDER_ID>"))).code == NOTHING
         assert await site.metric("hisbridge_inbound_messages_total", type="5001", result="duplicate") == 1
 
         # What is not signed changes nothing
@@ -134,6 +143,13 @@ async def test_booking_is_told_what_the_hospital_calls_when_it_calls_by_soap(tmp
             lambda waiting: waiting == 1,
             what="the message that waits for a person",
         )
+
+
+async def told(url: str, named: str) -> str:
+    """The document of the answer to 5006."""
+    said = await post(url, call("5006", named))
+    assert (said.status, said.code) == (200, DONE)
+    return opened(said.parts["RES_ENCRYPTED"])
 
 
 async def events_of(site: Installation, kind: str) -> list[dict[str, Any]]:

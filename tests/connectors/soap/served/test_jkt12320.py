@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
+from connectors.port import Refused
 from connectors.soap import Options, create
 from mappings.canonical import (
     AnyEvent,
     Bill,
     BillIssued,
     BillStatus,
+    RefundQuestion,
+    RefundState,
+    RefundStatus,
     Registration,
     RegistrationChanged,
     RegistrationStatus,
@@ -30,7 +35,7 @@ from mappings.canonical import (
 )
 from tests.connectors.soap.soap_hospital import HOSPITAL, ZONE
 
-from .his import Desk, Served, call, secret_files
+from .his import Desk, Served, call, document, envelope, opened, secret_files
 
 ORDER = "20260105000000000001"
 AT = "<MSG_TIME>2026-01-04 18:30:00</MSG_TIME>"
@@ -142,9 +147,64 @@ async def test_stop_is_found_by_its_order_when_it_cannot_be_mapped(tmp_path: Pat
         assert (inbound.order_no, inbound.mrn, inbound.control_id) == (ORDER, "P1", "M7")
 
 
-@pytest.mark.parametrize("trade", ["5006", "6002", "2005", ""])
-async def test_question_is_refused_in_the_dialects_words_when_we_cannot_answer_it(trade: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trade", ["5007", "2005", ""])
+async def test_trade_is_refused_in_the_dialects_words_when_there_is_none_such(trade: str, tmp_path: Path) -> None:
     async with platform(tmp_path) as us:
         said = await us.post(call(trade, NAMED))
         assert (said.status, said.code, said.parts["RETURN_MSG"]) == (200, "100003", "不支持的交易")
         assert us.desk.asked == 0
+
+
+REFUNDED = RefundState(
+    refund_no="rf_1",
+    status=RefundStatus.REFUNDED,
+    amount_fen=700,
+    channel="WECHAT",
+    trade_no="4200001",
+    refund_trade_no="5030001",
+    changed_at=dt.datetime(2026, 1, 4, 10, 30, tzinfo=dt.UTC),
+)
+DUE = msgspec.structs.replace(REFUNDED, refund_no="rf_2", status=RefundStatus.DUE, refund_trade_no=None)
+
+
+@pytest.mark.parametrize(
+    ("trade", "request_", "asked"),
+    [
+        ("5006", NAMED, RefundQuestion(order_no=ORDER, his_id="H77")),
+        ("6002", "<BILL_NO>B1</BILL_NO><TRANSACTION_ID>4200001</TRANSACTION_ID>",
+         RefundQuestion(bill_id="B1", trade_no="4200001")),
+    ],
+)  # fmt: skip
+async def test_hospital_is_told_what_became_of_a_refund_when_it_asks(
+    trade: str, request_: str, asked: RefundQuestion, tmp_path: Path
+) -> None:
+    questions: list[RefundQuestion] = []
+    found: list[RefundState] | Refused = [REFUNDED, DUE]
+
+    async def answer(question: RefundQuestion) -> list[RefundState] | Refused:
+        questions.append(question)
+        return found
+
+    async with platform(tmp_path) as us:
+        us.connector.take_questions(answer)
+        said = await us.post(call(trade, request_))
+        assert (said.status, said.code) == (200, "0")
+        first = "<REFUND><REFUND_ID>rf_1</REFUND_ID><REFUND_STATUS>2</REFUND_STATUS><REFUND_AMOUNT>700</REFUND_AMOUNT>"
+        second = "<REFUND><REFUND_ID>rf_2</REFUND_ID><REFUND_STATUS>0</REFUND_STATUS><REFUND_AMOUNT>700</REFUND_AMOUNT>"
+        paid = "<TRADE_CHANNEL_ID>WECHAT</TRADE_CHANNEL_ID><TRANSACTION_ID>4200001</TRANSACTION_ID>"
+        at = "<REFUND_TIME>2026-01-04 18:30:00</REFUND_TIME></REFUND>"
+        back = "<REFUND_TRANSACTION_ID>5030001</REFUND_TRANSACTION_ID>"
+        assert opened(said.parts["RES_ENCRYPTED"]) == (
+            f"<RES><REFUND_LIST>{first}{paid}{back}{at}{second}{paid}<REFUND_TRANSACTION_ID/>{at}</REFUND_LIST></RES>"
+        )
+        assert questions == [asked]
+        found = []
+        assert (await us.post(call(trade, request_))).code == "100005"
+        found = Refused(code="store_unavailable", text="", retryable=True)
+        assert (await us.post(call(trade, request_))).code == "100009"
+        assert us.desk.asked == 0
+        # Who does not sign is not told.
+        before = len(questions)
+        forged = document(trade, request_, sign="0")
+        assert (await us.post(envelope(f"<xml><![CDATA[{forged}]]></xml>").encode())).code == "100002"
+        assert len(questions) == before
