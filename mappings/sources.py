@@ -13,10 +13,11 @@ Reader = Callable[["Run", Any], Any]
 class Run:
     """One reading of one reply or message: its root, its context, what went wrong, and indexes made on the way.
 
-    `pause` is to be called after each record.
+    `pause` is to be called after each record. `row` is what a path language keeps of the node that it was asked about last,
+    `row_of`: the next field is asked of the same one.
     """
 
-    __slots__ = ("ctx", "indexes", "pause", "problems", "root")
+    __slots__ = ("ctx", "indexes", "pause", "problems", "root", "row", "row_of")
 
     def __init__(self, root: Any, ctx: MapContext, pause: Callable[[], None] | None = None) -> None:
         self.root = root
@@ -24,6 +25,8 @@ class Run:
         self.ctx = ctx
         self.problems: list[MappingProblem] = []
         self.indexes: dict[str, dict[str, Any]] = {}
+        self.row: Any = None
+        self.row_of: Any = None
 
 
 def source_name(source: Any) -> str:

@@ -12,6 +12,7 @@ FUNCTIONS = frozenset({"local-name", "normalize-space", "string", "not", "contai
 _NODE_TESTS = frozenset({"text", "node"})
 _MAX_LENGTH = 500
 _LITERAL = re.compile(r"\"[^\"]*\"|'[^']*'")
+_STEPS = re.compile(r"[^\W\d][\w.-]*(?:/[^\W\d][\w.-]*)*")
 _CALL = re.compile(r"([\w.-]+(?::[\w.-]+)?)\s*\(")
 
 
@@ -57,11 +58,59 @@ class XPathLanguage:
                 return ["true" if found else "false"]
             return [f"{found:g}" if isinstance(found, float) else found]
 
+        if not self._located and _STEPS.fullmatch(path):
+            matches.first = _first_below(path.split("/"))  # type: ignore[attr-defined]
         return matches
 
     def text(self, node: Any) -> str | None:
         """The string value of a node without the white space around it; None where nothing is left."""
         if node is None:
             return None
-        value = node if isinstance(node, str) else "".join(node.itertext())
+        value = node if isinstance(node, str) else _text_of(node)
         return value.strip() or None
+
+
+def _text_of(element: Any) -> str:
+    return (element.text or "") if len(element) == 0 else "".join(element.itertext())
+
+
+def _first_below(steps: list[str]) -> Callable[[Any, Any], str | None]:
+    """By child names alone, as most fields of a record are read: the first text that is not blank, without an XPath."""
+    name, *rest = steps
+    below = _first_below(rest) if rest else None
+
+    def first(run: Any, node: Any) -> str | None:
+        if isinstance(node, str):
+            return None
+        for child in node.iterchildren(name):
+            found = _text_of(child).strip() if below is None else below(run, child)
+            if found:
+                return found
+        return None
+
+    if below is not None:
+        return first
+
+    def first_of_row(run: Any, node: Any) -> str | None:
+        if run.row_of is not node:
+            run.row, run.row_of = ({} if isinstance(node, str) else _row(node)), node
+        found = run.row.get(name)
+        return found if found is None or isinstance(found, str) else first(run, node)
+
+    return first_of_row
+
+
+def _row(node: Any) -> dict[Any, Any]:
+    """The children of a node by their names: the first text that is not blank, or the first that has elements itself.
+
+    All at once, because a record asks its node for most of them.
+    """
+    row: dict[Any, Any] = {}
+    for child in node:
+        tag = child.tag
+        if tag not in row:
+            if len(child):
+                row[tag] = child
+            elif (text := child.text) and (text := text.strip()):
+                row[tag] = text
+    return row

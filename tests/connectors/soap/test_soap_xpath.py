@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+from zoneinfo import ZoneInfo
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lxml import etree
 
 from connectors.soap.xpath import XPathLanguage
+from mappings.context import MapContext
+from mappings.sources import Run, first_text
+
+ZONE = ZoneInfo("Asia/Shanghai")
+CTX = MapContext(hospital_id="h", zone=ZONE, currency="CNY", now=dt.datetime(2026, 1, 5, tzinfo=ZONE))
 
 ROOT = etree.fromstring("<Response><L><I k='1'><n> a </n></I><I k='2'><n/></I></L><D><n>x<b>y</b></n></D></Response>")
 
@@ -62,3 +73,52 @@ def test_path_is_refused_when_it_is_bad_or_too_powerful(path: str) -> None:
 
 def test_function_name_in_a_literal_is_no_function() -> None:
     assert _texts("//n[not(.='count(a)')]/b") == ["y"]
+
+
+# --- the first text below a node, without an XPath ----------------------------------------------------------------------
+
+_NAMES = st.sampled_from(["a", "b", "名"])
+_TEXTS = st.sampled_from(["", " ", "x", " y ", "\n"])
+
+
+def _element(name: str, text: str, tail: str, children: list[etree._Element]) -> etree._Element:
+    element = etree.Element(name)
+    element.text, element.tail = text, tail
+    element.extend(children)
+    return element
+
+
+_TREES: Any = st.recursive(
+    st.builds(_element, _NAMES, _TEXTS, _TEXTS, st.just([])),
+    lambda inner: st.builds(_element, _NAMES, _TEXTS, _TEXTS, st.lists(inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(_TREES, st.lists(_NAMES, min_size=1, max_size=3))
+def test_first_text_below_a_node_is_the_one_that_xpath_finds(root: etree._Element, steps: list[str]) -> None:
+    language, path = XPathLanguage(), "/".join(steps)
+    find = language.compile(path)
+    assert hasattr(find, "first")
+    read, run = first_text(find, language.text), Run(root, CTX)
+    for node in [root, *root, *root]:  # one after the other, and again: a row must not outlive its node
+        texts = (text for found in find(root, node) if (text := language.text(found)))
+        assert read(run, node) == next(texts, None)
+    assert read(run, "a text") is None
+
+
+@pytest.mark.parametrize(
+    "path", [".", "..", "../a", "/R/a", "//a", "a[1]", "@k", "a/@k", "text()", "a | b", "*", "a/text()"]
+)
+def test_other_paths_than_names_are_xpaths(path: str) -> None:
+    assert not hasattr(XPathLanguage().compile(path), "first")
+
+
+def test_comments_and_what_stands_before_elements_do_not_matter_to_the_first_text() -> None:
+    root = etree.fromstring("<R><!-- a --><a/><a> <b/>x</a><a>y</a><b><![CDATA[ z ]]></b></R>")
+    language, run = XPathLanguage(), Run(root, CTX)
+    assert [first_text(language.compile(name), language.text)(run, root) for name in ("a", "b", "c")] == [
+        "x",
+        "z",
+        None,
+    ]
