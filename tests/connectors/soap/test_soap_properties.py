@@ -6,8 +6,10 @@ import asyncio
 import datetime as dt
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
@@ -26,11 +28,15 @@ from connectors.port import (
     Window,
 )
 from connectors.soap import Options, SoapConnector, create
-from connectors.soap.envelope import write_envelope
-from connectors.soap.options import Connection, read_connection, read_secrets
-from connectors.soap.verbs import Case, compile_verbs
+from connectors.soap.endpoint import Endpoint
+from connectors.soap.options import read_connection, read_secrets
+from connectors.soap.speech import Speech
+from connectors.soap.verbs import Case, Per, compile_verbs
 from connectors.soap.wire import Wire
 from connectors.soap.wsdl import BareService
+from loadtest.simulators.hospital import Hospital
+from loadtest.simulators.soap_dialects import DIALECTS
+from loadtest.simulators.soap_dialects.speaking import Ledger
 from mappings.canonical import (
     Attachment,
     Bill,
@@ -58,7 +64,7 @@ from tests.connectors.soap.soap_hospital import (
 )
 from tests.connectors.soap.spoken import SPOKEN
 
-LOOSE = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
+LOOSE = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=50)
 
 
 def shipped() -> list[str]:
@@ -66,12 +72,28 @@ def shipped() -> list[str]:
     return [file.parent.name for file in files if re.search(r"^protocol: soap$", file.read_text("utf-8"), re.MULTILINE)]
 
 
-PROFILES = shipped()
-GIVEN = {one.profile.partition("@")[0]: one.options for one in SPOKEN}
+GIVEN = {one.profile.partition("@")[0]: one for one in SPOKEN}
+PROFILES = [
+    *(pytest.param(name, False, id=name) for name in shipped()),
+    *(pytest.param(name, True, id=f"{name} by WSDL") for name, one in GIVEN.items() if one.by_wsdl),
+]
 
 
-def options_of(name: str, **given: Any) -> Options:
-    return Options(protocol="soap", profile=name, **({"endpoint": "http://127.0.0.1:9/"} | GIVEN.get(name, {}) | given))
+def options_of(name: str, wsdl: Path | None, **given: Any) -> Options:
+    options = {"endpoint": "http://127.0.0.1:9/", "wsdl": None if wsdl is None else str(wsdl)}
+    if name in GIVEN:
+        options |= GIVEN[name].options
+    return Options(protocol="soap", profile=name, **(options | given))
+
+
+def wsdl_of(name: str, by_wsdl: bool, folder: Path) -> Path | None:
+    """The simulated hospital's WSDL, as a file."""
+    if not by_wsdl:
+        return None
+    dialect = DIALECTS[GIVEN[name].name](Hospital("S"), Ledger(lock_s=1, later=lambda delay_s, action: None))
+    file = folder / "his.wsdl"
+    file.write_text(dialect.wsdl("http://127.0.0.1:9/") or "", "utf-8")
+    return file
 
 
 # --- requests -----------------------------------------------------------------------------------------------------
@@ -96,22 +118,16 @@ class Requests:
         maybe = st.none() | words
         his_refs = st.fixed_dictionaries({}, optional=dict.fromkeys(refs, words))
         self.department = st.builds(Department, id=words, name=words, parent_id=maybe, campus=maybe)
-        self.patient = st.builds(
-            Patient,
-            name=words,
-            mrn=maybe,
-            id_type=st.none() | st.sampled_from(["id_card", "passport", "permit"]),
-            id_number=maybe,
-            phone=maybe,
-            birth_date=st.none() | DAYS,
-            sex=st.sampled_from(Sex),
-            card_type=maybe,
-            card_number=maybe,
-            address=maybe,
-            guardian_name=maybe,
-            guardian_id_number=maybe,
-            his_refs=his_refs,
-        )
+        person: dict[str, st.SearchStrategy[Any]] = {
+            "name": words,
+            "id_type": st.none() | st.sampled_from(["id_card", "passport", "permit"]),
+            "birth_date": st.none() | DAYS,
+            "sex": st.sampled_from(Sex),
+            "his_refs": his_refs,
+        }
+        person |= dict.fromkeys(["id_number", "phone", "card_type", "card_number", "address", "guardian_name"], maybe)
+        self.stranger = st.builds(Patient, **person, mrn=maybe)
+        self.patient = st.builds(Patient, **person, mrn=words)
         self.schedule = st.builds(
             Schedule,
             id=words,
@@ -162,8 +178,8 @@ class Requests:
         )
         self.words = words
 
-    def of(self, verb: Verb) -> st.SearchStrategy[Any]:
-        """What the port hands to a verb, with what the connector adds."""
+    def of(self, verb: Verb, per: Per | None) -> st.SearchStrategy[Any]:
+        """What the port hands to a verb, with what the connector adds where it asks `per` department or schedule."""
         days = {"date_from": DAYS, "date_to": DAYS}
         match verb:
             case Verb.PING | Verb.FETCH_DEPARTMENTS:
@@ -172,10 +188,14 @@ class Requests:
                 return st.fixed_dictionaries({"department_id": self.words, "department": self.department})
             case Verb.FETCH_SCHEDULES | Verb.FETCH_STOPS:
                 of_one = st.fixed_dictionaries({**days, "department_id": self.words, "department": self.department})
-                return of_one | st.builds(Window, **days, department_id=st.none() | self.words)
+                if per is Per.DEPARTMENTS:
+                    return of_one | st.builds(Window, **days, department_id=self.words)
+                return st.builds(Window, **days, department_id=st.none() | self.words)
             case Verb.FETCH_SLOTS:
                 return st.fixed_dictionaries({**days, "department_id": st.none(), "schedule": self.schedule})
-            case Verb.FIND_PATIENT | Verb.CREATE_PATIENT | Verb.FETCH_BILLS | Verb.FETCH_REPORTS:
+            case Verb.FIND_PATIENT | Verb.CREATE_PATIENT:
+                return self.stranger
+            case Verb.FETCH_BILLS | Verb.FETCH_REPORTS:
                 return self.patient
             case Verb.PRESETTLE_BILL | Verb.SETTLE_BILL | Verb.FETCH_SETTLEMENT:
                 return self.settling
@@ -194,16 +214,35 @@ class Requests:
 class Written:
     """A profile's calls, written as the connector writes them, and the peer that reads them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, wsdl: Path | None = None) -> None:
         self.profile: Profile = load_profile(name)
-        self.options = options_of(name)
+        self.options = options_of(name, wsdl)
         self.connection, self.merged = read_connection(self.profile, self.options.settings)
         keys = read_secrets(self.options.secret_files)
         self.wire = Wire(self.profile, self.connection, keys)
         self.peer = Peer(self.merged, keys)
         self.verbs = compile_verbs(self.profile, self.merged)
+        self.by_types = wsdl is not None and self.peer.form == "typed"
+        endpoint = asyncio.run(self._endpoint())
+        self.speech = Speech(endpoint, self.wire, self.connection, max_chars=1_000_000)
         raw = (SHIPPED / name / "profile.yaml").read_text("utf-8") + str(self.profile.raw)
         self.refs = sorted(set(re.findall(r"his_refs\.(\w+)", raw)))
+
+    async def _endpoint(self) -> Endpoint:
+        connection, options = self.connection, self.options
+        bare = BareService(
+            namespace=connection.namespace,
+            qualified=connection.argument_qualified,
+            soap_action=connection.soap_action,
+            version=connection.soap_version,
+        )
+        endpoint = Endpoint(
+            hospital_id="", connector="", wsdl=options.wsdl, address=options.endpoint, bare=bare, cdata=connection.cdata
+        )
+        async with aiohttp.ClientSession() as session:
+            endpoint.load(session, [case.operation for verb in self.verbs.values() for case in verb.cases])
+            await endpoint.ready(60)
+        return endpoint
 
     def cases(self) -> Iterator[tuple[Verb, Case, Any, bool]]:
         """Each call: of which verb, compiled, its request as the profile has it, and whether it is a `then`."""
@@ -228,27 +267,24 @@ class Written:
             connection=self.merged,
             extra={"page.number": 2, "page.offset": 100, "page.size": 100},
         )
-        tree = case.request.write(request, ctx)
-        made = self.wire.write(case, request, ctx)
-        arguments = made.arguments if self.peer.form != "typed" else {k: str(v) for k, v in made.arguments.items()}
-        connection: Connection = self.connection
-        call = BareService(namespace=connection.namespace, qualified=connection.argument_qualified).call(
-            case.operation, list(arguments)
-        )
-        return tree, write_envelope(call, arguments, encoding=connection.encoding, header=made.header)
+        return case.request.write(request, ctx), self.speech.write(case, request, ctx).body or b""
 
     def as_read(self, tree: Any) -> list[tuple[str, str]]:
         """The tree as it must be read."""
         if self.peer.form == "packed":
             return [("", text_of(value)) for value in tree.values()] or [("", "")]
-        return [one for name, inner in tree.items() for one in flat_named(name, inner, "")]
+        return self.ordered([one for name, inner in tree.items() for one in flat_named(name, inner, "")])
+
+    def ordered(self, found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The WSDL's types have their own order, and leave out what is empty."""
+        return sorted(one for one in found if one[1]) if self.by_types else found
 
     def read(self, body: bytes, case: Case) -> list[tuple[str, str]]:
         found = self.peer.read(body, case.trade)
         if isinstance(found, list):
             return [("", value) for value in found]
         if self.peer.form == "typed":
-            return [one for child in found for one in flat(child)]
+            return self.ordered([one for child in found for one in flat(child)])
         return flat(found)
 
 
@@ -273,7 +309,7 @@ def asked_of(written: Written, words: st.SearchStrategy[str]) -> st.SearchStrate
     requests = Requests(words, written.refs)
 
     def one(verb: Verb, case: Case, spec: Any, is_then: bool) -> st.SearchStrategy[tuple[Case, Any, Any]]:
-        asked = requests.of(verb)
+        asked = requests.of(verb, written.verbs[verb.value].per)
         if is_then:
             asked = st.fixed_dictionaries({"record": requests.bill, "request": asked})
         return st.tuples(st.just(case), st.just(spec), asked)
@@ -281,9 +317,9 @@ def asked_of(written: Written, words: st.SearchStrategy[str]) -> st.SearchStrate
     return st.one_of([one(*call) for call in written.cases()])
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_peer_reads_what_the_request_says(name: str) -> None:
-    written = Written(name)
+@pytest.mark.parametrize(("name", "by_wsdl"), PROFILES)
+def test_peer_reads_what_the_request_says(name: str, by_wsdl: bool, tmp_path: Path) -> None:
+    written = Written(name, wsdl_of(name, by_wsdl, tmp_path))
     separator = written.merged.get("packing", {}).get("fields", "")
     words = AWKWARD.filter(lambda text: not separator or separator not in text)
 
@@ -302,9 +338,9 @@ def test_peer_reads_what_the_request_says(name: str) -> None:
     check()
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_request_is_refused_or_read_as_it_is_when_its_texts_are_any(name: str) -> None:
-    written = Written(name)
+@pytest.mark.parametrize(("name", "by_wsdl"), PROFILES)
+def test_request_is_refused_or_read_as_it_is_when_its_texts_are_any(name: str, by_wsdl: bool, tmp_path: Path) -> None:
+    written = Written(name, wsdl_of(name, by_wsdl, tmp_path))
 
     @LOOSE
     @given(asked_of(written, ANY))
@@ -481,9 +517,10 @@ def as_http(bodies: st.SearchStrategy[bytes]) -> st.SearchStrategy[web.Response]
     )
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_any_reply_to_any_verb_is_an_outcome_or_an_error_of_the_port(name: str) -> None:
-    written = Written(name)
+@pytest.mark.parametrize(("name", "by_wsdl"), PROFILES)
+def test_any_reply_to_any_verb_is_an_outcome_or_an_error_of_the_port(name: str, by_wsdl: bool, tmp_path: Path) -> None:
+    wsdl = wsdl_of(name, by_wsdl, tmp_path)
+    written = Written(name, wsdl)
     native = [verb for verb in Verb if verb.value in written.verbs]
     calls = READS | WRITES
     assert set(calls) == set(Verb)
@@ -495,14 +532,14 @@ def test_any_reply_to_any_verb_is_an_outcome_or_an_error_of_the_port(name: str) 
         return st.tuples(st.just(verb), as_http(bodies))
 
     with asyncio.Runner() as runner:
-        peer, his, serving = runner.run(_connected(name))
+        peer, his, serving = runner.run(_connected(name, wsdl))
         assert all(his.traits(verb).capability is Capability.NATIVE for verb in native)
 
         async def asked(verb: Verb) -> Any:
             async with asyncio.timeout(60):  # nothing that was answered may wait
                 return await calls[verb](his)
 
-        @settings(LOOSE, max_examples=150)
+        @settings(LOOSE, max_examples=100)
         @given(st.one_of([replies(verb) for verb in native]))
         def check(given_: tuple[Verb, web.Response]) -> None:
             verb, response = given_
@@ -521,13 +558,13 @@ def test_any_reply_to_any_verb_is_an_outcome_or_an_error_of_the_port(name: str) 
             runner.run(serving.cleanup())
 
 
-async def _connected(name: str) -> tuple[CannedPeer, SoapConnector, web.AppRunner]:
+async def _connected(name: str, wsdl: Path | None) -> tuple[CannedPeer, SoapConnector, web.AppRunner]:
     peer = CannedPeer(b"")
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", peer.handle)
     serving = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await serving.setup()
     await web.TCPSite(serving, "127.0.0.1", 0).start()
-    his = create(HOSPITAL, "his", options_of(name, endpoint=f"http://127.0.0.1:{serving.addresses[0][1]}/"))
+    his = create(HOSPITAL, "his", options_of(name, wsdl, endpoint=f"http://127.0.0.1:{serving.addresses[0][1]}/"))
     await his.start()
     return peer, his, serving
