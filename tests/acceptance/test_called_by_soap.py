@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ async def laid_out(folder: Path) -> AsyncIterator[tuple[Installation, str]]:
     listen = free_port()
     simulator = await soap.start(dialect="jkt12320", hospital=Hospital("P", days=1, seats=30))
     settings: dict[str, Any] = {
+        "profiles_dir": "profiles",
         "service": {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "drain_s": 5, "key_cache_s": 1},
         "store": {
             "url": f"sqlite:///{folder.as_posix()}/hisbridge.db",
@@ -71,6 +74,17 @@ async def laid_out(folder: Path) -> AsyncIterator[tuple[Installation, str]]:
         yield Installation(folder, config, {PLATFORM: clinic}), f"http://127.0.0.1:{listen}/PubService"
     finally:
         await clinic.close()
+
+
+async def command(site: Installation, *words: str) -> str:
+    """What `hisbridge messages` prints for this hospital."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", "messages", words[0], PLATFORM, *words[1:], "--config", str(site.config),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode == 0, said.decode()
+    return said.decode()
 
 
 async def post(url: str, body: bytes) -> Said:
@@ -155,6 +169,36 @@ async def told(url: str, named: str) -> str:
 async def events_of(site: Installation, kind: str) -> list[dict[str, Any]]:
     items = (await site.portal().get("/v1/events", limit="200"))["items"]
     return [one for one in items if one["type"] == kind]
+
+
+async def test_call_is_replayed_when_the_site_has_corrected_its_profile(tmp_path: Path) -> None:
+    async with laid_out(tmp_path) as (site, url), run_process(site):
+        booking = await site.booked(PLATFORM)
+        stop = f"<MSG_ID>M9</MSG_ID><STOP_TYPE>9</STOP_TYPE><ORDER_ID>{booking['order_no']}</ORDER_ID>"
+        assert (await post(url, call("5001", stop))).code == DONE
+        assert (await post(url, call("5001", stop).replace(b"5001", b"5002"))).code == UNSIGNED
+
+        async def listed() -> list[dict[str, Any]]:
+            return [
+                json.loads(line) for line in (await command(site, "list", "--json", "--direction", "in")).splitlines()
+            ]
+
+        refused, waits = await until(
+            listed, lambda found: [one["answer"] for one in found] == [UNSIGNED, DONE], what="both"
+        )
+        assert (refused["state"], refused["order_no"]) == ("refused", None)
+        assert (waits["state"], waits["message_type"], waits["control_id"]) == ("quarantined", "5001", "M9")
+        assert waits["order_no"] == booking["order_no"]
+        shown = await command(site, "show", waits["id"])
+        assert "inbound.5001.stop.fields.scope" in shown
+        assert "PubService" in shown
+        # At this hospital 9 is an order.
+        own = "name: own\nversion: 1\nprotocol: soap\nextends: jkt12320@1\ntables: {stop_scope: {'9': order}}\n"
+        (tmp_path / "profiles" / "own").mkdir(parents=True)
+        (tmp_path / "profiles" / "own" / "profile.yaml").write_text(own, encoding="utf-8")
+        site.config.write_text(site.config.read_text("utf-8").replace("jkt12320@1", "own@1"), encoding="utf-8")
+        await command(site, "replay", waits["id"])
+        await site.becomes(PLATFORM, booking, state="stopped", payment_state="refund_due")
 
 
 async def test_call_is_to_come_again_when_the_message_store_is_away(tmp_path: Path) -> None:
