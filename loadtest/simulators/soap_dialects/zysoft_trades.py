@@ -134,7 +134,7 @@ class Trades:
         name = text_in(doc, "PatientName")
         people = self._desk.people(mrn=text_in(doc, "PatientID"), id_number=text_in(doc, "IDCardNo"))
         if people and name and all(p.name != name for p in people):
-            raise TradeRefused("9999", "姓名与证件号不符")
+            raise TradeRefused("9999", f"姓名与证件号不符:{name}")
         rows: list[Reply] = [
             [
                 ("PatientID", p.mrn),
