@@ -10,6 +10,7 @@ from lxml import etree
 from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.envelope import Fault, Secure
+from connectors.soap.forms import FormInvalid
 from connectors.soap.options import Connection
 from connectors.soap.rules import UNKNOWN, Refusal, ReplyRules
 from connectors.soap.speech import Speech
@@ -103,6 +104,8 @@ class Exchange:
             raise CharsetTooSmall(f"a character is not in {encoding}") from None
         except TypedInvalid as error:
             raise RequestInvalid(f"the request does not fit the service: {error}") from None
+        except FormInvalid as error:
+            raise RequestInvalid(f"the request cannot be written: {error}") from None
         except ValueError as error:
             raise RequestInvalid(f"the request cannot be written: {type(error).__name__}") from None
         reply = await self._sent(case, request, sent, timeout_s)

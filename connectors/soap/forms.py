@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -41,6 +40,10 @@ _BEGINS_A_NAME = re.compile(f"[{_STARTS}]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
+class FormInvalid(ValueError):
+    """A request that the form cannot carry; `str()` names the place and quotes no value."""
+
+
 class Form(StrEnum):
     """How a document is written. TYPED is none: the values are the operation's own arguments, as the WSDL types them."""
 
@@ -64,7 +67,7 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def write_form(form: Form, tree: Any, packing: Packing | None) -> str:
-    """The request's tree as text. Raises ValueError for a tree that the form cannot carry."""
+    """The request's tree as text. Raises FormInvalid or another ValueError for a tree that the form cannot carry."""
     match form:
         case Form.XML:
             return write_document(build_document(tree))
@@ -222,15 +225,19 @@ def _packed(tree: Any, packing: Packing) -> str:
     rows = tree if isinstance(tree, list) and tree and isinstance(tree[0], dict | list) else [tree]
     texts = []
     for row in rows:
-        values: Sequence[Any] = list(row.values()) if isinstance(row, dict) else row
-        for value in values:
-            if isinstance(value, dict | list):
-                raise ValueError("a packed string has no parts within parts")
-            text = "" if value is None else str(value)
-            if packing.fields in text or (packing.rows and packing.rows in text):
-                raise ValueError("a value has the separator of a packed string in it")
-        texts.append(packing.fields.join("" if value is None else str(value) for value in values))
+        named = row if isinstance(row, dict) else dict(enumerate(row, 1))
+        texts.append(packing.fields.join(_part(name, value, packing) for name, value in named.items()))
     return packing.rows.join(texts)
+
+
+def _part(name: Any, value: Any, packing: Packing) -> str:
+    if isinstance(value, dict | list):
+        raise FormInvalid(f"{name}: a packed string has no parts within parts")
+    text = "" if value is None else str(value)
+    for mark in (packing.fields, packing.rows):
+        if mark and mark in text:
+            raise FormInvalid(f"{name}: the value has the separator {mark} in it, which a packed string cannot carry")
+    return text
 
 
 def _rows(text: str, root: str, packing: Packing) -> etree._Element:
