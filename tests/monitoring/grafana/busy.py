@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from loadtest.ports import free_port
 from scheduler_sync.reconcile import LOOK_EVERY_S
 from tests.acceptance.installation import HOSPITALS, LOCK_OP, Installation, made_up_person, until
 from tests.acceptance.processes import children_of
+from tests.connectors.soap.served.his import secret_files
 from tests.scheduler_sync.test_certificates import make_certificate
 
 RELEASED = "soap-demo"
@@ -56,10 +58,20 @@ def release_of_the_next_minute(config: Path, first_visits: dt.date) -> dt.dateti
     text = config.read_text(encoding="utf-8").replace(main, f'{main}ca_file = "{authority.as_posix()}"\n')
     config.write_text(
         f'{text}[hospital.{RELEASED}.release]\ntime = "{opens:%H:%M}"\ndays_ahead = {(first_visits - opens.date()).days}\n'
-        f"[hospital.{RELEASED}.waiting_room]\nopens_before_s = {ROOM_OPENS_S}\n",
+        f"[hospital.{RELEASED}.waiting_room]\nopens_before_s = {ROOM_OPENS_S}\n"
+        f"[hospital.{RELEASED}.connector.calls]\n{_calls(config.parent)}",
         encoding="utf-8",
     )
     return opens
+
+
+def _calls(folder: Path) -> str:
+    """A connector of the released hospital that is only called: over SOAP, as by a platform."""
+    secrets = ", ".join(f'{name} = "{file}"' for name, file in secret_files(folder).items())
+    return (
+        'protocol = "soap"\nprofile = "jkt12320"\nendpoint = "http://127.0.0.1:9/"\nlisten_host = "127.0.0.1"\n'
+        f"listen_port = {free_port()}\nsecret_files = {{{secrets}}}\n"
+    )
 
 
 async def busy_minute(site: Installation, parent: int, opens: dt.datetime) -> None:
