@@ -28,7 +28,7 @@ from cli_profiles.places import (
 if TYPE_CHECKING:
     from booking.settings import Hospital, Settings
     from cli_profiles.calls import Asked
-    from connectors.port import Connector, HisError, Verb
+    from connectors.port import Acknowledged, Connector, Exchanged, HisError, Verb
     from mappings.profile import Profile
 
 Day = Annotated[str | None, typer.Option(help="As 2026-01-05; left out: today.")]
@@ -130,17 +130,22 @@ class _Shown:
         self._profile, self._table, self._at = profile, table, at
         self._masked, self._most = masked, most
         self._passed: list[tuple[Any, Any, Any, Any]] = []
+        self._exchanged: list[Exchanged] = []
+        self._charset = "UNICODE UTF-8"
 
     async def call(self, his: Connector, verb: Verb, asked: Asked) -> bool:
         """Whether the HIS answered with what can be read without a problem."""
         import structlog.testing
 
         from cli_profiles.calls import ask
-        from connectors.port import HisError
+        from connectors.port import HisError, Recording
         from connectors.soap import SoapConnector
 
         if isinstance(his, SoapConnector):
             his.watch(lambda *passed: self._passed.append(passed))
+        elif isinstance(his, Recording):
+            his.record_exchanges(self._note)
+            self._charset = str(getattr(getattr(his, "settings", None), "charset", self._charset))
         failure: HisError | None = None
         records: list[Any] = []
         with structlog.testing.capture_logs() as logged:
@@ -173,10 +178,25 @@ class _Shown:
         err.print(f"Asked for department {departments[0].id} only: --department chooses another.", markup=False)
         return replace(asked, department=departments[0].id)
 
-    def _tell_passed(self) -> None:
-        from cli_profiles.passed import reply_lines, request_lines
+    def _note(self, exchanged: Exchanged | Acknowledged) -> None:
+        from connectors.port import Exchanged
 
-        if not self._passed:
+        if isinstance(exchanged, Exchanged):
+            self._exchanged.append(exchanged)
+
+    def _tell_passed(self) -> None:
+        from cli_profiles.passed import message_text, reply_lines, request_lines
+
+        for one in self._exchanged[-MOST_PASSED:]:
+            for name, data in (("Request:", one.request), ("Answer:", one.answer)):
+                write_line(name)
+                for line in (
+                    ["no answer came"]
+                    if data is None
+                    else message_text(data, charset=self._charset, masked=self._masked)
+                ):
+                    write_line(f"  {plain_text(line)}")
+        if not self._passed and not self._exchanged:
             write_line(f"What passes on the wire is not shown for {self._profile.protocol}.")
         for _, _, sent, reply in self._passed[-MOST_PASSED:]:
             write_line("Request:")

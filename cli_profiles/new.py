@@ -23,7 +23,7 @@ protocol: {protocol}
 extends: {dialect}@{version}
 """
 _WHOLE = """
-# These have site lines inside a list, and a list is replaced as a whole: copy it from there, and change it here.
+# These have site lines in a list, or beside an anchor or a null: copy the whole from there, and change it here.
 """
 _NEXT = """\
 Wrote {file}.

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from connectors.hl7v2.masking import is_hl7, message_lines
 from connectors.masking import body_lines, mask_text, visible
 from connectors.soap.client import HttpReply, Sent
 from connectors.soap.xml import Undecodable, XmlError, decode, parse
@@ -35,6 +36,18 @@ def reply_lines(reply: HttpReply | None, *, masked: bool) -> Iterator[str]:
         return
     yield f"HTTP {reply.status}, {reply.content_type}, charset {reply.charset or 'not given'}, {len(reply.body)} bytes"
     yield from _body(reply.body, masked)
+
+
+def message_text(data: bytes | None, *, charset: str, masked: bool) -> Iterator[str]:
+    """An HL7 v2 message, segment by segment; any other body as it is."""
+    if data is None:
+        yield "no answer came"
+        return
+    if not is_hl7(data):
+        yield from _body(data, masked)
+        return
+    for line in message_lines(data, charset=charset, masked=masked):
+        yield line.text
 
 
 def _body(body: bytes, masked: bool) -> Iterator[str]:

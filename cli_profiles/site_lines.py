@@ -14,7 +14,8 @@ _MARK = re.compile(r"#.*\bsite line\b", re.IGNORECASE)
 _COMMENT = re.compile(r"\s*#")
 _OPEN = re.compile(r"\s*[^\s#][^#]*:\s*(#.*)?")
 _OF_EVERY_PROFILE = ("name", "version", "protocol", "extends", "ref")
-_SHARED = re.compile(r"(?<!\S)[*&][A-Za-z_]|<<:")
+_SHARED = re.compile(r"(?<!\S)[*&][A-Za-z_]|<<:|\bnull\b")
+"""What means something else where a profile extends another: an anchor of another file, and `null`, which removes a key."""
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Branch:
 
 @dataclass
 class SiteLines:
-    """What can be changed line by line, and what cannot: lists are replaced as a whole (`wholes`: path and place)."""
+    """What can be changed line by line, and what cannot (`wholes`: path and place): lists are replaced as a whole."""
 
     root: Branch = field(default_factory=Branch)
     wholes: dict[str, Where] = field(default_factory=dict)

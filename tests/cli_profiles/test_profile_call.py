@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import service
-from loadtest.simulators import soap
+from loadtest.simulators import fhir, hl7, soap
+from loadtest.simulators.hospital import Hospital
 from tests.acceptance.installation import to_toml, write_secrets
 from tests.cli_profiles.running import Said, profile
 
@@ -173,3 +174,25 @@ async def test_order_is_looked_up_by_its_number(tmp_path: Path) -> None:
         said = await at.call("fetch_registration", "--order-no", "20260105000000000009")
         assert said.code == 0
         assert "fetch_registration: 0 records" in said.out
+
+
+@pytest.mark.parametrize("protocol", ["hl7v2", "fhir"])
+async def test_hospitals_of_other_protocols_are_asked_too(tmp_path: Path, protocol: str) -> None:
+    simulator: Any = await (hl7.start(hospital=Hospital("H", days=1)) if protocol == "hl7v2" else fhir.start(days=1))
+    address = {"host": "127.0.0.1", "port": simulator.port} if protocol == "hl7v2" else {"base_url": simulator.base_url}
+    connector = {"protocol": protocol, "profile": f"{protocol}_demo", **address}
+    config = tmp_path / "hisbridge.toml"
+    settings = {
+        "secrets": {"data_key_file": "data.key", "digest_key_file": "digest.key"},
+        "hospital": {"first": {"name": "市第一医院", "connector": {"his": connector}}},
+    }
+    config.write_text(to_toml(settings), encoding="utf-8")
+    try:
+        words = ("call", f"{protocol}_demo", "fetch_schedules", "--hospital", "first", "--config", config)
+        said = await asyncio.to_thread(profile, *words)
+    finally:
+        await simulator.close()
+    assert said.code == 0, said.out + said.err
+    assert "fetch_schedules: 8 records" in said.out
+    assert ("  MSH|" in said.out) is (protocol == "hl7v2")
+    assert ("not shown for fhir" in said.out) is (protocol == "fhir")
