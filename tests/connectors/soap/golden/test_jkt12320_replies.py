@@ -286,6 +286,36 @@ async def test_session_without_segments_is_one_slot() -> None:
     assert (slot.id, slot.starts_at, slot.ends_at, slot.seats_left) == ("R7", at(8), at(11, 30), 3)
 
 
+async def test_master_data_has_what_the_platform_tells_besides() -> None:
+    department = (
+        "<RES><DEPT_LIST><DEPT><DEPT_ID>101</DEPT_ID><DEPT_NAME>心内科</DEPT_NAME><PARENT_ID>100</PARENT_ID>"
+        "<ADDRESS>东院</ADDRESS></DEPT></DEPT_LIST></RES>"
+    )
+    doctor = (
+        "<RES><DOCTOR_LIST><DOCTOR><DOCTOR_ID>D1</DOCTOR_ID><DOCTOR_NAME>李明</DOCTOR_NAME><DEPT_ID>101</DEPT_ID>"
+        "<TITLE>主任医师</TITLE></DOCTOR></DOCTOR_LIST></RES>"
+    )
+    located = SCHEDULES.replace("<TOTAL>", "<ADDRESS>门诊楼2层</ADDRESS><TOTAL>")
+    async with platform(told(department), told(department), told(doctor), told(located)) as (_, his):
+        assert await his.fetch_departments() == [Department(id="101", name="心内科", parent_id="100", campus="东院")]
+        doctors = [Practitioner(id="D1", name="李明", department_id="101", title="主任医师")]
+        assert await his.fetch_practitioners() == doctors
+        assert [s.location for s in await his.fetch_schedules(WINDOW)] == ["门诊楼2层"]
+
+
+async def test_slot_is_stopped_when_its_segment_is() -> None:
+    times = (
+        "<RES><TIME_LIST><TIME><BEGIN_TIME>11:00</BEGIN_TIME><END_TIME>11:30</END_TIME><OVER_COUNT>3</OVER_COUNT>"
+        "<REG_STATUS>2</REG_STATUS></TIME></TIME_LIST></RES>"
+    )
+    whole = SCHEDULES.replace("<ISTIME>1", "<ISTIME>0").replace("<REG_STATUS>1", "<REG_STATUS>3")
+    without = msgspec.structs.replace(SCHEDULE, his_refs={"has_segments": "0"})
+    async with platform(told(times), told(whole)) as (_, his):
+        stopped = [await his.fetch_slots(WINDOW, [one]) for one in (SCHEDULE, without)]
+    assert [[slot.status for slot in slots] for slots in stopped] == [[ScheduleStatus.STOPPED]] * 2
+    assert stopped[1][0].his_refs == {"begin_time": "08:00", "end_time": "11:30"}
+
+
 # --- people ---------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +330,27 @@ async def test_patient_is_read_with_sex_zero_for_women(code: str, sex: Sex) -> N
     async with platform(told(res)) as (_, his):
         born = dt.date(1990, 3, 7)
         assert await his.find_patient(PERSON) == [Patient(name="张伟", mrn="0000012345", sex=sex, birth_date=born)]
+
+
+async def test_patient_has_number_phone_and_card_when_they_are_not_masked() -> None:
+    res = (
+        "<RES><HOSP_PATIENT_ID>9</HOSP_PATIENT_ID><NAME>张伟</NAME><SEX>1</SEX><IDCARD_NO>11010119900307123X</IDCARD_NO>"
+        "<MOBILE>13800000000</MOBILE><CARD_NO>000777</CARD_NO></RES>"
+    )
+    whole = Patient(
+        name="张伟", mrn="9", sex=Sex.MALE, id_number="11010119900307123X", phone="13800000000", card_number="000777"
+    )
+    masked = res.replace("9900307", "*******").replace("000777", "0**777")
+    async with platform(told(res), told(masked)) as (_, his):
+        assert await his.find_patient(PERSON) == [whole]
+        bare = msgspec.structs.replace(whole, id_number=None, card_number=None)
+        assert await his.find_patient(PERSON) == [bare]
+
+
+async def test_patient_is_created_under_the_hospitals_spelling_when_it_repeats_the_name() -> None:
+    res = "<RES><HOSP_PATIENT_ID>9</HOSP_PATIENT_ID><NAME>張偉</NAME></RES>"
+    async with platform(told(res)) as (_, his):
+        assert await his.create_patient(PERSON) == Accepted(record=Patient(name="張偉", mrn="9"))
 
 
 async def test_patient_is_created_under_the_name_that_was_sent() -> None:
@@ -361,6 +412,35 @@ async def test_booking_keeps_what_the_hospital_calls_it() -> None:
     record = Registration(status=RegistrationStatus.LOCKED, his_id="H7", queue_no="5", his_refs=refs)
     async with platform(told(res)) as (_, his):
         assert await his.book(order()) == Accepted(his_refs=refs, record=record)
+
+
+async def test_registration_and_check_in_say_where_and_in_which_order() -> None:
+    res = "<RES><HOSP_PAY_ID>J7</HOSP_PAY_ID><HOSP_SERIAL_NUM>5</HOSP_SERIAL_NUM><ADDRESS>门诊楼2层</ADDRESS></RES>"
+
+    def record(status: RegistrationStatus, refs: dict[str, str]) -> Accepted:
+        told_us = Registration(status=status, queue_no="5", check_in_place="门诊楼2层", his_refs=refs)
+        return Accepted(his_refs=refs, record=told_us)
+
+    ours = order(payment=payment(700), his_refs={"hosp_order_id": "H7"})
+    async with platform(told(res)) as (_, his):
+        refs = {"hosp_pay_id": "J7", "serial_num": "5"}
+        assert await his.register(ours) == record(RegistrationStatus.REGISTERED, refs)
+        assert await his.check_in(ours) == record(RegistrationStatus.CHECKED_IN, {"serial_num": "5"})
+
+
+async def test_query_back_has_lock_and_payment_when_they_are_told() -> None:
+    res = (
+        f"<RES><LOCK_ID>{NUMBER}</LOCK_ID><ORDER_STATUS>0</ORDER_STATUS><HOSP_PAY_ID>J7</HOSP_PAY_ID>"
+        "<ADDRESS>门诊楼2层</ADDRESS><LOCK_EXPIRE_TIME>2026-01-04 20:15:00</LOCK_EXPIRE_TIME></RES>"
+    )
+    async with platform(told(res)) as (_, his):
+        assert await his.fetch_registration(order()) == Registration(
+            status=RegistrationStatus.LOCKED,
+            order_no=NUMBER,
+            check_in_place="门诊楼2层",
+            lock_expires_at=at(20, 15, 4),
+            his_refs={"hosp_pay_id": "J7"},
+        )
 
 
 @pytest.mark.parametrize(
@@ -466,9 +546,18 @@ PAID = (
 
 async def test_settlement_has_the_receipt() -> None:
     settled = Settlement(
-        bill_id="R100", receipt_no="SJ1", trade_no="4200001", amount_fen=12050, his_refs={"receipt_no": "SJ1"}
+        bill_id="R100",
+        receipt_no="SJ1",
+        invoice_no="FP1",
+        order_no="20260105000000000009",
+        trade_no="4200001",
+        amount_fen=12050,
+        his_refs={"receipt_no": "SJ1"},
     )
-    async with platform(told(PAID)) as (_, his):
+    whole = PAID.replace(
+        "<RECEIPT_NO>", "<INVOICE_NO>FP1</INVOICE_NO><ORDER_ID>20260105000000000009</ORDER_ID><RECEIPT_NO>"
+    )
+    async with platform(told(whole)) as (_, his):
         assert await his.settle_bill(golden_bill_payment()) == Accepted(his_refs={"receipt_no": "SJ1"}, record=settled)
         assert await his.fetch_settlement(golden_bill_payment()) == settled
 
@@ -553,7 +642,9 @@ async def test_reports_are_listed_with_their_kind() -> None:
 
 async def test_laboratory_report_has_its_results_with_flags() -> None:
     res = (
-        "<RES><REPORT_ID>L1</REPORT_ID><REPORT_NAME>血常规</REPORT_NAME><REPORT_STATUS>1</REPORT_STATUS><ITEM_LIST>"
+        "<RES><REPORT_ID>L1</REPORT_ID><REPORT_NAME>血常规</REPORT_NAME><REPORT_STATUS>1</REPORT_STATUS>"
+        "<REPORT_TIME>2026-01-05 10:00:00</REPORT_TIME><REPORT_DOCTOR>王检</REPORT_DOCTOR><CONCLUSION>偏高</CONCLUSION>"
+        "<ITEM_LIST>"
         "<ITEM><ITEM_ID>WBC</ITEM_ID><ITEM_NAME>白细胞</ITEM_NAME><RESULT>11.2</RESULT><UNIT>10*9/L</UNIT>"
         "<REFERENCE>3.5-9.5</REFERENCE><FLAG>↑</FLAG></ITEM>"
         "<ITEM><ITEM_NAME>尿蛋白</ITEM_NAME><RESULT>阴性</RESULT><FLAG/></ITEM></ITEM_LIST></RES>"
@@ -564,6 +655,9 @@ async def test_laboratory_report_has_its_results_with_flags() -> None:
             kind=ReportKind.LAB,
             status=ReportStatus.PRELIMINARY,
             name="血常规",
+            issued_at=at(10),
+            interpreter="王检",
+            conclusion="偏高",
             observations=(
                 Observation(
                     name="白细胞", code="WBC", value="11.2", unit="10*9/L", reference_range="3.5-9.5", flag="H"
@@ -575,18 +669,28 @@ async def test_laboratory_report_has_its_results_with_flags() -> None:
 
 async def test_culture_is_read_from_8003_with_germ_drug_and_sensitivity() -> None:
     res = (
-        "<RES><REPORT_ID>L2</REPORT_ID><REPORT_STATUS>2</REPORT_STATUS><ITEM_LIST><ITEM><GERM_NAME>大肠埃希菌</GERM_NAME>"
+        "<RES><REPORT_ID>L2</REPORT_ID><REPORT_NAME>尿培养</REPORT_NAME><REPORT_STATUS>2</REPORT_STATUS>"
+        "<REPORT_TIME>2026-01-05 10:00:00</REPORT_TIME><REPORT_DOCTOR>王检</REPORT_DOCTOR><CONCLUSION>阳性</CONCLUSION>"
+        "<ITEM_LIST><ITEM><GERM_NAME>大肠埃希菌</GERM_NAME>"
         "<DRUG_ID>CRO</DRUG_ID><DRUG_NAME>头孢曲松</DRUG_NAME><MIC>&gt;=64</MIC><SENSITIVITY>R</SENSITIVITY></ITEM></ITEM_LIST></RES>"
     )
     async with platform(refused("800201", "报告不存在"), told(res)) as (_, his):
-        report = await his.fetch_report(PERSON_WITH_NUMBER, "L2")
-    assert report is not None
-    assert report.observations == (Observation(name="大肠埃希菌 头孢曲松", code="CRO", value=">=64", flag="R"),)
+        assert await his.fetch_report(PERSON_WITH_NUMBER, "L2") == Report(
+            id="L2",
+            kind=ReportKind.LAB,
+            status=ReportStatus.FINAL,
+            name="尿培养",
+            issued_at=at(10),
+            interpreter="王检",
+            conclusion="阳性",
+            observations=(Observation(name="大肠埃希菌 头孢曲松", code="CRO", value=">=64", flag="R"),),
+        )
 
 
 async def test_examination_is_read_from_8004_with_what_was_seen_and_what_it_means() -> None:
     res = (
         "<RES><REPORT_ID>E1</REPORT_ID><REPORT_NAME>胸部CT</REPORT_NAME><REPORT_STATUS>2</REPORT_STATUS>"
+        "<REPORT_TIME>2026-01-05 10:00:00</REPORT_TIME><REPORT_DOCTOR>钱影</REPORT_DOCTOR>"
         "<CHECK_SEE>两肺纹理清晰</CHECK_SEE><CHECK_RESULT>未见异常</CHECK_RESULT></RES>"
     )
     nothing = told("<RES/>")
@@ -596,5 +700,7 @@ async def test_examination_is_read_from_8004_with_what_was_seen_and_what_it_mean
             kind=ReportKind.EXAM,
             status=ReportStatus.FINAL,
             name="胸部CT",
+            issued_at=at(10),
+            interpreter="钱影",
             conclusion="两肺纹理清晰\n未见异常",
         )

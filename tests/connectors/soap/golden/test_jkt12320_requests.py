@@ -247,14 +247,21 @@ async def test_refund_is_2010_with_our_refund_number() -> None:
     given = order(payment=paid, his_refs={"hosp_order_id": "H7"})
     async with platform(DONE) as (peer, his):
         assert await his.refund(RefundOrder(refund=refund, patient=given.patient, order=given)) == Accepted()
-        fun_code, sent = timeless(asked(peer))
-        assert (fun_code, sent["REFUND_TYPE"], sent["REFUND_ID"], sent["REFUND_AMOUNT"], sent["REFUND_REASON"]) == (
+        assert timeless(asked(peer)) == (
             "2010",
-            "2",
-            "8" * 20,
-            "700",
-            "停诊",
+            {
+                "HOS_ID": "1",
+                "ORDER_ID": NUMBER,
+                "HOSP_ORDER_ID": "H7",
+                "REFUND_TYPE": "2",
+                "REFUND_ID": "8" * 20,
+                "TRANSACTION_ID": "4200001",
+                "REFUND_AMOUNT": "700",
+                "REFUND_REASON": "停诊",
+            },
         )
+        assert await his.fetch_refund(RefundOrder(refund=refund, patient=given.patient, order=given)) is None
+        assert asked(peer) == ("2012", {"HOS_ID": "1", "ORDER_ID": NUMBER, "HOSP_ORDER_ID": "H7"})
 
 
 async def test_check_in_is_2011() -> None:
@@ -338,3 +345,46 @@ async def test_report_is_asked_for_by_8002_then_8003_then_8004_when_nobody_says_
         assert await his.fetch_report(PERSON_WITH_NUMBER, "L1") is None
         assert [asked(peer, n)[0] for n in range(3)] == ["8002", "8003", "8004"]
         assert asked(peer)[1] == {"HOS_ID": "1", "HOSP_PATIENT_ID": "0000012345", "REPORT_ID": "L1"}
+
+
+async def test_reports_are_listed_by_8001_without_days() -> None:
+    async with platform(DONE) as (peer, his):
+        assert await his.fetch_reports(PERSON_WITH_NUMBER) == []
+        assert asked(peer) == (
+            "8001",
+            {"HOS_ID": "1", "HOSP_PATIENT_ID": "0000012345", "START_DATE": "", "END_DATE": ""},
+        )
+
+
+async def test_patient_is_looked_for_by_1003_with_number_name_and_card() -> None:
+    wanted = msgspec.structs.replace(PERSON, id_type="passport", card_type="2", card_number="000777")
+    async with platform(DONE) as (peer, his):
+        assert await his.find_patient(wanted) == []
+        assert asked(peer) == (
+            "1003",
+            {
+                "HOS_ID": "1",
+                "HOSP_PATIENT_ID": "",
+                "NAME": "张伟",
+                "IDCARD_TYPE": "3",
+                "IDCARD_NO": "11010119900307123X",
+                "CARD_TYPE": "2",
+                "CARD_NO": "000777",
+            },
+        )
+
+
+async def test_session_without_segments_is_asked_for_by_2003_of_its_day_and_doctor() -> None:
+    schedule = Schedule(id="R7", date=DAY, session=Session.AM, department_id="100", practitioner_id="D1")
+    async with platform(DONE) as (peer, his):
+        assert await his.fetch_slots(Window(date_from=DAY, date_to=DAY), [schedule]) == []
+        assert asked(peer) == (
+            "2003",
+            {
+                "HOS_ID": "1",
+                "DEPT_ID": "100",
+                "DOCTOR_ID": "D1",
+                "START_DATE": "2026-01-05",
+                "END_DATE": "2026-01-05",
+            },
+        )
