@@ -67,13 +67,14 @@ async def _sample(terms: Terms, rows: str, *command: str) -> Sample:
 
 async def measure_stall(terms: Terms) -> tuple[str, list[dict[str, Any]]]:
     """The longest time for which the loop was held up while a WSDL was read, each time in a fresh process."""
-    longest_ms, problems = [], []
+    longest_ms, quiet_ms, problems = [], [], []
     with tempfile.TemporaryDirectory(prefix="hisbridge-bench-") as folder:
         file = Path(folder) / "his.wsdl"
         file.write_text(wsdl("http://127.0.0.1:9/"), encoding="utf-8")
         for _ in range(terms.rounds):
             found = await figures("-m", "connectors.soap.alone", "wsdl", "--file", str(file), terms=terms)
             longest_ms.append(found["longest_ms"])
+            quiet_ms.append(found["quiet_ms"])
             if found["operations"] != len(OPERATIONS) or not found["turns"]:
                 problems.append(f"{found['operations']:g} of {len(OPERATIONS)} operations in {found['turns']:g} turns")
     row = _row(longest_ms, list(dict.fromkeys(problems)))
@@ -81,7 +82,8 @@ async def measure_stall(terms: Terms) -> tuple[str, list[dict[str, Any]]]:
         f"{row['what']:<62} {row['median']:>8} ms (min {row['min']}, max {row['max']}, {row['rounds']} rounds)"
         f"   bar < {row['bar']:g} ms   {'met' if row['met'] else 'MISSED'}"
     )
-    return "\n".join([text, *(f"    PROBLEM: {problem}" for problem in row["problems"])]), [row]
+    note = f"    while nothing was done: {statistics.median(quiet_ms):.2f} ms (max {max(quiet_ms):.2f})"
+    return "\n".join([text, note, *(f"    PROBLEM: {problem}" for problem in row["problems"])]), [row]
 
 
 def _row(longest_ms: list[float], problems: list[str]) -> dict[str, Any]:
