@@ -199,3 +199,80 @@ def test_verb_that_the_dialect_has_not_is_refused(tmp_path: Path) -> None:
     said = tried(tmp_path, SCHEDULES, "--verb", "check_in")
     assert said.code == 2
     assert "does not offer check_in" in said.err
+
+
+FIELDS = """\
+name: his
+version: 1
+protocol: soap
+connection: {namespace: urn:his, operation: Do, success: [{path: /R/@ok, values: ["1"]}], reply_root: R}
+tables: {session: {A: am}}
+verbs:
+  fetch_slots:
+    capability: native
+    request: {Q: 1}
+    reply:
+      each: /R/S
+      record: Slot
+      fields:
+        id: {from: "@no"}
+        schedule_id: {from: Plan}
+        date: {from: Day}
+        session: {from: Half}
+        starts_at: {from: Start, via: datetime}
+        ends_at: {from: End}
+        seats_left: {from: Left}
+        status: {value: open}
+"""
+GOOD = """<S no="1"><Plan>7</Plan><Day>2026-01-05</Day><Half>am</Half><Start>2026-01-05 08:00</Start>
+<End>2026-01-05T08:30:00+08:00</End><Left>3</Left></S>"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason", "hint"),
+    [
+        ("<Plan>7</Plan>", "", "is absent, and the record needs it", 'look for the value under "left unmapped"'),
+        (">2026-01-05<", ">20260105<", "is not a date", "`via: date` reads 2026-01-05, 2026/1/5 and 20260105"),
+        (">am<", ">A<", "is none of am, pm", "translate the HIS's codes with `table: NAME` to one of am, pm"),
+        (">2026-01-05 08:00<", ">today<", "is not", ""),
+        ("+08:00", "", "is not an instant with an offset", "`via: datetime`, or `join: {date: PATH, time: PATH}`"),
+        (">3<", ">3.5<", "is not a whole number", "an amount in yuan needs `via: yuan_to_fen`"),
+    ],
+)
+def test_hint_says_what_to_do_when_a_value_has_another_form(
+    tmp_path: Path, before: str, after: str, reason: str, hint: str
+) -> None:
+    (tmp_path / "his").mkdir()
+    (tmp_path / "his" / "profile.yaml").write_text(FIELDS, "utf-8")
+    assert tried(tmp_path, f'<R ok="1">{GOOD}</R>', name="his").code == 0
+    assert GOOD.count(before) == 1
+    said = tried(tmp_path, f'<R ok="1">{GOOD.replace(before, after)}</R>', name="his")
+    assert said.code == 1
+    assert reason in said.line("verbs.fetch_slots.reply.fields.")
+    assert hint in said.out
+
+
+def test_settings_of_a_hospital_count_when_it_is_named(tmp_path: Path) -> None:
+    """Its own success rule; and the instant is that of its zone."""
+    (tmp_path / "his").mkdir()
+    (tmp_path / "his" / "profile.yaml").write_text(FIELDS, "utf-8")
+    config = tmp_path / "hisbridge.toml"
+    config.write_text(
+        'profiles_dir = "."\n[secrets]\ndata_key_file = "data.key"\ndigest_key_file = "digest.key"\n'
+        '[hospital.far]\nname = "乌鲁木齐"\ntime_zone = "Asia/Urumqi"\n'
+        '[hospital.far.connector.his]\nprotocol = "soap"\nprofile = "his"\nendpoint = "http://127.0.0.1:9/"\n'
+        'settings = {success = [{path = "/R/@ok", values = ["yes"]}]}\n',
+        "utf-8",
+    )
+    sample = tmp_path / "reply.xml"
+    sample.write_text(f'<R ok="yes">{GOOD}</R>', "utf-8")
+    words = ("try", "his", "--sample", sample, "--config", config)
+    assert "not done: refused" in profile(*words).line("judged:")
+    said = profile(*words, "--hospital", "far")
+    assert said.code == 0, said.out
+    assert ["starts_at", "2026-01-05T08:00:00+06:00"] in [line.split()[:2] for line in said.out.splitlines()]
+    unknown = profile(*words, "--hospital", "near")
+    assert (unknown.code, "there is no hospital near" in unknown.err) == (2, True)
+    checked = profile("check", "his", "--config", config, "--hospital", "far")
+    assert checked.code == 0
+    assert "POST http://127.0.0.1:9/" in checked.out
