@@ -52,7 +52,7 @@ from tests.connectors.soap.soap_hospital import (
     payment,
     switch,
 )
-from tests.connectors.soap.spoken import SPOKEN
+from tests.connectors.soap.spoken import SPOKEN, order_of, take, with_refs
 
 ENVELOPE = "{http://schemas.xmlsoap.org/soap/envelope/}"
 DAY = dt.date(2026, 1, 5)
@@ -492,6 +492,19 @@ async def test_order_is_absent_only_when_the_hospital_says_just_that() -> None:
 
 
 REFUSED = Rejected(code="refused", text="42: 没有权限")
+
+
+async def test_order_is_ours_by_the_hospitals_number_alone_when_it_does_not_repeat_ours() -> None:
+    spoken = next(one for one in SPOKEN if one.name == "bsoft")
+    async with spoken.hospital() as (simulator, his):
+        asked_for = await order_of(his, simulator)
+        taken = with_refs(asked_for, await take(his, asked_for))
+        switch(simulator, "*", "no_order_no")
+        found = await his.fetch_registration(taken)
+        assert found is not None
+        assert (found.order_no, found.status) == (None, RegistrationStatus.LOCKED)
+        with pytest.raises(HisReplyInvalid):  # our number found it, but it may be anybody's
+            await his.fetch_registration(asked_for)
 
 
 @pytest.mark.parametrize(

@@ -376,6 +376,19 @@ async def test_query_back_tells_the_states_apart(word: str, status: str) -> None
         assert asked(peer) == f"YYCX|1|{ORDER_NO}"
 
 
+async def test_order_is_ours_by_the_hospitals_number_alone_when_it_does_not_repeat_ours() -> None:
+    spoken = next(one for one in SPOKEN if one.name == "pipe")
+    async with spoken.hospital() as (simulator, his):
+        asked_for = await order_of(his, simulator)
+        taken = with_refs(asked_for, await take(his, asked_for))
+        switch(simulator, "*", "no_order_no")
+        found = await his.fetch_registration(taken)
+        assert found is not None
+        assert (found.order_no, found.status) == (None, RegistrationStatus.LOCKED)
+        with pytest.raises(HisReplyInvalid):  # our number found it, but it may be anybody's
+            await his.fetch_registration(asked_for)
+
+
 async def test_order_number_is_whole_when_it_is_written_as_a_number() -> None:
     async with canned(done(f'{{平台订单号:{ORDER_NO},状态:"已预约"}}'), **PIPE) as (_, his):
         found = await his.fetch_registration(order())
