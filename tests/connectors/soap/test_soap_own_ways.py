@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from connectors.port import Accepted, BillPayment, HisRefused, Rejected
+from connectors.port import Accepted, BillPayment, Capability, HisRefused, QueryBack, Rejected, Unknown, Verb
 from mappings.canonical import RegistrationStatus, ReportKind
 from tests.connectors.soap.soap_hospital import PERSON, payment, switch, window
 from tests.connectors.soap.spoken import Spoken, order_of, patient_of, with_refs
@@ -123,3 +124,22 @@ async def test_stopped_schedule_is_gone_when_the_dialect_has_no_word_for_it() ->
         first = next(iter(simulator.hospital.plans))
         simulator.hospital.stop(first)
         assert len(await his.fetch_schedules(window())) == len(simulator.hospital.plans) - 1
+
+
+async def test_lost_write_is_left_in_doubt_when_a_site_has_no_trade_that_finds_it(tmp_path: Path) -> None:
+    (tmp_path / "blind").mkdir()
+    (tmp_path / "blind" / "profile.yaml").write_text(
+        "name: blind\nversion: 1\nprotocol: soap\nextends: zysoft@1\nverbs:\n  fetch_registration: {capability: off}\n"
+        "  book: {query_back: none}\n  register: {query_back: none}\n  cancel_registration: {query_back: none}\n",
+        "utf-8",
+    )
+    async with Spoken("zysoft", "blind@1", profiles_dir=tmp_path).hospital() as (simulator, his):
+        writes = (Verb.BOOK, Verb.REGISTER, Verb.CANCEL_REGISTRATION)
+        assert {his.traits(verb).query_back for verb in writes} == {QueryBack.NONE}
+        assert his.traits(Verb.FETCH_REGISTRATION).capability is Capability.OFF
+        order = await order_of(his, simulator)
+        switch(simulator, "book", "lose_reply", times=1)
+        assert isinstance(await his.book(order), Unknown)
+        again = await his.book(order)
+        assert isinstance(again, Rejected)
+        assert again.code == "already_exists"
