@@ -232,7 +232,7 @@ class Trades:
     def _give_back(self, given: Given) -> Reply:
         visit = self._visit(given)
         if visit.no in self._checked_in:
-            raise TradeRefused("0", "已就诊,请到窗口退号")
+            raise TradeRefused("0", "已签到,请到窗口退号")
         self._desk.release(visit.no)
         self._refund_nos[visit.no] = given.get("refundNo", "")
         return [("Data", [("ORDER_NO", visit.key), ("CLINIC_CODE", f"C{visit.no}")])]
@@ -241,6 +241,8 @@ class Trades:
         visit = self._visit(given)
         if visit.state != "registered":
             raise TradeRefused("0", "未缴费,不能签到")
+        if visit.no in self._checked_in:
+            raise TradeRefused("0", "该号已签到")
         self._checked_in.add(visit.no)
         return [
             (

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from connectors.port import Accepted
+from connectors.port import Accepted, Rejected
 from mappings.canonical import Department
 from tests.connectors.soap.soap_hospital import payment, switch, window
 from tests.connectors.soap.spoken import Spoken, order_of, take, with_refs
@@ -42,6 +42,10 @@ async def test_visit_is_booked_paid_checked_in_and_found_without_a_word_about_th
             found = await his.fetch_registration(order)
             assert found is not None
             assert found.status == "checked_in"
+            again, cancelled = await his.check_in(order), await his.cancel_registration(order)
+            assert isinstance(again, Rejected)
+            assert isinstance(cancelled, Rejected)
+            assert (again.code, cancelled.code) == ("already_done", "too_late")
         assert logs == []
         assert (his._endpoint._service is not None) is spoken.by_wsdl
 

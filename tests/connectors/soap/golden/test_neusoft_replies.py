@@ -255,6 +255,25 @@ async def test_refusal_keeps_its_code_and_text_when_nobody_knows_the_sentence() 
 
 
 @pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("该号已退号", "already_done"),
+        ("预约已取消", "already_done"),
+        ("已签到,请到窗口退号", "too_late"),
+        ("已就诊", "too_late"),
+    ],
+)
+async def test_cancellation_tells_done_before_from_too_late(text: str, code: str) -> None:
+    refund = Refund(refund_no="8" * 20, payment=payment(700), amount_fen=700, reason="")
+    order = golden_order(payment=payment(700))
+    async with neusoft(failed(text)) as (_, his):
+        assert await his.cancel_registration(order) == Rejected(code=code, text=text)
+        assert await his.refund(RefundOrder(refund=refund, patient=KNOWN, order=order)) == Rejected(
+            code=code, text=text
+        )
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         "<html><body>Apache Tomcat/7.0</body></html>",
