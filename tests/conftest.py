@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres import PostgresServer, PostgresUnavailable, run_postgres
 
@@ -15,6 +16,10 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 
 # In CI everything is installed, so that a skip is a hole in the net. What may still be absent there, by a part of its reason:
 ALLOWED_SKIPS = ("corpus is not there",) if not CORPUS.is_dir() else ()
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("hisbridge", deadline=None)
+settings.load_profile("hisbridge")
 
 _skipped: dict[str, str] = {}
 
