@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from loadtest.simulators.soap_dialects import DIALECTS
+from tests.cli_profiles.running import profile
 from tests.connectors.soap.ninth_his import Ninth
 from tests.connectors.soap.spoken import MADE_UP, SPOKEN
 
@@ -36,3 +37,11 @@ def test_no_code_of_the_product_knows_the_dialect() -> None:
         for file in (ROOT / folder).rglob("*.py"):
             names = tokenize.tokenize(BytesIO(file.read_bytes()).readline)
             assert not any("ninth" in token.string.lower() for token in names if token.type != tokenize.COMMENT), file
+
+
+def test_nothing_is_wrong_with_it_for_those_who_check_it(tmp_path: Path) -> None:
+    said = profile("check", "ninth", "--profiles-dir", MADE_UP, "--config", tmp_path / "none.toml")
+    assert said.code == 0, said.out
+    assert "Nothing reads:" not in said.out
+    assert "No way back:" not in said.out
+    assert '<words><![CDATA[{"key": "11111111111111111111", ' in said.out
