@@ -66,12 +66,14 @@ class AnswerWriter:
             heard = Heard(version=SoapVersion.V11, operation=next(iter(self._spec.operations)), trade=trade)
             try:
                 self.write(heard, Outcome.DONE, ctx, tree=tree, refunds=[_SAMPLE])
-            except (MappingError, ValueError) as error:
+            except (LookupError, MappingError, ValueError) as error:
                 profile.fail(f"connection.server.questions.{trade}.tree", f"the answer cannot be written: {error}")
         for operation in self._spec.operations:
             for outcome in Outcome:
                 try:
                     self.write(Heard(version=SoapVersion.V11, operation=operation), outcome, ctx)
+                except LookupError as error:
+                    profile.fail("connection.server.encoding", str(error))
                 except (MappingError, ValueError):
                     hint = f"the answer `{outcome}` to a call of which nothing was read cannot be written: `absent: empty`?"
                     profile.fail("connection.server.answer.tree", hint)

@@ -12,6 +12,7 @@ import copy
 import datetime as dt
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -29,6 +30,7 @@ from mappings.engine import compile_record_map
 from mappings.profile import Profile
 
 _VERSIONS = {ENVELOPE_11: SoapVersion.V11, ENVELOPE_12: SoapVersion.V12}
+_NAME = re.compile(r"[^\W\d][\w.-]*")
 _TRUE = ("1", "true")
 
 
@@ -75,6 +77,9 @@ class CallReader:
         if not spec.operations:
             profile.fail(f"{place}.operations", "operations: {NAME: [ARGUMENT, ...]}")
         for name, arguments in spec.operations.items():
+            for one in (name, *arguments):
+                if not _NAME.fullmatch(one):
+                    profile.fail(f"{place}.operations", f"{one}: no element can have this name")
             for argument in (spec.argument, spec.trade.argument, *spec.credentials):
                 if argument is not None and argument not in arguments:
                     profile.fail(f"{place}.operations.{name}", f"the operation has no argument {argument}")

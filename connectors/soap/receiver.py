@@ -69,6 +69,11 @@ class Receiver:
             )
             for kind, entries in profile.inbound.items()
         }
+        try:
+            self.wsdl("http://his.example/")
+        except (LookupError, ValueError) as error:  # a name that XML cannot have, or a {placeholder} that there is not
+            hint = f"no WSDL can be made of operations, service, soap_action and result: {error}"
+            profile.fail("connection.server", hint)
         self.questions = Questions(profile, spec)
         self._writer.check(profile, context(), self.questions.trees)
         metrics.register_message_types({*self._maps, *spec.questions})

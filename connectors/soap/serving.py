@@ -44,7 +44,10 @@ class Serving:
             raise ValueError("tls_key_file and tls_client_ca_file need tls_cert_file")
         self._options, self._labels = options, {"hospital": hospital.id, "connector": name}
         self._guarded = spec.guarded
-        self._door = Admission(options.allow, options.max_connections_from_his, options.max_connections_per_peer)
+        try:
+            self._door = Admission(options.allow, options.max_connections_from_his, options.max_connections_per_peer)
+        except ValueError as error:
+            raise ValueError(f"allow: {error}") from None
         self._receiver = Receiver(
             profile,
             spec,

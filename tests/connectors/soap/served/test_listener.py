@@ -245,6 +245,8 @@ async def test_renewed_certificate_serves_the_next_connection(tmp_path: Path) ->
 async def test_start_says_what_is_wrong_when_it_cannot_listen(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tls_cert_file"):
         made(tmp_path, tls_client_ca_file="ca.pem")
+    with pytest.raises(ValueError, match=r"allow: .*his"):
+        made(tmp_path, allow=["his"])
     connector = made(tmp_path, tls_cert_file=str(tmp_path / "absent.pem"))
     await connector.start()
     with pytest.raises(CannotServe, match=r"absent\.pem"):
