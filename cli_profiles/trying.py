@@ -52,7 +52,8 @@ def try_command(
     """Read a reply in a file as the profile reads it: every field, where it came from, and what was left unmapped.
 
     SOAP: the HTTP body with its envelope, or the document alone. HL7 v2: a message, told to us (`inbound`) or, with --verb,
-    answered. FHIR: a resource or a Bundle. Ends with 1 where a record has a problem or the reply could not be read.
+    answered. FHIR: a resource or a Bundle. A SOAP call that the HIS makes to us is not read here.
+    Ends with 1 where a record has a problem or the reply could not be read.
     """
     from cli_profiles.telling import lines_of
 
