@@ -8,7 +8,8 @@ from connectors.admission import Admission
 from connectors.config import HospitalContext
 from connectors.port import Inbound, InboundHandler, QuestionHandler, Refused
 from connectors.recording import WireRecord
-from connectors.soap.listener import Limits, Listener
+from connectors.soap.connections import Limits
+from connectors.soap.listener import Listener
 from connectors.soap.options import Connection, Options
 from connectors.soap.receiver import Receiver
 from connectors.tls import TLSContext, server_context
