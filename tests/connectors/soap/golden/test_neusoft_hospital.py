@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from connectors.port import Accepted, Rejected
 from mappings.canonical import Department
-from tests.connectors.soap.soap_hospital import payment, switch, window
+from tests.connectors.soap.soap_hospital import golden_order, payment, switch, window
 from tests.connectors.soap.spoken import Spoken, order_of, take, with_refs
 
 TYPED, BARE = Spoken("neusoft", "neusoft@1", by_wsdl=True), Spoken("neusoft", "neusoft@1")
@@ -87,3 +87,23 @@ async def test_call_is_a_fault_when_it_is_not_of_the_wsdls_types(operation: str,
             text = await reply.text()
         assert ("Fault" in text) is (status == 500)
         assert ("未知服务" in text) is (operation == "getBedInfo")
+
+
+@pytest.mark.parametrize("spoken", [TYPED, BARE], ids=["typed", "bare"])
+async def test_string_of_a_typed_result_is_opened_too(spoken: Spoken) -> None:
+    """The other way to say it: the result is read by the WSDL's types, and the string that it is, opened."""
+    settings = {
+        "reply_form": "typed",
+        "opens": [{"path": "/Reply", "root": "Text", "fragment": "result"}],
+        "success": [{"path": "/Reply/Text/result/returnCode", "values": ["1"]}],
+        "error_code": ["/Reply/Text/result/returnCode"],
+        "error_text": ["/Reply/Text/result/returnDesc"],
+    }
+    async with spoken.hospital(settings=settings) as (simulator, his):
+        await his.ping()
+        switch(simulator, "ping", "junk", times=1)
+        await his.ping()
+        switch(simulator, "unlock_slot", "refuse")
+        refused = await his.unlock_slot(golden_order())
+        assert isinstance(refused, Rejected)
+        assert (refused.code, refused.text) == ("limit_reached", "超过当日限制")
