@@ -40,7 +40,7 @@ from connectors.soap.client import NotSent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.exchange import Exchange, Watch
 from connectors.soap.options import Options, read_connection, read_secrets
-from connectors.soap.security import load, tls_context, username_token
+from connectors.soap.security import load, security_of, tls_context
 from connectors.soap.serving import Serving
 from connectors.soap.verbs import compile_verbs
 from connectors.soap.wire import Wire
@@ -93,7 +93,10 @@ class SoapConnector:
         self._wire = Wire(self._profile, self._connection, keys, self._note_fallback)
         self._secure = None
         if self._connection.security is not None:
-            self._secure = username_token(self._connection.security, self._settings, keys)
+            try:
+                self._secure = security_of(self._connection.security, self._settings, keys, options)
+            except ValueError as error:
+                self._profile.fail("connection.security", str(error))
         self._tls = tls_context(options)
         self._record = WireRecord(name)
         self._serving = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -38,6 +38,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     - `secret_files`: files with the keys and passwords that the profile names, by those names; white space around is dropped.
     - `ca_file`: PEM file of the authority that signed the hospital's certificate; `tls_client_cert_file`,
       `tls_client_key_file`: ours, for mutual TLS.
+    - `wsse_key_file`, `wsse_cert_file`: PEM files of the key and the certificate by which `security.sign` of the profile signs.
     - `listen_host`, `listen_port`: ours, for what the HIS calls (`connection.server` of the profile); 0 lets the system choose,
       without `listen_port` nothing can be told to us. `public_url`: the address that our WSDL tells, where it is another one.
     - `allow`: addresses and networks that may connect, empty: all. `max_connections_from_his` in all,
@@ -57,6 +58,8 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     ca_file: str | None = None
     tls_client_cert_file: str | None = None
     tls_client_key_file: str | None = None
+    wsse_key_file: str | None = None
+    wsse_cert_file: str | None = None
     listen_host: str = "127.0.0.1"
     listen_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     public_url: str | None = None
@@ -72,11 +75,19 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
 
 
 class SecuritySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A WS-Security UsernameToken: `password` names a secret, `digest` sends it as PasswordDigest."""
+    """WS-Security of what is sent (OASIS WSS 1.1).
 
-    username: str
-    password: str
+    A UsernameToken: `username`, which may name an entry of the connection; `password` names a secret, `digest` sends it as
+    PasswordDigest. `timestamp_s`: a Timestamp that ends after so many seconds. `sign`: body and timestamp are signed with the key
+    and the certificate that the settings name (`wsse_key_file`, `wsse_cert_file`), by `method`, rsa-sha256 or rsa-sha1.
+    """
+
+    username: str | None = None
+    password: str | None = None
     digest: bool = False
+    timestamp_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None
+    sign: bool = False
+    method: Literal["rsa-sha256", "rsa-sha1"] = "rsa-sha256"
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +169,10 @@ def read_connection(profile: Profile, settings: dict[str, Any]) -> tuple[Connect
         )
     if connection.transport is not Transport.SOAP and (connection.header or connection.security):
         profile.fail("connection.transport", "only `transport: soap` has a header")
+    if connection.security is not None and connection.security.sign and connection.cdata:
+        profile.fail(
+            "connection.cdata", "a signed envelope has no CDATA: what is signed would be written in another way"
+        )
     return connection, merged
 
 

@@ -1,18 +1,19 @@
-"""Who we are to a SOAP service: certificates of our own, and WS-Security's UsernameToken in the header.
+"""Who we are to a SOAP service: certificates of our own, and WS-Security's tokens and signature in the header.
 
-zeep writes the token (OASIS WSS UsernameToken Profile 1.1, section 3). It is loaded where a profile asks for one:
-that takes a third of a second.
+zeep writes them (OASIS WSS UsernameToken Profile 1.1, section 3; X.509 Certificate Token Profile 1.1), and xmlsec signs. They are
+loaded where a profile asks for them: that takes a third of a second.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
 from lxml import etree
 
-from connectors.soap.envelope import Secure
+from connectors.soap.envelope import ENVELOPE_11, Secure
 from connectors.soap.options import Options, SecuritySpec
 from connectors.soap.seals import secret
 
@@ -37,11 +38,33 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     return context
 
 
-def username_token(spec: SecuritySpec, connection: Mapping[str, Any], keys: Mapping[str, bytes]) -> Secure:
-    """What puts the token into each envelope; `username` may name an entry of the connection. Raises ValueError."""
-    username = str(connection.get(spec.username, spec.username))
+def security_of(
+    spec: SecuritySpec, connection: Mapping[str, Any], keys: Mapping[str, bytes], options: Options | None
+) -> Secure:
+    """What puts tokens, time and signature into each envelope. Raises ValueError.
+
+    Without `options` nothing is signed: that is for showing a request.
+    """
+    if spec.username is None and not spec.sign and spec.timestamp_s is None:
+        raise ValueError("security: give username and password, timestamp_s, or sign: true")
+    token = None if spec.username is None else _username(spec, connection, keys)
+    signer = _signer(spec, options) if spec.sign and options is not None else None
+
+    def secure(envelope: etree._Element) -> None:
+        if token is not None:
+            token(envelope)
+        if spec.timestamp_s is not None:
+            _stamp(envelope, spec.timestamp_s)
+        if signer is not None:
+            signer.apply(envelope, {})  # last: it is over what the others have written
+
+    return secure
+
+
+def _username(spec: SecuritySpec, connection: Mapping[str, Any], keys: Mapping[str, bytes]) -> Secure:
+    username = str(connection.get(str(spec.username), spec.username))
     try:
-        password = secret(spec.password, keys).decode()
+        password = None if spec.password is None else secret(spec.password, keys).decode()
     except UnicodeDecodeError:
         raise ValueError(f"the secret {spec.password} is not UTF-8") from None
 
@@ -55,6 +78,47 @@ def username_token(spec: SecuritySpec, connection: Mapping[str, Any], keys: Mapp
     return secure
 
 
+def _stamp(envelope: etree._Element, seconds: int) -> None:
+    """WS-Security 1.1, section 10."""
+    from zeep.wsse.utils import WSU, get_security_header
+
+    now = dt.datetime.now(dt.UTC)
+    ends = now + dt.timedelta(seconds=seconds)
+    created, expires = (f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z" for at in (now, ends))
+    get_security_header(envelope).append(WSU.Timestamp(WSU.Created(created), WSU.Expires(expires)))  # type: ignore[no-untyped-call]
+
+
+def _signer(spec: SecuritySpec, options: Options) -> Any:
+    """What makes zeep's signature with a BinarySecurityToken (X.509 Certificate Token Profile 1.1). Raises ValueError."""
+    if options.wsse_key_file is None or options.wsse_cert_file is None:
+        raise ValueError("security.sign needs wsse_key_file and wsse_cert_file in the connector's settings")
+    key, certificate = options.wsse_key_file, options.wsse_cert_file
+    try:
+        import xmlsec
+        from zeep.wsse import signature
+    except ImportError:
+        raise ValueError("security.sign needs the package xmlsec: pip install 'hisbridge[xmlsec]'") from None
+    library: Any = xmlsec  # its stubs export nothing
+    transform = library.Transform
+    methods = {"rsa-sha256": (transform.RSA_SHA256, transform.SHA256), "rsa-sha1": (transform.RSA_SHA1, transform.SHA1)}
+    method, digest = methods[spec.method]
+    kind: Any = signature.BinarySignature  # zeep has no types; it reads the files once
+    try:
+        signer = kind(key, certificate, signature_method=method, digest_method=digest)
+        signer.apply(etree.fromstring(_EMPTY), {})
+    except (OSError, library.Error) as error:
+        reason = (
+            getattr(error, "strerror", None)
+            or f"no PEM key without a password and its certificate ({type(error).__name__})"
+        )
+        raise ValueError(f"wsse_key_file {key}, wsse_cert_file {certificate}: {reason}") from None
+    return signer
+
+
+_EMPTY = f'<e:Envelope xmlns:e="{ENVELOPE_11}"><e:Body/></e:Envelope>'
+
+
 def load() -> None:
-    """Import what `username_token` needs: not on the event loop."""
-    import zeep.wsse.username  # noqa: F401
+    """Import what the tokens need: not on the event loop."""
+    import zeep.wsse.username
+    import zeep.wsse.utils  # noqa: F401

@@ -16,7 +16,7 @@ from connectors.soap.envelope import Fault
 from connectors.soap.options import Connection, read_connection
 from connectors.soap.receiver import Receiver
 from connectors.soap.rules import Refusal
-from connectors.soap.security import username_token
+from connectors.soap.security import security_of
 from connectors.soap.speech import Speech
 from connectors.soap.verbs import Case, CompiledVerb, calls_in, compile_verbs
 from connectors.soap.wire import Wire
@@ -82,7 +82,7 @@ class Trial:
         self.verbs = compile_verbs(profile, self.settings)
         wire = Wire(profile, self.connection, keys)
         security = self.connection.security
-        secure = None if security is None else username_token(security, self.settings, keys)
+        secure = None if security is None else security_of(security, self.settings, keys, None)
         self._speech = Speech(
             _endpoint(self.connection, address), wire, self.connection, max_chars=max_chars, secure=secure
         )

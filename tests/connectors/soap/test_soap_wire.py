@@ -82,7 +82,7 @@ def made(folder: Path, connection: str, *, site: dict[str, Any] | None = None, *
 
 @contextlib.asynccontextmanager
 async def talking(
-    folder: Path, reply: Any, connection: str, **given: str
+    folder: Path, reply: Any, connection: str, *, site: dict[str, Any] | None = None, **given: str
 ) -> AsyncIterator[tuple[CannedPeer, SoapConnector]]:
     peer = CannedPeer(reply)
     app = web.Application()
@@ -90,7 +90,8 @@ async def talking(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    his = made(folder, connection, site={"endpoint": f"http://127.0.0.1:{runner.addresses[0][1]}/his"}, **given)
+    address = {"endpoint": f"http://127.0.0.1:{runner.addresses[0][1]}/his"}
+    his = made(folder, connection, site=(site or {}) | address, **given)
     await his.start()
     try:
         yield peer, his
