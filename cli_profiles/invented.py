@@ -30,6 +30,7 @@ from mappings.canonical import (
     Sex,
     Slot,
 )
+from mappings.context import Failure
 from mappings.profile import Profile
 
 _HIS_REF = re.compile(r"(?:^|\.)his_refs\.([A-Za-z0-9_-]+)$")
@@ -79,6 +80,15 @@ def _names(raw: Any) -> Iterator[tuple[str, str | None]]:
         yield raw, None
 
 
+class _Asked(dict[str, Any]):
+    """What a read is asked with, where that is no record: a name that it does not have is an error, as it is of a record."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            raise Failure(f"what this read is asked with has no {key}: it has {', '.join(self)}")
+        return super().get(key, default)
+
+
 class _Invented:
     def __init__(self, refs: dict[str, str], zone: ZoneInfo) -> None:
         self.day = dt.datetime.now(zone).date() + dt.timedelta(days=1)
@@ -119,7 +129,7 @@ class _Invented:
         self.refunding = RefundOrder(refund=self.refund, patient=self.patient, order=self.order, bill=self.bill)
 
     def requests(self) -> dict[Verb, Any]:
-        of_window = msgspec.structs.asdict(self.window) | {"department": self.department, "schedule": self.schedule}
+        of_window = _Asked(msgspec.structs.asdict(self.window), department=self.department, schedule=self.schedule)
         reads = dict.fromkeys(
             (Verb.PING, Verb.FETCH_DEPARTMENTS, Verb.FETCH_PRACTITIONERS, Verb.FETCH_SCHEDULES, Verb.FETCH_SLOTS,
              Verb.FETCH_STOPS),
@@ -139,10 +149,10 @@ class _Invented:
             Verb.SETTLE_BILL: self.paying,
             Verb.FETCH_REFUND: self.refunding,
             Verb.REFUND: self.refunding,
-            Verb.FETCH_STATEMENT: {"date": self.day},
+            Verb.FETCH_STATEMENT: _Asked(date=self.day),
         }
         return reads | of_orders | of_people | of_money | {
-            Verb.FETCH_REPORT: {"patient": self.patient, "report_id": "REPORT1"},
+            Verb.FETCH_REPORT: _Asked(patient=self.patient, report_id="REPORT1"),
             Verb.FETCH_ATTACHMENT: Attachment(content_type="application/pdf", url="http://his.invalid/report.pdf"),
         }  # fmt: skip
 

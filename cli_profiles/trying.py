@@ -106,7 +106,7 @@ def _tried(
             missing = re.search(r"secret_files = \{ (\S+) =", str(error))
             if missing is None:
                 raise
-            raise SettingsError(f"{error}, or --secret {missing[1]}=FILE") from None
+            raise SettingsError(f"{error}, --secret {missing[1]}=FILE, or --hospital ID") from None
     from cli_profiles.other_samples import try_fhir, try_hl7
 
     return (try_hl7 if profile.protocol == "hl7v2" else try_fhir)(profile, ctx, data, verb)

@@ -6,6 +6,7 @@ profile and the source, when the record cannot be made.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -63,6 +64,9 @@ class FieldCompiler:
         given = [form for form in _FORMS if form in spec]
         if len(given) != 1:
             hint = "give one of " + ", ".join(_FORMS) if not given else "give only one of " + ", ".join(given)
+            close = [] if given else [(key, word) for key in spec for word in difflib.get_close_matches(key, _FORMS, 1)]
+            if close:
+                hint = f"no key {close[0][0]}: did you mean `{close[0][1]}`? " + hint
             self.profile.fail(path, hint)
         return given[0]
 

@@ -67,7 +67,10 @@ def read_yaml(data: bytes, file: str) -> tuple[Any, dict[str, Where]]:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ProfileError(file, line, "", f"not valid YAML: {error.problem or error.context}") from None
+        said = f"not valid YAML: {error.problem or error.context}"
+        if "\t" in "".join(text.splitlines()[line - 1 : line]):
+            said += ": the line has a tab, and YAML is indented with spaces"
+        raise ProfileError(file, line, "", said) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ProfileError(file, 1, "", f"not valid YAML: {type(error).__name__}") from None
     if node is None:

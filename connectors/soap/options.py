@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import typing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -159,7 +160,13 @@ def read_connection(profile: Profile, settings: dict[str, Any]) -> tuple[Connect
         connection = msgspec.convert(merged, Connection)
         codecs.lookup(connection.encoding)
         connection.soap_action.format(namespace="", operation="")
-    except (msgspec.ValidationError, LookupError, ValueError) as error:
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).partition(" - at `$")
+        place = place.rstrip("`")
+        kind = typing.get_type_hints(Connection).get(place.lstrip("."))
+        words = f": one of {', '.join(kind)}" if isinstance(kind, type) and issubclass(kind, StrEnum) else ""
+        profile.fail(f"connection{place}", said + words)
+    except (LookupError, ValueError) as error:
         profile.fail("connection", str(error))
     if connection.form is Form.PACKED and connection.packing is None:
         profile.fail("connection.form", "form: packed needs `packing: {fields: SEPARATOR}`")

@@ -102,6 +102,17 @@ async def test_patient_is_masked_everywhere(tmp_path: Path) -> None:
             assert text not in said.out + said.err
 
 
+async def test_patient_is_masked_in_the_sentence_with_which_the_hospital_refuses(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+        at.simulator.hospital.create_person(PERSON, ID_NUMBER)
+        success = '[{path: /Response/ResultCode, values: ["never"]}]'
+        at.write_profile(f"connection: {{success: {success}, error_text: [//PatientName]}}\n")
+        said = await at.call("find_patient", "--id-number", ID_NUMBER, "--name", PERSON)
+        assert said.code == 1
+        assert said.line("HisRefused: ").endswith("***")
+        assert PERSON not in said.out + said.err
+
+
 async def test_unmasked_call_takes_a_reason_and_is_audited(tmp_path: Path) -> None:
     async with site(tmp_path) as at:
         at.simulator.hospital.create_person(PERSON, ID_NUMBER)

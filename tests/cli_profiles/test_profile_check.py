@@ -181,3 +181,26 @@ def test_all_profiles_and_all_hospitals_are_checked_when_none_is_named(tmp_path:
     assert "== hospital first\nerror: " in said.out
     assert "set `endpoint` or `wsdl`" in said.out
     assert said.out.endswith("2 errors.\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "says"),
+    [
+        ("from: date_from", "from: datefrom", "from: datefrom", "asked with has no datefrom: it has date_from"),
+        ("  reply_root: Reply", "  reply_form: jsn", "reply_form", "connection.reply_form: Invalid enum value 'jsn': one of xml"),
+        ("  desk: D7", "\tdesk: D7", "\tdesk", "the line has a tab"),
+        ("{id: {from: No}", "{id: {form: No}", "form: No", "fields.id: no key form: did you mean `from`?"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_told_with_its_line_and_what_was_meant(
+    tmp_path: Path, before: str, after: str, line: str, says: str
+) -> None:
+    text = OWN.replace(before, after, 1)
+    assert text != OWN
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    (folder / "profile.yaml").write_text(text, encoding="utf-8")
+    said = profile("check", "ours", "--profiles-dir", tmp_path)
+    assert said.code == 1
+    number = next(at for at, one in enumerate(text.splitlines(), 1) if line in one)
+    assert f"profile.yaml:{number}:" in said.line(says)
