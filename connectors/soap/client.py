@@ -108,6 +108,9 @@ class SoapClient:
             if way.connected:
                 raise Lost(_describe(error, sent.url)) from error
             raise NotSent(_describe(error, sent.url)) from error
+        except ValueError as error:  # not aiohttp's own: an address or a header that HTTP cannot carry
+            kind = Lost if way.connected else NotSent
+            raise kind(f"{type(error).__name__}: the address or a header is none that HTTP can carry") from None
 
     async def _read(self, reply: aiohttp.ClientResponse) -> bytes:
         chunks, size = [], 0

@@ -21,7 +21,7 @@ from connectors.soap.xml import BareText, XmlError, build_document, decode
 from mappings.context import MapContext
 from monitoring.metrics import connector_up, decode_fallbacks
 
-LARGE_BYTES = 200_000  # a reply of this size takes about 5 ms to read: it is read off the event loop
+LARGE_BYTES = 30_000  # a reply of this size takes about 1 ms to read, and a dense one fifty: off the event loop
 
 # --- errors -------------------------------------------------------------------------------------------------------
 #

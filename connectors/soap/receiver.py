@@ -30,7 +30,7 @@ from monitoring.sparse import SparseLog
 
 log = get_logger(__name__)
 
-LARGE_BYTES = 100_000  # a call of this size takes milliseconds to read: off the event loop
+LARGE_BYTES = 20_000  # a call of this size takes a millisecond to read, and a dense one fifty: off the event loop
 FAILED = "failed"
 _COUNTED = {
     Outcome.UNREADABLE: "unreadable_document",

@@ -14,7 +14,10 @@ import msgspec
 from lxml import etree
 
 from connectors.soap.forms import tree_of
-from connectors.soap.xml import XmlError
+from connectors.soap.xml import MAX_DEPTH, XmlError, XmlForbidden
+
+MAX_GROWTH = 10
+"""What is referred to often, stands there as often: a department in each of its schedules."""
 
 
 class TypedInvalid(ValueError):
@@ -44,11 +47,44 @@ class TypedOperation(msgspec.Struct, frozen=True, kw_only=True):
         from zeep.exceptions import Error
         from zeep.helpers import serialize_object
 
+        _bound_references(envelope)
         try:
             value = serialize_object(self.soap.process_reply(envelope), dict)  # type: ignore[no-untyped-call]
-        except (Error, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        except (Error, TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
             raise XmlError(f"the reply is not of the WSDL's types ({type(error).__name__})") from None
         return tree_of(_plain(value), root)
+
+
+def _bound_references(envelope: etree._Element) -> None:
+    """Raises XmlForbidden where elements that refer to others (SOAP 1.1 section 5.4.1) are too many once those stand there.
+
+    zeep puts them there one by one, and each may refer to more: thirty elements are a thousand million.
+    """
+    most = MAX_GROWTH * sum(1 for _ in envelope.iter("*"))
+    sizes: dict[str, int] = {}
+    named = {f"#{name}": element for element in envelope.iterfind("{*}Body/*[@id]") if (name := element.get("id"))}
+    if not named:
+        return
+
+    def size(element: etree._Element, above: tuple[str, ...]) -> int:
+        total = 0
+        for part in element.iter("*"):
+            total += 1
+            name = part.get("href", "")
+            if name in above:
+                raise XmlForbidden("the reply's references go round in a circle")
+            if name in named:
+                if name not in sizes:
+                    if len(above) == MAX_DEPTH:
+                        raise XmlForbidden(f"the reply's references are deeper than {MAX_DEPTH}")
+                    sizes[name] = size(named[name], (*above, name))
+                total += sizes[name]
+            if total > most:
+                raise XmlForbidden(f"the reply's references make more than {MAX_GROWTH} times of it")
+        return total
+
+    for child in envelope.iterfind("{*}Body/*"):
+        size(child, ())
 
 
 def _plain(value: Any) -> Any:

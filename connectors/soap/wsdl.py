@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 from lxml import etree
+from yarl import URL
 
 from connectors.soap.envelope import Call, SoapVersion
 from connectors.soap.typed import TypedOperation
@@ -94,8 +95,9 @@ def read_service(data: bytes, source: str) -> Service:
             AttributeError,
             TypeError,
             ValueError,
+            RuntimeError,
         ) as e:
-            failure = e  # zeep lets Python's own lookup errors out where a WSDL's references dangle
+            failure = e  # zeep lets Python's own errors out where a WSDL's references dangle, or go round in a circle
     raise WsdlError(f"{_place(source)}: not a WSDL that can be read ({type(failure).__name__})") from failure
 
 
@@ -125,6 +127,8 @@ def _service(document: Any) -> Service:
                 typed = {name: TypedOperation(soap=operations[name]) for name in found}
     if not calls:
         raise ValueError("no operation with arguments")
+    if address is not None:
+        URL(address)  # raises ValueError for what is none: each call would fail by it
     return Service(address=address, calls=calls, typed=typed)
 
 
@@ -134,6 +138,8 @@ def _call(operation: Any, version: SoapVersion) -> Call | None:
     elements = getattr(getattr(body, "type", None), "elements", [])
     if operation.style not in ("document", "rpc") or not elements:
         return None
+    if not (operation.soapaction or "").isprintable():
+        raise ValueError("a soapAction that no HTTP header can carry")
     return Call(
         operation=str(body.qname),
         arguments={name: str(element.qname) for name, element in elements},

@@ -10,11 +10,14 @@ from __future__ import annotations
 import codecs
 import re
 import secrets
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 
 import msgspec
 from lxml import etree
 
 MAX_DEPTH = 64
+MAX_NAMESPACES = 32
 
 # --- errors -------------------------------------------------------------------------------------------------------
 #
@@ -33,7 +36,7 @@ class XmlError(Exception):
 
 
 class XmlForbidden(XmlError):
-    """The document has a DOCTYPE, or is larger or deeper than allowed."""
+    """The document has a DOCTYPE, or is larger or deeper than allowed, or has too many namespaces."""
 
 
 class HtmlPage(XmlError):
@@ -61,6 +64,7 @@ class Undecodable(XmlError):
 _GB_LABELS = frozenset({"gb2312", "gbk", "cp936", "gb18030", "hz-gb-2312", "x-gbk", "chinese", "936", "ms936"})
 _WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})  # what servers label with when nobody has set anything
 _CHARSETS = re.compile(r"utf-(8|16|32).*|ascii|(iso8859|koi8|mac|shift|euc|big5|gb|hz|cp|johab|tis)[a-z0-9_-]*")
+_KNOWN = frozenset({*aliases, *aliases.values(), "utf_8_sig", "cp874", "koi8_u"})
 _PROLOG_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -96,12 +100,7 @@ def decode(data: bytes, http_charset: str | None = None) -> Decoded:
     if label in _GB_LABELS:
         as_utf8 = _multibyte_utf8(data)
         return Decoded(as_utf8, "utf-8", "utf8_as_gb") if as_utf8 else Decoded(_strict(data, "gb18030"), "gb18030")
-    try:
-        charset = codecs.lookup(label).name
-    except (LookupError, ValueError):
-        charset = "utf-8"
-    if not _CHARSETS.fullmatch(charset):
-        charset = "utf-8"  # Python also calls zlib, idna and punycode codecs, and some of those take quadratic time
+    charset = _codec(label)
     if charset in _WESTERN and (as_utf8 := _multibyte_utf8(data)):
         return Decoded(as_utf8, "utf-8", "utf8_as_western")
     try:
@@ -110,6 +109,19 @@ def decode(data: bytes, http_charset: str | None = None) -> Decoded:
         if charset not in ("utf-8", "ascii", "iso8859-1"):
             raise Undecodable(f"the bytes are not {charset}, as they declare") from None
     return Decoded(_strict(data, "gb18030"), "gb18030", "gb_as_utf8")
+
+
+def _codec(label: str) -> str:
+    """Python's name of a charset; utf-8 for what is none.
+
+    Python remembers for ever every label that it does not know, so that only those are looked up which it does. It also calls
+    zlib, idna and punycode codecs, and some of those take quadratic time.
+    """
+    plain = normalize_encoding(label[:40]).replace(".", "_")
+    if plain not in _KNOWN:
+        return "utf-8"
+    charset = codecs.lookup(plain).name
+    return charset if _CHARSETS.fullmatch(charset) else "utf-8"
 
 
 def _strict(data: bytes, charset: str) -> str:
@@ -138,8 +150,8 @@ _DIFFGRAM = re.compile(r"<(?:\w{1,40}:)?diffgram[\s>]")
 def parse(text: str, *, max_chars: int = 10_000_000) -> etree._Element:
     """Parse one document; its prolog's encoding no longer matters and is dropped.
 
-    Raises XmlForbidden for a DOCTYPE or a document that is too large or too deep, XmlError for text that is not
-    well-formed. No error text quotes the document.
+    Raises XmlForbidden for a DOCTYPE or a document that is too large, too deep or has too many namespaces, XmlError for text
+    that is not well-formed. No error text quotes the document.
     """
     if len(text) > max_chars:
         raise XmlForbidden(f"the document is longer than {max_chars} characters")
@@ -154,7 +166,20 @@ def parse(text: str, *, max_chars: int = 10_000_000) -> etree._Element:
         raise XmlError(f"not well-formed (libxml2 code {code})") from None
     if _TOO_DEEP(root):
         raise XmlForbidden(f"the document is deeper than {MAX_DEPTH} elements")
+    if body.count("xmlns") > MAX_NAMESPACES:
+        _bound_namespaces(body)
     return root
+
+
+def _bound_namespaces(body: str) -> None:
+    """Raises XmlForbidden for too many in one place: what is canonical of it would take minutes, and so would an XPath."""
+    parser = etree.XMLPullParser(("start-ns", "end-ns"), resolve_entities=False, no_network=True)
+    parser.feed(body)
+    here = 0
+    for event, _ in parser.read_events():
+        here += 1 if event == "start-ns" else -1
+        if here > MAX_NAMESPACES:
+            raise XmlForbidden(f"more than {MAX_NAMESPACES} namespaces are declared in one place")
 
 
 def drop_prolog(text: str) -> str:
@@ -214,7 +239,7 @@ def text_from(text: str, root: str, *, max_chars: int = 10_000_000) -> str:
 def _not_a_document(text: str, root: str, max_chars: int) -> XmlError:
     if is_html(text):
         return HtmlPage("an HTML page where XML should be")
-    if _DIFFGRAM.search(text):
+    if "diffgram" in text and _DIFFGRAM.search(text):  # the expression alone takes a second for 10 MB of "<"
         return Diffgram("a .NET DataSet (diffgram) where XML should be")
     bare = text.strip()
     if not bare:

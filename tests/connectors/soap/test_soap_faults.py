@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from connectors.clock import HisClock
 from connectors.port import (
     Accepted,
     BillPayment,
@@ -21,10 +22,12 @@ from connectors.port import (
     Verb,
 )
 from connectors.soap import SoapConnector
+from connectors.soap.client import NotSent, Sent, SoapClient
 from loadtest.ports import free_port
 from mappings.canonical import RegistrationStatus
 from monitoring.metrics import REGISTRY
 from tests.connectors.soap.soap_hospital import (
+    HOSPITAL,
     PERSON,
     canned,
     connected,
@@ -48,6 +51,16 @@ async def test_write_was_not_sent_when_the_connection_is_refused() -> None:
         with pytest.raises(HisUnavailable):
             await his.fetch_departments()
         assert REGISTRY.get_sample_value("hisbridge_connector_up", {"hospital": "soap-demo", "connector": "his"}) == 0
+
+
+@pytest.mark.parametrize("address", ["http://his:99999/", "http://[::bad/", "http://a..b/"])
+async def test_request_was_not_sent_when_its_address_is_none(address: str) -> None:
+    client = SoapClient(clock=HisClock(HOSPITAL, "his"))
+    try:
+        with pytest.raises(NotSent):
+            await client.send(Sent(method="POST", url=address, body=b"x"), timeout_s=1)
+    finally:
+        await client.close()
 
 
 async def test_write_was_not_sent_when_every_connection_is_busy_until_the_time_out() -> None:

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from connectors.port import HisRefused, HisReplyInvalid
 from connectors.soap import SoapConnector, wsdl
 from connectors.soap.wsdl import read_service
+from connectors.soap.xml import XmlForbidden, parse
 from mappings.canonical import Department
 from tests.connectors.soap.soap_hospital import CannedPeer
 from tests.connectors.soap.test_soap_wire import made
@@ -165,3 +166,45 @@ async def test_wsdl_of_sixty_operations_is_read_off_the_loop(tmp_path: Path, mon
     # How long the loop is held up while a thread reads is a matter of `make bench` (the row wsdl).
     assert len(readers) == 1
     assert readers[0] != threading.get_ident()
+
+
+RPC = b"""<definitions xmlns="http://schemas.xmlsoap.org/wsdl/" xmlns:s="http://schemas.xmlsoap.org/wsdl/soap/"
+ xmlns:x="http://www.w3.org/2001/XMLSchema" xmlns:t="urn:t" targetNamespace="urn:t"><types><x:schema targetNamespace="urn:t">
+<x:complexType name="T"><x:sequence><x:element name="a" type="t:T" minOccurs="0" maxOccurs="unbounded"/></x:sequence>
+</x:complexType></x:schema></types>
+<message name="i"><part name="p" type="x:string"/></message><message name="o"><part name="r" type="t:T"/></message>
+<portType name="P"><operation name="Op"><input message="t:i"/><output message="t:o"/></operation></portType>
+<binding name="B" type="t:P"><s:binding style="rpc" transport="http://schemas.xmlsoap.org/soap/http"/><operation name="Op">
+<s:operation soapAction=""/><input><s:body use="literal" namespace="urn:t"/></input>
+<output><s:body use="literal" namespace="urn:t"/></output></operation></binding>
+<service name="S"><port name="p" binding="t:B"><s:address location="http://h/"/></port></service></definitions>"""
+
+
+def referring(*parts: str) -> etree._Element:
+    """A reply of RPC whose parts, numbered from 0, stand beside it and refer to each other."""
+    beside = "".join(f'<m id="{n}">{part}</m>' for n, part in enumerate(parts))
+    return parse(
+        f'<s:Envelope xmlns:s="{E11[1:-1]}"><s:Body><t:OpResponse xmlns:t="urn:t"><r href="#0"/></t:OpResponse>{beside}'
+        "</s:Body></s:Envelope>"
+    )
+
+
+def test_references_are_followed_when_a_service_speaks_rpc() -> None:
+    operation = read_service(RPC, "rpc.wsdl").typed["Op"]
+    shared = operation.read(referring('<a href="#1"/><a href="#1"/>', ""), "R")
+    assert len(shared) == 2
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [*(f'<a href="#{n}"/>' * 2 for n in range(1, 30)), ""],  # a thousand million elements
+        ['<a href="#1"/>', '<a href="#0"/>'],
+        [*(f'<a href="#{n}"/>' for n in range(1, 100)), ""],
+    ],
+    ids=["bomb", "circle", "deep"],
+)
+def test_references_are_refused_when_they_have_no_end(parts: list[str]) -> None:
+    operation = read_service(RPC, "rpc.wsdl").typed["Op"]
+    with pytest.raises(XmlForbidden):
+        operation.read(referring(*parts), "R")

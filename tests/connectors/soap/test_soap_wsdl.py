@@ -15,6 +15,7 @@ from connectors.soap.wsdl import BareService, WsdlError, read_service
 from loadtest.simulators import soap, soap_dialects
 from tests.connectors.soap.soap_hospital import HOSPITAL, PERSON, connected, hospital, options, switch
 
+ROUND = b'<s:simpleType name="Round"><s:restriction base="s0:Round"/></s:simpleType></s:schema>'
 WSDL = Path(soap_dialects.__file__).with_name("dhc.wsdl")
 
 
@@ -53,9 +54,13 @@ def test_version_is_1_2_when_the_binding_says_so() -> None:
         ),
         WSDL.read_bytes().replace(b"<types>", b'<import namespace="x" location="/etc/passwd"/><types>'),
         WSDL.read_bytes().replace(b'type="s:string"', b'type="s0:Nope"'),
+        WSDL.read_bytes().replace(b'type="s:string"', b'type="s0:Round"').replace(b"</s:schema>", ROUND),
+        WSDL.read_bytes().replace(b"soapAction=\"", b"soapAction=\"a&#10;X-Other: 1"),
+        WSDL.read_bytes().replace(b"http://localhost/", b"http://localhost:99999/"),
     ],
-    ids=["empty", "other xml", "html", "cut off", "dtd", "network import", "file import", "dangling type"],
-)
+    ids=["empty", "other xml", "html", "cut off", "dtd", "network import", "file import", "dangling type",
+         "circular type", "a header in an action", "no address"],
+)  # fmt: skip
 def test_wsdl_is_refused_when_it_is_broken_or_reaches_out(data: bytes) -> None:
     with pytest.raises(WsdlError) as raised:
         read_service(data, "hospital.wsdl")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import encodings
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,3 +156,32 @@ def test_tree_is_written_in_order_with_lists_attributes_and_escapes() -> None:
 def test_tree_is_refused_when_it_is_no_document(tree: object) -> None:
     with pytest.raises(ValueError, match=r"root|Invalid|XML"):
         build_document(tree)
+
+
+def test_label_is_not_remembered_when_it_is_no_charset() -> None:
+    decode("<r/>".encode("utf-16"), "utf-16")
+    known: dict[str, object] = encodings._cache  # grows with each label that Python looks for
+    before = len(known)
+    for n in range(10):
+        assert decode("<r>张</r>".encode(), f"x-nobody-{n}").charset == "utf-8"
+    assert len(known) == before
+
+
+@pytest.mark.parametrize("label", ["ISO-8859-1", "iso_8859-1:1987", "cp1252", "big5-hkscs", "us-ascii", "UTF-8"])
+def test_label_is_known_by_its_other_names(label: str) -> None:
+    assert decode(b"<r/>", label).charset != "utf-8" or label == "UTF-8"
+
+
+def test_junk_is_refused_at_once_when_it_is_large() -> None:
+    began_s = time.thread_time()
+    with pytest.raises(XmlError):
+        read_document("<" * 10_000_000, root="R")
+    assert time.thread_time() - began_s < 0.6  # one that holds up the whole process takes more than a second
+
+
+def test_document_is_read_when_each_row_declares_a_namespace() -> None:
+    rows = '<ns1:row xmlns:ns1="urn:a" xmlns:ns2="urn:b"/>' * 1000
+    assert len(parse(f'<r xmlns="urn:r">{rows}</r>')) == 1000
+    deep = "".join(f'<a xmlns:n{n}="urn:{n}">' for n in range(40))
+    with pytest.raises(XmlForbidden, match="namespaces"):
+        parse(deep + "</a>" * 40)

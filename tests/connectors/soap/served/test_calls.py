@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from connectors.port import Acknowledged, Inbound, Passed, Refused, Stored
+from connectors.soap.calls import CallReader, Heard
 from mappings.canonical import ScheduleStopped, StopScope
 
 from .his import Desk, call, counted, document, envelope, made, opened, served, signed
@@ -18,6 +20,7 @@ from .his import Desk, call, counted, document, envelope, made, opened, served, 
 ORDER = "20260105000000000001"
 STOP = f"<MSG_ID>M1</MSG_ID><ORDER_ID>{ORDER}</ORDER_ID><REASON>医生外出</REASON>"
 DEEP = "<A>" * 100 + "</A>" * 100
+CROWD = " ".join(f'xmlns:n{n}="urn:{n}"' for n in range(1000))
 DOCTYPE = '<!DOCTYPE ROOT [<!ENTITY e SYSTEM "file:///etc/passwd">]>'
 WITH_DTD = DOCTYPE + document("5001", STOP).replace("<USER_ID>HIS", "<USER_ID>&e;")
 
@@ -61,6 +64,9 @@ ROWS = [
     Row("good, as elements", envelope(f"<xml>{document('5001', STOP)}</xml>").encode(), "0"),
     Row("good, in CDATA", envelope(f"<xml><![CDATA[{document('5001', STOP)}]]></xml>").encode(), "0"),
     Row("good, junk before", around("﻿ok " + document("5001", STOP)), "0"),
+    Row("good, a relative namespace", around(document("5001", STOP).replace("<ROOT", '<ROOT xmlns:h="his"')), "0"),
+    Row("too many namespaces", around(document("5001", STOP).replace("<ROOT", f"<ROOT {CROWD}")), "10",
+        refused="unreadable_document"),
     Row("unsigned", around(document("5001", STOP, sign="")), "11", refused="unsigned"),
     Row("no signature at all", around(document("5001", STOP).replace("SIGN>", "SIG>")), "11", refused="unsigned"),
     Row("wrong signature", around(document("5001", STOP, sign="0" * 32)), "11", refused="unsigned"),
@@ -127,6 +133,20 @@ async def test_unsigned_call_gets_nothing_of_its_own_signed_when_it_is_refused(t
     async with served(tmp_path) as us:
         said = await us.post(around(document("5001", STOP, sign="0")))
         assert opened(said.parts["RES_ENCRYPTED"]) == "<RES><MSG_ID/></RES>"
+
+
+async def test_loop_goes_on_when_a_call_is_dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers, read = [], CallReader.read
+
+    def noted(self: CallReader, *call: Any, **how: Any) -> Heard:
+        readers.append(threading.current_thread())
+        return read(self, *call, **how)
+
+    monkeypatch.setattr(CallReader, "read", noted)
+    async with served(tmp_path) as us:
+        for more in ("", "<B/>" * 6000):  # of 24 KB, and tens of milliseconds
+            assert (await us.post(call("5001", STOP + more))).code == "0"
+    assert [one is threading.main_thread() for one in readers] == [True, False]
 
 
 async def test_repeat_is_answered_alike_and_applied_once_when_a_call_comes_again(tmp_path: Path) -> None:
