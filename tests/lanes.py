@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-APART = ("tests/acceptance", "tests/torture")
+APART = ("tests/acceptance", "tests/torture", "tests/cli_profiles")
 ALONE = ("tests/loadtest", "tests/mappings/test_courtesy.py")
 PYTEST = (sys.executable, "-m", "pytest")
 
