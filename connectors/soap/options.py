@@ -176,6 +176,8 @@ def read_connection(profile: Profile, settings: dict[str, Any]) -> tuple[Connect
         )
     if connection.transport is not Transport.SOAP and (connection.header or connection.security):
         profile.fail("connection.transport", "only `transport: soap` has a header")
+    if connection.form is Form.TYPED and connection.cdata:
+        profile.fail("connection.cdata", "`form: typed` has no document that could stand in a CDATA section")
     if connection.security is not None and connection.security.sign and connection.cdata:
         profile.fail(
             "connection.cdata", "a signed envelope has no CDATA: what is signed would be written in another way"

@@ -380,6 +380,7 @@ async def test_get_is_not_repeated_when_the_connection_breaks(tmp_path: Path) ->
     [
         (f"{SUCCESS}\nform: packed", "connection.form: form: packed needs"),
         (f"{SUCCESS}\nreply_form: packed", "connection.reply_form"),
+        (f"{SUCCESS}\nform: typed\ncdata: true", "connection.cdata: `form: typed` has no document"),
         (f"{SUCCESS}\nform: yaml", "connection"),
         (f"{SUCCESS}\ntransport: get\nheader: {{'{{a}}b': 1}}", "only `transport: soap` has a header"),
         (
