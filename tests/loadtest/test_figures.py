@@ -131,6 +131,8 @@ def test_every_bar_of_the_design_has_its_row_when_all_are_measured() -> None:
         "post-pg-256": 0.30,
         "sold-out": 0.70,
         "engine": 5.0,
+        "soap-reply": 2.0,
+        "soap-reply-lxml": 0.25,
         "scale-get-sqlite": 0.90,
         "scale-post-sqlite": 0.90,
         "scale-get-pg": 0.90,
@@ -146,7 +148,7 @@ def test_rows_are_chosen_when_named_or_begun() -> None:
     everything = plans(Sizes())
     assert keys(chosen(everything, ["post-sqlite", "get"])) == ["get", "post-sqlite-64", "post-sqlite-256"]
     assert chosen(everything, []) == []
-    with pytest.raises(ValueError, match="no such row: gett; known: idle, delay, get, "):
+    with pytest.raises(ValueError, match="no such row: gett; known: idle, delay, wsdl, get, "):
         chosen(everything, ["get", "gett"])
 
 

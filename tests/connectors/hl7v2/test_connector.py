@@ -299,7 +299,7 @@ async def test_verb_is_not_offered_when_the_profile_has_it_off(
     order = await make_order(KEY)
     assert connector.traits(Verb.BOOK).capability is Capability.OFF
     assert connector.traits(Verb.FETCH_BILLS).capability is Capability.OFF
-    listening = make_connector(listen_port=0, host="127.0.0.1")
+    listening = make_connector(listen_port=0)
     assert listening.traits(Verb.FETCH_BILLS).capability is Capability.PUSHED
     assert listening.traits(Verb.LOCK_SLOT).capability is Capability.OFF  # there is no port to send it to
     outcome = await connector.book(order)
