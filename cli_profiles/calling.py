@@ -28,12 +28,14 @@ from cli_profiles.places import (
 if TYPE_CHECKING:
     from booking.settings import Hospital, Settings
     from cli_profiles.calls import Asked
+    from cli_profiles.samples import SoapSample
     from connectors.port import Acknowledged, Connector, Exchanged, HisError, Verb
     from mappings.profile import Profile
 
 Day = Annotated[str | None, typer.Option(help="As 2026-01-05; left out: today.")]
 Of = Annotated[str | None, typer.Option(help="Of the patient.")]
 MOST_PASSED = 5
+_HIDDEN = 'What the profile has no words for is hidden, for it may name somebody: --unmasked --reason "..." shows it.'
 
 
 def call_command(
@@ -206,17 +208,22 @@ class _Shown:
             for line in reply_lines(reply, masked=self._masked):
                 write_line(f"  {plain_text(line)}")
 
+    def _sample(self) -> SoapSample:
+        from cli_profiles.samples import SoapSample
+        from connectors.soap.options import read_secrets
+
+        settings = self._table.get("settings", {})
+        ctx = context_of(self._at, self._profile.connection | settings)
+        return SoapSample(self._profile, settings, read_secrets(self._table.get("secret_files", {})), ctx)
+
     def _problems(self, verb: Verb) -> list[str]:
         """Of the answers to this verb, with hints."""
         from cli_profiles.hints import problem_lines
-        from cli_profiles.samples import SoapSample, fields_of
-        from connectors.soap.options import read_secrets
+        from cli_profiles.samples import fields_of
 
         if not self._passed:
             return []
-        settings = self._table.get("settings", {})
-        ctx = context_of(self._at, self._profile.connection | settings)
-        sample = SoapSample(self._profile, settings, read_secrets(self._table.get("secret_files", {})), ctx)
+        sample = self._sample()
         found: dict[str, None] = {}
         for case, request, _, reply in self._passed:
             tried = None if reply is None else sample.try_call(reply.body, verb.value, case, request)
@@ -225,6 +232,17 @@ class _Shown:
                 for line in [] if one.problem is None else problem_lines(one.problem):
                     found.setdefault(line)
         return list(found)
+
+    def _failed(self, failure: HisError) -> str:
+        """What a failure says; of the HIS's own words those that the profile knows."""
+        from cli_profiles.passed import sentence
+
+        code = str(getattr(failure, "code", ""))
+        kind = type(failure).__name__ + (f" ({code})" if code else "")
+        if not failure.said:
+            return f"{kind}: {failure}"
+        known = self._sample().known(failure.verb)
+        return f"{kind}: {sentence(failure.said, known, masked=self._masked, coded=code == 'refused')}"
 
     def _tell(
         self, verb: Verb, records: list[Any], problems: list[str], failure: HisError | None, logged: list[Any]
@@ -245,4 +263,6 @@ class _Shown:
                 told = {key: value for key, value in entry.items() if key not in ("log_level", "event")}
                 err.print(f"{entry['event']}: {told}", markup=False, soft_wrap=True)
         if failure is not None:
-            out.print(f"{type(failure).__name__}: {failure}", markup=False, soft_wrap=True)
+            out.print(self._failed(failure), markup=False, soft_wrap=True)
+            if failure.said and self._masked:
+                err.print(_HIDDEN, markup=False, soft_wrap=True)

@@ -85,15 +85,16 @@ def _check(name: str, folder: Path, config: Path, hospital: str | None, connecto
 def _tell(profile: Profile, at: Hospital | None, table: dict[str, Any], requests: bool) -> int:
     from cli_profiles.hints import problem_lines
     from cli_profiles.rendering import rendered
-    from cli_profiles.unused import capabilities, unread, without_a_way_back
+    from cli_profiles.unused import capabilities, unread, unset, without_a_way_back
 
     _compile(profile)
     for capability, verbs in capabilities(profile).items():
         write_line(f"{capability + ':':<8}{', '.join(verbs) or '-'}")
+    settings = table.get("settings" if profile.protocol == "soap" else "connection", {})
     _places("Nothing reads:", profile, unread(profile))
+    _places("Set nowhere:", profile, unset(profile, settings))
     _places("No way back:", profile, without_a_way_back(profile))
     _unfilled(profile)
-    settings = table.get("settings" if profile.protocol == "soap" else "connection", {})
     wrong = 0
     context = context_of(at, profile.connection | settings)
     for number, one in enumerate(rendered(profile, settings, context, table.get("endpoint"))):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from connectors.soap.xml import Undecodable, XmlError, decode, parse
 from mappings.canonical import Department, Practitioner, Record, Schedule, ScheduleStopped, Slot
 
 MOST_LINES = 400
+_CODE = re.compile(r"-?[A-Za-z]{0,3}[-_]?\d{1,8}(?:: |$)|[A-Za-z](?:: |$)")
+_FAULT = re.compile(r"SOAP fault [A-Za-z.]{0,40}: ?")
 _NOBODYS = (Department, Practitioner, Schedule, Slot, ScheduleStopped)
 """Records that tell of no patient."""
 
@@ -48,6 +51,20 @@ def message_text(data: bytes | None, *, charset: str, masked: bool) -> Iterator[
         return
     for line in message_lines(data, charset=charset, masked=masked):
         yield line.text
+
+
+def sentence(said: str, known: Iterable[str], *, masked: bool, coded: bool = False) -> str:
+    """What a HIS said: the words that a profile knows, and of all others only about how long they are.
+
+    `coded`: it begins with the HIS's code, as where the profile knows none of its words.
+    """
+    if not masked:
+        return visible(said)
+    head = _FAULT.match(said) or (_CODE.match(said) if coded else None)
+    before = "" if head is None else head[0]
+    words = "|".join(re.escape(one) for one in sorted(filter(None, known), key=len, reverse=True))
+    parts = re.split(f"({words})", said[len(before) :]) if words else [said[len(before) :]]
+    return visible(before + "".join(part if n % 2 else mask_text(part.strip()) for n, part in enumerate(parts)))
 
 
 def _body(body: bytes, masked: bool) -> Iterator[str]:

@@ -11,7 +11,9 @@ from zoneinfo import ZoneInfo
 from lxml import etree
 
 from cli_profiles.invented import invented_request
-from connectors.soap.trial import Place, Reading, Trial
+from connectors.soap.options import read_connection
+from connectors.soap.rules import Refusal
+from connectors.soap.trial import Place, Reading, ReplyKeys, Trial
 from connectors.soap.verbs import Case
 from connectors.soap.xpath import XPathLanguage
 from mappings.context import MapContext
@@ -26,6 +28,7 @@ class Tried:
     """What became of a sample. `told`: how it was read; `good`: whether a connector would have taken it for done.
 
     `places` and `texts`: where in the sample each field's texts stand and what they are, by the field's identity.
+    `refusal`: the HIS's own no, and `known` what of its words the profile names.
     `unmapped`: paths that nothing reads, with how often; None where that cannot be told.
     """
 
@@ -33,6 +36,8 @@ class Tried:
     good: bool = True
     traced: Traced | None = None
     unmapped: dict[str, int] | None = None
+    refusal: Refusal | None = None
+    known: tuple[str, ...] = ()
     places: dict[int, list[str]] = field(default_factory=dict)
     texts: dict[int, list[str]] = field(default_factory=dict)
 
@@ -61,7 +66,7 @@ class SoapSample:
     """The calls of a SOAP profile, and what each makes of a sample."""
 
     def __init__(self, profile: Profile, settings: dict[str, Any], keys: Mapping[str, bytes], ctx: MapContext) -> None:
-        self._trial = Trial(profile, settings, keys)
+        self._trial = Trial(profile, settings, ReplyKeys(read_connection(profile, settings)[0], keys))
         self._profile, self._ctx = profile, ctx
 
     def try_all(self, data: bytes, verb: str | None) -> list[tuple[str, Tried]]:
@@ -70,6 +75,10 @@ class SoapSample:
         if verb is None:
             places = [place for place in places if place.spec.get("reply") is not None]
         return [(place.path, self._try(data, place, self._invented(place))) for place in places]
+
+    def known(self, verb: str) -> set[str]:
+        """What a refusal of this verb may say that the profile has words for."""
+        return {part for place in self._trial.places(verb) for part in place.case.rules.known}
 
     def try_call(self, data: bytes, verb: str, case: Case, request: object) -> Tried | None:
         """The answer to a call that was made; None where it is not one of the verb."""
@@ -85,7 +94,10 @@ class SoapSample:
     def _try(self, data: bytes, place: Place, request: object) -> Tried:
         reading = self._trial.read(data, place, request, self._ctx)
         tried = Tried(
-            told=list(_told(place, reading, len(data))), good=reading.refusal is None and reading.root is not None
+            told=list(_told(place, reading, len(data))),
+            good=reading.refusal is None and reading.root is not None,
+            refusal=reading.refusal,
+            known=place.case.rules.known,
         )
         if reading.root is None:
             return tried
@@ -132,13 +144,9 @@ def _told(place: Place, reading: Reading, size: int) -> Iterable[tuple[str, str]
     yield "call", f"{place.path}, {place.case.operation}{code}"
     if reading.why:
         yield "is", reading.why
-    if reading.refusal is not None:
-        word = reading.refusal.code
-        again = ", to be tried again" if reading.refusal.retryable else ""
-        yield "judged", f"not done: {word}{again} ({reading.refusal.text})"
-    elif reading.root is None:
+    if reading.root is None and reading.refusal is None:
         yield "judged", "cannot be read: a write would be unknown, a read would fail"
-    else:
+    elif reading.refusal is None:
         yield "judged", "done"
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from cli_profiles.hints import problem_lines
+from cli_profiles.passed import sentence
 from cli_profiles.samples import Tried, fields_of
 from connectors.masking import mask_text, visible
+from connectors.soap.rules import Refusal
 from mappings.tracing import TracedField, TracedRecord
 from mappings.values import field_types
 
@@ -21,6 +23,8 @@ def lines_of(tried: Tried, *, masked: bool, most: int = MOST_RECORDS) -> Iterato
     """How it was read and judged, each record, the problems, and what was left unmapped."""
     for name, text in tried.told:
         yield f"{name + ':':<9}{visible(text)}"
+    if tried.refusal is not None:
+        yield f"{'judged:':<9}{_refusal(tried.refusal, tried.known, masked)}"
     records = [] if tried.traced is None else tried.traced.records
     for number, record in enumerate(records[:most], 1):
         yield ""
@@ -31,6 +35,12 @@ def lines_of(tried: Tried, *, masked: bool, most: int = MOST_RECORDS) -> Iterato
         yield "\nNo record was found: the map's `each` matches nothing, or its `when` holds for none."
     yield from _problems(records)
     yield from _unmapped(tried)
+
+
+def _refusal(refusal: Refusal, known: tuple[str, ...], masked: bool) -> str:
+    again = ", to be tried again" if refusal.retryable else ""
+    said = sentence(refusal.text, known, masked=masked, coded=refusal.code == "refused")
+    return f"not done: {refusal.code}{again} ({said})"
 
 
 def _record(record: TracedRecord, number: str, tried: Tried, masked: bool, indent: str) -> Iterator[str]:

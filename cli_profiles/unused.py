@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from connectors.port import Capability, QueryBack, Verb
 from connectors.soap.options import Connection
 from mappings.profile import Profile
 from mappings.values import RECORDS, field_types
+from mappings.yaml_source import below
 
 _SETTING = re.compile(r"\bconnection\.([A-Za-z0-9_]+)")
 _RULES = ("success", "error_code", "error_text", "error_texts", "faults", "retryable")
@@ -48,6 +50,21 @@ def unread(profile: Profile) -> Iterator[tuple[str, str]]:
             yield f"connection.{key}", hint
     if profile.protocol == "soap" and profile.inbound and profile.connection.get("server") is None:
         yield "inbound", "nothing reads this: the profile has no `connection.server`, so that the HIS cannot call us"
+
+
+def unset(profile: Profile, settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(YAML path, what is wrong) of what is read as `connection.NAME` and stands nowhere: it is absent in every request."""
+    given = profile.connection | settings
+    for path, text in _texts_at(profile.raw, ""):
+        for name in _SETTING.findall(text):
+            if name not in given and name not in _OF_PROTOCOL[profile.protocol]:
+                close = difflib.get_close_matches(name, given, 1)
+                hint = (
+                    f"did you mean `connection.{close[0]}`?"
+                    if close
+                    else "in `connection`, or in the settings of a site"
+                )
+                yield path, f"connection.{name} is set nowhere: {hint}"
 
 
 def capabilities(profile: Profile) -> dict[str, list[str]]:
@@ -107,6 +124,18 @@ def _values_of(raw: Any, keys: tuple[str, ...]) -> Iterator[str]:
     elif isinstance(raw, list):
         for value in raw:
             yield from _values_of(value, keys)
+
+
+def _texts_at(raw: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every text that is a value, with its YAML path."""
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            yield from _texts_at(value, below(path, str(key)))
+    elif isinstance(raw, list):
+        for number, value in enumerate(raw):
+            yield from _texts_at(value, below(path, number))
+    elif isinstance(raw, str):
+        yield path, raw
 
 
 def _texts(raw: Any) -> Iterator[str]:

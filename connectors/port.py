@@ -212,12 +212,16 @@ Outcome = Accepted | Rejected | Unknown
 
 
 class HisError(Exception):
-    """A read from a HIS failed. `hospital_id` and `verb` say where; the text holds no patient data."""
+    """A read from a HIS failed. `hospital_id` and `verb` say where; the text holds nothing of the patient who was asked for.
 
-    def __init__(self, text: str, *, hospital_id: str = "", verb: str = "") -> None:
+    `said` is what of the text the HIS said in words of its own: others may be named in it.
+    """
+
+    def __init__(self, text: str, *, hospital_id: str = "", verb: str = "", said: str = "") -> None:
         super().__init__(text)
         self.hospital_id = hospital_id
         self.verb = verb
+        self.said = said
 
 
 class HisUnavailable(HisError):
@@ -227,8 +231,10 @@ class HisUnavailable(HisError):
 class HisRefused(HisError):
     """The HIS answered with a business refusal; `code` is one of REJECT_CODES."""
 
-    def __init__(self, text: str, *, code: str = "refused", hospital_id: str = "", verb: str = "") -> None:
-        super().__init__(text, hospital_id=hospital_id, verb=verb)
+    def __init__(
+        self, text: str, *, code: str = "refused", hospital_id: str = "", verb: str = "", said: str = ""
+    ) -> None:
+        super().__init__(text, hospital_id=hospital_id, verb=verb, said=said)
         self.code = code
 
 

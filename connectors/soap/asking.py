@@ -192,8 +192,8 @@ class Asking:
                 return None
             text = cleaned(refusal.text, request)
             if refusal.code == UNKNOWN:
-                raise HisReplyInvalid(text, **where) from None
-            raise HisRefused(text, code=refusal.code, **where) from None
+                raise HisReplyInvalid(text, said=text, **where) from None
+            raise HisRefused(text, code=refusal.code, said=text, **where) from None
         except (NotSent, Lost) as error:
             raise HisUnavailable(str(error), **where) from error
         except HttpFailed as error:

@@ -42,9 +42,8 @@ class Layer:
                 place = etree.SubElement(root, self._signing.spec.into)
             place.text = signature
         sections = Sections()
-        for name in self._spec.cdata:
-            for element in root.iter(name):
-                element.text = sections.put(element.text or "")
+        for element in root.iter(*self._spec.cdata) if self._spec.cdata else ():
+            element.text = sections.put(element.text or "")
         return self._spec.prolog + sections.fill(write_document(root))
 
 

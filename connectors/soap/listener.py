@@ -139,6 +139,9 @@ class Listener:
     # --- requests ----------------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        return _unversioned(await self._answered(request))
+
+    async def _answered(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path != self._receiver.spec.path:
             return web.Response(status=404, text="there is nothing here\n")
         if request.method == "GET" and any(name.lower() in ("wsdl", "singlewsdl") for name in request.query):
@@ -180,7 +183,7 @@ class Listener:
     def _malformed(self, request: web.BaseRequest) -> web.StreamResponse:
         """What aiohttp cannot read."""
         error = BadCall("Client", "this is no HTTP request")
-        return _last(self._receiver.turn_away("not_a_call", error, _peer_of(request), status=400))
+        return _unversioned(_last(self._receiver.turn_away("not_a_call", error, _peer_of(request), status=400)))
 
     def _address(self, request: web.BaseRequest) -> str:
         """Where the WSDL says that we are: what the settings say, else where the caller has found us."""
@@ -199,6 +202,12 @@ def _peer_of(request: web.BaseRequest) -> str:
 
 def _response(answer: Answer) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": answer.content_type})
+
+
+def _unversioned(response: web.StreamResponse) -> web.StreamResponse:
+    """Without the versions that aiohttp tells of itself and of Python."""
+    response.headers["Server"] = "hisbridge"
+    return response
 
 
 def _last(answer: Answer | web.StreamResponse) -> web.StreamResponse:

@@ -25,6 +25,7 @@ from lxml import etree
 
 from connectors.port import REJECT_CODES
 from connectors.soap.envelope import Fault
+from connectors.soap.xml import BARE_TEXT
 from connectors.soap.xpath import XPathLanguage
 from mappings.profile import Profile
 
@@ -32,6 +33,7 @@ UNKNOWN = "unknown"
 """A table's word for a code after which the HIS may or may not have acted: the write's outcome is Unknown."""
 
 ABSENT = "not_found"
+NOT_TOLD = "the reply does not say whether it was done"
 _FULL_STOPS = "。.!！ "
 _WORDS = REJECT_CODES | {UNKNOWN}
 _MAX_TEXT = 200
@@ -68,6 +70,11 @@ class ReplyRules:
         self._faults = {str(k): self._word(f"{self._at('faults')}.{k}", word) for k, word in faults.items()}
         self._retryable = frozenset(settings.get("retryable", ("busy", "not_open_yet")))
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The sentences and parts of sentences that the profile names, and our own: what may be shown of a refusal."""
+        return (*(part for part, _ in self._texts), *self._faults, NOT_TOLD, BARE_TEXT)
+
     def judge(self, root: etree._Element) -> Refusal | None:
         """None: done. A Refusal otherwise; UNKNOWN where the reply has none of the places in which success is told."""
         told = False
@@ -77,7 +84,7 @@ class ReplyRules:
             if any(text in values for text in texts):
                 return None
         if not told:
-            return self._refusal(UNKNOWN, "the reply does not say whether it was done")
+            return self._refusal(UNKNOWN, NOT_TOLD)
         code, text = self._first(self._code_paths, root), self._first(self._text_paths, root)
         word = self._codes.get(code) or self._word_in(text)
         return self._refusal(word or "refused", text if word else f"{code}: {text}".strip(": "))
@@ -96,7 +103,7 @@ class ReplyRules:
     def judge_text(self, text: str) -> Refusal:
         """A bare sentence in the place of a document: known by its words, or it says nothing that we understand."""
         word = self._word_in(text)
-        return self._refusal(word or UNKNOWN, text if word else "a bare text where XML should be")
+        return self._refusal(word or UNKNOWN, text if word else BARE_TEXT)
 
     def _refusal(self, word: str, text: str) -> Refusal:
         return Refusal(code=word, text=" ".join(text.split())[:_MAX_TEXT], retryable=word in self._retryable)

@@ -65,6 +65,25 @@ class InventedKeys(Mapping[str, bytes]):
         return 0
 
 
+class ReplyKeys(Mapping[str, bytes]):
+    """The keys that are given, and an invented one for every name that no reply is read with."""
+
+    def __init__(self, connection: Connection, given: Mapping[str, bytes]) -> None:
+        opened = [opening.cipher for opening in connection.opens if opening.cipher is not None]
+        self._needed = {name for cipher in opened for name in (cipher.key, cipher.iv)}
+        self._needed |= set() if connection.reply_sign is None else {connection.reply_sign.key}
+        self._given, self._invented = given, InventedKeys()
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._given[name] if name in self._given or name in self._needed else self._invented[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+
 class Trial:
     """One profile with a site's settings over it. Raises ProfileError, and ValueError for a secret that is missing."""
 

@@ -23,10 +23,13 @@ MAX_NAMESPACES = 32
 #
 #   XmlError               the text is no XML that we accept
 #   |-- XmlForbidden       DOCTYPE, too deep, too large: refused before it is looked into
-#   |-- HtmlPage           an HTML page where XML should be
-#   |-- BareText           a sentence where XML should be; `.text` is what it said
+#   |-- HtmlPage           an HTML page where a document should be
+#   |-- BareText           a sentence where a document should be; `.text` is what it said
 #   |-- Diffgram           a serialised .NET DataSet
 #   `-- Undecodable        the bytes are text in no charset that we may assume
+
+
+BARE_TEXT = "a bare text where a document should be"
 
 
 class XmlError(Exception):
@@ -47,7 +50,7 @@ class BareText(XmlError):
     """The peer answered with a sentence. It is kept in `.text` for the profile's rules and never shown by `str()`."""
 
     def __init__(self, text: str) -> None:
-        super().__init__("a bare text where XML should be")
+        super().__init__(BARE_TEXT)
         self.text = text
 
 
@@ -238,9 +241,9 @@ def text_from(text: str, root: str, *, max_chars: int = 10_000_000) -> str:
 
 def _not_a_document(text: str, root: str, max_chars: int) -> XmlError:
     if is_html(text):
-        return HtmlPage("an HTML page where XML should be")
+        return HtmlPage("an HTML page where a document should be")
     if "diffgram" in text and _DIFFGRAM.search(text):  # the expression alone takes a second for 10 MB of "<"
-        return Diffgram("a .NET DataSet (diffgram) where XML should be")
+        return Diffgram("a .NET DataSet (diffgram) where a document should be")
     bare = text.strip()
     if not bare:
         return XmlError("an empty reply")

@@ -102,15 +102,27 @@ async def test_patient_is_masked_everywhere(tmp_path: Path) -> None:
             assert text not in said.out + said.err
 
 
-async def test_patient_is_masked_in_the_sentence_with_which_the_hospital_refuses(tmp_path: Path) -> None:
+async def test_nobody_is_named_by_the_sentence_with_which_the_hospital_refuses(tmp_path: Path) -> None:
+    """Asked by a number alone, so that the name is none that we could know."""
+    async with site(tmp_path) as at:
+        person = at.simulator.hospital.create_person(PERSON, ID_NUMBER)
+        success = '[{path: /Response/ResultCode, values: ["never"]}]'
+        at.write_profile(f"connection: {{success: {success}, error_text: [//PatientName]}}\n")
+        said = await at.call("find_patient", "--mrn", person.mrn)
+        assert said.code == 1
+        assert said.line("HisRefused").endswith(" (refused): 0: <1-4>")
+        assert PERSON not in said.out + said.err
+        assert "is hidden" in said.err
+
+
+async def test_words_of_the_profile_are_shown_of_what_the_hospital_says(tmp_path: Path) -> None:
     async with site(tmp_path) as at:
         at.simulator.hospital.create_person(PERSON, ID_NUMBER)
         success = '[{path: /Response/ResultCode, values: ["never"]}]'
-        at.write_profile(f"connection: {{success: {success}, error_text: [//PatientName]}}\n")
-        said = await at.call("find_patient", "--id-number", ID_NUMBER, "--name", PERSON)
-        assert said.code == 1
-        assert said.line("HisRefused: ").endswith("***")
-        assert PERSON not in said.out + said.err
+        known = "error_texts: {taken: [静怡]}"
+        at.write_profile(f"connection: {{success: {success}, error_text: [//PatientName], {known}}}\n")
+        said = await at.call("find_patient", "--id-number", ID_NUMBER)
+        assert said.line("HisRefused").endswith(" (taken): <1-4>静怡")
 
 
 async def test_unmasked_call_takes_a_reason_and_is_audited(tmp_path: Path) -> None:

@@ -116,6 +116,26 @@ def test_what_nothing_reads_is_told_with_its_line(tmp_path: Path) -> None:
     assert f"{file}:15: tables.sex: nothing reads this table" in said.out
 
 
+@pytest.mark.parametrize(
+    ("leaf", "hint"),
+    [
+        ("{from: connection.dessk, absent: omit}", "did you mean `connection.desk`?"),
+        ("{from: [connection.site_no, connection.desk]}", "in `connection`, or in the settings of a site"),
+    ],
+)
+def test_setting_that_is_set_nowhere_is_told_with_its_line(tmp_path: Path, leaf: str, hint: str) -> None:
+    text = OWN.replace("Desk: {from: connection.desk}", f"Desk: {leaf}")
+    said = checked(tmp_path, text, "--no-requests")
+    assert said.code == 0
+    line = next(number for number, one in enumerate(text.splitlines(), 1) if leaf in one)
+    told = said.line("is set nowhere").strip()
+    assert told.startswith(
+        f"{tmp_path / 'ours' / 'profile.yaml'}:{line}: verbs.fetch_departments.request.Ask.Desk.from"
+    )
+    assert told.endswith(hint)
+    assert "is set nowhere" not in checked(tmp_path, OWN).out
+
+
 SUCCESS = '  success: [{path: /Reply/Code, values: ["0"]}]\n'
 # what is changed, into what, a text of the line that must be named, the YAML path, the hint
 BROKEN = {

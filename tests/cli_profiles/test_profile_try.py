@@ -195,6 +195,29 @@ def test_key_is_asked_for_when_the_profile_needs_one(tmp_path: Path) -> None:
     assert tried(tmp_path, SCHEDULES, "--secret", f"payload_key={tmp_path / 'payload.key'}", name="sealed").code == 1
 
 
+def test_key_of_requests_only_is_not_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "sealed").mkdir()
+    (tmp_path / "sealed" / "profile.yaml").write_text(
+        "name: sealed\nversion: 1\nprotocol: soap\nextends: dhc@1\nconnection:\n"
+        "  header: {Key: {from: secret.header_key}}\n  security: {username: u, password: soap_password}\n"
+        "  layers: [{tree: {R: {D: {from: document}}}, cipher: {name: aes-cbc, key: out_key, iv: out_iv}}]\n",
+        "utf-8",
+    )
+    said = tried(tmp_path, SCHEDULES.replace(">Z<", ">X<"), name="sealed")
+    assert said.code == 0, said.err
+    assert "judged:  done" in said.out
+
+
+def test_sentence_of_the_hospital_is_hidden_but_for_the_profiles_own_words_when_values_are(tmp_path: Path) -> None:
+    reply = "<Response><ResultCode>-1001</ResultCode><ResultContent>欧阳静怡的号源已满</ResultContent></Response>"
+    words = ("--verb", "lock_slot")
+    assert "not done: full (欧阳静怡的号源已满)" in tried(tmp_path, reply, *words).line("judged:")
+    said = tried(tmp_path, reply, *words, "--masked")
+    assert "not done: full (<5-16>已满)" in said.line("judged:")
+    unknown = tried(tmp_path, reply.replace("-1001", "-77").replace("的号源已满", "静怡"), *words, "--masked")
+    assert "not done: refused (-77: <5-16>)" in unknown.line("judged:")
+
+
 def test_verb_that_the_dialect_has_not_is_refused(tmp_path: Path) -> None:
     said = tried(tmp_path, SCHEDULES, "--verb", "check_in")
     assert said.code == 2

@@ -241,7 +241,7 @@ def _http(status: int) -> web.Response:
         ("<Response/>", Unknown(reason="the reply does not say whether it was done")),
         ("", Unknown(reason="an empty reply")),
         ("<Other/>", Unknown(reason="the reply's root is not <Response>")),
-        ("服务器内部错误", Unknown(reason="a bare text where XML should be")),
+        ("服务器内部错误", Unknown(reason="a bare text where a document should be")),
         (
             "<!DOCTYPE r [<!ENTITY a 'b'>]><Response><ResultCode>0</ResultCode></Response>",
             Unknown(reason="the document has a DOCTYPE"),

@@ -160,13 +160,17 @@ opens: [{path: /BSXml/MsgBody, root: Body}]
 """
 
 
-async def test_body_stands_in_cdata_of_a_document_with_a_header_when_the_dialect_wraps_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", ["[MsgBody]", "[MsgBody, MsgBody]"])
+async def test_body_stands_in_cdata_of_a_document_with_a_header_when_the_dialect_wraps_it(
+    names: str, tmp_path: Path
+) -> None:
+    connection = BODY_IN_CDATA.replace("[MsgBody]", names)
     told = (
         "<BSXml><MsgHeader><Status>true</Status></MsgHeader>"
         "<MsgBody><![CDATA[<Body><D><I>1</I><N>内科</N></D></Body>]]></MsgBody></BSXml>"
     )
     request = "{Query: {Note: 'a ]]> b'}}"
-    async with talking(tmp_path, told, BODY_IN_CDATA, request=request) as (peer, his):
+    async with talking(tmp_path, told, connection, request=request) as (peer, his):
         assert await his.fetch_departments() == FOUND
     text = operation_of(peer)[0].text or ""
     # literally, as their parsers look for it

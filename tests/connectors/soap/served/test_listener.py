@@ -164,6 +164,7 @@ async def test_address_that_is_allowed_comes_in_when_others_may_not(tmp_path: Pa
 async def test_only_the_service_and_its_wsdl_are_there(method: str, path: str, status: int, tmp_path: Path) -> None:
     async with served(tmp_path) as us, us.session.request(method, f"http://127.0.0.1:{port_of(us)}{path}") as response:
         assert response.status == status
+        assert response.headers["Server"] == "hisbridge"
         assert us.desk.asked == 0
 
 
