@@ -87,13 +87,14 @@ def demo(
 
 @app.command()
 def check(config: Config = _DEFAULT) -> None:
-    """Read the settings and the profiles and say what is wrong with them; nothing is opened."""
+    """Read the settings and the profiles and say what is wrong with them; no connection is opened."""
     import service
 
     settings = service.read_settings(config)
     service.check_secrets(settings)
     for hospital in settings.hospitals.values():
         connectors = service.build_connectors(settings, hospital)
+        service.check_listeners(settings, hospital, connectors)
         out.print(
             f"{hospital.id}: {hospital.mode}, reserve_by {hospital.reserve_by}, connectors {', '.join(connectors)}"
         )

@@ -58,7 +58,7 @@ from booking.store.ids import new_id
 from booking.store.migrate import SCRIPTS, has_schema, migrate
 from booking.store.relay import Relay
 from connectors.config import HospitalContext
-from connectors.port import Capability, Connector, Verb
+from connectors.port import CannotServe, Capability, ChecksListener, Connector, Verb
 from mappings.profile import ProfileError
 from monitoring import garbage
 from monitoring.admin import build_admin_app
@@ -505,6 +505,16 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
         except ValueError as e:
             raise SettingsError(f"{where}: {e}") from e
     return built
+
+
+def check_listeners(settings: Settings, hospital: Hospital, connectors: Mapping[str, Connector]) -> None:
+    """Read the certificates and keys that connectors listen with. Raises SettingsError for what is no good."""
+    for name, connector in connectors.items():
+        if isinstance(connector, ChecksListener):
+            try:
+                connector.check_listener()
+            except CannotServe as e:
+                raise SettingsError(f"{settings.where.at('hospital', hospital.id, 'connector', name)}: {e}") from e
 
 
 def missing_verb(hospital: Hospital, connectors: Mapping[str, Connector]) -> str | None:

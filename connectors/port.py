@@ -421,6 +421,15 @@ class ReadsAgain(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksListener(Protocol):
+    """A connector that listens with files of the settings: certificates, keys, authorities."""
+
+    def check_listener(self) -> None:
+        """Read them, and open nothing. Raises CannotServe."""
+        ...
+
+
 # --- the port -----------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from connectors.hl7v2.charset import HL7CharsetError
 from connectors.hl7v2.client import NoAnswer, NotSent
 from connectors.hl7v2.exchange import Exchange
 from connectors.hl7v2.judging import UNKNOWN, judge
-from connectors.hl7v2.listening import listener
+from connectors.hl7v2.listening import listener, listener_tls
 from connectors.hl7v2.mapping import CompiledVerb, ProfileMaps, first_text
 from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.options import Options, resolve_settings
@@ -143,6 +143,10 @@ class HL7v2Connector:
     def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
         """See connectors.port.ReadsAgain."""
         return read_again(Reader(self.hospital, self.name, self.settings, self._connection, self._maps), raw, peer)
+
+    def check_listener(self) -> None:
+        """See connectors.port.ChecksListener."""
+        listener_tls(self.settings, ListenerMeters(self.hospital_id, self.name))
 
     async def start(self) -> None:
         """Look whether the HIS is there, beside whatever comes next."""

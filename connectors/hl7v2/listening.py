@@ -8,7 +8,20 @@ from connectors.hl7v2.meters import ListenerMeters
 from connectors.hl7v2.options import Settings
 from connectors.hl7v2.server import Door, MLLPServer
 from connectors.hl7v2.session import Limits
-from connectors.tls import server_context
+from connectors.tls import TLSContext, server_context
+
+
+def listener_tls(settings: Settings, meters: ListenerMeters) -> TLSContext | None:
+    """What the listener's certificate files give; None without them. Raises BadTLSFiles."""
+    if settings.tls_cert_file is None:
+        return None
+    return server_context(
+        settings.tls_cert_file,
+        settings.tls_key_file,
+        settings.tls_client_ca_file,
+        on_renewed=meters.renewed,
+        where=meters.labels,
+    )
 
 
 def listener(
@@ -19,15 +32,7 @@ def listener(
     lines: InboundLines | None = None,
 ) -> MLLPServer:
     """A listener that is not started; `lines` carry requests of ours on its connections. Raises BadTLSFiles."""
-    tls = None
-    if settings.tls_cert_file is not None:
-        tls = server_context(
-            settings.tls_cert_file,
-            settings.tls_key_file,
-            settings.tls_client_ca_file,
-            on_renewed=meters.renewed,
-            where=meters.labels,
-        )
+    tls = listener_tls(settings, meters)
     limits = Limits(
         max_message_bytes=max_message_bytes,
         idle_timeout_s=settings.idle_timeout_s,

@@ -159,6 +159,11 @@ class SoapConnector:
             return Rejection(code="not_offered", text="the connector has no listen_port any more", retryable=False)
         return self._serving.read_again(raw, peer)
 
+    def check_listener(self) -> None:
+        """See connectors.port.ChecksListener."""
+        if self._serving is not None:
+            self._serving.check()
+
     def watch(self, watch: Watch) -> None:
         """Tell `watch` what passes. Called before `start`."""
         self._watch = watch

@@ -27,7 +27,8 @@ def tls_context(options: Options) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=options.ca_file)
         if options.tls_client_cert_file is not None:
-            context.load_cert_chain(options.tls_client_cert_file, options.tls_client_key_file)
+            # Without a password here OpenSSL would ask for one at the terminal, and the service would wait for it.
+            context.load_cert_chain(options.tls_client_cert_file, options.tls_client_key_file, password="")
     except (OSError, ssl.SSLError) as error:
         names = ", ".join(
             f"{name} {value}"

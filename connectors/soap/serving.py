@@ -71,6 +71,10 @@ class Serving:
         """See connectors.port.ReadsAgain."""
         return self._receiver.read_again(raw, peer)
 
+    def check(self) -> None:
+        """Read the files of the listener, and open nothing. Raises BadTLSFiles."""
+        self._tls()
+
     def take_questions(self, handler: QuestionHandler) -> None:
         """See connectors.port.TakesQuestions."""
         self._receiver.questions.handler = handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -223,7 +224,7 @@ async def heal_notes(store: Store, hospital_id: str, *, before: str) -> bool:
         Note(
             message_id=row["id"],
             control_id=row["control_id"],
-            named=_named(store, hospital_id, row["sealed_events"]),
+            named=await asyncio.to_thread(_named, store, hospital_id, row["sealed_events"]),  # it may be megabytes
             size_bytes=row["raw_bytes"] + len(row["sealed_events"]),
         )
         for row in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import re
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from tests.acceptance.installation import Installation, lay_out, postgres_store, run_process, until
 from tests.conftest import ROOT
 from tests.postgres import PostgresServer
+from tests.scheduler_sync.test_certificates import make_certificate
 
 
 async def refused_start(config: Path) -> str:
@@ -102,6 +104,21 @@ async def test_check_says_so_when_no_connector_offers_the_verb_by_which_seats_ar
         code, said = await run_command(site.config, "check")
     assert code == 0  # for a hospital that is observed it is well
     assert "hl7-demo: no connector offers lock_slot, by which reserve_by lock takes a seat" in said.replace("\n", " ")
+
+
+async def test_check_names_the_connector_when_its_listener_has_no_usable_certificate(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, dt.datetime(2041, 5, 6, tzinfo=dt.UTC))
+    other, _ = make_certificate(tmp_path, dt.datetime(2041, 5, 6, tzinfo=dt.UTC), "other")
+    async with lay_out(tmp_path) as site:
+        for shown, code_expected in ((other, 2), (certificate, 0)):
+            files = f'tls_cert_file = "{shown}"\ntls_key_file = "{key}"'
+            change(site, "connections = 2", f"connections = 2\n{files}")
+            code, said = await run_command(site.config, "check")
+            assert code == code_expected, said
+            if code:
+                assert f"hospital.hl7-demo.connector.main: certificate {shown}" in said.replace("\n", "")
+                assert "Traceback" not in said
+            change(site, files, "")
 
 
 async def test_start_names_every_fault_at_once_when_there_are_several(tmp_path: Path) -> None:
