@@ -32,6 +32,7 @@ from booking.api.application import ApiOptions, build_server
 from booking.api.auth import Authenticator
 from booking.api.context import translate
 from booking.api.documentation import documentation_routes
+from booking.api.fhir.routes import fhir_routes, only_hospital
 from booking.api.limits import allow_connections
 from booking.api.parts import ApiParts
 from booking.api.phases import ReleasePhases
@@ -267,12 +268,14 @@ class Service:
             workers=workers,
             documents=MessageDocuments(self.messages),
         )
-        routes = api_routes(parts.context)  # before the parts start: snapshots listen to the feed from its first poll
+        # Before the parts start: snapshots listen to the feed from its first poll.
+        routes, facade = api_routes(parts.context), fhir_routes(parts.context)
         yield parts
         server = build_server(
-            [*routes, *documentation_routes(routes, version=program_version())],
+            [*routes, *documentation_routes(routes, version=program_version()), *facade],
             authenticator=Authenticator(StoredKeys(self.store), ttl_s=service.key_cache_s),
             hospital_known=hospitals.__contains__,
+            hospital_of_key=only_hospital(hospitals),
             translate=translate,
             health=self.health,
             phases=ReleasePhases(hospitals.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from sqlalchemy import bindparam, select
 
 from booking import seats
 from booking.store.engine import Tx
-from booking.store.fixed import Fixed
+from booking.store.fixed import Fixed, is_one_of
 from booking.store.ids import derived_id
 from booking.store.tables import departments, practitioners, schedules, slots
 from mappings.canonical import HisRefs, Schedule, ScheduleStatus, Session, Slot
@@ -41,6 +42,24 @@ async def list_practitioners(tx: Tx, department_id: str | None) -> list[dict[str
     return await tx.all(query.order_by(practitioners.c.id))
 
 
+_SLOT_ROWS = select(
+    slots,
+    schedules.c.department_id,
+    schedules.c.department_name,
+    schedules.c.practitioner_id,
+    schedules.c.practitioner_name,
+    schedules.c.session,
+    schedules.c.clinic_type,
+    schedules.c.fee_fen,
+    schedules.c.opens_at_ms,
+    schedules.c.quota,
+    schedules.c.taken,
+    schedules.c.status.label("schedule_status"),
+).select_from(
+    slots.join(schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id))
+)
+
+
 async def list_slots(
     tx: Tx,
     *,
@@ -52,30 +71,10 @@ async def list_slots(
     limit: int = 200,
 ) -> list[dict[str, Any]]:
     """Slots that start on these days, both included, ordered by start and id, after the cursor `(starts_at_ms, id)`."""
-    joined = slots.join(
-        schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
-    )
-    query = (
-        select(
-            slots,
-            schedules.c.department_id,
-            schedules.c.department_name,
-            schedules.c.practitioner_id,
-            schedules.c.practitioner_name,
-            schedules.c.session,
-            schedules.c.clinic_type,
-            schedules.c.fee_fen,
-            schedules.c.opens_at_ms,
-            schedules.c.quota,
-            schedules.c.taken,
-            schedules.c.status.label("schedule_status"),
-        )
-        .select_from(joined)
-        .where(
-            slots.c.hospital_id == tx.hospital_id,
-            slots.c.date >= date_from.isoformat(),
-            slots.c.date <= date_to.isoformat(),
-        )
+    query = _SLOT_ROWS.where(
+        slots.c.hospital_id == tx.hospital_id,
+        slots.c.date >= date_from.isoformat(),
+        slots.c.date <= date_to.isoformat(),
     )
     if department_id is not None:
         query = query.where(schedules.c.department_id == department_id)
@@ -85,6 +84,19 @@ async def list_slots(
         at, slot_id = after
         query = query.where((slots.c.starts_at_ms > at) | ((slots.c.starts_at_ms == at) & (slots.c.id > slot_id)))
     return await tx.all(query.order_by(slots.c.starts_at_ms, slots.c.id).limit(limit))
+
+
+_NAMED = Fixed(
+    _SLOT_ROWS.where(slots.c.hospital_id == bindparam("of_hospital"), is_one_of(slots.c.id, "ids")).order_by(slots.c.id)
+)
+
+
+async def slots_named(tx: Tx, slot_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows of `list_slots` of these slots, by id; those that do not exist are missing."""
+    if not slot_ids:
+        return {}
+    rows = await tx.all(_NAMED, {"of_hospital": tx.hospital_id, "ids": sorted(set(slot_ids))})
+    return {row["id"]: row for row in rows}
 
 
 def slot_status(row: dict[str, Any], now_ms: int) -> str:

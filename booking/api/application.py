@@ -21,8 +21,9 @@ from aiohttp.streams import StreamReader
 from multidict import istr
 
 from booking.api.admission import Admission, AdmissionLimits, rate_fields
-from booking.api.auth import Authenticator
+from booking.api.auth import ApiClient, Authenticator
 from booking.api.endpoint import ClientGone, Endpoint
+from booking.api.fhir.outcomes import answer_outcome, is_fhir
 from booking.api.phases import ReleasePhases
 from booking.api.problems import ApiProblem, answer_problem
 from booking.api.router import Found, Router, split_plain, split_target
@@ -66,6 +67,7 @@ def build_server(
     *,
     authenticator: Authenticator,
     hospital_known: Callable[[str], bool] = lambda _id: True,
+    hospital_of_key: Callable[[ApiClient], str | None] = lambda _client: None,
     translate: Translate = lambda _error: None,
     health: Health | None = None,
     options: ApiOptions | None = None,
@@ -75,7 +77,8 @@ def build_server(
 ) -> ApiServer:
     """The API, ready for a `web.ServerRunner`. Call it inside the running loop.
 
-    `oldest_hold_s` tells how long the hold has waited that has waited longest.
+    `hospital_of_key` tells the hospital of a key that is for one only; `oldest_hold_s` how long the hold has waited that has
+    waited longest.
     """
     options = options or ApiOptions()
     shedding = Shedding(options.shedding, oldest_hold_s=oldest_hold_s)
@@ -86,6 +89,7 @@ def build_server(
             route,
             authenticator=authenticator,
             hospital_known=hospital_known,
+            hospital_of_key=hospital_of_key,
             admission=admission,
             max_body_bytes=options.max_body_bytes,
             body_timeout_s=options.body_timeout_s,
@@ -278,7 +282,9 @@ class _Application:
         """
         problem = self._problem_of(error, found, call.request_id)
         language = call.request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
-        answer = answer_problem(problem, request_id=call.request_id, accept_language=language)
+        address = call.address or cast(web.BaseRequest, call.request).raw_path  # a target that is no text has none
+        told = answer_outcome if is_fhir(address) else answer_problem
+        answer = told(problem, request_id=call.request_id, accept_language=language)
         return answer, problem.code
 
     def _problem_of(self, error: Exception, found: Found[Endpoint], request_id: str) -> ApiProblem:

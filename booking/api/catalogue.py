@@ -95,6 +95,7 @@ _UNKNOWN: tuple[Row, ...] = tuple(
         ("reconciliation", "reconciliation", "对账结果"),
         ("webhook", "webhook", "回调地址"),
         ("ticket", "ticket", "排队凭证"),
+        ("resource", "resource", "资源"),
     )
 )  # fmt: skip
 
@@ -139,6 +140,16 @@ _REQUEST: tuple[Row, ...] = (
     ("forbidden_hospital", 403, False, "client_error", "The API key is not valid for this hospital",
      "API 密钥不适用于该医院",
      "Ask the hospital's IT to add the hospital to your key.", "请联系信息科为密钥开通该医院。"),
+    ("hospital_ambiguous", 400, False, "client_error", "The API key is for several hospitals: name one",
+     "API 密钥可用于多家医院，请指明其中一家",
+     "Use the FHIR base `/fhir/R4/hospitals/{hospital_id}` of the hospital you mean.",
+     "请使用目标医院的 FHIR 基地址 `/fhir/R4/hospitals/{hospital_id}`。"),
+    ("not_acceptable", 406, False, "client_error", "This format is not offered", "不提供所要求的格式",
+     "Accept `application/fhir+json` (FHIR R4, 4.0.1); there is no XML.",
+     "请在 Accept 中使用 `application/fhir+json`（FHIR R4，4.0.1）；不提供 XML。"),
+    ("version_conflict", 412, False, "client_error", "It has changed since you read it", "该资源已被更改",
+     "Read it again, and repeat the change with the new ETag in If-Match if it still makes sense.",
+     "请重新读取；若仍需更改，请在 If-Match 中使用新的 ETag 重试。"),
     ("not_found", 404, False, "client_error", "There is nothing at this address", "请求的地址不存在",
      "Compare the path with /docs.", "请对照 /docs 检查路径。"),
     ("method_not_allowed", 405, False, "client_error", "This method is not offered here", "该地址不支持此方法",

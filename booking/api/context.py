@@ -37,6 +37,7 @@ class Context(msgspec.Struct, frozen=True):
     snapshot_bytes: int = 64_000_000
     documents: Documents | None = None  # none: no report has any that is kept apart
     rooms: WaitingRooms | None = None  # none: no hospital has a waiting room
+    public_url: str | None = None  # none: FHIR names resources by the address that was asked
 
     def hospital(self, call: Call[Any, Any]) -> Hospital:
         return self.hospitals[call.hospital_id]

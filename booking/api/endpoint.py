@@ -40,6 +40,7 @@ class Endpoint:
         *,
         authenticator: Authenticator,
         hospital_known: Callable[[str], bool],
+        hospital_of_key: Callable[[ApiClient], str | None],
         admission: Admission,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -47,6 +48,7 @@ class Endpoint:
         self.route = route
         self._authenticator = authenticator
         self._hospital_known = hospital_known
+        self._hospital_of_key = hospital_of_key
         self._admission = admission
         self._max_body_bytes = route.max_body_bytes or max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -98,11 +100,18 @@ class Endpoint:
     def _admit(self, call: Call[Any, Any], client: ApiClient) -> None:
         """The hospital, the scope, the client's limits."""
         call.client = client
-        hospital_id = call.path.get("hospital_id")
+        hospital_id = self._only_hospital(call, client) if self.route.hospital_of_key else call.path.get("hospital_id")
         if hospital_id is not None and not self._hospital_known(hospital_id):
             raise ApiProblem("hospital_unknown")
         require_access(client, scopes=self.route.scopes or frozenset(), hospital_id=hospital_id)
         self._admission.admit_client(call, self.route, client)
+
+    def _only_hospital(self, call: Call[Any, Any], client: ApiClient) -> str:
+        hospital_id = self._hospital_of_key(client)
+        if hospital_id is None:
+            raise ApiProblem("hospital_ambiguous")
+        call.path = {**call.path, "hospital_id": hospital_id}
+        return hospital_id
 
     def _decode_head(self, call: Call[Any, Any], query: str) -> None:
         route = self.route
@@ -115,7 +124,10 @@ class Endpoint:
             call.waits_until_s = None if wait_s is None else time.monotonic() + wait_s
         if route.path_types:
             call.path = convert_path(call.path, route.path_types)
-        call.query = None if route.query is None else decode_query(query, route.query)
+        if route.query is None:
+            call.query = None
+        else:
+            call.query = query if route.query is str else decode_query(query, route.query)
 
     def _decode_body(self, call: Call[Any, Any], data: bytes) -> None:
         decoder = self.route.decoder

@@ -1,0 +1,149 @@
+"""Problems as OperationOutcomes: the same codes as everywhere, told as FHIR tells errors.
+
+Statuses follow FHIR R4 http.html where they differ from ours: a search or a body that cannot be read is 400 (sections 3.1.0.5
+and 3.1.0.11), never 422.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from booking.api.problems import PROBLEMS, ApiProblem, prefers_chinese
+from booking.api.wire import Ready, join_head, render_head
+
+FHIR_JSON = "application/fhir+json"
+FHIR_ROOT = "/fhir/R4"
+PROBLEM_SYSTEM = "urn:hisbridge:problem"
+_encode = msgspec.json.Encoder().encode
+
+
+class Issue(NamedTuple):
+    """How a problem is told: `code` of the value set issue-type (required binding of OperationOutcome.issue.code)."""
+
+    code: str
+    status: int | None = None
+    severity: str = "error"
+
+
+# http://hl7.org/fhir/R4/valueset-issue-type.html
+_ISSUES: dict[str, Issue] = {
+    "slot_sold_out": Issue("conflict"),
+    "slot_not_released": Issue("business-rule"),
+    "hospital_closed": Issue("business-rule"),
+    "schedule_stopped": Issue("business-rule"),
+    "duplicate_booking": Issue("duplicate"),
+    "limit_reached": Issue("business-rule"),
+    "price_changed": Issue("conflict"),
+    "fee_unknown": Issue("business-rule"),
+    "waiting_room": Issue("throttled"),
+    "waiting_room_closed": Issue("business-rule"),
+    "slot_in_past": Issue("business-rule"),
+    "not_cancellable": Issue("business-rule"),
+    "not_payable": Issue("business-rule"),
+    "payment_conflict": Issue("conflict"),
+    "refund_conflict": Issue("conflict"),
+    "already_paid": Issue("business-rule"),
+    "patient_rejected": Issue("business-rule"),
+    "not_offered_by_hospital": Issue("not-supported"),
+    "hospital_paused": Issue("transient"),
+    "hospital_observe_only": Issue("business-rule"),
+    "his_unavailable": Issue("transient"),
+    "his_refused": Issue("processing"),
+    "his_reply_invalid": Issue("transient"),
+    "malformed_http": Issue("structure"),
+    "malformed_json": Issue("structure"),
+    "unknown_field": Issue("not-supported", 400),
+    "invalid_field": Issue("value", 400),
+    "merchant_bill_invalid": Issue("value"),
+    "unsupported_media_type": Issue("not-supported"),
+    "not_acceptable": Issue("not-supported"),
+    "too_large": Issue("too-long"),
+    "request_timeout": Issue("timeout"),
+    "idempotency_key_missing": Issue("required"),
+    "idempotency_key_invalid": Issue("value"),
+    "idempotency_key_reused": Issue("conflict"),
+    "request_in_progress": Issue("lock-error"),
+    "version_conflict": Issue("conflict"),
+    "unauthenticated": Issue("login"),
+    "forbidden_scope": Issue("forbidden"),
+    "forbidden_hospital": Issue("forbidden"),
+    "hospital_ambiguous": Issue("multiple-matches"),
+    "not_found": Issue("not-found"),
+    "method_not_allowed": Issue("not-supported"),
+    "cursor_invalid": Issue("value", 400),
+    "cursor_expired": Issue("expired"),
+    "rate_limited": Issue("throttled"),
+    "overloaded": Issue("transient"),
+    "store_unavailable": Issue("no-store"),
+    "draining": Issue("transient"),
+    "internal_error": Issue("exception", severity="fatal"),
+}
+ISSUES = _ISSUES | {code: Issue("not-found") for code in PROBLEMS if code.endswith("_unknown") and code not in _ISSUES}
+"""Every code of `PROBLEMS`."""
+
+
+def is_fhir(address: str) -> bool:
+    """Whether a path belongs to the facade, found or not."""
+    return address.startswith(FHIR_ROOT) and address[len(FHIR_ROOT) :][:1] in ("", "/")
+
+
+def describe_outcome(problem: ApiProblem, *, request_id: str = "", accept_language: str = "") -> dict[str, Any]:
+    """The OperationOutcome of one occurrence: an issue for each field that is wrong, else a single one.
+
+    `details.coding` holds our code, `details.text` its title, `diagnostics` what happened and the request's id.
+    """
+    known = problem.problem
+    issue = ISSUES[known.code]
+    title = known.title_zh if prefers_chinese(accept_language) else known.title_en
+    coding = {"system": PROBLEM_SYSTEM, "code": known.code, "display": known.title_en}
+    instance = f"urn:hisbridge:request:{request_id}" if request_id else None
+    issues: list[dict[str, Any]] = []
+    for error in problem.errors or (None,):
+        said = [problem.detail, None if error is None else f"{error.path}: {error.expected}"]
+        said += [_facts(problem.extra), instance] if not issues else []
+        told: dict[str, Any] = {
+            "severity": issue.severity,
+            "code": issue.code,
+            "details": {"coding": [coding], "text": title},
+        }
+        diagnostics = "; ".join(text for text in said if text)
+        if diagnostics:
+            told["diagnostics"] = diagnostics
+        if error is not None and error.path.startswith("$."):
+            told["expression"] = [error.path[2:]]
+        issues.append(told)
+    return {"resourceType": "OperationOutcome", "issue": issues}
+
+
+def _facts(extra: dict[str, Any]) -> str:
+    """What a client can act on, as in `extra` of a problem document."""
+    return _encode(extra).decode() if extra else ""
+
+
+def outcome_status(code: str) -> int:
+    """The HTTP status of a problem in the facade."""
+    return ISSUES[code].status or PROBLEMS[code].status
+
+
+def answer_outcome(problem: ApiProblem, *, request_id: str, accept_language: str = "") -> Ready:
+    """The answer for one occurrence, with `Retry-After` where a delay is known."""
+    status, chinese = outcome_status(problem.code), prefers_chinese(accept_language)
+    if problem.retry_after_s is None and not problem.headers:
+        head = _head(status, chinese)
+    else:
+        wait = {} if problem.retry_after_s is None else {"Retry-After": str(problem.retry_after_s)}
+        head = render_head(status, {**_fields(chinese), **(problem.headers or {}), **wait})
+    document = describe_outcome(problem, request_id=request_id, accept_language=accept_language)
+    return join_head(head, status, _encode(document))
+
+
+def _fields(chinese: bool) -> dict[str, str]:
+    return {"Content-Type": FHIR_JSON, "Content-Language": "zh" if chinese else "en", "Cache-Control": "no-store"}
+
+
+@cache
+def _head(status: int, chinese: bool) -> bytes:
+    return render_head(status, _fields(chinese))

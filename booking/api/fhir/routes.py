@@ -1,0 +1,31 @@
+"""All routes of the facade. They are not in the OpenAPI document: the CapabilityStatement tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from booking.api.auth import ApiClient
+from booking.api.context import Context
+from booking.api.fhir.reads import read_routes
+from booking.api.routing import Route
+
+
+def fhir_routes(context: Context) -> list[Route]:
+    """The whole of `/fhir/R4`."""
+    return [*read_routes(context)]
+
+
+def only_hospital(hospital_ids: Iterable[str]) -> Callable[[ApiClient], str | None]:
+    """The hospital of a key that may use one of these only; None for any other key."""
+    known = tuple(hospital_ids)
+    remembered: dict[frozenset[str] | None, str | None] = {}
+
+    def of(client: ApiClient) -> str | None:
+        if client.hospitals not in remembered:
+            if len(remembered) >= 1_000:
+                remembered.clear()
+            usable = [hospital_id for hospital_id in known if client.may_use(hospital_id)]
+            remembered[client.hospitals] = usable[0] if len(usable) == 1 else None
+        return remembered[client.hospitals]
+
+    return of

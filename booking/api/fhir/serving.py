@@ -1,0 +1,142 @@
+"""Operations of the facade as routes of the API, under both bases, and single resources as answers.
+
+    fhir_route("GET", "Slot/{id}", handlers.read, ...)
+
+gives `/fhir/R4/hospitals/{hospital_id}/Slot/{id}`, and `/fhir/R4/Slot/{id}` for keys that are for one hospital. A handler gets
+the `Call` with `query` as it was sent (`read_parameters` reads it), and returns what any handler returns. Its format is
+checked here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from aiohttp import hdrs
+
+from booking.api.fhir.formats import check_format
+from booking.api.fhir.outcomes import FHIR_JSON, FHIR_ROOT
+from booking.api.negotiation import etag_matches
+from booking.api.problems import ApiProblem, FieldError
+from booking.api.routing import AtOnce, Call, Handler, Ready, Route, make_ready
+
+Resource = dict[str, Any]
+"""A resource as FHIR JSON, before it is rendered; `resourceType` and `id` come first."""
+Parameters = tuple[tuple[str, str], ...]
+
+OF_HOSPITAL = FHIR_ROOT + "/hospitals/{hospital_id}"
+FHIR_BODIES = (FHIR_JSON, "application/json", "text/json")
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
+_MOST_PARAMETERS = 100
+_encode = msgspec.json.Encoder().encode
+
+
+def fhir_route(
+    method: str, path: str, handler: Handler, *, at_once: AtOnce | None = None, **options: Any
+) -> list[Route]:
+    """The operation under both bases; `options` are those of `Route`, `query` and `produces` aside."""
+
+    async def checked(call: Call[Any, Any]) -> Any:
+        _check(call)
+        return await handler(call)
+
+    def checked_at_once(call: Call[Any, Any]) -> Any:
+        _check(call)
+        return None if at_once is None else at_once(call)
+
+    options = {"tag": "fhir", "summary": path, "name": path, **options}
+    options |= {"query": str, "produces": FHIR_JSON, "at_once": None if at_once is None else checked_at_once}
+    of_key = options.get("scopes", ()) is not None
+    return [
+        Route(method, f"{OF_HOSPITAL}/{path}", checked, **options),
+        Route(method, f"{FHIR_ROOT}/{path}", checked, hospital_of_key=of_key, **options),
+    ]
+
+
+def _check(call: Call[Any, Any]) -> None:
+    wanted = next((value for name, value in read_parameters(call.query) if name == "_format"), None)
+    check_format(call.request.headers.get(hdrs.ACCEPT), wanted)
+
+
+@lru_cache(maxsize=2048)
+def read_parameters(query: str) -> Parameters:
+    """Names and values in their order. Raises ApiProblem invalid_field."""
+    try:
+        given = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
+    except (UnicodeDecodeError, ValueError):
+        raise invalid("?", f"UTF-8 and at most {_MOST_PARAMETERS} parameters") from None
+    if any("\0" in name + value for name, value in given):
+        raise invalid("?", "texts without U+0000")
+    return tuple(given)
+
+
+def invalid(path: str, expected: str) -> ApiProblem:
+    """A parameter (`?start`) or an element (`$.status`) that is wrong, and what was expected."""
+    return ApiProblem("invalid_field", errors=(FieldError(path=path[:120], expected=f"expected {expected}"),))
+
+
+def unknown_resource(kind: str, fhir_id: str) -> ApiProblem:
+    """For a resource that does not exist, or is another client's: nobody learns which."""
+    told = f"{kind}/{fhir_id}" if len(fhir_id) <= 64 and fhir_id.isascii() and fhir_id.isprintable() else kind
+    return ApiProblem("resource_unknown", f"There is no {told} of yours at this hospital.")
+
+
+def base_of(call: Call[Any, Any], public_url: str | None = None) -> str:
+    """The base that the caller used, absolute: what names resources in Bundles.
+
+    `public_url` is the installation's own address; without one it is the one that was asked, and plain HTTP.
+    """
+    prefix = FHIR_ROOT
+    if call.address.startswith(FHIR_ROOT + "/hospitals/"):
+        prefix = OF_HOSPITAL.replace("{hospital_id}", call.hospital_id)
+    if public_url is not None:
+        return public_url.rstrip("/") + prefix
+    host = call.request.headers.get(hdrs.HOST, "")
+    return f"http://{host if _HOST.fullmatch(host) else 'localhost'}{prefix}"
+
+
+def render_resource(resource: Resource) -> tuple[bytes, str]:
+    """The resource with its `meta.versionId`, and that version: a digest of its content, which ETag carries too."""
+    body = _encode(resource)
+    version = blake2b(body, digest_size=9).hexdigest()
+    meta = {"versionId": version, **resource.get("meta", {})}
+    rest = {name: value for name, value in resource.items() if name not in ("resourceType", "id", "meta")}
+    head = {"resourceType": resource["resourceType"], "id": resource["id"], "meta": meta}
+    return _encode({**head, **rest}), version
+
+
+def etag_of(version: str) -> str:
+    """`W/"version"` (FHIR R4 http.html#versioning)."""
+    return f'W/"{version}"'
+
+
+def reply_resource(
+    headers: Mapping[str, str], resource: Resource, *, status: int = 200, more: Mapping[str, str] | None = None
+) -> Ready:
+    """A resource as an answer: with ETag and Last-Modified, or 304 where the caller has it (reads only)."""
+    body, version = render_resource(resource)
+    fields = {"ETag": etag_of(version), "Cache-Control": "no-cache", **(more or {})}
+    if status == 200 and etag_matches(headers.get(hdrs.IF_NONE_MATCH), fields["ETag"]):
+        return make_ready(status=304, headers=fields)
+    return make_ready(body, status=status, headers={"Content-Type": FHIR_JSON, **fields})
+
+
+def check_if_match(headers: Mapping[str, str], resource: Resource) -> None:
+    """Raises ApiProblem(version_conflict) where If-Match names another version than the resource has now."""
+    wanted = headers.get(hdrs.IF_MATCH)
+    if wanted is not None and not etag_matches(wanted, etag_of(render_resource(resource)[1])):
+        raise ApiProblem("version_conflict")
+
+
+def prefers(headers: Mapping[str, str], name: str, values: Sequence[str]) -> str | None:
+    """The preference `name` of `Prefer` where it is one of `values` (RFC 7240): `return`, `handling`. What else is ignored."""
+    for part in headers.get("Prefer", "")[:1_000].replace(";", ",").split(","):
+        given, _, value = part.partition("=")
+        if given.strip().lower() == name and value.strip().strip('"').lower() in values:
+            return value.strip().strip('"').lower()
+    return None
