@@ -16,10 +16,12 @@ from tests.booking.world import make_hospital, put_slot
 JSON = "application/fhir+json"
 # http://hl7.org/fhir/R4/valueset-issue-type.html
 ISSUE_TYPES = {
-    "invalid", "structure", "required", "value", "invariant", "security", "login", "unknown", "expired", "forbidden",
-    "suppressed", "processing", "not-supported", "duplicate", "multiple-matches", "not-found", "deleted", "too-long", "code-invalid",
-    "extension", "too-costly", "business-rule", "conflict", "transient", "lock-error", "no-store", "exception", "timeout", "incomplete",
-    "throttled", "informational",
+    "invalid", "structure", "required", "value", "invariant", "security",
+    "login", "unknown", "expired", "forbidden", "suppressed", "processing",
+    "not-supported", "duplicate", "multiple-matches", "not-found", "deleted", "too-long",
+    "code-invalid", "extension", "too-costly", "business-rule", "conflict", "transient",
+    "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled",
+    "informational",
 }  # fmt: skip
 
 
