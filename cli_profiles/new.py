@@ -25,6 +25,8 @@ extends: {dialect}@{version}
 _WHOLE = """
 # These have site lines in a list, or beside an anchor or a null: copy the whole from there, and change it here.
 """
+BLANK = "blank"
+_BLANK_FILE = Path(__file__).with_name("blank.yaml")
 _NEXT = """\
 Wrote {file}.
 
@@ -39,14 +41,17 @@ Next:
 
 def new_command(
     name: Annotated[str, typer.Argument(help="What the profile is to be called: small letters, digits, - and _.")],
-    dialect: Annotated[str, typer.Option("--from", help="The dialect to begin with, as dhc or dhc@1.")],
+    dialect: Annotated[
+        str, typer.Option("--from", help="The dialect to begin with, as dhc; blank: none, over SOAP.")
+    ],
     config: Config = DEFAULT_CONFIG,
     profiles_dir: ProfilesDir = None,
 ) -> None:
-    """Write a profile of your own that extends a dialect, with the lines to fill in. An existing one is never overwritten."""
-    from mappings.profile import load_profile, profile_files
+    """Write a profile of your own that extends a dialect, with the lines to fill in. An existing one is never overwritten.
+
+    `--from blank` extends none: what a SOAP dialect says, with comments, to be changed line by line.
+    """
     from mappings.schema import NAME
-    from mappings.yaml_source import ProfileError
 
     if not NAME.fullmatch(name):
         raise SettingsError(f"{name}: small letters, digits, - and _, at most 64, starting with a letter or digit")
@@ -54,13 +59,7 @@ def new_command(
     file = folder / name / "profile.yaml"
     if file.exists():
         raise SettingsError(f"{file} exists, and is not overwritten: choose another name, or edit it")
-    among = folder if folder.is_dir() else None
-    try:
-        base = load_profile(dialect, profiles_dir=among)
-        files = profile_files(dialect, profiles_dir=among)
-    except ProfileError as error:
-        raise SettingsError(f"--from {dialect}: {error}\nShipped dialects: {', '.join(_shipped())}") from None
-    text = profile_text(name, base.name, base.version, base.protocol, files)
+    text = blank_text(name) if dialect == BLANK else _begun(name, dialect, folder)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as stream:
@@ -69,6 +68,26 @@ def new_command(
         raise SettingsError(f"{file}: cannot be written: {error.strerror}") from None
     beside = folder.relative_to(config.parent) if folder.is_relative_to(config.parent) else folder.absolute()
     out.print(_NEXT.format(file=file, folder=beside.as_posix(), name=name), markup=False, soft_wrap=True, end="")
+
+
+def _begun(name: str, dialect: str, folder: Path) -> str:
+    """A profile that extends a dialect. Raises SettingsError."""
+    from mappings.profile import load_profile, profile_files
+    from mappings.yaml_source import ProfileError
+
+    among = folder if folder.is_dir() else None
+    try:
+        base = load_profile(dialect, profiles_dir=among)
+        files = profile_files(dialect, profiles_dir=among)
+    except ProfileError as error:
+        shipped = ", ".join([*_shipped(), f"{BLANK} (none of them)"])
+        raise SettingsError(f"--from {dialect}: {error}\nShipped dialects: {shipped}") from None
+    return profile_text(name, base.name, base.version, base.protocol, files)
+
+
+def blank_text(name: str) -> str:
+    """The profile of a dialect that is like no other, to be changed line by line."""
+    return _BLANK_FILE.read_text("utf-8").replace("NAME", name, 4)
 
 
 def profile_text(name: str, dialect: str, version: int, protocol: str, files: list[Path]) -> str:

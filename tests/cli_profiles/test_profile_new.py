@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,64 @@ def test_profile_goes_into_a_folder_beside_the_settings_when_none_is_named(tmp_p
         os.chdir(before)
     assert yaml.safe_load((tmp_path / "profiles" / "our_his" / "profile.yaml").read_text("utf-8"))["extends"] == "dhc@1"
     assert 'profiles_dir = "profiles"' in said.out
+
+
+# --- a dialect that is like none -----------------------------------------------------------------------------------
+
+# What a commented line of the blank needs besides.
+BESIDES = {
+    "form": "  packing: {fields: '|'}\n",
+    "reply_form": "  reply_packing: {fields: '|', names: [a]}\n",
+    "layers": "",
+}
+
+
+def blank(tmp_path: Path) -> Path:
+    said = profile("new", "our_his", "--from", "blank", "--profiles-dir", tmp_path)
+    assert said.code == 0, said.err
+    return tmp_path / "our_his" / "profile.yaml"
+
+
+def test_blank_is_taken_by_check_as_it_stands(tmp_path: Path) -> None:
+    file = blank(tmp_path)
+    assert load_profile("our_his", profiles_dir=tmp_path).name == "our_his"
+    said = profile("check", "our_his", "--profiles-dir", tmp_path)
+    assert said.code == 0, said.out
+    assert "<funCode>1002</funCode><input>&lt;Request&gt;&lt;UserId&gt;HISBRIDGE" in said.out.replace("\n", "")
+    for words in ("Nothing reads", "Set nowhere", "No way back"):
+        assert words not in said.out
+    assert "NAME" not in file.read_text("utf-8")
+
+
+def options_in(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("  # ") and line[4:].partition(":")[0].isidentifier()]
+
+
+def test_every_option_that_the_blank_offers_is_one(tmp_path: Path) -> None:
+    file = blank(tmp_path)
+    text = file.read_text("utf-8")
+    offered = [line[4:].partition(":")[0] for line in options_in(text)]
+    assert {"soap_version", "encoding", "cdata", "transport", "form", "security", "opens", "sex", "codes"} <= set(
+        offered
+    )
+    for line in options_in(text):
+        key = line[4:].partition(":")[0]
+        if "..." in line or key in ("book", "request", "reply"):
+            continue
+        file.write_text(text.replace(line, "  " + line[4:] + "\n" + BESIDES.get(key, "")), "utf-8")
+        said = profile("check", "our_his", "--profiles-dir", tmp_path, "--no-requests")
+        assert said.code == 0, (line, said.out)
+        assert "connection." not in said.out, (line, said.out)
+
+
+def test_write_that_the_blank_shows_is_taken_when_it_is_uncommented(tmp_path: Path) -> None:
+    file = blank(tmp_path)
+    text = file.read_text("utf-8")
+    before, mark, book = text.partition("  # book:\n")
+    codes = next(line for line in options_in(before) if "codes:" in line)
+    before = before.replace(codes, "  " + codes[4:])
+    file.write_text(before + re.sub("^  # ", "  ", mark + book, flags=re.MULTILINE), "utf-8")
+    said = profile("check", "our_his", "--profiles-dir", tmp_path)
+    assert said.code == 0, said.out
+    assert "native: fetch_departments, fetch_schedules, book" in said.out
+    assert "&lt;OrderNo&gt;11111111111111111111&lt;/OrderNo&gt;" in said.out
