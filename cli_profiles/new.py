@@ -41,9 +41,7 @@ Next:
 
 def new_command(
     name: Annotated[str, typer.Argument(help="What the profile is to be called: small letters, digits, - and _.")],
-    dialect: Annotated[
-        str, typer.Option("--from", help="The dialect to begin with, as dhc; blank: none, over SOAP.")
-    ],
+    dialect: Annotated[str, typer.Option("--from", help="The dialect to begin with, as dhc; blank: none, over SOAP.")],
     config: Config = DEFAULT_CONFIG,
     profiles_dir: ProfilesDir = None,
 ) -> None:

@@ -23,7 +23,7 @@ from connectors.soap.forms import read_form
 from connectors.soap.layers import Opening, made
 from connectors.soap.seals import SealError, Signing, secret
 from connectors.soap.served import MAX_NAME, Outcome, ServerSpec
-from connectors.soap.xml import XmlError, decode, parse
+from connectors.soap.xml import CROWDED, XmlError, decode, parse
 from connectors.soap.xpath import XPathLanguage
 from mappings.context import Find, MapContext
 from mappings.engine import compile_record_map
@@ -32,7 +32,6 @@ from mappings.profile import Profile
 _VERSIONS = {ENVELOPE_11: SoapVersion.V11, ENVELOPE_12: SoapVersion.V12}
 _NAME = re.compile(r"[^\W\d][\w.-]*")
 _TRUE = ("1", "true")
-_CROWDED = etree.XPath("boolean(//*[count(@*) > 500])")
 
 
 class BadCall(Exception):
@@ -239,7 +238,7 @@ class CallReader:
 
 def _written(element: etree._Element) -> bytes:
     """The canonical form, or the form that it has: a repeat of it will hardly be in another."""
-    if not _CROWDED(element):  # putting attributes into order takes quadratic time
+    if not CROWDED(element):  # putting attributes into order takes quadratic time
         try:
             return etree.tostring(element, method="c14n")
         except etree.C14NError:  # it takes no namespace that is a relative URI, and peers write xmlns="his"

@@ -40,7 +40,7 @@ from connectors.soap.client import NotSent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.exchange import Exchange, Watch
 from connectors.soap.options import Options, read_connection, read_secrets
-from connectors.soap.security import load, security_of, tls_context
+from connectors.soap.security import load, security_of, tls_context, vouch_of
 from connectors.soap.serving import Serving
 from connectors.soap.verbs import compile_verbs
 from connectors.soap.wire import Wire
@@ -97,6 +97,7 @@ class SoapConnector:
                 self._secure = security_of(self._connection.security, self._settings, keys, options)
             except ValueError as error:
                 self._profile.fail("connection.security", str(error))
+        self._vouch = vouch_of(self._connection, options)
         self._tls = tls_context(options)
         self._record = WireRecord(name)
         self._serving = None
@@ -190,6 +191,7 @@ class SoapConnector:
             connector=self.name,
             max_chars=self._options.max_message_bytes,
             secure=self._secure,
+            vouch=self._vouch,
         )
         self._exchange.watch = self._watch
         self._load_wsdl()

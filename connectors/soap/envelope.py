@@ -19,6 +19,9 @@ from connectors.soap.xml import HtmlPage, Sections, XmlError, is_html, parse
 Secure = Callable[[etree._Element], None]
 """Adds to the envelope what the peer's security asks for."""
 
+Vouch = Callable[[etree._Element], None]
+"""Raises an XmlError for an envelope that is not the peer's."""
+
 ENVELOPE_11 = "http://schemas.xmlsoap.org/soap/envelope/"
 ENVELOPE_12 = "http://www.w3.org/2003/05/soap-envelope"
 
@@ -135,13 +138,15 @@ def http_headers(call: Call, encoding: str = "utf-8") -> dict[str, str]:
     return {"Content-Type": f"text/xml; charset={encoding}", "SOAPAction": f'"{call.soap_action}"'}
 
 
-def read_envelope(text: str, *, result: str | None = None, max_chars: int = 10_000_000) -> str | Fault:
+def read_envelope(
+    text: str, *, result: str | None = None, max_chars: int = 10_000_000, vouch: Vouch | None = None
+) -> str | Fault:
     """The text that an operation returned, or the fault. `result` is the element that has it; else it is the first.
 
     Some servers return the document as elements instead of a string; it is given back as text, so that both are read by
-    one path. Raises HtmlPage or another XmlError for anything that is not a SOAP envelope.
+    one path. Raises HtmlPage or another XmlError for anything that is not a SOAP envelope, or that `vouch` does not believe.
     """
-    found = open_envelope(text, max_chars=max_chars)
+    found = open_envelope(text, max_chars=max_chars, vouch=vouch)
     return found if isinstance(found, Fault) else _result_text(found.response, result)
 
 
@@ -152,11 +157,13 @@ class Opened(msgspec.Struct, frozen=True):
     response: Any
 
 
-def open_envelope(text: str, *, max_chars: int = 10_000_000) -> Opened | Fault:
+def open_envelope(text: str, *, max_chars: int = 10_000_000, vouch: Vouch | None = None) -> Opened | Fault:
     """The answer in an envelope, or the fault. Raises HtmlPage or another XmlError."""
     if is_html(text):
         raise HtmlPage("an HTML page where a SOAP envelope should be")
     root = parse(text, max_chars=max_chars)
+    if vouch is not None:
+        vouch(root)
     for namespace in (ENVELOPE_11, ENVELOPE_12):
         if root.tag == f"{{{namespace}}}Envelope":
             body = root.find(f"{{{namespace}}}Body")

@@ -9,10 +9,11 @@ from lxml import etree
 
 from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
-from connectors.soap.envelope import Fault, Secure
+from connectors.soap.envelope import Fault, Secure, Vouch
 from connectors.soap.forms import FormInvalid
 from connectors.soap.options import Connection
 from connectors.soap.rules import UNKNOWN, Refusal, ReplyRules
+from connectors.soap.seals import SealError
 from connectors.soap.speech import Speech
 from connectors.soap.typed import TypedInvalid
 from connectors.soap.verbs import Case
@@ -71,7 +72,11 @@ Watch = Callable[[Case, object, Sent, HttpReply | None], None]
 
 
 class Exchange:
-    """Asks one service, by the wire of its dialect. `secure` adds to a SOAP envelope what the peer's security asks for."""
+    """Asks one service, by the wire of its dialect.
+
+    `secure` adds to a SOAP envelope what the peer's security asks for. With `vouch` nothing is believed but an envelope that it
+    takes: not a refusal, a fault or a status of HTTP either.
+    """
 
     def __init__(
         self,
@@ -84,9 +89,11 @@ class Exchange:
         connector: str,
         max_chars: int,
         secure: Secure | None = None,
+        vouch: Vouch | None = None,
     ) -> None:
         self._client, self._endpoint, self._encoding = client, endpoint, connection.encoding
-        self._speech = Speech(endpoint, wire, connection, max_chars=max_chars, secure=secure)
+        self._speech = Speech(endpoint, wire, connection, max_chars=max_chars, secure=secure, vouch=vouch)
+        self._signed = vouch is not None
         self.watch: Watch | None = None
         self._labels = {"hospital": hospital_id, "connector": connector}
 
@@ -142,20 +149,26 @@ class Exchange:
                 raise Refused(rules.judge_fault(root))
         except BareText as error:
             if reply.status >= 300:
-                raise HttpFailed(reply.status, ", a bare text") from None
+                raise self._failed(reply.status, ", a bare text") from None
             _refuse(error, rules)
             raise Refused(rules.judge_text(error.text)) from None
         except XmlError as error:
-            if reply.status >= 300:
-                raise HttpFailed(reply.status, f", {error}") from None
+            if reply.status >= 300 and not (self._signed and isinstance(error, SealError)):
+                raise self._failed(reply.status, f", {error}") from None
             _refuse(error, rules)
             raise Unreadable(str(error)) from None
         if reply.status >= 300:
-            raise HttpFailed(reply.status)
+            raise self._failed(reply.status)
         refusal = rules.judge(root)
         if refusal is not None:
             raise Refused(refusal)
         return root
+
+    def _failed(self, status: int, hint: str = "") -> ExchangeError:
+        """An HTTP error; where replies are signed none is believed that would say that nothing was done."""
+        if self._signed and status < 500:
+            return Unreadable(f"HTTP {status}{hint}: a status that nobody has signed")
+        return HttpFailed(status, hint)
 
 
 def _refuse(error: XmlError, rules: ReplyRules) -> None:

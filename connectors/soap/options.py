@@ -40,6 +40,8 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     - `ca_file`: PEM file of the authority that signed the hospital's certificate; `tls_client_cert_file`,
       `tls_client_key_file`: ours, for mutual TLS.
     - `wsse_key_file`, `wsse_cert_file`: PEM files of the key and the certificate by which `security.sign` of the profile signs.
+    - `wsse_his_cert_file`: PEM file of the HIS's certificate: only replies that are signed by its key (WS-Security, X.509) are
+      believed. By SHA-1 only where the profile's `security.method` is rsa-sha1.
     - `listen_host`, `listen_port`: ours, for what the HIS calls (`connection.server` of the profile); 0 lets the system choose,
       without `listen_port` nothing can be told to us. `public_url`: the address that our WSDL tells, where it is another one.
     - `allow`: addresses and networks that may connect, empty: all. `max_connections_from_his` in all,
@@ -61,6 +63,7 @@ class Options(ConnectorOptions, frozen=True, kw_only=True):
     tls_client_key_file: str | None = None
     wsse_key_file: str | None = None
     wsse_cert_file: str | None = None
+    wsse_his_cert_file: str | None = None
     listen_host: str = "127.0.0.1"
     listen_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     public_url: str | None = None

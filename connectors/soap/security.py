@@ -13,9 +13,10 @@ from typing import Any
 
 from lxml import etree
 
-from connectors.soap.envelope import ENVELOPE_11, Secure
-from connectors.soap.options import Options, SecuritySpec
+from connectors.soap.envelope import ENVELOPE_11, Secure, Vouch
+from connectors.soap.options import Connection, Options, SecuritySpec, Transport
 from connectors.soap.seals import secret
+from connectors.soap.vouched import ReplySignature
 
 
 def tls_context(options: Options) -> ssl.SSLContext | None:
@@ -60,6 +61,17 @@ def security_of(
             signer.apply(envelope, {})  # last: it is over what the others have written
 
     return secure
+
+
+def vouch_of(connection: Connection, options: Options) -> Vouch | None:
+    """What believes only the envelopes that the HIS has signed, where the settings name its certificate. Raises ValueError."""
+    if options.wsse_his_cert_file is None:
+        return None
+    if connection.transport is not Transport.SOAP:
+        raise ValueError("wsse_his_cert_file: only `transport: soap` has signatures")
+    sha1 = connection.security is not None and connection.security.method == "rsa-sha1"
+    signature = ReplySignature(options.wsse_his_cert_file, sha1=sha1)
+    return lambda envelope: signature.check(envelope, dt.datetime.now(dt.UTC))
 
 
 def _username(spec: SecuritySpec, connection: Mapping[str, Any], keys: Mapping[str, bytes]) -> Secure:

@@ -9,6 +9,7 @@ from connectors.soap.endpoint import Endpoint
 from connectors.soap.envelope import (
     Fault,
     Secure,
+    Vouch,
     http_headers,
     open_envelope,
     plain_tree,
@@ -26,13 +27,23 @@ from mappings.context import MapContext
 
 
 class Speech:
-    """`secure` adds to a SOAP envelope what the peer's security asks for; `max_chars` bounds every document read."""
+    """`secure` adds to a SOAP envelope what the peer's security asks for; with `vouch` only what it believes is read.
+
+    `max_chars` bounds every document read.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, wire: Wire, connection: Connection, *, max_chars: int, secure: Secure | None = None
+        self,
+        endpoint: Endpoint,
+        wire: Wire,
+        connection: Connection,
+        *,
+        max_chars: int,
+        secure: Secure | None = None,
+        vouch: Vouch | None = None,
     ) -> None:
         self._endpoint, self._wire, self._connection = endpoint, wire, connection
-        self._max_chars, self._secure = max_chars, secure
+        self._max_chars, self._secure, self._vouch = max_chars, secure, vouch
 
     def write(self, case: Case, request: object, ctx: MapContext) -> Sent:
         """One call. Raises UnicodeEncodeError, TypedInvalid, ValueError where it cannot be carried, MappingError."""
@@ -72,15 +83,16 @@ class Speech:
         if wire.reads_types:
             return self._open_typed(text, operation)
         try:
-            result = read_envelope(text, result=self._connection.reply_argument, max_chars=limit)
+            argument = self._connection.reply_argument
+            result = read_envelope(text, result=argument, max_chars=limit, vouch=self._vouch)
         except XmlError:
-            if "Envelope" in text[:2000] or text.lstrip().startswith("<!"):
+            if self._vouch is not None or "Envelope" in text[:2000] or text.lstrip().startswith("<!"):
                 raise
             return wire.read(text, limit)
         return result if isinstance(result, Fault) else wire.read(result, limit)
 
     def _open_typed(self, text: str, operation: str) -> etree._Element | Fault:
-        found = open_envelope(text, max_chars=self._max_chars)
+        found = open_envelope(text, max_chars=self._max_chars, vouch=self._vouch)
         if isinstance(found, Fault):
             return found
         typed, root = self._endpoint.typed_of(operation), self._connection.reply_root

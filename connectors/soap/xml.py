@@ -146,6 +146,9 @@ def _multibyte_utf8(data: bytes) -> str | None:
 # --- text to tree -------------------------------------------------------------------------------------------------
 
 _TOO_DEEP = etree.XPath("boolean(" + "/*" * (MAX_DEPTH + 1) + ")")
+CROWDED = etree.XPath("boolean(//*[count(@*) > 500])")
+"""Whether an element has so many attributes that its canonical form takes seconds: they are put into order in quadratic time."""
+
 _HTML = re.compile(r"\s*(<!doctype\s+html|<html[\s>])", re.IGNORECASE)
 _DIFFGRAM = re.compile(r"<(?:\w{1,40}:)?diffgram[\s>]")
 
