@@ -1,4 +1,4 @@
-"""The FHIR R4 connector."""
+"""The FHIR connector, for R4 and R5."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from connectors.fhir.calls import compile_calls
 from connectors.fhir.client import FhirClient, Settings
 from connectors.fhir.connector import FhirConnector
 from connectors.fhir.exchange import Exchange
-from connectors.fhir.validation import Mode
+from connectors.fhir.validation import Mode, rules_of
 from connectors.port import Connector
 from mappings.profile import load_profile
 from monitoring.metrics import connector_up, count_decode_fallback
@@ -27,8 +27,9 @@ class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields
     """Options of a FHIR connector, `[hospital.<id>.connector.<name>]`.
 
     `base_url` is the server's [base], as in https://his.example/fhir. The bearer token comes from a file or from an
-    environment variable, never from the settings themselves. `validation` checks what is read against the R4B models:
-    `strict` refuses a reply with one bad resource, `lenient` leaves the resource out, `off` skips the models.
+    environment variable, never from the settings themselves. `validation` checks what is read against the models of
+    the profile's release: `strict` refuses a reply with one bad resource, `lenient` leaves the resource out, `off` skips the
+    models.
     `connection` overrides settings of the profile's `connection`. `max_connections` to the HIS, by default
     `his_concurrency`. `send_traceparent` tells the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
@@ -67,7 +68,8 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         lambda answered: up.set(1 if answered else 0),
     )
     connection = {**profile.connection, **options.connection}
-    exchange = Exchange(hospital, name, client, compile_calls(profile, connection), connection, options.validation)
+    rules = rules_of(options.validation, connection)
+    exchange = Exchange(hospital, name, client, compile_calls(profile, connection), connection, rules)
     return FhirConnector(hospital, name, profile, exchange, client, options.timeout_s)
 
 

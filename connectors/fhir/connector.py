@@ -1,4 +1,4 @@
-"""The FHIR R4 connector: the port's verbs over one FHIR server. Which resource carries which verb is INTEROP.md's table."""
+"""The FHIR connector: the port's verbs over one FHIR server. Which resource carries which verb is INTEROP.md's table."""
 
 from __future__ import annotations
 
@@ -64,8 +64,6 @@ _CARRIED = frozenset(Verb) - {
     Verb.PRESETTLE_BILL,
     Verb.REFUND,
 }
-# FHIR R4 http.html#version: 4.0.x; R4B (4.3) has the same resources here.
-_VERSIONS = ("4.0", "4.3")
 
 
 class FhirConnector:
@@ -107,17 +105,7 @@ class FhirConnector:
         """Ask for the CapabilityStatement; a server of another FHIR version is HisReplyInvalid."""
 
         async def look(deadline: Deadline) -> None:
-            try:
-                reply = await self._client.read("metadata", deadline=deadline)
-            except ReplyInvalid as error:
-                raise HisReplyInvalid(str(error)) from error
-            except ExchangeError as error:
-                raise HisUnavailable(str(error)) from error
-            if reply.status != 200:
-                raise error_of_read(reply, {})
-            statement = reply.body if isinstance(reply.body, dict) else {}
-            if not str(statement.get("fhirVersion", "")).startswith(_VERSIONS):
-                raise HisReplyInvalid("the server is no FHIR R4 server")
+            await self._exchange.statements.look(deadline)
 
         await self._read(Verb.PING, look)
 
@@ -271,7 +259,10 @@ class FhirConnector:
         if traits.capability is not Capability.NATIVE:
             raise self._not_offered(verb)
         try:
-            return await work(Deadline(traits.timeout_s))
+            deadline = Deadline(traits.timeout_s)
+            if verb is not Verb.PING:
+                await self._exchange.statements.known(deadline)
+            return await work(deadline)
         except HisError as error:
             error.hospital_id, error.verb = self.hospital_id, verb.value
             raise
@@ -280,8 +271,13 @@ class FhirConnector:
         traits = self._traits[verb]
         if traits.capability is not Capability.NATIVE:
             return self._refuse(verb)
+        write = Write(self._exchange, traits.timeout_s)
         try:
-            return await work(Write(self._exchange, traits.timeout_s))
+            await self._exchange.statements.known(write.deadline)
+        except HisReplyInvalid as error:  # a server of another version: nothing was asked of it
+            return Rejected(code="not_sent", text=str(error), retryable=True)
+        try:
+            return await work(write)
         except Ended as ended:
             return ended.outcome
 

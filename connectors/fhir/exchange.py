@@ -19,6 +19,7 @@ from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
 from connectors.fhir.inventory import schedule_of, without_stops
 from connectors.fhir.outcomes import UNAUTHORISED, error_of_read, issues_of
+from connectors.fhir.statement import Statements
 from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable
 from mappings.courtesy import courtesy
 from mappings.engine import MapContext, Mapped, MappingError
@@ -42,7 +43,7 @@ class Versioned:
 
 
 class Exchange:
-    """What every verb needs: the client, the compiled calls, the context for mappings, and how strictly to check."""
+    """What every verb needs: the client, the compiled calls, the context for mappings, how to check, what the server can."""
 
     def __init__(
         self,
@@ -51,14 +52,15 @@ class Exchange:
         client: FhirClient,
         calls: dict[str, Call],
         connection: dict[str, Any],
-        mode: validation.Mode,
+        rules: validation.Rules,
     ) -> None:
         self.hospital = hospital
         self.name = name
         self.client = client
         self.calls = calls
         self.connection = connection
-        self.mode = mode
+        self.rules = rules
+        self.statements = Statements(client, rules.release)
         self._refusing: set[str] = set()
 
     def context(self) -> MapContext:
@@ -200,10 +202,10 @@ class Exchange:
         return await self.map_all(call, Document.of([{"resource": resource} for resource in resources]))
 
     async def _checked(self, entries: list[Json], *, alone: bool = False) -> Document:
-        flaws = await validation.check([entry["resource"] for entry in entries], self.mode)
+        flaws = await validation.check([entry["resource"] for entry in entries], self.rules)
         for flaw in flaws[:10]:
             self._warn("fhir_resource_left_out", resource=flaw.resource_type, reason=flaw.reason, of=len(flaws))
-        if flaws and (alone or self.mode == "strict" or len(flaws) == len(entries)):
+        if flaws and (alone or self.rules.mode == "strict" or len(flaws) == len(entries)):
             raise HisReplyInvalid(f"{flaws[0].resource_type}: {flaws[0].reason}")
         out = {flaw.at for flaw in flaws}
         kept = [entry for at, entry in enumerate(entries) if at not in out]

@@ -1,6 +1,6 @@
-"""A simulated hospital that speaks FHIR R4 over HTTP.
+"""A simulated hospital that speaks FHIR R4 or R5 over HTTP.
 
-    python -m loadtest.simulators.fhir --host 127.0.0.1 --port 0 --control-port 0
+    python -m loadtest.simulators.fhir --host 127.0.0.1 --port 0 --control-port 0 [--release R5]
 
 Prints one JSON line when it listens and ends with status 0 on SIGTERM. Faults come from the switchboard (see
 loadtest.simulators.control); the operations are called like the verbs of the port, and besides: `read_appointment`,
@@ -23,6 +23,7 @@ from aiohttp import web
 from loadtest.simulators import fhir_resources as make
 from loadtest.simulators.control import Fault, Switchboard, serve_control
 from loadtest.simulators.door import Door, door_of, until_gone
+from loadtest.simulators.fhir_r5 import check_r4, from_r5, to_r5
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
 from loadtest.simulators.hospital import Hospital, Refusal
@@ -53,7 +54,7 @@ Work = Callable[..., web.Response]
 class FhirSimulator:
     """A running simulator; made by `start`."""
 
-    def __init__(self, hospital: Hospital, board: Switchboard, token: str | None) -> None:
+    def __init__(self, hospital: Hospital, board: Switchboard, token: str | None, release: str = "R4") -> None:
         self.hospital = hospital
         self.board = board
         self.store = Store(hospital)
@@ -61,6 +62,7 @@ class FhirSimulator:
         self.control_port = 0
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._token = token
+        self._is_r5 = release == "R5"
         self._runners: list[web.AppRunner] = []
         self._door: Door | None = None
         self._late: set[asyncio.TimerHandle] = set()
@@ -164,24 +166,34 @@ class FhirSimulator:
             return self._get(request, kind, key)
         if request.method == "POST" and not key:
             condition = request.headers.get("If-None-Exist", "") if conditional else ""
-            status, resource = self.store.create(kind, body, condition)
-            return _resource(status, resource)
+            status, resource = self.store.create(kind, self._taken(body), condition)
+            return _resource(status, self._told(resource))
         if request.method == "PUT" and key:
-            return _resource(200, self.store.update(kind, key, body, request.headers.get("If-Match", "")))
+            changed = self.store.update(kind, key, self._taken(body), request.headers.get("If-Match", ""))
+            return _resource(200, self._told(changed))
         return _json(405, make.issue("not-supported", "method", "no such interaction"))
 
     def _get(self, request: web.Request, kind: str, key: str) -> web.Response:
         if kind == "metadata":
-            return _json(200, make.capability_statement())
+            return _json(200, self._told(make.capability_statement()))
         if kind == "Binary":
             report = self.hospital.reports.get(key)
             if report is None:
                 raise Refusal("unknown", "no such Binary")
             return web.Response(body=make.document(report), content_type="application/pdf")
         if key:
-            return _resource(200, self.store.read(kind, key))
+            return _resource(200, self._told(self.store.read(kind, key)))
         params: Params = list(request.query.items())
-        return _json(200, self._page(request, kind, params))
+        return _json(200, self._told(self._page(request, kind, params)))
+
+    def _told(self, resource: Json) -> Json:
+        return to_r5(resource) if self._is_r5 else resource
+
+    def _taken(self, body: Json) -> Json:
+        if self._is_r5:
+            return from_r5(body)
+        check_r4(body)
+        return body
 
     def _page(self, request: web.Request, kind: str, params: Params) -> Json:
         found = self.store.search(kind, params)
@@ -257,11 +269,12 @@ async def start(
     hospital: Hospital | None = None,
     token: str | None = None,
     latency_ms: float = 0.0,
+    release: str = "R4",
     **facts: Any,
 ) -> FhirSimulator:
     """Start a simulator; `facts` (days, seats, zone, seed) go to its hospital unless one is given. Port 0 takes any."""
     hospital = hospital or Hospital("F", **facts)
-    simulator = FhirSimulator(hospital, Switchboard(hospital, latency_ms=latency_ms), token)
+    simulator = FhirSimulator(hospital, Switchboard(hospital, latency_ms=latency_ms), token, release)
     await simulator.open(host, port, control_port)
     return simulator
 
@@ -269,7 +282,7 @@ async def start(
 async def _serve(options: argparse.Namespace) -> None:
     simulator = await start(
         options.host, options.port, options.control_port, token=options.token, hospital=size_of(options).hospital("F"),
-        latency_ms=options.latency_ms,
+        latency_ms=options.latency_ms, release=options.release,
     )  # fmt: skip
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -288,11 +301,12 @@ async def _serve(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="A simulated hospital that speaks FHIR R4.")
+    parser = argparse.ArgumentParser(description="A simulated hospital that speaks FHIR.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control-port", type=int, default=0)
     add_size_arguments(parser)
+    parser.add_argument("--release", choices=("R4", "R5"), default="R4")
     parser.add_argument("--token", default=None, help="a bearer token to demand")
     asyncio.run(_serve(parser.parse_args()))
 

@@ -13,6 +13,7 @@ Json = dict[str, Any]
 
 ID_SYSTEM = "urn:oid:2.16.840.1.113883.4.330.156"
 ORDER_SYSTEM = "urn:hisbridge:order-no"
+TRADE_SYSTEM = "urn:hisbridge:trade-no"
 NUMBERS = "http://fhir-demo.example/numbers"
 FEE = "http://fhir-demo.example/StructureDefinition/fee"
 QUEUE = "http://fhir-demo.example/StructureDefinition/queue-number"

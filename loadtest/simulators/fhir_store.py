@@ -331,10 +331,16 @@ class Store:
                 raise Refusal("state", "not paid")
             amount, trade_no = 0, ""
             if paid:
-                amount, trade_no = fen(paid[0]["amount"]), paid[0]["payment"]["identifier"]["value"]
+                amount, trade_no = fen(paid[0]["amount"]), _trade_no(paid[0])
             self.hospital.pay(visit.no, amount, trade_no)
         else:
             raise Refusal("state", "no such change of status")
+
+
+def _trade_no(notice: Json) -> str:
+    """R4 demands a `payment`; R5 does not, and the number may then stand among the notice's own."""
+    numbers = [notice["payment"]["identifier"]] if "payment" in notice else notice["identifier"]
+    return next(str(item["value"]) for item in numbers if item.get("system") == make.TRADE_SYSTEM)
 
 
 def _only(params: Params, *names: str) -> None:

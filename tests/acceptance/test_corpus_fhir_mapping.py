@@ -11,7 +11,7 @@ import pytest
 
 from connectors.fhir.calls import compile_calls
 from connectors.fhir.documents import Document, decode_json
-from connectors.fhir.validation import flaws_of
+from connectors.fhir.validation import Rules, flaws_of
 from mappings.canonical import (
     Bill,
     BillItem,
@@ -71,7 +71,7 @@ def test_every_example_passes_the_r4b_models_and_our_rules(corpus: Path) -> None
     for file in files:
         root = load(corpus, file.stem)
         resources = [entry["resource"] for entry in root.get("entry", ())] or [root]
-        assert flaws_of([root, *resources], "strict") == [], file.name
+        assert flaws_of([root, *resources], Rules(mode="strict")) == [], file.name
 
 
 def test_slot_free_is_one_seat_at_its_local_session(corpus: Path) -> None:
@@ -286,5 +286,5 @@ def test_service_and_role_become_department_and_practitioner(corpus: Path) -> No
 def test_slot_that_the_models_let_pass_is_refused_by_our_rules(
     corpus: Path, change: dict[str, Any], reason: str, mode: Any
 ) -> None:
-    flaws = flaws_of([load(corpus, "r4-Slot-example") | change], mode)
+    flaws = flaws_of([load(corpus, "r4-Slot-example") | change], Rules(mode=mode))
     assert [(flaw.resource_type, flaw.reason) for flaw in flaws] == [("Slot", reason)]

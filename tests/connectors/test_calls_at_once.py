@@ -26,6 +26,8 @@ class Full:
 
     async def hear(self, request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
+        if request.path.endswith("/metadata"):  # a FHIR server need not say what it can
+            return web.Response(status=404)
         self.now += 1
         self.most = max(self.most, self.now)
         if self.now >= self._expected:

@@ -218,6 +218,7 @@ def test_the_pictures_are_well_formed_and_alike_when_drawn_in_two_languages() ->
         "hl7v2_cn",
         "hl7v2_cn.zh-CN",
         "fhir_r4",
+        "fhir_r5",
         "dhc",
         "dhc_gateway",
         "dhc_esb",

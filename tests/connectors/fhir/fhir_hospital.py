@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,15 +32,22 @@ PERSON = Patient(
 PAID_AT = dt.datetime(2026, 1, 4, 9, 30, 15, tzinfo=ZONE)
 ORDER_NO = "20260105000000000001"
 
+STATEMENT = {
+    "resourceType": "CapabilityStatement",
+    "fhirVersion": "4.0.1",
+    "rest": [{"mode": "server", "resource": [{"type": "Appointment", "conditionalCreate": True}]}],
+}
+"""Of a server that honours If-None-Exist for Appointments, and says no more."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
 async def connected(
-    base_url: str, *, hospital: HospitalContext = HOSPITAL, **given: Any
+    base_url: str, *, hospital: HospitalContext = HOSPITAL, profiles_dir: Path | None = None, **given: Any
 ) -> AsyncIterator[FhirConnector]:
     given.setdefault("profile", "fhir_demo@1")
-    connector = create(hospital, "his", Options(protocol="fhir", base_url=base_url, **given))
+    connector = create(hospital, "his", Options(protocol="fhir", base_url=base_url, **given), profiles_dir=profiles_dir)
     assert isinstance(connector, FhirConnector)
     await connector.start()
     try:
@@ -49,10 +58,10 @@ async def connected(
 
 @contextlib.asynccontextmanager
 async def hospital(
-    *, token: str | None = None, days: int = 1, seats: int = 2, **given: Any
+    *, token: str | None = None, days: int = 1, seats: int = 2, release: str = "R4", **given: Any
 ) -> AsyncIterator[tuple[fhir.FhirSimulator, FhirConnector]]:
     """A small hospital, so that a test is quick, and a connector to it."""
-    simulator = await fhir.start(days=days, seats=seats, token=token)
+    simulator = await fhir.start(days=days, seats=seats, token=token, release=release)
     try:
         async with connected(simulator.base_url, **given) as connector:
             yield simulator, connector
@@ -61,9 +70,18 @@ async def hospital(
 
 
 @contextlib.asynccontextmanager
-async def canned(handler: Handler) -> AsyncIterator[str]:
-    """A server that answers everything under its [base] with `handler`; yields the base URL."""
+async def canned(handler: Handler, *, statement: dict[str, Any] | None = STATEMENT) -> AsyncIterator[str]:
+    """A server that answers everything under its [base] with `handler`; yields the base URL.
+
+    `statement` is its CapabilityStatement; None leaves that to `handler`, too.
+    """
+
+    async def declare(request: web.Request) -> web.Response:
+        return fhir_json(json.dumps(statement))
+
     app = web.Application()
+    if statement is not None:
+        app.router.add_get("/fhir/metadata", declare)
     app.router.add_route("*", "/fhir/{tail:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

@@ -136,3 +136,49 @@ async def test_search_ends_when_its_pages_are_too_large_together() -> None:
 
     with pytest.raises(HisReplyInvalid, match="taken together"):
         await slots_from(page, max_message_bytes=2000)
+
+
+MODIFIED: dict[str, Any] = {"modifierExtension": [{"url": "http://h.example/negated", "valueBoolean": True}]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        MODIFIED,
+        {"schedule": {"reference": "Schedule/s", "identifier": MODIFIED}},
+        {"contained": [{"resourceType": "Location", "id": "l", **MODIFIED}]},
+        {"implicitRules": "http://h.example/rules"},
+        {"meta": {"tag": [{"implicitRules": 7}]}},
+        {"modifierExtension": 7},
+        {"modifierExtension": [{"url": ["http://h.example/negated"]}]},
+    ],
+)
+@pytest.mark.parametrize("mode", ["lenient", "off"])
+async def test_resource_is_not_processed_when_something_in_it_changes_its_meaning(
+    mode: str, changes: dict[str, Any]
+) -> None:
+    [merged] = await slots_from(bundle(slot("a"), slot("b", **changes)), validation=mode)
+    assert merged.seats_left == 1
+
+
+async def test_resource_is_processed_when_the_site_understands_its_modifier() -> None:
+    understood = {"understood_modifiers": ["http://h.example/negated", "http://h.example/rules"]}
+    both = slot("b", implicitRules="http://h.example/rules", **MODIFIED)
+    [merged] = await slots_from(bundle(slot("a"), both), connection=understood)
+    assert merged.seats_left == 2
+
+
+async def test_query_back_fails_when_its_appointment_has_a_modifier_that_is_not_understood() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return bundle(appointment(**MODIFIED))
+
+    async with canned(handler) as base_url, connected(base_url, validation="off") as connector:
+        with pytest.raises(HisReplyInvalid, match="modifierExtension"):
+            await connector.fetch_registration(ORDER)
+
+
+async def test_element_that_the_models_do_not_know_is_ignored_when_not_strict() -> None:
+    odd = bundle(slot("a", favouriteColour="blue"))
+    assert [item.seats_left for item in await slots_from(odd)] == [1]
+    with pytest.raises(HisReplyInvalid, match="favouriteColour"):
+        await slots_from(bundle(slot("a", favouriteColour="blue")), validation="strict")

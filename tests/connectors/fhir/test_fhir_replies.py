@@ -419,7 +419,7 @@ async def test_ping_takes_r4_only(version: str | None, good: bool) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return fhir_json(json.dumps({"resourceType": "CapabilityStatement", "fhirVersion": version}))
 
-    async with canned(handler) as base_url, connected(base_url) as connector:
+    async with canned(handler, statement=None) as base_url, connected(base_url) as connector:
         if good:
             await connector.ping()
         else:
