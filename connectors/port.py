@@ -186,11 +186,15 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
-    """The HIS has certainly not done it. `code` is one of REJECT_CODES; `text` is the HIS's own, without patient data."""
+    """The HIS has certainly not done it. `code` is one of REJECT_CODES; `text` is the HIS's own, without patient data.
+
+    `retry_after_s`: where it is retryable, how long the HIS wants to be left alone.
+    """
 
     code: str
     text: str = ""
     retryable: bool = False
+    retry_after_s: float | None = None
 
 
 class Unknown(msgspec.Struct, frozen=True, kw_only=True):

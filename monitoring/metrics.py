@@ -4,7 +4,7 @@ Who counts what
 - the API framework: `http_requests`, `http_request_seconds`, `sli_requests`, `http_connections`, `http_connections_ended`
 - the HIS gateway (scheduler_sync), one place for all protocols: `his_calls`, `his_call_seconds`, through `observe_his_call`
 - connectors: `inbound_messages`, `decode_fallbacks`, `inbound_oddities`, `connector_up`, those of the listeners (`mllp_...`,
-  `soap_...`, `tls_files`, `tls_files_not_taken`)
+  `soap_...`, `fhir_...`, `tls_files`, `tls_files_not_taken`)
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
   `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
@@ -387,6 +387,12 @@ soap_calls_refused = Counter(
     "(`request_timeout_s`), unreadable_document, unsigned (no signature or credentials, or wrong ones), stale (its time is not "
     "near ours), unknown_trade (the profile's `inbound` has none such), not_stored (the store is away: the HIS is to repeat it).",
     ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+fhir_tokens = Counter(
+    "hisbridge_fhir_tokens_total",
+    "Access tokens that a FHIR connector has asked its token server for: given, or not_given (it is away, or refuses us).",
+    ["hospital", "connector", "result"],
     registry=REGISTRY,
 )
 TLS_FILES = ("taken", "not_taken")

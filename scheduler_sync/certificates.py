@@ -23,7 +23,7 @@ log = get_logger("certificates")
 
 CERTIFICATES_EVERY_S = 3600.0
 HANDSHAKE_S = 10.0
-_ADDRESSES = ("base_url", "endpoint", "wsdl")  # settings of connectors that may be https
+_ADDRESSES = ("base_url", "endpoint", "wsdl", "token_url")  # settings of connectors that may be https
 _FILES = ("ca_file", "tls_ca_file", "tls_cert_file", "tls_client_ca_file", "tls_client_cert_file")
 
 

@@ -36,13 +36,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     accepted, rejected: settled. again: certainly not done, try later. unknown: look back; a `mark` among MARKS is kept until
     it is settled. absent: the look-back found nothing. dead: for a person. `gone_already`: released, but perhaps long before
-    our command, so that only a fetch can tell whether its seat has been sold again.
+    our command, so that only a fetch can tell whether its seat has been sold again. `pause_s`: the HIS wants to be left
+    alone for so long.
     """
 
     kind: str
     code: str | None = None
     reason: str | None = None
     soon: bool = False
+    pause_s: float = 0.0
     absent_means_done: bool = False
     gone_already: bool = False
     outcome: Accepted | None = None
@@ -56,8 +58,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return Verdict(kind="rejected", code=code)
 
     @staticmethod
-    def again(code: str) -> Verdict:
-        return Verdict(kind="again", code=code)
+    def again(code: str, *, pause_s: float = 0.0) -> Verdict:
+        return Verdict(kind="again", code=code, pause_s=pause_s)
 
     @staticmethod
     def unknown(reason: str, *, soon: bool = False, mark: str | None = None) -> Verdict:
@@ -112,9 +114,9 @@ def judge(verb: Verb, outcome: Outcome) -> Verdict:
         case Rejected(code="not_found") if verb in _RELEASES:
             # Gone already, or not committed yet: two looks will tell.
             return Verdict.unknown("the HIS does not know it", soon=True)
-        case Rejected(code=code, retryable=retryable):
+        case Rejected(code=code, retryable=retryable, retry_after_s=pause_s):
             if retryable or code in ("not_sent", "busy", "not_open_yet"):
-                return Verdict.again(code)
+                return Verdict.again(code, pause_s=pause_s or 0.0)
             return Verdict.rejected(code)
 
 

@@ -30,6 +30,7 @@ log = get_logger("outbox")
 MOST_ATTEMPTS = 1_000  # at pauses of a minute: most of a day; whatever goes on longer needs a person
 MOST_LOOKS_FOR_CREATED = 10
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
+LONGEST_ASKED_S = 300.0  # a HIS that wants to be left alone for longer is asked all the same
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -149,6 +150,7 @@ async def _again(tx: Tx, hospital: Hospital, row: Row, verdict: Verdict, *, at_o
         await _bury(tx, hospital, row, Verdict.dead(f"{row.attempt} attempts, the last: {verdict.code}"))
         return
     pause_s = 0.0 if at_once else min(FIRST_BACKOFF_S * 2 ** min(row.tries, 10), LONGEST_BACKOFF_S)
+    pause_s = max(pause_s, min(verdict.pause_s, LONGEST_ASKED_S))
     due_ms = tx.now_ms + int(pause_s * 1000)
     if await _put(tx, row, status="queued", tries=row.tries + 1, due_ms=due_ms, reason=verdict.code):
         await _mirror(tx, row, CommandStatus.QUEUED, refused=row.was == "queued")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -10,7 +9,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from connectors.clock import HisClock
-from connectors.config import ConnectorOptions, HospitalContext
+from connectors.config import HospitalContext
+from connectors.fhir.auth_options import AuthOptions, make_auth, make_tls
 from connectors.fhir.calls import compile_calls
 from connectors.fhir.client import FhirClient, Settings
 from connectors.fhir.connector import FhirConnector
@@ -23,20 +23,17 @@ from monitoring.metrics import connector_up, count_decode_fallback
 __all__ = ["FhirConnector", "Options", "create"]
 
 
-class Options(ConnectorOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(AuthOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a FHIR connector, `[hospital.<id>.connector.<name>]`.
 
-    `base_url` is the server's [base], as in https://his.example/fhir. The bearer token comes from a file or from an
-    environment variable, never from the settings themselves. `validation` checks what is read against the models of
-    the profile's release: `strict` refuses a reply with one bad resource, `lenient` leaves the resource out, `off` skips the
-    models.
+    `base_url` is the server's [base], as in https://his.example/fhir. How we are let in: see AuthOptions. `validation` checks
+    what is read against the models of the profile's release: `strict` refuses a reply with one bad resource, `lenient` leaves
+    the resource out, `off` skips the models.
     `connection` overrides settings of the profile's `connection`. `max_connections` to the HIS, by default
     `his_concurrency`. `send_traceparent` tells the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
 
     base_url: str
-    token_file: str | None = None
-    token_env: str | None = None
     validation: Mode = "lenient"
     max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_pages: int = 100
@@ -52,11 +49,12 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         raise ValueError(f"profile {options.profile} is for {profile.protocol}, not for fhir")
     if urlsplit(options.base_url).scheme not in ("http", "https") or not urlsplit(options.base_url).netloc:
         raise ValueError("base_url: the FHIR server's [base], as in https://his.example/fhir")
+    where = {"hospital": hospital.id, "connector": name}
+    tls = make_tls(options, options.base_url, where)
     up = connector_up.labels(hospital=hospital.id, connector=name)
     client = FhirClient(
         Settings(
             base_url=options.base_url,
-            token=_token(options),
             max_connections=options.max_connections or hospital.calls_at_once,
             max_body_bytes=options.max_message_bytes,
             max_pages=options.max_pages,
@@ -66,19 +64,10 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         HisClock(hospital, name),
         lambda kind: count_decode_fallback(hospital.id, name, kind),
         lambda answered: up.set(1 if answered else 0),
+        auth=make_auth(options, options.base_url, tls, where),
+        tls=tls,
     )
     connection = {**profile.connection, **options.connection}
     rules = rules_of(options.validation, connection)
     exchange = Exchange(hospital, name, client, compile_calls(profile, connection), connection, rules)
     return FhirConnector(hospital, name, profile, exchange, client, options.timeout_s)
-
-
-def _token(options: Options) -> str | None:
-    if options.token_file is not None:
-        return Path(options.token_file).read_text(encoding="utf-8").strip() or None
-    if options.token_env is not None:
-        token = os.environ.get(options.token_env, "").strip()
-        if not token:
-            raise ValueError(f"token_env: the environment has no {options.token_env}")
-        return token
-    return None

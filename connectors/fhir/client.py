@@ -21,8 +21,11 @@ import msgspec
 from yarl import URL
 
 from connectors.clock import HisClock
+from connectors.fhir.auth import Auth, AuthFailed, NoAuth
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Json, decode_json, encode_json
+from connectors.fhir.pace import BUSY, Pace, retry_after_s
+from connectors.tls import TLSContext
 from monitoring.traces import headers_here
 
 FHIR_JSON = "application/fhir+json"
@@ -42,7 +45,11 @@ class ExchangeError(Exception):
 
 
 class NotSent(ExchangeError):
-    """Nothing left this machine."""
+    """Nothing left this machine. `retry_after_s`: the server wants to be left alone for so long."""
+
+    def __init__(self, text: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class ReplyLost(ExchangeError):
@@ -58,24 +65,20 @@ class _ConnectionDropped(aiohttp.ClientError):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the server is and how much of it we take. `token` is a bearer token; `send_traceparent`: it is told traces."""
+    """Where the server is and how much of it we take. `send_traceparent`: it is told traces."""
 
     base_url: str
-    token: str | None = None
     max_connections: int = 8
     max_body_bytes: int = 10_000_000
     max_pages: int = 100
     connect_timeout_s: float = 5.0
     send_traceparent: bool = False
 
-    def __repr__(self) -> str:
-        return f"Settings(base_url={self.base_url!r}, token={'***' if self.token else None})"
-
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP reply. `body` is decoded JSON, None when empty; `data` the bytes of an answer that need not be JSON.
 
-    `size` is that of the body in bytes.
+    `size` is that of the body in bytes. `retry_after_s`: with 429 and 503, how long the server wants to be left alone.
     """
 
     status: int
@@ -85,23 +88,35 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = ""
     data: bytes = b""
     size: int = 0
+    retry_after_s: float | None = None
 
 
 class FhirClient:
     """Requests to one FHIR server.
 
     `on_fallback` is told the decoder that read a mislabelled reply, `on_answer` whether the server answered at all; `clock` is
-    the server's.
+    the server's. `auth` is what each request shows, and no other server ever sees; `tls`: the context of https, where it is not
+    the system's.
     """
 
     def __init__(
-        self, settings: Settings, clock: HisClock, on_fallback: Callable[[str], None], on_answer: Callable[[bool], None]
+        self,
+        settings: Settings,
+        clock: HisClock,
+        on_fallback: Callable[[str], None],
+        on_answer: Callable[[bool], None],
+        *,
+        auth: Auth | None = None,
+        tls: TLSContext | None = None,
     ) -> None:
         self._settings = settings
         self._base = URL(settings.base_url.rstrip("/") + "/")
         self._clock = clock
         self._on_fallback = on_fallback
         self._on_answer = on_answer
+        self._auth: Auth = auth or NoAuth()
+        self._tls = tls
+        self._pace = Pace()
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -112,8 +127,6 @@ class FhirClient:
         trace.on_connection_create_end.append(_note_connected)
         trace.on_connection_reuseconn.append(_note_connected)
         headers = {"Accept": FHIR_JSON, "User-Agent": "hisbridge"}
-        if self._settings.token:
-            headers["Authorization"] = f"Bearer {self._settings.token}"
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._settings.max_connections),
             headers=headers,
@@ -127,6 +140,7 @@ class FhirClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await self._auth.close()
 
     async def read(self, path: str, params: Params = (), *, deadline: Deadline, fresh: bool = False) -> Reply:
         """GET `[base]/path`; `fresh` asks every cache on the way to look again. Raises ExchangeError."""
@@ -191,7 +205,7 @@ class FhirClient:
         if (
             url.scheme != base.scheme
             or url.raw_authority != base.raw_authority
-            or not url.path.startswith(base.path.rstrip("/"))
+            or not f"{url.path}/".startswith(base.path)
         ):
             raise ReplyInvalid("a link leads to another server than the configured one")
         return url
@@ -210,8 +224,47 @@ class FhirClient:
             raise NotSent("the connector is not started")
         if body is not None:
             headers = headers | {"Content-Type": FHIR_JSON, "Prefer": "return=representation"}
+        data = encode_json(body) if body is not None else None
+        await self._wait_for_turn(deadline)
+        shown = await self._shown(deadline)
+        reply = await self._send_once(method, url, headers, deadline, data, shown, any_type=any_type)
+        if reply.status == 401 and await self._auth.renewed(shown, deadline):
+            # Whoever was not let in has done nothing: a write may go out again too.
+            shown = await self._shown(deadline)
+            reply = await self._send_once(method, url, headers, deadline, data, shown, any_type=any_type)
+        if reply.retry_after_s is not None:
+            self._pace.hold(reply.retry_after_s)
+        return reply
+
+    async def _wait_for_turn(self, deadline: Deadline) -> None:
+        left_s = await self._pace.wait(deadline)
+        if left_s > 0:
+            raise NotSent("the server wants to be left alone", retry_after_s=left_s)
+
+    async def _shown(self, deadline: Deadline) -> str | None:
+        try:
+            return await self._auth.header(deadline)
+        except AuthFailed as error:
+            raise NotSent(str(error)) from error
+
+    async def _send_once(
+        self,
+        method: str,
+        url: URL,
+        headers: dict[str, str],
+        deadline: Deadline,
+        body: bytes | None,
+        shown: str | None,
+        *,
+        any_type: bool,
+    ) -> Reply:
+        if self._session is None:
+            raise NotSent("the connector is not started")
+        if shown is not None:
+            headers = headers | {"Authorization": shown}
         if self._settings.send_traceparent:
             headers = headers | headers_here()
+        how: dict[str, Any] = {} if self._tls is None else {"ssl": await self._tls.current()}
         timeout_s = deadline.left_s()
         if timeout_s <= 0:
             raise NotSent("no time is left for this request")
@@ -222,11 +275,12 @@ class FhirClient:
             async with self._session.request(
                 method,
                 url,
-                data=encode_json(body) if body is not None else None,
+                data=body,
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
                 trace_request_ctx=progress,
+                **how,
             ) as response:
                 self._on_answer(True)
                 self._clock.note_http(response.headers.get("Date"), response.headers.get("Age"), began=began)
@@ -263,6 +317,7 @@ class FhirClient:
             content_type=response.content_type,
             data=data if any_type else b"",
             size=len(data),
+            retry_after_s=_retry_after_s(response),
         )
 
     def _decode(self, data: bytes) -> Any:
@@ -293,6 +348,12 @@ def _known_type(content_type: str) -> str:
     return (
         content_type if content_type in ("text/html", "text/plain", "text/xml", "application/xml") else "another type"
     )
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
+    if response.status not in BUSY:
+        return None
+    return retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"))
 
 
 async def _note_connected(_session: Any, context: SimpleNamespace, _params: Any) -> None:

@@ -1,8 +1,9 @@
 """What a FHIR server's reply means: HTTP status and OperationOutcome to the port's words.
 
 A 4xx says that the request was not carried out. A 5xx says nothing about what was done, and neither does a 429 or 503
-without an OperationOutcome: a gateway may give it after the server behind it has committed. Such a write stays in doubt,
-unless the server names a code that the profile's table knows, or says itself that it was throttled.
+with neither Retry-After nor OperationOutcome: a gateway may give it after the server behind it has committed. Such a write stays
+in doubt, unless the server names a code that the profile's table knows, says itself that it was throttled, or names the time at
+which the request is to come again (RFC 9110 section 10.2.3).
 401 and 403 are about our token and not about the request: it may be sent again when somebody has renewed it.
 Texts hold codes only: `diagnostics` and `details.text` may quote a patient's data.
 """
@@ -13,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from connectors.fhir.client import NotSent, Reply
+from connectors.fhir.pace import BUSY
 from connectors.port import REJECT_CODES, HisError, HisRefused, HisReplyInvalid, HisUnavailable, Rejected, Unknown
 
-_BUSY = frozenset({429, 503})
 # Issue codes with which a server says itself that it did nothing and may be asked again.
 _AGAIN = frozenset({"throttled", "transient"})
 _RETRYABLE = frozenset({"busy", "not_open_yet"})
@@ -76,8 +77,9 @@ def rejection(reply: Reply, table: Mapping[str, Any]) -> Rejected | None:
         for code in details:
             if (word := table.get(code)) in REJECT_CODES:
                 return _rejected(str(word), text)
-    if reply.status in _BUSY:
-        return _rejected("busy", text) if any(code in _AGAIN for code, _ in issues) else None
+    if reply.status in BUSY:
+        again = reply.retry_after_s is not None or any(code in _AGAIN for code, _ in issues)
+        return _rejected("busy", text, reply.retry_after_s) if again else None
     if not 400 <= reply.status < 500 or reply.status == 408:
         return None
     words = [
@@ -107,11 +109,11 @@ def error_of_read(reply: Reply, table: Mapping[str, Any]) -> HisError:
 
 def not_sent(error: NotSent) -> Rejected:
     """The outcome of a write of which nothing left."""
-    return Rejected(code="not_sent", text=str(error), retryable=True)
+    return Rejected(code="not_sent", text=str(error), retryable=True, retry_after_s=error.retry_after_s)
 
 
-def _rejected(code: str, text: str) -> Rejected:
-    return Rejected(code=code, text=text, retryable=code in _RETRYABLE)
+def _rejected(code: str, text: str, retry_after_s: float | None = None) -> Rejected:
+    return Rejected(code=code, text=text, retryable=code in _RETRYABLE, retry_after_s=retry_after_s)
 
 
 def _text(status: int, issues: list[tuple[str, list[str]]]) -> str:

@@ -26,6 +26,7 @@ from loadtest.simulators.door import Door, door_of, until_gone
 from loadtest.simulators.fhir_r5 import check_r4, from_r5, to_r5
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
+from loadtest.simulators.fhir_tokens import TokenDesk
 from loadtest.simulators.hospital import Hospital, Refusal
 from loadtest.simulators.size import add_size_arguments, size_of
 
@@ -54,7 +55,14 @@ Work = Callable[..., web.Response]
 class FhirSimulator:
     """A running simulator; made by `start`."""
 
-    def __init__(self, hospital: Hospital, board: Switchboard, token: str | None, release: str = "R4") -> None:
+    def __init__(
+        self,
+        hospital: Hospital,
+        board: Switchboard,
+        token: str | None,
+        release: str = "R4",
+        tokens: TokenDesk | None = None,
+    ) -> None:
         self.hospital = hospital
         self.board = board
         self.store = Store(hospital)
@@ -63,6 +71,8 @@ class FhirSimulator:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._token = token
         self._is_r5 = release == "R5"
+        self.tokens = tokens
+        self.busy: tuple[int, str | None] | None = None  # status and Retry-After of every answer to a write
         self._runners: list[web.AppRunner] = []
         self._door: Door | None = None
         self._late: set[asyncio.TimerHandle] = set()
@@ -75,6 +85,9 @@ class FhirSimulator:
     async def open(self, host: str, port: int, control_port: int) -> None:
         """Listen on both ports."""
         app = web.Application(client_max_size=4_000_000)
+        if self.tokens is not None:
+            app.router.add_get("/fhir/.well-known/smart-configuration", self.tokens.configuration)
+            app.router.add_post("/oauth2/token", self.tokens.token)
         app.router.add_route("*", "/fhir/{kind}", self._answer)
         app.router.add_route("*", "/fhir/{kind}/{key}", self._answer)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
@@ -102,9 +115,12 @@ class FhirSimulator:
         kind, key = request.match_info["kind"], request.match_info.get("key", "")
         self.requests.append((request.method, request.path_qs, dict(request.headers)))
         del self.requests[:-200]
-        if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
+        if not self._lets_in(request.headers.get("Authorization")):
             return _json(401, make.issue("security", "token", "a token is needed"))
         body: Json = {}
+        if request.method in ("POST", "PUT") and self.busy is not None:
+            status, wait = self.busy
+            return web.Response(status=status, headers={} if wait is None else {"Retry-After": wait})
         if request.method in ("POST", "PUT"):
             body = json.loads(await request.text())
         operation = _operation(request, kind, key, body)
@@ -125,6 +141,11 @@ class FhirSimulator:
             return await self._fail(request, fault, work) if fault else work()
         finally:
             self.board.running -= 1
+
+    def _lets_in(self, authorization: str | None) -> bool:
+        if self.tokens is not None:
+            return self.tokens.is_good(authorization)
+        return not self._token or authorization == f"Bearer {self._token}"
 
     async def _fail(self, request: web.Request, fault: Fault, work: Work) -> web.Response:
         if fault.mode == "refuse":
@@ -268,13 +289,17 @@ async def start(
     *,
     hospital: Hospital | None = None,
     token: str | None = None,
+    tokens: TokenDesk | None = None,
     latency_ms: float = 0.0,
     release: str = "R4",
     **facts: Any,
 ) -> FhirSimulator:
-    """Start a simulator; `facts` (days, seats, zone, seed) go to its hospital unless one is given. Port 0 takes any."""
+    """Start a simulator, that demands a `token`, or one of those that `tokens` gives.
+
+    `facts` (days, seats, zone, seed) go to its hospital unless one is given. Port 0 takes any.
+    """
     hospital = hospital or Hospital("F", **facts)
-    simulator = FhirSimulator(hospital, Switchboard(hospital, latency_ms=latency_ms), token, release)
+    simulator = FhirSimulator(hospital, Switchboard(hospital, latency_ms=latency_ms), token, release, tokens)
     await simulator.open(host, port, control_port)
     return simulator
 

@@ -284,6 +284,15 @@ def _listeners() -> list[Any]:
             "one. not_stored: the message store is away.",
             runbook="DeadLetters",
         ),
+        graph(
+            "FHIR: access tokens asked for",
+            Line(rate("hisbridge_fhir_tokens_total", H, by="hospital, result"), "{{hospital}} {{result}}"),
+            unit="short",
+            width=QUARTER,
+            says="One given in each token's life. not_given: the token server is away or refuses us (a key, a secret, a clock); "
+            "when the last token ends, nothing is sent any more.",
+            runbook="ConnectorDown",
+        ),
     ]
 
 

@@ -59,7 +59,8 @@ def release_of_the_next_minute(config: Path, first_visits: dt.date) -> dt.dateti
     config.write_text(
         f'{text}[hospital.{RELEASED}.release]\ntime = "{opens:%H:%M}"\ndays_ahead = {(first_visits - opens.date()).days}\n'
         f"[hospital.{RELEASED}.waiting_room]\nopens_before_s = {ROOM_OPENS_S}\n"
-        f"[hospital.{RELEASED}.connector.calls]\n{_calls(config.parent)}",
+        f"[hospital.{RELEASED}.connector.calls]\n{_calls(config.parent)}"
+        f"[hospital.{RELEASED}.connector.pushes]\n{_pushes(config.parent)}",
         encoding="utf-8",
     )
     return opens
@@ -71,6 +72,16 @@ def _calls(folder: Path) -> str:
     return (
         'protocol = "soap"\nprofile = "jkt12320"\nendpoint = "http://127.0.0.1:9/"\nlisten_host = "127.0.0.1"\n'
         f"listen_port = {free_port()}\nsecret_files = {{{secrets}}}\n"
+    )
+
+
+def _pushes(folder: Path) -> str:
+    """One that is only told: over FHIR, by a server that takes tokens."""
+    secret = folder / "fhir_secret"
+    secret.write_text("told to nobody")
+    return (
+        'protocol = "fhir"\nprofile = "fhir_r4"\nbase_url = "http://127.0.0.1:9/fhir"\nauth = "client_credentials"\n'
+        f'token_url = "http://127.0.0.1:9/token"\nclient_id = "us"\nclient_secret_file = "{secret.as_posix()}"\n'
     )
 
 
