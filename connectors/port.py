@@ -166,6 +166,7 @@ REJECT_CODES = frozenset(
         "limit_reached",  # the HIS's own limit for this patient
         "patient_unknown",  # no such patient at the HIS
         "patient_ambiguous",  # several records fit
+        "several",  # the HIS has more than one thing under our key: which one stands is for a person to say
         "patient_mismatch",  # name and number differ
         "price_changed",  # the fee differs from the HIS's
         "charset",  # a character cannot be carried in the peer's character set

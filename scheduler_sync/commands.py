@@ -96,6 +96,7 @@ class LineCommand(Protocol):
 
 # What an attempt has taught and a later look that finds nothing must not forget.
 MARKS = frozenset({"already_exists", "created"})
+SEVERAL = "several at the HIS under our key: cancel all but one there, then say whether it stands"
 _RELEASES = (Verb.UNLOCK_SLOT, Verb.CANCEL_REGISTRATION)
 
 
@@ -114,6 +115,8 @@ def judge(verb: Verb, outcome: Outcome) -> Verdict:
         case Rejected(code="not_found") if verb in _RELEASES:
             # Gone already, or not committed yet: two looks will tell.
             return Verdict.unknown("the HIS does not know it", soon=True)
+        case Rejected(code="several"):
+            return Verdict.dead(SEVERAL)
         case Rejected(code=code, retryable=retryable, retry_after_s=pause_s):
             if retryable or code in ("not_sent", "busy", "not_open_yet"):
                 return Verdict.again(code, pause_s=pause_s or 0.0)
@@ -145,6 +148,8 @@ class BookingCommand:
         try:
             found: Registration | None = await link.read(Verb.FETCH_REGISTRATION, order, attempts=1)
         except HisRefused as e:
+            if e.code == "several":
+                return Verdict.dead(SEVERAL)
             if e.code != "not_found":
                 return Verdict.unknown(str(e))
             found = None

@@ -1,72 +1,29 @@
-"""The life of an Appointment: booked unpaid, registered when paid, cancelled; and looked up by our own key."""
+"""The life of an Appointment: booked unpaid, registered when paid, cancelled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
-from connectors.fhir.deadlines import Deadline
-from connectors.fhir.documents import Document, Json
-from connectors.fhir.exchange import Exchange, Versioned
+from connectors.fhir.appointments import (
+    ATTENDED,
+    GONE,
+    PAID,
+    Found,
+    find_ours,
+    registration,
+    reread,
+    with_refs,
+)
 from connectors.fhir.inventory import FREE, SLOT, free_slots
 from connectors.fhir.writes import Ended, Write
 from connectors.port import Accepted, HisError, Order, Outcome, Rejected, Unknown
-from mappings.canonical import Patient, Registration, RegistrationStatus
+from mappings.canonical import Registration, RegistrationStatus
 from monitoring.logs import get_logger
 
 _log = get_logger(__name__)
 
-_ATTENDED = frozenset({RegistrationStatus.CHECKED_IN, RegistrationStatus.FULFILLED, RegistrationStatus.NO_SHOW})
-_PAID = _ATTENDED | {RegistrationStatus.REGISTERED}
-_GONE = frozenset({RegistrationStatus.RELEASED, RegistrationStatus.ENTERED_IN_ERROR})
 # How often an Appointment that changes under our hands is read again.
 _ATTEMPTS = 3
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
-async def fetch_registration(exchange: Exchange, order: Order, deadline: Deadline) -> Registration | None:
-    """The booking that carries our order number. Of several (If-None-Exist does race) the one that is alive counts."""
-    call = exchange.calls["fetch_registration"]
-    document = await exchange.search(call, order, deadline, whole=True)
-    records = await exchange.map_all(call, document, whole=True)
-    found = [record for record in records if record.order_no == order.order_no]
-    living = [record for record in found if record.status not in _GONE]
-    if len(living) > 1:
-        _log.warning(
-            "fhir_appointment_doubled", hospital=exchange.hospital.id, order_no=order.order_no, count=len(living)
-        )
-    paid = [record for record in living if record.status in _PAID]
-    return next(iter([*paid, *living, *found]), None)
-
-
-async def _appointment(write: Write, order: Order) -> tuple[Versioned, Registration]:
-    """The Appointment of this order as it is now, by the id we kept, else by our key; ends with `not_found`."""
-    current = await write.read("fetch_registration.by_id", order)
-    if current is None:
-        document = await write.search("fetch_registration", order, whole=True)
-        # The living one first, for the same reason as in `fetch_registration`.
-        ranked = [(await _registration(write, resource), resource) for resource in _resources(document)]
-        ranked.sort(key=lambda pair: (pair[0].status in _GONE, pair[0].status not in _PAID))
-        ours = [resource for record, resource in ranked if record.order_no == order.order_no]
-        current = Versioned(ours[0], None) if ours else None
-    if current is None:
-        raise Ended(Rejected(code="not_found", text="no Appointment under our key"))
-    record = await _registration(write, current.resource)
-    if record.order_no != order.order_no:
-        raise Ended(Rejected(code="not_found", text="the Appointment is not ours"))
-    return current, record
-
-
-def _resources(document: Document) -> Iterable[Json]:
-    return [entry["resource"] for entry in document["entry"]]
-
-
-async def _registration(write: Write, resource: Json) -> Registration:
-    record: Registration = await write.map_one("fetch_registration", resource)
-    return record
 
 
 # --- book -----------------------------------------------------------------------------------------------------------
@@ -115,11 +72,11 @@ async def _book_slot(write: Write, order: Order, slot: str) -> Outcome:
     seat = msgspec.structs.replace(order.slot, his_refs={**order.slot.his_refs, SLOT: slot})
     created = await write.create("book", msgspec.structs.replace(order, slot=seat))
     if created.existed:
-        raise Ended(Rejected(code="already_exists", text="HTTP 200: an Appointment under our key was there before"))
+        raise Ended(Rejected(code="already_exists", text="an Appointment under our key was there before"))
     if created.resource is None:
         return Accepted(his_refs={"appointment": created.id})
-    record = await _registration(write, created.resource)
-    if record.status is not RegistrationStatus.LOCKED and record.status not in _PAID:
+    record = await registration(write, created.resource)
+    if record.status is not RegistrationStatus.LOCKED and record.status not in PAID:
         raise Ended(Unknown(reason=f"the Appointment was created as {record.status}"))
     return Accepted(his_refs=record.his_refs, record=record)
 
@@ -129,16 +86,17 @@ async def _book_slot(write: Write, order: Order, slot: str) -> Outcome:
 
 async def register(write: Write, order: Order) -> Outcome:
     """Tell of the payment, then turn the Appointment to booked, if it is still ours and still the version we read."""
-    current, record = await _appointment(write, order)
-    if record.status in _GONE:
+    found, *others = await find_ours(write, order)
+    if not found.lives:
         return Rejected(code="too_late", text="the HIS has released the Appointment")
-    paid = _with_refs(order, appointment=str(current.resource["id"]))
+    await _cancel_surplus(write, order, others)
+    paid = with_refs(order, appointment=found.id)
     notice = None
     if order.payment is not None:
         notice = (await write.create("register.notice", paid)).id
-        paid = _with_refs(paid, payment_notice=notice)
+        paid = with_refs(paid, payment_notice=notice)
     try:
-        record = await _turn(write, "register", paid, current, record, done=_PAID)
+        record = await _turn(write, "register", paid, found, done=PAID)
     except Ended as ended:
         if notice is not None and isinstance(ended.outcome, Rejected) and not ended.outcome.retryable:
             await _withdraw(write, "register.withdraw", paid)
@@ -150,40 +108,52 @@ async def register(write: Write, order: Order) -> Outcome:
 
 
 async def cancel_registration(write: Write, order: Order) -> Outcome:
-    """Cancel the Appointment, paid or not: its Slot is free again."""
-    current, record = await _appointment(write, order)
-    if record.status in _GONE:
+    """Cancel the Appointment, paid or not, and whatever else lives under our key: each Slot is free again."""
+    living = [found for found in await find_ours(write, order) if found.lives]
+    if not living:
         return Rejected(code="already_done", text="the Appointment is cancelled already")
-    if record.status in _ATTENDED:
-        return Rejected(code="too_late", text=f"the Appointment is {record.status}")
-    request = _with_refs(order, appointment=str(current.resource["id"]))
-    record = await _turn(write, "cancel_registration", request, current, record, done=_GONE)
-    return Accepted(his_refs=record.his_refs, record=record)
+    if living[0].record.status in ATTENDED:
+        return Rejected(code="too_late", text=f"the Appointment is {living[0].record.status}")
+    records = []
+    for found in living:
+        request = with_refs(order, appointment=found.id)
+        records.append(await _turn(write, "cancel_registration", request, found, done=GONE))
+    return Accepted(his_refs=records[0].his_refs, record=records[0])
 
 
 async def _turn(
-    write: Write,
-    name: str,
-    order: Order,
-    current: Versioned,
-    record: Registration,
-    *,
-    done: frozenset[RegistrationStatus],
+    write: Write, name: str, order: Order, found: Found, *, done: frozenset[RegistrationStatus]
 ) -> Registration:
     """PUT until the Appointment has a status of `done`; a version conflict means reading again, and it must still be ours."""
+    if found.current.if_match is None:
+        found = await reread(write, order) or found  # a search that tells no versions
     for _ in range(_ATTEMPTS):
-        if record.status in done:
-            return record
-        if record.status in _GONE:
+        if found.record.status in done:
+            return found.record
+        if not found.lives:
             raise Ended(Rejected(code="too_late", text="the HIS has released the Appointment"))
-        updated = await write.update(name, order, current)
+        updated = await write.update(name, order, found.current)
         if updated is not None:
-            record = await _registration(write, updated)
+            record = await registration(write, updated)
             if record.status not in done:
                 raise Ended(Unknown(reason=f"the Appointment is {record.status} after the update"))
             return record
-        current, record = await _appointment(write, order)
+        again = await reread(write, order)
+        if again is None:
+            raise Ended(Rejected(code="not_found", text="the Appointment is gone"))
+        found = again
     raise Ended(Rejected(code="busy", text="the Appointment keeps changing", retryable=True))
+
+
+async def _cancel_surplus(write: Write, order: Order, others: list[Found]) -> None:
+    """Give the seats of surplus Appointments back. Best effort: what is left is found again when ours is cancelled."""
+    for other in others:
+        try:
+            if other.lives:
+                request = with_refs(order, appointment=other.id)
+                await _turn(write, "cancel_registration", request, other, done=GONE)
+        except Ended as ended:
+            _warn("fhir_surplus_not_cancelled", write, order, ended)
 
 
 async def _withdraw(write: Write, name: str, order: Order) -> None:
@@ -193,29 +163,10 @@ async def _withdraw(write: Write, name: str, order: Order) -> None:
         if notice is not None:
             await write.update(name, order, notice)
     except Ended as ended:
-        outcome = type(ended.outcome).__name__
-        _log.warning(
-            "fhir_notice_not_withdrawn", hospital=write.exchange.hospital.id, order_no=order.order_no, outcome=outcome
-        )
+        _warn("fhir_notice_not_withdrawn", write, order, ended)
 
 
-def _with_refs(order: Order, **refs: str) -> Order:
-    return msgspec.structs.replace(order, his_refs={**order.his_refs, **refs})
-
-
-# --- patients -------------------------------------------------------------------------------------------------------
-
-
-async def create_patient(write: Write, patient: Patient) -> Outcome:
-    """Create the patient's record, or find the one under the same number; the name must then be the same."""
-    created = await write.create("create_patient", patient, several="patient_ambiguous")
-    if created.resource is None:
-        return Accepted(his_refs={"patient": created.id})
-    record: Patient = await write.map_one("find_patient", created.resource)
-    if created.existed and _plain(record.name) != _plain(patient.name):
-        return Rejected(code="patient_mismatch", text="HTTP 200: the number belongs to a record with another name")
-    return Accepted(his_refs=record.his_refs, record=record)
-
-
-def _plain(name: str) -> str:
-    return "".join(name.split()).casefold()
+def _warn(event: str, write: Write, order: Order, ended: Ended) -> None:
+    _log.warning(
+        event, hospital=write.exchange.hospital.id, order_no=order.order_no, outcome=type(ended.outcome).__name__
+    )

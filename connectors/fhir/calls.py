@@ -19,9 +19,8 @@ A parameter without a value stops the request: without `subject` a search for on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -55,9 +54,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """The search parameters for `request`, in the profile's order. Raises ParameterMissing, MappingError."""
         return _rendered(self.params, request, ctx)
 
-    def condition(self, request: Request, ctx: MapContext) -> str:
-        """The If-None-Exist query, percent-encoded; "" when the profile has none. Raises ParameterMissing, MappingError."""
-        return urlencode(_rendered(self.if_none_exist, request, ctx))
+    def condition(self, request: Request, ctx: MapContext) -> list[tuple[str, str]]:
+        """The parameters of If-None-Exist; [] when the profile has none. Raises ParameterMissing, MappingError."""
+        return _rendered(self.if_none_exist, request, ctx)
 
     def resource_id(self, request: Request, ctx: MapContext) -> str | None:
         """The id of the one resource that `request` speaks of, without its type; None when it is not known."""
@@ -126,6 +125,21 @@ def _rendered(tree: RequestTree | None, request: Request, ctx: MapContext) -> li
         for prefix, value in given:
             found.append((name, f"{prefix}{system}{value if name.startswith('_') else _escaped(value)}"))
     return found
+
+
+def is_identified(resource: Mapping[str, Any], resource_type: str, params: Sequence[tuple[str, str]]) -> bool:
+    """Whether a resource of this type carries every identifier that the parameters ask for."""
+    held = resource.get("identifier")
+    items = [item for item in held if isinstance(item, dict)] if isinstance(held, list) else []
+    own = {form for item in items for form in _forms(item)}
+    return resource.get("resourceType") == resource_type and own.issuperset(
+        v for name, v in params if name == "identifier"
+    )
+
+
+def _forms(identifier: Mapping[str, Any]) -> tuple[str, str]:
+    value = _escaped(str(identifier.get("value")))
+    return value, f"{_escaped(str(identifier.get('system', '')))}|{value}"
 
 
 def _escaped(value: str) -> str:

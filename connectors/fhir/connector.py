@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from connectors.config import HospitalContext
-from connectors.fhir import billing, bookings
+from connectors.fhir import appointments, billing, bookings, patients
 from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document
@@ -150,7 +150,7 @@ class FhirConnector:
 
     async def fetch_registration(self, order: Order) -> Registration | None:
         return await self._read(
-            Verb.FETCH_REGISTRATION, lambda deadline: bookings.fetch_registration(self._exchange, order, deadline)
+            Verb.FETCH_REGISTRATION, lambda deadline: appointments.fetch_registration(self._exchange, order, deadline)
         )
 
     async def fetch_bills(self, patient: Patient) -> Sequence[Bill]:
@@ -211,7 +211,7 @@ class FhirConnector:
     # writes --------------------------------------------------------------------------------------------------------
 
     async def create_patient(self, patient: Patient) -> Outcome:
-        return await self._write(Verb.CREATE_PATIENT, lambda write: bookings.create_patient(write, patient))
+        return await self._write(Verb.CREATE_PATIENT, lambda write: patients.create_patient(write, patient))
 
     async def lock_slot(self, order: Order) -> Outcome:
         return self._refuse(Verb.LOCK_SLOT)

@@ -13,13 +13,14 @@ from typing import Any
 
 from connectors.config import HospitalContext
 from connectors.fhir import validation
+from connectors.fhir.abilities import Abilities, assumed_in
 from connectors.fhir.calls import Call, ParameterMissing, Request
-from connectors.fhir.client import ExchangeError, FhirClient, Reply, ReplyInvalid
+from connectors.fhir.client import ExchangeError, FhirClient, Params, Reply, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
 from connectors.fhir.inventory import schedule_of, without_stops
 from connectors.fhir.outcomes import UNAUTHORISED, error_of_read, issues_of
-from connectors.fhir.statement import Statements
+from connectors.fhir.statement import Statement, Statements
 from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable
 from mappings.courtesy import courtesy
 from mappings.engine import MapContext, Mapped, MappingError
@@ -61,6 +62,7 @@ class Exchange:
         self.connection = connection
         self.rules = rules
         self.statements = Statements(client, rules.release)
+        self._assumed = assumed_in(connection)
         self._refusing: set[str] = set()
 
     def context(self) -> MapContext:
@@ -79,6 +81,11 @@ class Exchange:
         value = self.connection.get(name, default)
         return float(value) if isinstance(value, int | float | str) else default
 
+    async def abilities(self, deadline: Deadline) -> Abilities:
+        """What the server can do beyond reading. Raises HisReplyInvalid for one of another version."""
+        statement = await self.statements.known(deadline)
+        return Abilities(statement=statement or Statement(), assumed=self._assumed)
+
     async def search(self, call: Call, request: Request, deadline: Deadline, *, whole: bool = False) -> Document:
         """Every resource that a search finds, over all pages, without repeats and without what validation leaves out.
 
@@ -86,9 +93,16 @@ class Exchange:
         """
         try:
             params = call.search_params(request, self.context())
-            pages = await self.client.read_pages(call.resource, params, deadline=deadline, fresh=call.fresh)
         except (MappingError, ParameterMissing) as error:
             raise HisRefused(str(error), code="invalid_request") from error
+        return await self.find(call, params, deadline, fresh=call.fresh, whole=whole)
+
+    async def find(
+        self, call: Call, params: Params, deadline: Deadline, *, fresh: bool = True, whole: bool = True
+    ) -> Document:
+        """The same with parameters at hand."""
+        try:
+            pages = await self.client.read_pages(call.resource, params, deadline=deadline, fresh=fresh)
         except ExchangeError as error:
             raise _read_failed(error) from error
         entries: dict[object, Json] = {}

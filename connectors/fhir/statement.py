@@ -33,11 +33,14 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """What of a CapabilityStatement is used here.
 
     `fhir_version` is None where it says none that could be one. `conditional_create`: the types whose creates honour
-    If-None-Exist. `operations`: names without `$`, with their type where they have one: `Appointment/hold`, `export`.
+    If-None-Exist. `updates`: the types that can be updated; `transactions`: whether the system takes them. `operations`: names
+    without `$`, with their type where they have one: `Appointment/hold`, `export`.
     """
 
     fhir_version: str | None = None
     conditional_create: frozenset[str] = frozenset()
+    updates: frozenset[str] = frozenset()
+    transactions: bool = False
     operations: frozenset[str] = frozenset()
 
 
@@ -46,17 +49,24 @@ def read_statement(body: Any) -> Statement:
     if not isinstance(body, dict) or body.get("resourceType") != "CapabilityStatement":
         return Statement()
     version = body.get("fhirVersion")
-    conditional, operations = set[str](), set[str]()
+    conditional, updates, operations, transactions = set[str](), set[str](), set[str](), False
     for rest in _dicts(body.get("rest")):
+        if rest.get("mode") == "client":
+            continue
         operations.update(_names(rest))
+        transactions = transactions or "transaction" in _interactions(rest)
         for resource in _dicts(rest.get("resource")):
             kind = str(resource.get("type"))
             if resource.get("conditionalCreate") is True:
                 conditional.add(kind)
+            if "update" in _interactions(resource):
+                updates.add(kind)
             operations.update(f"{kind}/{name}" for name in _names(resource))
     return Statement(
         fhir_version=version if isinstance(version, str) and _VERSION.fullmatch(version) else None,
         conditional_create=frozenset(conditional),
+        updates=frozenset(updates),
+        transactions=transactions,
         operations=frozenset(operations),
     )
 
@@ -65,6 +75,10 @@ def _names(holder: dict[str, Any]) -> Iterator[str]:
     for operation in _dicts(holder.get("operation")):
         if isinstance(operation.get("name"), str):
             yield operation["name"].removeprefix("$")
+
+
+def _interactions(holder: dict[str, Any]) -> set[str]:
+    return {str(one.get("code")) for one in _dicts(holder.get("interaction"))}
 
 
 def _dicts(value: Any) -> Iterator[dict[str, Any]]:

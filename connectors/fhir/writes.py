@@ -7,11 +7,13 @@ at the HIS; from then on only a clear refusal may be told as one.
 from __future__ import annotations
 
 from typing import Any, NoReturn
+from urllib.parse import urlencode
 
 import msgspec
 
-from connectors.fhir.calls import Call, ParameterMissing, Request
-from connectors.fhir.client import NotSent, Reply, ReplyInvalid, ReplyLost
+from connectors.fhir.abilities import Abilities
+from connectors.fhir.calls import Call, ParameterMissing, Request, is_identified
+from connectors.fhir.client import NotSent, Params, Reply, ReplyInvalid, ReplyLost
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
 from connectors.fhir.exchange import Exchange, Versioned
@@ -75,10 +77,11 @@ class Write:
             self._read_failed(HisReplyInvalid(f"the profile's {name} does not take the resource"))
         return records[0]
 
-    async def create(self, name: str, request: Request, *, several: str = "already_exists") -> Created:
-        """POST what the profile's request tree writes, conditionally where it says so.
+    async def create(self, name: str, request: Request, *, several: str = "several") -> Created:
+        """POST what the profile's request tree writes, on the condition that the profile names.
 
-        412, several fit the condition, ends with the code `several`.
+        A server that does not declare conditionalCreate is looked at first: it would ignore the condition. More than one that
+        fit (412 to If-None-Exist, FHIR R4 http.html#ccreate) end with the code `several`.
         """
         call = self.call(name)
         try:
@@ -87,7 +90,11 @@ class Write:
             condition = call.condition(request, context)
         except (MappingError, ParameterMissing) as error:
             raise Ended(Rejected(code="invalid_request", text=str(error))) from error
-        reply = await self._send("POST", call.resource, body, condition)
+        if condition and not (await self.abilities()).creates_conditionally(call.resource):
+            if (there := await self._there(call, condition, several)) is not None:
+                return there
+            condition = []
+        reply = await self._send("POST", call.resource, body, urlencode(condition))
         if reply.status == 412:
             raise Ended(Rejected(code=several, text="HTTP 412: several fit the condition"))
         if reply.status not in (200, 201):
@@ -99,6 +106,29 @@ class Write:
         if not isinstance(found, str):
             raise Ended(Unknown(reason=f"HTTP {reply.status} without a {call.resource} or its place"))
         return Created(id=found, existed=reply.status == 200, resource=resource)
+
+    async def abilities(self) -> Abilities:
+        """What the server declares that it can do."""
+        try:
+            return await self.exchange.abilities(self.deadline)
+        except HisError as error:
+            self._read_failed(error)
+
+    async def _there(self, call: Call, condition: Params, several: str) -> Created | None:
+        """What fits a condition already, as a server would answer that honours it."""
+        try:
+            document = await self.exchange.find(call, condition, self.deadline)
+        except HisError as error:
+            self._read_failed(error)
+        # A server may ignore a parameter that it does not know, and answer with everything.
+        found = [
+            one for entry in document["entry"] if is_identified(one := entry["resource"], call.resource, condition)
+        ]
+        if len(found) > 1:
+            raise Ended(Rejected(code=several, text="several fit the condition"))
+        if not found:
+            return None
+        return Created(id=str(found[0].get("id")), existed=True, resource=found[0])
 
     async def update(self, name: str, request: Request, current: Versioned) -> Json | None:
         """PUT `current` with the elements that the request tree sets; None when it has changed meanwhile (412, 409).

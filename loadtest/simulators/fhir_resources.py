@@ -44,11 +44,24 @@ def issue(code: str, detail: str, text: str) -> Json:
     }
 
 
+READ_ONLY = (
+    "HealthcareService",
+    "PractitionerRole",
+    "Schedule",
+    "Slot",
+    "Invoice",
+    "ChargeItem",
+    "DiagnosticReport",
+    "Binary",
+)
+WRITABLE = ("Patient", "Appointment", "PaymentReconciliation", "PaymentNotice")
+
+
 def capability_statement() -> Json:
-    kinds = (
-        "HealthcareService", "PractitionerRole", "Schedule", "Slot", "Patient", "Appointment", "Invoice", "ChargeItem",
-        "PaymentReconciliation", "PaymentNotice", "DiagnosticReport", "Binary",
-    )  # fmt: skip
+    read = [{"code": "read"}, {"code": "search-type"}]
+    written = [*read, {"code": "create"}, {"code": "update"}]
+    resources: list[Json] = [{"type": kind, "interaction": read} for kind in READ_ONLY]
+    resources += [{"type": kind, "interaction": written, "conditionalCreate": True} for kind in WRITABLE]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -56,7 +69,7 @@ def capability_statement() -> Json:
         "kind": "instance",
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json"],
-        "rest": [{"mode": "server", "resource": [{"type": kind} for kind in kinds]}],
+        "rest": [{"mode": "server", "resource": resources}],
     }
 
 

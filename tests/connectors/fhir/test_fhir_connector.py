@@ -26,6 +26,7 @@ from connectors.port import (
     Unknown,
     Verb,
 )
+from loadtest.simulators.fhir_store import Found, Params
 from mappings.canonical import (
     Department,
     Patient,
@@ -489,17 +490,17 @@ async def test_register_reads_again_when_a_version_conflict_is_answered_409() ->
         order = await booked_order(connector)
         switch(simulator, "register", "conflict_409")
         kept = simulator.store.appointments[order.his_refs["appointment"]]
-        read = simulator.store.read
+        search = simulator.store.search
         edits: list[str] = []
 
-        def edited_after(kind: str, key: str) -> dict[str, object]:
-            resource = read(kind, key)
+        def edited_after(kind: str, params: Params) -> Found:
+            found = search(kind, params)
             if kind == "Appointment" and not edits:
-                edits.append(key)
+                edits.append(kind)
                 kept.version += 1
-            return resource
+            return found
 
-        simulator.store.read = edited_after  # type: ignore[method-assign]
+        simulator.store.search = edited_after  # type: ignore[method-assign]
         assert isinstance(await connector.register(order), Accepted)
         assert simulator.board.calls["register"] == 2
 

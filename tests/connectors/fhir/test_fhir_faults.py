@@ -153,7 +153,7 @@ async def test_write_is_not_done_when_the_read_before_it_fails() -> None:
         order = await booked_order(connector)
         for mode in ("hang", "html", "fault", "lose_reply"):
             simulator.board.faults.clear()
-            switch(simulator, "read_appointment", mode)
+            switch(simulator, "fetch_registration", mode)
             outcome = await connector.register(order)
             assert isinstance(outcome, Rejected), mode
             assert (outcome.code, outcome.retryable) == ("busy", True)

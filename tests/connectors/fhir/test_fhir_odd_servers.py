@@ -46,7 +46,8 @@ async def cancel_against(*refusals: web.Response) -> tuple[Outcome, list[str]]:
 
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
-            return fhir_json(json.dumps(appointment(version=str(len(matched) + 1))))
+            found = appointment(version=str(len(matched) + 1))
+            return bundle(found) if request.path.endswith("/Appointment") else fhir_json(json.dumps(found))
         matched.append(request.headers["If-Match"])
         if len(matched) <= len(refusals):
             return refusals[len(matched) - 1]

@@ -339,7 +339,7 @@ async def test_create_without_a_body_is_known_by_its_location() -> None:
         (400, outcome("error", "structure"), ("invalid_request", False)),
         (422, outcome("error", "business-rule", "stopped"), ("stopped", False)),
         (409, outcome("error", "duplicate"), ("already_exists", False)),
-        (412, outcome("error", "multiple-matches"), ("already_exists", False)),
+        (412, outcome("error", "multiple-matches"), ("several", False)),
         (409, outcome("error", "conflict", "slot-taken"), ("full", False)),
         (500, outcome("error", "processing", "full"), ("full", False)),
         (401, outcome("error", "security"), ("busy", True)),
@@ -451,7 +451,8 @@ async def test_peer_that_accepts_and_never_answers_costs_no_more_than_the_timeou
     base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/fhir"
     timeouts = {"book": 0.2, "fetch_slots": 0.2}
     async with server:
-        async with connected(base_url, timeout_s=timeouts) as connector:
+        conditional = {"assumed": "conditional-create"}  # else it is looked at before anything is written
+        async with connected(base_url, timeout_s=timeouts, connection=conditional) as connector:
             assert isinstance(await connector.book(ORDER), Unknown)
             with pytest.raises(HisUnavailable):
                 await connector.fetch_slots(WINDOW, [])
