@@ -69,8 +69,28 @@ async def own_patient(tx: Tx, client_id: str, patient_id: str) -> tuple[dict[str
         row = None
     person = None if row is None else await load_person(tx, row["person_id"])
     if row is None or person is None:
-        raise Refusal("patient_unknown", f"There is no patient {patient_id} of yours at this hospital.")
+        raise unknown_patient(patient_id)
     return row, person
+
+
+_USER = Fixed(
+    select(patients.c.client_id, patients.c.user_ref).where(
+        patients.c.hospital_id == bindparam("of_hospital"), patients.c.id == bindparam("of_patient")
+    )
+)
+
+
+async def user_of(tx: Tx, client_id: str, patient_id: str) -> str:
+    """The `user_ref` under which a client has made a patient known. Raises Refusal(patient_unknown)."""
+    row = await tx.first(_USER, {"of_hospital": tx.hospital_id, "of_patient": patient_id})
+    if row is None or row["client_id"] != client_id:
+        raise unknown_patient(patient_id)
+    return str(row["user_ref"])
+
+
+def unknown_patient(patient_id: str) -> Refusal:
+    """For a patient who does not exist, or is another client's: nobody learns which."""
+    return Refusal("patient_unknown", f"There is no patient {patient_id} of yours at this hospital.")
 
 
 async def add_patient(

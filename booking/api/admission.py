@@ -108,7 +108,12 @@ class Admission:
         if self._identities is None or not route.identified_by:
             return
         for name, value in _identities(call, route):
-            key = (call.caller.id, name, value)
+            self.admit_as(call, route, name, value)
+
+    def admit_as(self, call: Call[Any, Any], route: Route, name: str, value: str) -> None:
+        """Count a request for one person, by the name of the field that would say so. Raises ApiProblem rate_limited."""
+        if self._identities is not None:
+            key = (call.caller.id, name, value[:LONGEST_ID])
             self._take(call, route, self._identities, key, {"scope": "identity", "by": name})
 
     def forget(self, call: Call[Any, Any]) -> None:
@@ -158,4 +163,4 @@ def _identities(call: Call[Any, Any], route: Route) -> Iterator[tuple[str, str]]
     """For whom a request is: what its path or its body names."""
     for name in route.identified_by:
         value = call.path[name] if name in call.path else getattr(call.body, name)
-        yield name, value[:LONGEST_ID]
+        yield name, value

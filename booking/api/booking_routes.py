@@ -46,7 +46,7 @@ class BookingHandlers:
         return _told(await self._context.holds.hold(hospital, request, within_s=call.left_s()))
 
     def _request_of(self, call: Call[None, NewBooking]) -> HoldRequest:
-        body, place = call.body, place_of(self._context.rooms, call)
+        body, place = call.body, place_of(self._context.rooms, call, call.body.patient_id)
         return HoldRequest(
             client_id=call.caller.id,
             user_ref=body.user_ref,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -67,6 +68,7 @@ class Endpoint:
             call.body = None
         else:
             self._decode_body(call, await self._read(request))
+        call.admit_as = partial(self._admission.admit_as, call, route)
         self._admission.admit_identity(call, route)
         return self.ready(await route.handler(call))
 
@@ -90,6 +92,7 @@ class Endpoint:
             if len(data) > self._max_body_bytes:
                 raise self._too_large()
             self._decode_body(call, data)
+        call.admit_as = partial(self._admission.admit_as, call, route)
         self._admission.admit_identity(call, route)
         result = route.at_once(call)
         if result is None:

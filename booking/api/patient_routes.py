@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from booking import people
 from booking.api.context import Context
 from booking.api.present import patient_view, registration_view
@@ -9,6 +12,7 @@ from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import Call, Reply, RequestClass, Route
 from booking.api.views import NewPatient, PatientView, RegistrationList
 from booking.identity import ID_CARD, read_id_card
+from booking.records import Person
 from booking.store.engine import Tx
 from booking.visits import visits_of
 from mappings.canonical import Patient, Sex
@@ -21,19 +25,10 @@ class PatientHandlers:
         self._context = context
 
     async def create(self, call: Call[None, NewPatient]) -> Reply:
-        record = _record(call.body)
-        capabilities = self._context.live.capabilities(call.hospital_id)
-        asks_his = "native" in (capabilities["create_patient"], capabilities["find_patient"])
+        add = adding(self._context, call, call.body)
 
         async def work(tx: Tx) -> PatientView:
-            patient_id, person = await people.add_patient(
-                tx,
-                client_id=call.caller.id,
-                user_ref=call.body.user_ref,
-                record=record,
-                links_by_command=asks_his,
-            )
-            return patient_view(patient_id, call.body.user_ref, person)
+            return patient_view(*await add(tx))
 
         return await self._context.once(call, 201, work)
 
@@ -48,6 +43,22 @@ class PatientHandlers:
             _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
             rows = await visits_of(tx, person)
         return RegistrationList(items=[registration_view(r, zone) for r in rows])
+
+
+def adding(
+    context: Context, call: Call[Any, Any], body: NewPatient
+) -> Callable[[Tx], Awaitable[tuple[str, str, Person]]]:
+    """What makes a patient known to the caller in a write: gives their id, user and person. Raises ApiProblem(invalid_field)."""
+    record, capabilities = _record(body), context.live.capabilities(call.hospital_id)
+    asks_his = "native" in (capabilities["create_patient"], capabilities["find_patient"])
+
+    async def add(tx: Tx) -> tuple[str, str, Person]:
+        patient_id, person = await people.add_patient(
+            tx, client_id=call.caller.id, user_ref=body.user_ref, record=record, links_by_command=asks_his
+        )
+        return patient_id, body.user_ref, person
+
+    return add
 
 
 def _record(body: NewPatient) -> Patient:

@@ -9,6 +9,8 @@ from aiohttp import web
 
 E = TypeVar("E")
 
+# What FHIR puts where an id could be, and no id begins with: `$find`, `_search`.
+_NEVER_IDS = ("$", "_")
 _MAX_KNOWN = 1_024  # paths that are remembered; a caller can make up any number of them
 
 
@@ -51,7 +53,7 @@ class Router(Generic[E]):
                 child = node.parameter
             else:
                 child = node.literals.setdefault(segment, _Node())
-            if node.parameter is not None and node.literals:
+            if node.parameter is not None and any(not text.startswith(_NEVER_IDS) for text in node.literals):
                 raise ValueError(f"{path}: {segment} is a parameter in one path and a text in another")
             node = child
         if method in node.ends:

@@ -58,6 +58,7 @@ __all__ = [
     "RequestClass",
     "Route",
     "make_ready",
+    "parse_idempotency_key",
 ]
 
 Q = TypeVar("Q")
@@ -115,11 +116,13 @@ class Call(Generic[Q, B]):
     """One request, checked and decoded. `query` and `body` are the route's Structs (None where it has none)."""
 
     __slots__ = (
-        "address", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates", "request",
+        "address", "admit_as", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates", "request",
         "request_id", "span", "trace", "waits_until_s",
     )  # fmt: skip
 
     client: ApiClient | None
+    admit_as: Callable[[str, str], None]
+    """Counts it for somebody whom its path and body do not name (`identified_by`), as ("user_ref", its user). Raises ApiProblem."""
     path: Mapping[str, Any]
     query: Q
     body: B
@@ -287,7 +290,12 @@ class Route:
             return None
         if header is None or not header.strip():
             raise ApiProblem("idempotency_key_missing")
-        match = _IDEMPOTENCY_KEY.fullmatch(header.strip())
-        if match is None:
-            raise ApiProblem("idempotency_key_invalid")
-        return match[1]
+        return parse_idempotency_key(header)
+
+
+def parse_idempotency_key(header: str) -> str:
+    """The key of the header's value, without quotes. Raises ApiProblem(idempotency_key_invalid)."""
+    match = _IDEMPOTENCY_KEY.fullmatch(header.strip())
+    if match is None:
+        raise ApiProblem("idempotency_key_invalid")
+    return match[1]

@@ -18,14 +18,14 @@ RETRY_AFTER_S = 5
 _NO_PLACE = (0, NONE_YET)
 
 
-def place_of(rooms: WaitingRooms | None, call: Call[Any, Any]) -> tuple[int, int]:
-    """Release and rank of the ticket that came with a hold for the patient of its body; those of nobody without a good one."""
+def place_of(rooms: WaitingRooms | None, call: Call[Any, Any], patient_id: str) -> tuple[int, int]:
+    """Release and rank of the ticket that came with a hold for this patient; those of nobody without a good one."""
     if rooms is None or call.hospital_id not in rooms.hospitals:
         return _NO_PLACE
     text = call.request.headers.get(_TICKET_FIELD)
     if text is None:
         return _NO_PLACE
-    return rooms.place_for(call.hospital_id, call.caller.id, call.body.patient_id, text) or _NO_PLACE
+    return rooms.place_for(call.hospital_id, call.caller.id, patient_id, text) or _NO_PLACE
 
 
 def told_to_wait(refusal: Refusal) -> ApiProblem:

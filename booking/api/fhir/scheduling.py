@@ -1,0 +1,269 @@
+"""`Appointment/$hold` and `Appointment/$book` (IHE ITI Scheduling 1.0.1, ITI-116 and ITI-117). They decide nothing.
+
+An Appointment's id is its slot's while it is proposed, and its booking's from the hold on. To the engine a hold and a booking are
+the same: `pending` until the hospital has registered it, which follows the payment in `/v1` where there is a fee. So `$book` of a
+held Appointment answers how it stands. To modify is to hold the new slot, and only then to cancel what was there before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, NoReturn
+
+import msgspec
+
+from booking import bookings as rules
+from booking.api.auth import require_access
+from booking.api.context import Context
+from booking.api.fhir.holds import BOOK, HOLD, TAKEN, Holds, Seat
+from booking.api.fhir.ids import row_id_of
+from booking.api.fhir.new_patients import new_patient
+from booking.api.fhir.outcomes import FHIR_JSON, NotAvailable
+from booking.api.fhir.parameters import AppointmentIn, Given, ParametersIn, PatientIn, id_in
+from booking.api.fhir.resources.appointment import appointment_resource, appointment_status
+from booking.api.fhir.serving import base_of, check_if_match, invalid, render_resource
+from booking.api.patient_routes import adding
+from booking.api.problems import ApiProblem
+from booking.api.routing import Call, Pending, Ready, make_ready
+from booking.errors import Refusal
+from booking.lifecycle import State
+from booking.people import user_of
+from booking.records import Booking
+from booking.steps import Step, Steps
+from booking.store.engine import Tx
+from booking.store.turns import Of
+
+OF_HOLD = {"appointment-reference": 1, "patient-reference": 1, "patient-resource": 1}
+"""What `$hold` takes. The standard's has no patient: to us a seat is somebody's, and these two are ours."""
+OF_BOOK = {**OF_HOLD, "appointment-resource": 1, "comment": 1}
+NOT_THERE = frozenset(
+    {
+        "slot_unknown", "slot_sold_out", "slot_not_released", "slot_in_past", "schedule_stopped", "hospital_closed", "fee_unknown",
+        "duplicate_booking", "booking_unknown", "booking_over", "not_cancellable", "not_offered_by_hospital",
+        "hospital_observe_only",
+    }
+)  # fmt: skip
+"""Codes that mean: this Appointment is not available. ITI-116 wants them told as fatal, not-found."""
+MOST_REASON_CHARS = 200
+_encode = msgspec.json.Encoder().encode
+
+
+class Scheduling:
+    """Answers `$hold` and `$book`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._holds = Holds(context)
+        self._steps = Steps(context.store)
+
+    def hold_at_once(self, call: Call[str, ParametersIn]) -> Pending:
+        """Asked for in a task of its own, but not in one of the connection's: what `Pending` saves."""
+        return Pending(asyncio.ensure_future(self.hold(call)), _as_it_is)
+
+    def book_at_once(self, call: Call[str, ParametersIn]) -> Pending:
+        return Pending(asyncio.ensure_future(self.book(call)), _as_it_is)
+
+    async def hold(self, call: Call[str, ParametersIn]) -> Ready:
+        """Hold a proposed Appointment for a patient of the caller's; one that is held already is answered as it stands."""
+        given = Given(call.body.parameter, OF_HOLD)
+        return await self._told(call, self._referred(call, given, None, HOLD))
+
+    async def book(self, call: Call[str, ParametersIn]) -> Ready:
+        """Book, modify or cancel, by the status of `appointment-resource`; with `appointment-reference` alone it books."""
+        given = Given(call.body.parameter, OF_BOOK)
+        return await self._told(call, self._booked(call, given))
+
+    async def _booked(self, call: Call[str, Any], given: Given) -> Seat:
+        told = given.appointment()
+        if told is None or told.status in ("proposed", "pending"):
+            return await self._referred(call, given, told, BOOK)
+        reference = given.reference("appointment-reference", "Appointment")
+        if told.id is None or reference not in (None, told.id):
+            raise invalid("$.parameter", "`appointment-resource` with the id of an existing Appointment")
+        if told.status == "booked":
+            return await self._modify(call, told)
+        if told.status == "cancelled":
+            comment = next(iter(given.texts("comment")), None)
+            return await self._cancel(call, told.id, _reason_of(told, comment))
+        raise invalid("$.parameter", "an Appointment that is pending (to book), booked (to modify) or cancelled")
+
+    async def _referred(self, call: Call[str, Any], given: Given, told: AppointmentIn | None, operation: str) -> Seat:
+        """The seat that a reference means: of a slot, or a booking that exists."""
+        fhir_id = _referred_id(given, told)
+        patient_id = await self._patient_of(call, given, told)
+        row_id = row_id_of(fhir_id)
+        if row_id.startswith("sl_"):
+            if patient_id is None:
+                raise invalid("$.parameter", "a patient: `patient-reference`, `patient-resource`, or a participant")
+            return await self._holds.take(call, operation, row_id, patient_id)
+        seat = await self._holds.look(call, fhir_id)
+        if patient_id not in (None, seat.booking.patient_id):
+            raise rules.unknown_booking(seat.booking.id)
+        if seat.booking.state not in (*TAKEN, State.FULFILLED):
+            raise Refusal("booking_over", f"The booking is {seat.booking.state}.")
+        return seat
+
+    async def _modify(self, call: Call[str, Any], told: AppointmentIn) -> Seat:
+        seat = await self._holds.look(call, told.id or "")
+        booking = seat.booking
+        self._check_version(call, seat)
+        if booking.state not in TAKEN:
+            raise Refusal("booking_over", f"The booking is {booking.state}.")
+        if not set(_patients_in(told)) <= {booking.patient_id}:
+            raise invalid("$.parameter", "the patient of the booking: another one needs a booking of their own")
+        slots = [row_id_of(slot_id) for slot_id in _slots_in(told)]
+        if not slots or slots == [booking.slot_id]:
+            return seat
+        if len(slots) > 1:
+            raise invalid("$.parameter", "one slot")
+        new = await self._holds.take(call, f"{BOOK} instead of {booking.id}", slots[0], booking.patient_id)
+        try:
+            await self._cancelled(call, booking.id, "modified", None)
+        except Refusal:
+            if new.is_new:
+                await self._cancelled(call, new.booking.id, "not_modified", None)
+            raise
+        return new
+
+    async def _cancel(self, call: Call[str, Any], booking_id: str, reason: str) -> Seat:
+        seat = await self._holds.look(call, booking_id)
+        return Seat(await self._cancelled(call, booking_id, reason, seat.slot), seat.slot)
+
+    async def _cancelled(self, call: Call[str, Any], booking_id: str, reason: str, slot: dict[str, Any] | None) -> Booking:
+        """The booking, once its cancellation has begun. With `slot`, If-Match is heeded within the same transaction."""
+        hospital = self._context.hospital(call)
+
+        async def work(tx: Tx, booking: Booking) -> Booking:
+            if slot is not None:
+                self._check_version(call, Seat(booking, slot))
+            await rules.cancel_booking(tx, hospital, booking, reason)
+            return booking
+
+        booking: Booking = await self._steps.take(call.hospital_id, Step(call.caller.id, booking_id, work))
+        return booking
+
+    def _check_version(self, call: Call[str, Any], seat: Seat) -> None:
+        try:
+            hospital = self._context.hospital(call)
+            check_if_match(call.request.headers, appointment_resource(hospital, seat.booking, seat.slot))
+        except ApiProblem as problem:
+            raise Refusal(problem.code, problem.detail or "") from None
+
+    async def _patient_of(self, call: Call[str, Any], given: Given, told: AppointmentIn | None) -> str | None:
+        """The one patient whom the call names, made known where it brings the resource; None where it names nobody."""
+        named = {*given.references("patient-reference", "Patient"), *(_patients_in(told) if told else ())}
+        brought = given.patient()
+        if brought is not None and brought.id is not None and not brought.identifier:
+            named.add(brought.id)
+            brought = None
+        if brought is not None and not (named or await self._is_own(call, brought)):
+            named.add(await self._make_known(call, brought))
+        elif brought is not None and brought.id is not None and not named:
+            named.add(brought.id)
+        if len(named) > 1:
+            raise invalid("$.parameter", "one patient: a booking is one person's")
+        return next(iter(named), None)
+
+    async def _is_own(self, call: Call[str, Any], brought: PatientIn) -> bool:
+        """Whether the resource's id is one of ours for a patient of the caller's; else it is the caller's own affair."""
+        if brought.id is None:
+            return False
+        try:
+            async with self._context.store.read(call.hospital_id, here=True) as tx:
+                await user_of(tx, call.caller.id, brought.id)
+        except Refusal:
+            return False
+        return True
+
+    async def _make_known(self, call: Call[str, Any], brought: PatientIn) -> str:
+        """By the rules, and with the scope, of `POST /v1/.../patients`."""
+        require_access(call.caller, scopes=frozenset({"patients"}), hospital_id=call.hospital_id)
+        body = new_patient(brought, "$.parameter")
+        call.admit_as("user_ref", body.user_ref)
+        add = adding(self._context, call, body)
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.BINDS) as tx:
+            patient_id, _, _ = await add(tx)
+        return patient_id
+
+    async def _told(self, call: Call[str, Any], asked: Awaitable[Seat]) -> Ready:
+        try:
+            seat = await asked
+        except Refusal as refusal:
+            _raise_as_told(refusal)
+        hospital, booking = self._context.hospital(call), seat.booking
+        resource, _ = render_resource(appointment_resource(hospital, booking, seat.slot))
+        base = base_of(call, self._context.public_url)
+        body = (
+            b'{"resourceType":"Bundle","type":"searchset","total":1,"link":[{"relation":"self","url":%b}],'
+            b'"entry":[{"fullUrl":%b,"resource":%b,"search":{"mode":"match"}}%b]}'
+        ) % (
+            _encode(f"{base}/Appointment/{call.address.rpartition('/')[2]}"),
+            _encode(f"{base}/Appointment/{booking.id}"),
+            resource,
+            _outcome(hospital.id, booking),
+        )
+        fields = {"Content-Type": FHIR_JSON, "Cache-Control": "no-store"}
+        return make_ready(body, headers=fields if seat.is_new else {**fields, "Idempotent-Replayed": "true"})
+
+
+def _as_it_is(answer: Ready) -> Ready:
+    return answer
+
+
+def _referred_id(given: Given, told: AppointmentIn | None) -> str:
+    """The id that the call means: of the reference, or of what the resource would take up."""
+    reference = given.reference("appointment-reference", "Appointment")
+    meant = {reference} if reference is not None else set()
+    if told is not None:
+        meant |= set(_slots_in(told)) or ({told.id} if told.id is not None else set())
+    if len(meant) != 1:
+        raise invalid("$.parameter", "one Appointment: `appointment-reference`, or `appointment-resource` with one slot")
+    return next(iter(meant))
+
+
+def _slots_in(told: AppointmentIn) -> list[str]:
+    ids = [id_in(slot.reference, "Slot") for slot in told.slot]
+    if None in ids:
+        raise invalid("$.parameter", "literal references to Slots")
+    return [slot_id for slot_id in ids if slot_id is not None]
+
+
+def _patients_in(told: AppointmentIn) -> list[str]:
+    """The Patients among the participants; others are the slot's own."""
+    actors = [p.actor.reference for p in told.participant if p.actor is not None]
+    return [patient_id for patient_id in (id_in(actor, "Patient") for actor in actors) if patient_id is not None]
+
+
+def _reason_of(told: AppointmentIn, comment: str | None) -> str:
+    """Why it is cancelled, in the caller's words or codes."""
+    concept = told.cancelationReason
+    coding = concept.coding[0] if concept is not None and concept.coding else None
+    texts = (concept and concept.text, coding and (coding.display or coding.code), comment)
+    reason = next((text for text in texts if text), "patient")
+    return "".join(char if char.isprintable() else " " for char in reason)[:MOST_REASON_CHARS].strip() or "patient"
+
+
+def _raise_as_told(refusal: Refusal) -> NoReturn:
+    """ITI-116, 2:3.116.4.2.3: what is not available is told as fatal and not-found."""
+    if refusal.code in NOT_THERE:
+        raise NotAvailable(refusal.code, refusal.detail or None, extra=refusal.extra) from None
+    raise refusal
+
+
+def _outcome(hospital_id: str, booking: Booking) -> bytes:
+    """What the caller should know beside the Appointment, as another entry; nothing where its status says all."""
+    text = None
+    if booking.state == State.CANCELLING:
+        text = "The cancellation has begun; the hospital has not confirmed it yet."
+    elif booking.payment_state == "due":
+        payments = f"/v1/hospitals/{hospital_id}/bookings/{booking.id}/payments"
+        text = f"Unpaid. Read {payments.removesuffix('/payments')} until it is payable, and report the payment at {payments}."
+    elif appointment_status(booking) == "pending":
+        text = "The hospital has not confirmed it yet."
+    if text is None:
+        return b""
+    issue = {"severity": "information", "code": "informational", "details": {"text": text}}
+    return b',{"resource":%b,"search":{"mode":"outcome"}}' % _encode(
+        {"resourceType": "OperationOutcome", "issue": [issue]}
+    )
