@@ -42,6 +42,8 @@ _BOOKING: tuple[Row, ...] = (
     ("not_cancellable", 409, False, "rejected", "This booking can no longer be cancelled", "该预约已不能取消",
      "Read the booking: it may be finished, or past the hospital's cutoff; then only the window can help.",
      "请查询预约状态：可能已完成或已过取消时限，此时只能到医院窗口办理。"),
+    ("booking_over", 409, False, "rejected", "This booking is over", "该预约已结束",
+     "Hold a seat anew.", "请重新预约。"),
     ("not_payable", 409, False, "rejected", "This cannot be paid", "当前不能支付",
      "Read it again: `payable` says when money makes sense. Money that was already taken must still be reported.",
      "请重新查询：`payable` 表示何时可支付。已收取的款项仍须上报。"),

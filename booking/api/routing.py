@@ -116,13 +116,13 @@ class Call(Generic[Q, B]):
     """One request, checked and decoded. `query` and `body` are the route's Structs (None where it has none)."""
 
     __slots__ = (
-        "address", "admit_as", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates", "request",
-        "request_id", "span", "trace", "waits_until_s",
+        "address", "admit_as", "body", "client", "counts_for", "data", "idempotency_key", "path", "place", "query", "rates",
+        "request", "request_id", "span", "trace", "waits_until_s",
     )  # fmt: skip
 
     client: ApiClient | None
     admit_as: Callable[[str, str], None]
-    """Counts it for somebody whom its path and body do not name (`identified_by`), as ("user_ref", its user). Raises ApiProblem."""
+    """Counts it for somebody whom path and body do not name (`identified_by`), as ("user_ref", the user). Raises ApiProblem."""
     path: Mapping[str, Any]
     query: Q
     body: B

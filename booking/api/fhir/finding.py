@@ -189,7 +189,9 @@ def _as_text(parameter: ParameterIn) -> str | None:
         return f"{coding.system or ''}|{coding.code}"
     numbers = (parameter.valueInteger, parameter.valuePositiveInt, parameter.valueUnsignedInt)
     number = next((n for n in numbers if n is not None), None)
-    return str(number) if number is not None else parameter.valueString or parameter.valueDateTime or parameter.valueDate
+    return (
+        str(number) if number is not None else parameter.valueString or parameter.valueDateTime or parameter.valueDate
+    )
 
 
 def _outcome(given: Given, *, found: bool) -> dict[str, Any] | None:
@@ -207,5 +209,3 @@ def _outcome(given: Given, *, found: bool) -> dict[str, Any] | None:
         for code, text in said
     ]
     return {"resourceType": "OperationOutcome", "issue": issues}
-
-

@@ -58,14 +58,18 @@ class Holds:
         self._users: _Recent[str] = _Recent(MOST_USERS)
         self._slots: _Recent[tuple[float, Row]] = _Recent(MOST_SLOTS)
 
-    async def take(self, call: Call[Any, Any], operation: str, slot_id: str, patient_id: str) -> Seat:
+    async def take(
+        self, call: Call[Any, Any], operation: str, slot_id: str, patient_id: str, *, renew: bool = True
+    ) -> Seat:
         """The seat of this slot for this patient of the caller: a new one, or the one that the same request has got before.
+
+        Without `renew` the request is bound to its first booking for as long as its key is, also when that is over.
 
         Raises Refusal, ApiProblem and what the writer of holds raises.
         """
         request = await self._request(call, operation, slot_id, patient_id)
         try:
-            return await self._ask(call, request)
+            return await self._ask(call, request, renew=renew)
         except Refusal as refusal:
             if refusal.code == "duplicate_booking":
                 return await self._same(call, request, refusal)
@@ -73,14 +77,14 @@ class Holds:
                 raise
             return await self._held_before(call, request, refusal)
 
-    async def _ask(self, call: Call[Any, Any], request: HoldRequest) -> Seat:
+    async def _ask(self, call: Call[Any, Any], request: HoldRequest, *, renew: bool = True) -> Seat:
         hospital, derived = self._context.hospital(call), request.key == f"fhir-{request.digest}"
         for _ in range(MOST_AGAIN):
             answer = await self._context.holds.hold(hospital, request, within_s=call.left_s())
             if not answer.replayed:
                 return Seat(self._made(call, answer), await self.slot(call.hospital_id, request.slot_id), is_new=True)
             seat = await self.look(call, self._made(call, answer).id)
-            if not derived or seat.booking.state in TAKEN:
+            if not (derived and renew) or seat.booking.state in TAKEN:
                 return seat
             request = msgspec.structs.replace(request, key=_next_key(request.key, seat.booking.id))
         ended = f"{MOST_AGAIN} bookings of this seat have ended within a day: send an {IDEMPOTENCY_KEY}."

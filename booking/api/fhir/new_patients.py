@@ -26,7 +26,8 @@ CARD_SYSTEM = "urn:hisbridge:card-type:"
 _HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
 _PLACES = {
     "user_ref": f"identifier.where(system='{USER_SYSTEM}').value",
-    "name": "name", "id_type": "identifier.system", "id_number": "identifier.value", "phone": "telecom.where(system='phone').value",
+    "name": "name", "id_type": "identifier.system", "id_number": "identifier.value",
+    "phone": "telecom.where(system='phone').value",
     "birth_date": "birthDate", "sex": "gender", "card": "identifier",
 }  # fmt: skip
 
@@ -36,7 +37,9 @@ def new_patient(told: PatientIn, at: str = "$") -> NewPatient:
     document = _document(told, at)
     card = _one(told, CARD_SYSTEM, at)
     body: dict[str, Any] = {
-        "user_ref": _required(_one(told, USER_SYSTEM, at), at, f"an identifier of the system {USER_SYSTEM}: who acts").value,
+        "user_ref": _required(
+            _one(told, USER_SYSTEM, at), at, f"an identifier of the system {USER_SYSTEM}: who acts"
+        ).value,
         "name": _name(told, at),
         "id_type": _kind_of(document),
         "id_number": document.value,

@@ -42,6 +42,7 @@ _ISSUES: dict[str, Issue] = {
     "waiting_room_closed": Issue("business-rule"),
     "slot_in_past": Issue("business-rule"),
     "not_cancellable": Issue("business-rule"),
+    "booking_over": Issue("business-rule"),
     "not_payable": Issue("business-rule"),
     "payment_conflict": Issue("conflict"),
     "refund_conflict": Issue("conflict"),
@@ -85,6 +86,13 @@ ISSUES = _ISSUES | {code: Issue("not-found") for code in PROBLEMS if code.endswi
 """Every code of `PROBLEMS`."""
 
 
+NOT_AVAILABLE = Issue("not-found", severity="fatal")
+
+
+class NotAvailable(ApiProblem):
+    """An Appointment that cannot be had: told as fatal and not-found (IHE ITI Scheduling 1.0.1, 2:3.116.4.2.3)."""
+
+
 def is_fhir(address: str) -> bool:
     """Whether a path belongs to the facade, found or not."""
     return address.startswith(FHIR_ROOT) and address[len(FHIR_ROOT) :][:1] in ("", "/")
@@ -96,7 +104,7 @@ def describe_outcome(problem: ApiProblem, *, request_id: str = "", accept_langua
     `details.coding` holds our code, `details.text` its title, `diagnostics` what happened and the request's id.
     """
     known = problem.problem
-    issue = ISSUES[known.code]
+    issue = NOT_AVAILABLE if isinstance(problem, NotAvailable) else ISSUES[known.code]
     title = known.title_zh if prefers_chinese(accept_language) else known.title_en
     coding = {"system": PROBLEM_SYSTEM, "code": known.code, "display": known.title_en}
     instance = f"urn:hisbridge:request:{request_id}" if request_id else None

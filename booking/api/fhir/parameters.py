@@ -60,19 +60,19 @@ class ContactPointIn(msgspec.Struct, frozen=True):
 
 
 class MetaIn(msgspec.Struct, frozen=True):
-    versionId: _Short | None = None  # noqa: N815 - as FHIR calls it
+    versionId: _Short | None = None
 
 
 class PatientIn(msgspec.Struct, frozen=True):
     """A Patient as far as it is read: R4 patient.html."""
 
-    resourceType: Literal["Patient"]  # noqa: N815
+    resourceType: Literal["Patient"]
     id: _Short | None = None
     identifier: Annotated[list[IdentifierIn], Meta(max_length=50)] = []
     name: Annotated[list[NameIn], Meta(max_length=20)] = []
     telecom: Annotated[list[ContactPointIn], Meta(max_length=50)] = []
     gender: Literal["male", "female", "other", "unknown"] | None = None
-    birthDate: _Short | None = None  # noqa: N815
+    birthDate: _Short | None = None
 
 
 class ParticipantIn(msgspec.Struct, frozen=True):
@@ -82,15 +82,16 @@ class ParticipantIn(msgspec.Struct, frozen=True):
 class AppointmentIn(msgspec.Struct, frozen=True):
     """An Appointment as far as it is read: R4 appointment.html."""
 
-    resourceType: Literal["Appointment"]  # noqa: N815
+    resourceType: Literal["Appointment"]
     status: Literal[
-        "proposed", "pending", "booked", "arrived", "fulfilled", "cancelled", "noshow", "entered-in-error", "checked-in", "waitlist"
+        "proposed", "pending", "booked", "arrived", "fulfilled", "cancelled", "noshow", "entered-in-error",
+        "checked-in", "waitlist",
     ]  # fmt: skip
     id: _Short | None = None
     meta: MetaIn | None = None
     slot: Annotated[list[ReferenceIn], Meta(max_length=50)] = []
     participant: Annotated[list[ParticipantIn], Meta(max_length=50)] = []
-    cancelationReason: ConceptIn | None = None  # noqa: N815
+    cancelationReason: ConceptIn | None = None
     comment: str | None = None
 
 
@@ -98,27 +99,27 @@ class ParameterIn(msgspec.Struct, frozen=True):
     """One parameter with the kinds of values that our operations take."""
 
     name: _Short
-    valueReference: ReferenceIn | None = None  # noqa: N815
-    valueString: str | None = None  # noqa: N815
-    valueDateTime: _Short | None = None  # noqa: N815
-    valueDate: _Short | None = None  # noqa: N815
-    valueInstant: _Short | None = None  # noqa: N815
-    valueInteger: int | None = None  # noqa: N815
-    valuePositiveInt: int | None = None  # noqa: N815
-    valueUnsignedInt: int | None = None  # noqa: N815
-    valueCode: _Short | None = None  # noqa: N815
-    valueUri: _Short | None = None  # noqa: N815
-    valueCoding: CodingIn | None = None  # noqa: N815
-    valueCodeableConcept: ConceptIn | None = None  # noqa: N815
-    valueIdentifier: IdentifierIn | None = None  # noqa: N815
-    valueTiming: msgspec.Raw | None = None  # noqa: N815
+    valueReference: ReferenceIn | None = None
+    valueString: str | None = None
+    valueDateTime: _Short | None = None
+    valueDate: _Short | None = None
+    valueInstant: _Short | None = None
+    valueInteger: int | None = None
+    valuePositiveInt: int | None = None
+    valueUnsignedInt: int | None = None
+    valueCode: _Short | None = None
+    valueUri: _Short | None = None
+    valueCoding: CodingIn | None = None
+    valueCodeableConcept: ConceptIn | None = None
+    valueIdentifier: IdentifierIn | None = None
+    valueTiming: msgspec.Raw | None = None
     resource: msgspec.Raw = msgspec.Raw(b"")
 
 
 class ParametersIn(msgspec.Struct, frozen=True):
     """The body of an operation."""
 
-    resourceType: Literal["Parameters"]  # noqa: N815
+    resourceType: Literal["Parameters"]
     parameter: Annotated[list[ParameterIn], Meta(max_length=MOST_PARAMETERS)] = []
 
 
@@ -137,7 +138,9 @@ class Given:
             if parameter.name not in most:
                 raise ApiProblem(
                     "unknown_field",
-                    errors=(FieldError(path=f"$.parameter[{index}].name", expected=f"one of {', '.join(sorted(most))}"),),
+                    errors=(
+                        FieldError(path=f"$.parameter[{index}].name", expected=f"one of {', '.join(sorted(most))}"),
+                    ),
                 )
             found = self._found.setdefault(parameter.name, [])
             found.append((index, parameter))
@@ -233,7 +236,9 @@ class Given:
             try:
                 return _decoded(bytes(parameter.resource), decoder)
             except ApiProblem as problem:
-                errors = tuple(FieldError(path=at + e.path.removeprefix("$"), expected=e.expected) for e in problem.errors)
+                errors = tuple(
+                    FieldError(path=at + e.path.removeprefix("$"), expected=e.expected) for e in problem.errors
+                )
                 raise ApiProblem(problem.code, problem.detail, errors=errors) from None
         return None
 
@@ -244,7 +249,7 @@ def _decoded(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def read_query(parameters: Parameters, kinds: Mapping[str, str]) -> list[ParameterIn]:
-    """The parameters of a GET: `kinds` says as which value[x] each of them is read. `_format` and the like are not the operation's."""
+    """The parameters of a GET: `kinds` says as which value[x] each is read. `_format` and the like are not the operation's."""
     given: list[ParameterIn] = []
     for name, text in parameters:
         if name in ("_format", "_pretty", "_summary"):

@@ -8,7 +8,7 @@ import re
 
 from booking.api.views import FIRST_YEAR, LAST_YEAR
 
-_DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
+_DATE = re.compile(r"(?P<year>\d{4})(?:-(?P<month>\d{2})(?:-(?P<day>\d{2}))?)?", re.ASCII)
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII)
 _ONE_DAY = dt.timedelta(days=1)
 
@@ -17,8 +17,7 @@ def span_of(text: str, zone: dt.tzinfo) -> tuple[dt.datetime, dt.datetime]:
     """First and last instant of what was written; without an offset in `zone`. Raises ValueError."""
     date = _DATE.fullmatch(text)
     if date is not None:
-        year, month, day = (int(part) if part else None for part in date.groups())
-        assert year is not None  # the first group is never empty
+        year, month, day = int(date["year"]), int(date["month"] or 0), int(date["day"] or 0)
         if not FIRST_YEAR <= year <= LAST_YEAR:
             raise ValueError("a year that is not of our calendars")
         last_month = month or 12

@@ -112,9 +112,7 @@ def _proposed(hospital: Hospital, row: dict[str, Any]) -> dict[str, Any]:
     actors = [department_reference(row["department_id"], row["department_name"])]
     if row["practitioner_id"] is not None:
         actors.append(practitioner_reference(row["practitioner_id"], row["practitioner_name"]))
-    resource["participant"] = [
-        {"actor": actor, "required": "required", "status": "needs-action"} for actor in actors
-    ]
+    resource["participant"] = [{"actor": actor, "required": "required", "status": "needs-action"} for actor in actors]
     return resource
 
 

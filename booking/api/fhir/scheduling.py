@@ -39,13 +39,14 @@ OF_HOLD = {"appointment-reference": 1, "patient-reference": 1, "patient-resource
 OF_BOOK = {**OF_HOLD, "appointment-resource": 1, "comment": 1}
 NOT_THERE = frozenset(
     {
-        "slot_unknown", "slot_sold_out", "slot_not_released", "slot_in_past", "schedule_stopped", "hospital_closed", "fee_unknown",
-        "duplicate_booking", "booking_unknown", "booking_over", "not_cancellable", "not_offered_by_hospital",
+        "slot_unknown", "slot_sold_out", "slot_not_released", "slot_in_past", "schedule_stopped", "hospital_closed",
+        "fee_unknown", "duplicate_booking", "booking_unknown", "booking_over", "not_cancellable", "not_offered_by_hospital",
         "hospital_observe_only",
     }
 )  # fmt: skip
 """Codes that mean: this Appointment is not available. ITI-116 wants them told as fatal, not-found."""
 MOST_REASON_CHARS = 200
+MODIFIED = "modified"  # why the old one was cancelled
 _encode = msgspec.json.Encoder().encode
 
 
@@ -107,19 +108,23 @@ class Scheduling:
     async def _modify(self, call: Call[str, Any], told: AppointmentIn) -> Seat:
         seat = await self._holds.look(call, told.id or "")
         booking = seat.booking
-        self._check_version(call, seat)
-        if booking.state not in TAKEN:
-            raise Refusal("booking_over", f"The booking is {booking.state}.")
-        if not set(_patients_in(told)) <= {booking.patient_id}:
-            raise invalid("$.parameter", "the patient of the booking: another one needs a booking of their own")
         slots = [row_id_of(slot_id) for slot_id in _slots_in(told)]
-        if not slots or slots == [booking.slot_id]:
+        if len(slots) > 1 or not set(_patients_in(told)) <= {booking.patient_id}:
+            raise invalid("$.parameter", "one slot, and the booking's own patient")
+        moves = slots not in ([], [booking.slot_id])
+        is_repeat = moves and booking.reason == MODIFIED
+        if not is_repeat:
+            self._check_version(call, seat)
+            if booking.state not in TAKEN:
+                raise Refusal("booking_over", f"The booking is {booking.state}.")
+        if not moves:
             return seat
-        if len(slots) > 1:
-            raise invalid("$.parameter", "one slot")
-        new = await self._holds.take(call, f"{BOOK} instead of {booking.id}", slots[0], booking.patient_id)
+        operation = f"{BOOK} instead of {booking.id}"
+        new = await self._holds.take(call, operation, slots[0], booking.patient_id, renew=False)
+        if new.booking.state not in TAKEN:
+            raise Refusal("booking_over", f"The new booking {new.booking.id} is {new.booking.state}.")
         try:
-            await self._cancelled(call, booking.id, "modified", None)
+            await self._cancelled(call, booking.id, MODIFIED, None)
         except Refusal:
             if new.is_new:
                 await self._cancelled(call, new.booking.id, "not_modified", None)
@@ -130,7 +135,9 @@ class Scheduling:
         seat = await self._holds.look(call, booking_id)
         return Seat(await self._cancelled(call, booking_id, reason, seat.slot), seat.slot)
 
-    async def _cancelled(self, call: Call[str, Any], booking_id: str, reason: str, slot: dict[str, Any] | None) -> Booking:
+    async def _cancelled(
+        self, call: Call[str, Any], booking_id: str, reason: str, slot: dict[str, Any] | None
+    ) -> Booking:
         """The booking, once its cancellation has begun. With `slot`, If-Match is heeded within the same transaction."""
         hospital = self._context.hospital(call)
 
@@ -218,7 +225,9 @@ def _referred_id(given: Given, told: AppointmentIn | None) -> str:
     if told is not None:
         meant |= set(_slots_in(told)) or ({told.id} if told.id is not None else set())
     if len(meant) != 1:
-        raise invalid("$.parameter", "one Appointment: `appointment-reference`, or `appointment-resource` with one slot")
+        raise invalid(
+            "$.parameter", "one Appointment: `appointment-reference`, or `appointment-resource` with one slot"
+        )
     return next(iter(meant))
 
 

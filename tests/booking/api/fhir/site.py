@@ -38,7 +38,7 @@ class Ward:
 
     def capabilities(self, hospital_id: str) -> dict[str, str]:
         verbs = (
-            "ping", "lock", "book", "register", "cancel_registration", "find_patient", "create_patient", "fetch_reports",
+            "ping", "lock_slot", "book", "register", "cancel_registration", "find_patient", "create_patient", "fetch_reports",
             "fetch_report", "fetch_bills", "settle_bill", "fetch_registration",
         )  # fmt: skip
         return {verb: "off" if verb in self.off else "native" for verb in verbs}
@@ -67,7 +67,7 @@ class Ward:
 
 
 class Keys:
-    """`portal` and `another` may do all, `both` at two hospitals, `reader` nothing."""
+    """`portal` and `another` may do all, `both` at two hospitals, `booker` no patients, `reader` nothing."""
 
     clients: Mapping[str, ApiClient] = {
         digest_api_key(name): ApiClient(id=name, name=name, scopes=frozenset(scopes), hospitals=hospitals)
@@ -77,6 +77,7 @@ class Keys:
             ("both", SCOPES, frozenset({HOSPITAL, "h2"})),
             ("one", SCOPES, frozenset({HOSPITAL})),
             ("reader", (), None),
+            ("booker", ("booking",), None),
         )
     }
 
