@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -74,6 +75,7 @@ _TRIED = ("utf-8", "gb18030", "big5hkscs", "latin-1")
 _DESIGNATION = re.compile(rb"\x1b(?:\$[@AB]|\$[()*+][@-~]|[()*+][@-Z]|[-./][@-Z])")
 
 
+@lru_cache(maxsize=256)
 def codec_of(label: str) -> str:
     """The Python codec for one value of MSH-18; "" for an empty one. Raises HL7CharsetError for what we refuse."""
     name = _BLANK.sub("", label).upper()
@@ -169,18 +171,29 @@ def _label(data: bytes) -> str:
     line = data[: end.start() if end else 8192]
     if not line.startswith(b"MSH") or len(line) < 4:
         return ""
+    if line.isascii():
+        return _label_in(line.decode("ascii"))[0]
     first: str | None = None
-    for codec in ("ascii",) if line.isascii() else _TRIED:
+    for codec in _TRIED:
         try:
             text = line.decode(codec)
         except UnicodeDecodeError:
             continue
-        fields = text.split(text[3])
-        # MSH-1 is the separator itself, so MSH-18 is the 17th piece after the name; MSH-2 begins with what parts a field.
-        label, marks = fields[17] if len(fields) > 17 else "", re.escape(fields[1][:2])
-        if marks:
-            label = re.split(f"[{marks}]", label, maxsplit=1)[0]
-        if _CODECS.get(_BLANK.sub("", label).upper()):
+        label, known = _label_in(text)
+        if known:
             return label
         first = label if first is None else first
     return first or ""
+
+
+def _label_in(line: str) -> tuple[str, bool]:
+    """MSH-18 of a header that was read, and whether there is such a label."""
+    # MSH-1 is the separator itself, so MSH-18 is the 17th piece after the name; MSH-2 begins with what parts a field.
+    fields = line.split(line[3], 18)
+    return _first_part(fields[17], fields[1][:2]) if len(fields) > 17 else ("", False)
+
+
+@lru_cache(maxsize=256)
+def _first_part(field: str, marks: str) -> tuple[str, bool]:
+    label = re.split(f"[{re.escape(marks)}]", field, maxsplit=1)[0] if marks else field
+    return label, bool(_CODECS.get(_BLANK.sub("", label).upper()))

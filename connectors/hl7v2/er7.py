@@ -11,6 +11,7 @@ import datetime as dt
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import cast
 
 from connectors.hl7v2.escapes import Delimiters
@@ -230,9 +231,11 @@ def _lines(text: str, ends: re.Pattern[str]) -> Iterator[Span]:
 def declared_offset(message: Message) -> dt.tzinfo | None:
     """The time zone that MSH-7 declares for the whole message (v2.5.1 ch. 2.15.9.7), None where it declares none."""
     found = _OFFSET.fullmatch(message.value("MSH", 7))
-    if found is None:
-        return None
-    sign, hours, minutes = found.groups()
+    return None if found is None else _zone(*found.groups())
+
+
+@lru_cache(maxsize=64)
+def _zone(sign: str, hours: str, minutes: str) -> dt.tzinfo | None:
     if int(hours) > 15 or int(minutes) > 59:
         return None
     offset = dt.timedelta(hours=int(hours), minutes=int(minutes))

@@ -15,6 +15,10 @@ NEWEST = (2, 5, 1)
 LONGEST = 500
 """Characters of a field that an answer repeats; a longer one is left out of it. HD has 227 (v2.5.1 ch. 2A.36)."""
 
+REMEMBERED, REMEMBERED_CHARACTERS = 256, 1_000
+_OWN = (6, 7, 9, 12)
+"""Where MSH-7, -8, -10 and -13 stand: time, security, control id and number are a message's own. All else is its sender's."""
+
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """MSH of a message that came. Its texts are spelled with the standard delimiters, as they may stand in an answer.
@@ -40,27 +44,43 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, message: er7.Message) -> Header:
         """The header of a message."""
-        msh, delimiters, value = message.msh, message.delimiters, message.value
-        return cls(
-            sending=_short(restated(_short(msh.field(3)), delimiters)),
-            sending_facility=_short(restated(_short(msh.field(4)), delimiters)),
-            receiving=_short(restated(_short(msh.field(5)), delimiters)),
-            receiving_facility=_short(restated(_short(msh.field(6)), delimiters)),
-            code=_short(STANDARD.escaped(value("MSH", 9))),
-            trigger=_short(STANDARD.escaped(value("MSH", 9, 2))),
-            control_id=STANDARD.escaped(value("MSH", 10)),
-            processing_id=_short(STANDARD.escaped(value("MSH", 11))),
-            version=_short(STANDARD.escaped(value("MSH", 12))),
-            accept=value("MSH", 15),
-            application=value("MSH", 16),
-            charset=_short(STANDARD.escaped(value("MSH", 18))),
-            sequence=value("MSH", 13).strip(),
-        )
+        fields = message.msh.fields().copy()
+        for place in _OWN:
+            if place < len(fields):
+                fields[place] = ""
+        steady = message.delimiters.field.join(fields)
+        head = (_remembered if len(steady) <= REMEMBERED_CHARACTERS else _read)(steady, message.delimiters)
+        value = message.value
+        control_id, sequence = STANDARD.escaped(value("MSH", 10)), value("MSH", 13).strip()
+        return msgspec.structs.replace(head, control_id=control_id, sequence=sequence)
 
     @property
     def edition(self) -> tuple[int, ...]:
         """The version as numbers; that of v2.5.1 where the peer names none, or none that there is."""
         return edition_of(self.version) or NEWEST
+
+
+def _read(steady: str, delimiters: Delimiters) -> Header:
+    """What MSH says without what is a message's own."""
+    message = er7.Message(steady, [(0, len(steady))], delimiters)
+    msh, value = message.msh, message.value
+    return Header(
+        sending=_short(restated(_short(msh.field(3)), delimiters)),
+        sending_facility=_short(restated(_short(msh.field(4)), delimiters)),
+        receiving=_short(restated(_short(msh.field(5)), delimiters)),
+        receiving_facility=_short(restated(_short(msh.field(6)), delimiters)),
+        code=_short(STANDARD.escaped(value("MSH", 9))),
+        trigger=_short(STANDARD.escaped(value("MSH", 9, 2))),
+        processing_id=_short(STANDARD.escaped(value("MSH", 11))),
+        version=_short(STANDARD.escaped(value("MSH", 12))),
+        accept=value("MSH", 15),
+        application=value("MSH", 16),
+        charset=_short(STANDARD.escaped(value("MSH", 18))),
+    )
+
+
+# Every message of a stream waits for this, and thousands begin alike.
+_remembered = lru_cache(maxsize=REMEMBERED)(_read)
 
 
 def _short(text: str) -> str:

@@ -165,6 +165,7 @@ class Reader:
         return Fault("201" if known else "200", "MSH^1^9")
 
     def _map(self, message: er7.Message, kind: str, payload: bytes, peer: str, series: Series | None) -> Inbound:
+        same_id_key = sender_and_id(message)
         ctx = map_context(self.hospital, self.settings, self.connection, message=message)
         mapped = [record_map.read(message, ctx) for record_map in self.maps.inbound[kind]]
         problems = [str(problem) for one in mapped for problem in one.problems]
@@ -177,8 +178,8 @@ class Reader:
             peer=peer,
             message_type=kind,
             control_id=message.value("MSH", 10),
-            dedup_key=dedup_key(message),
-            same_id_key="|".join(_sender_and_id(message)),
+            dedup_key=f"{same_id_key}|{digest_of_content(message)}",
+            same_id_key=same_id_key,
             same_id_apart=self.settings.same_id == "set_aside",
             series=series,
             raw=payload,
@@ -212,8 +213,8 @@ def read_head(payload: bytes) -> Read:
     return Read(header=Header.of(message), kind=_kind(message))
 
 
-def dedup_key(message: er7.Message) -> str:
-    """Sender, control id and content: MSH-3, -4 and -10, and a digest without MSH-7, -8 and -13.
+def digest_of_content(message: er7.Message) -> str:
+    """SHA-256 of the segments, each ended by CR, without MSH-7, -8 and -13.
 
     A repeat has a new time (MSH-7), and may have another security token (MSH-8) and sequence number (MSH-13).
     """
@@ -224,12 +225,12 @@ def dedup_key(message: er7.Message) -> str:
             if number - 1 < len(fields):
                 fields[number - 1] = ""
         segments[place] = message.delimiters.field.join(fields)
-    digest = hashlib.sha256("\r".join((*segments, "")).encode())
-    return "|".join((*_sender_and_id(message), digest.hexdigest()))
+    return hashlib.sha256("\r".join((*segments, "")).encode()).hexdigest()
 
 
-def _sender_and_id(message: er7.Message) -> tuple[str, str, str]:
-    return message.msh.field(3), message.msh.field(4), message.value("MSH", 10)
+def sender_and_id(message: er7.Message) -> str:
+    """MSH-3, -4 and -10."""
+    return f"{message.msh.field(3)}|{message.msh.field(4)}|{message.value('MSH', 10)}"
 
 
 def _kind(message: er7.Message) -> str:
