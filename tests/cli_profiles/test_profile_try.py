@@ -219,9 +219,9 @@ def test_sentence_of_the_hospital_is_hidden_but_for_the_profiles_own_words_when_
 
 
 def test_verb_that_the_dialect_has_not_is_refused(tmp_path: Path) -> None:
-    said = tried(tmp_path, SCHEDULES, "--verb", "check_in")
+    said = tried(tmp_path, SCHEDULES, "--verb", "fetch_attachment")
     assert said.code == 2
-    assert "does not offer check_in" in said.err
+    assert "does not offer fetch_attachment" in said.err
 
 
 FIELDS = """\

@@ -14,6 +14,7 @@ from loadtest.simulators.soap_dialects.speaking import Desk, Ledger, Reply, Trad
 from loadtest.simulators.soap_dialects.speaking import fen as _fen
 from loadtest.simulators.soap_dialects.speaking import yuan as _yuan
 
+PLACE = "门诊楼2层"
 SESSIONS = {"am": ("S", "上午"), "pm": ("X", "下午")}
 
 # (operation, trade code, refund type) -> the port's verb, by which the switchboard names faults
@@ -27,7 +28,9 @@ OPS = {
     ("SavePatientCard", "3014"): "create_patient",
     ("LockOrder", "10015"): "lock_slot",
     ("UnLockOrder", "10016"): "unlock_slot",
+    ("BookService", "1000"): "book",
     ("OPRegister", "1101"): "register",
+    ("OPAllocAutoReport", "1301"): "check_in",
     ("CancelOrder", "1001"): "cancel_registration",
     ("OPRegReturn", "1003"): "cancel_registration",
     ("QueryRegStatus", "1108"): "fetch_registration",
@@ -46,6 +49,7 @@ class Trades:
     def __init__(self, hospital: Hospital, ledger: Ledger) -> None:
         self.hospital, self.ledger = hospital, ledger
         self._desk = Desk(hospital, ledger)
+        self._checked_in: set[str] = set()
 
     def op_of(self, operation: str, doc: etree._Element) -> str | None:
         op = OPS.get((operation, _get(doc, "TradeCode")))
@@ -109,7 +113,7 @@ class Trades:
             ("ScheduleStatus", "S" if plan.stopped else "N"),
             ("AvailableTotalNum", str(sum(s.capacity for s in segments))),
             ("AvailableLeftNum", str(left)),
-            ("AdmitAddress", "门诊楼2层"),
+            ("AdmitAddress", PLACE),
         ]
 
     def _fetch_slots(self, doc: etree._Element) -> Reply:
@@ -189,6 +193,18 @@ class Trades:
             ("LockExpireTime", f"{self.ledger.lock_ends[visit.no]:%Y-%m-%d %H:%M:%S}"),
         ]
 
+    def _book(self, doc: etree._Element) -> Reply:
+        segment = self._segment(_need(doc, "ScheduleItemCode"), _get(doc, "AdmitRange").partition("-")[0])
+        visit = self.hospital.take(_need(doc, "ExtOrderNo"), _need(doc, "PatientID"), segment.code)
+        return [
+            ("TransactionId", visit.no),
+            ("OrderCode", f"{segment.plan}||{visit.no}"),
+            ("SeqCode", visit.queue_no),
+            ("RegFee", _yuan(visit.fee_fen)),
+            ("AdmitRange", f"{segment.start:%H:%M}-{segment.end:%H:%M}"),
+            ("AdmitAddress", PLACE),
+        ]
+
     def _unlock_slot(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
         if visit.state == "registered":
@@ -198,17 +214,30 @@ class Trades:
 
     def _register(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
+        if visit.no not in self.ledger.lock_ends and not _get(doc, "AppOrderCode").endswith(visit.no):
+            raise TradeRefused("-100", "入参错误:AppOrderCode")
         self._desk.pay(visit.no, _fen(_need(doc, "PayFee")), doc.findtext("PayDetails/OutPayNo") or "")
         return [
             ("TransactionId", visit.no),
             ("AdmNo", f"A{visit.no}"),
             ("QueueNo", visit.queue_no),
             ("RegFee", _yuan(visit.fee_fen)),
-            ("AdmitAddress", "门诊楼2层"),
+            ("AdmitAddress", PLACE),
         ]
+
+    def _check_in(self, doc: etree._Element) -> Reply:
+        visit = self._visit(doc)
+        if visit.state != "registered":
+            raise TradeRefused("-1006", "未找到有效的挂号记录")
+        if visit.no in self._checked_in:
+            raise TradeRefused("-1", "该患者已报到")
+        self._checked_in.add(visit.no)
+        return [("QueueNo", visit.queue_no), ("AdmitAddress", PLACE)]
 
     def _cancel_registration(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
+        if visit.no in self._checked_in:
+            raise TradeRefused("-1008", "已报到,请到窗口退号")
         if _get(doc, "TradeCode") == "1001" and visit.state == "registered":
             raise TradeRefused("-1008", "已缴费,请退号")
         self._desk.release(visit.no)
@@ -219,11 +248,11 @@ class Trades:
     def _fetch_registration(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
         segment = self.hospital.segments[visit.segment]
-        status = {"locked": "L", "registered": "R"}.get(visit.state) or ("T" if visit.paid_fen else "C")
         row: Reply = [
             ("TransactionId", visit.no),
+            ("OrderCode", "" if visit.no in self.ledger.lock_ends else f"{segment.plan}||{visit.no}"),
             ("ExtOrderNo", visit.key),
-            ("RegStatus", status),
+            ("RegStatus", self._status(visit)),
             ("PatientID", visit.mrn),
             ("ScheduleItemCode", segment.plan),
             ("LockQueueNo", visit.queue_no),
@@ -232,9 +261,20 @@ class Trades:
             ("RegFee", _yuan(visit.fee_fen)),
             ("AdmDate", segment.start.date().isoformat()),
             ("BeginTime", f"{segment.start:%H:%M}"),
-            ("LockExpireTime", f"{self.ledger.lock_ends[visit.no]:%Y-%m-%d %H:%M:%S}"),
+            ("LockExpireTime", self._lock_end(visit)),
         ]
         return _list("RegInfos", "RegInfo", [row])
+
+    def _status(self, visit: Visit) -> str:
+        if visit.state == "locked":
+            return "L" if visit.no in self.ledger.lock_ends else "B"
+        if visit.state == "registered":
+            return "A" if visit.no in self._checked_in else "R"
+        return "T" if visit.paid_fen else "C"
+
+    def _lock_end(self, visit: Visit) -> str:
+        end = self.ledger.lock_ends.get(visit.no)
+        return f"{end:%Y-%m-%d %H:%M:%S}" if end else ""
 
     # money -------------------------------------------------------------------------------------------------------
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from connectors.port import Accepted, Capability, Order, Outcome, Verb
 from connectors.soap import Options, SoapConnector, create
 from loadtest.simulators import soap
+from loadtest.simulators.soap_dialects import DIALECTS
 from loadtest.simulators.soap_dialects.speaking import Dialect
 from mappings.canonical import Patient
 from tests.connectors.soap.ninth_his import Ninth
@@ -74,6 +76,18 @@ SPOKEN = [
     Spoken("zysoft", "zysoft@1"),
     Spoken("ninth", "ninth@1", profiles_dir=MADE_UP, simulator=Ninth),
 ]
+
+
+def _booking(name: str) -> Spoken:
+    """A dialect that locks, at a site that books instead."""
+    one = next(spoken for spoken in SPOKEN if spoken.name == name)
+    profile = f"{name}_books"
+    return replace(one, name=profile, profile=f"{profile}@1", profiles_dir=MADE_UP, simulator=DIALECTS[name])
+
+
+BOOKING = [_booking(name) for name in ("dhc", "bsoft", "neusoft", "jkt12320")]
+EACH = pytest.mark.parametrize("spoken", SPOKEN, ids=str)
+EACH_WAY = pytest.mark.parametrize("spoken", [*SPOKEN, *BOOKING], ids=str)
 
 
 def offers(his: SoapConnector, verb: Verb) -> bool:

@@ -332,6 +332,36 @@ async def test_lock_and_registration_are_read_with_their_numbers(door: Door) -> 
         )
 
 
+async def test_booking_is_a_seat_that_is_not_paid(door: Door) -> None:
+    told = (
+        "<TransactionId/><OrderCode>100||7||3</OrderCode><SeqCode>5</SeqCode><RegFee>7.00</RegFee>"
+        "<AdmitRange>08:00-08:30</AdmitRange><AdmitAddress>2楼</AdmitAddress>"
+    )
+    async with door.canned(done(told)) as (_, his):
+        refs = {"order_code": "100||7||3", "seq_code": "5"}
+        assert await his.book(golden_order()) == Accepted(
+            his_refs=refs,
+            record=Registration(
+                status=RegistrationStatus.LOCKED,
+                his_id="100||7||3",
+                queue_no="5",
+                check_in_place="2楼",
+                fee_fen=700,
+                his_refs=refs,
+            ),
+        )
+
+
+@pytest.mark.parametrize("text", ["该患者已报到", "已签到"])
+async def test_check_in_tells_done_before_from_done_now(door: Door, text: str) -> None:
+    told = "<QueueNo>5</QueueNo><AdmitAddress>2楼3诊室</AdmitAddress>"
+    async with door.canned(done(told), failed("-1", text)) as (_, his):
+        assert await his.check_in(golden_order()) == Accepted(
+            record=Registration(status=RegistrationStatus.CHECKED_IN, queue_no="5", check_in_place="2楼3诊室")
+        )
+        assert await his.check_in(golden_order()) == Rejected(code="already_done", text=text)
+
+
 @pytest.mark.parametrize("text", ["该号已退号", "预约已取消"])
 async def test_cancellation_of_what_is_cancelled_says_so(door: Door, text: str) -> None:
     async with door.canned(failed("-1", text)) as (_, his):
@@ -342,6 +372,7 @@ async def test_cancellation_of_what_is_cancelled_says_so(door: Door, text: str) 
     ("letter", "status", "refunded"),
     [
         ("L", "locked", False),
+        ("B", "locked", False),
         ("R", "registered", False),
         ("A", "checked_in", False),
         ("F", "fulfilled", False),

@@ -218,6 +218,66 @@ async def test_registration_is_1101_with_the_payment_in_yuan(door: Door) -> None
         )
 
 
+async def test_booking_without_a_lock_is_1000_and_is_paid_by_its_order_code(door: Door) -> None:
+    order = golden_order(
+        patient=msgspec.structs.replace(PERSON, mrn="0000012345", card_type="01", card_number="00081234")
+    )
+    async with door.canned(done()) as (peer, his):
+        await his.book(order)
+        assert door.sent(peer) == (
+            "1000",
+            {"TradeCode": "1000"}
+            | WHO
+            | {
+                "TransactionId": "",
+                "ExtOrderNo": ORDER_NO,
+                "ScheduleItemCode": "100||7",
+                "CardNo": "00081234",
+                "CardType": "01",
+                "CredTypeCode": "01",
+                "IDCardNo": "11010119900307123X",
+                "MobileNo": "13800000000",
+                "PatientID": "0000012345",
+                "PatientName": "张伟",
+                "PayFlag": "",
+                "LockQueueNo": "",
+                "AdmitRange": "08:00-08:30",
+            },
+        )
+        refs = {"order_code": "100||7||3"}
+        await his.register(golden_order(his_refs=refs, payment=payment(700)))
+        trade, told = door.sent(peer)
+        assert (trade, told["AppOrderCode"], told["TransactionId"], told["QueueNo"]) == ("1101", "100||7||3", "", "")
+        await his.cancel_registration(golden_order(his_refs=refs))
+        trade, told = door.sent(peer)
+        assert (trade, told["OrderCode"], told["TransactionId"]) == ("1001", "100||7||3", "")
+
+
+async def test_whole_session_is_booked_without_a_time(door: Door) -> None:
+    order = golden_order(slot=msgspec.structs.replace(golden_order().slot, his_refs={}))
+    async with door.canned(done()) as (peer, his):
+        await his.book(order)
+        assert door.sent(peer)[1]["AdmitRange"] == ""
+
+
+async def test_check_in_is_1301_of_the_visit(door: Door) -> None:
+    async with door.canned(done()) as (peer, his):
+        await his.check_in(golden_order(his_refs={"adm_no": "88", "transaction_id": "DHC0001"}))
+        assert door.sent(peer) == (
+            "1301",
+            {"TradeCode": "1301"}
+            | WHO
+            | {
+                "PatientCard": "",
+                "CardType": "",
+                "PatientID": "0000012345",
+                "AdmNo": "88",
+                "TransactionId": "DHC0001",
+                "ExtOrderNo": ORDER_NO,
+            },
+        )
+
+
 @pytest.mark.parametrize(
     ("order", "trade"),
     [
