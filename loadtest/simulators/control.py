@@ -25,6 +25,14 @@ Modes, as far as a protocol has them:
   garbage         bytes that are no message at all
   gbk             GBK bytes in a reply that declares UTF-8
   utf8            the Chinese HL7 hospital: UTF-8 bytes in a reply that declares GBK
+  conflict        FHIR: a change (PUT) is answered 412, somebody else was quicker; nothing is done
+  unauthorised    FHIR: 401, the token has expired; nothing is done
+  fault_after     FHIR: do it, answer an OperationOutcome 500
+  truncated       FHIR: do it, answer the first half of the JSON
+  wrong_type      FHIR: do it, answer it as application/octet-stream
+  double_create   FHIR: a create makes two, the second in another seat, whatever its condition says
+  double_lost     FHIR: the same, and the connection is closed without a reply
+  list_grows, list_shrinks  FHIR: between two pages of a search a row comes in before, or goes from before, the next page
 
 What a site may do by nature; the operation is carried out all the same:
   ignore_condition  FHIR: If-None-Exist is not honoured, so that a repeated create makes a second resource

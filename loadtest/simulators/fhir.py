@@ -14,15 +14,15 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from loadtest.simulators import fhir_resources as make
-from loadtest.simulators.control import Fault, Switchboard, serve_control
-from loadtest.simulators.door import Door, door_of, until_gone
+from loadtest.simulators.control import Switchboard, serve_control
+from loadtest.simulators.door import Door, door_of
+from loadtest.simulators.fhir_faults import Failing, as_json
 from loadtest.simulators.fhir_r5 import check_r4, from_r5, to_r5
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
@@ -49,8 +49,6 @@ _SEARCHES = {
 _READS = {"Appointment": "read_appointment", "Invoice": "read_invoice", "Binary": "fetch_attachment"}
 _CREATES = {"Patient": "create_patient", "Appointment": "book", "PaymentReconciliation": "record_payment"}
 
-Work = Callable[..., web.Response]
-
 
 class FhirSimulator:
     """A running simulator; made by `start`."""
@@ -69,13 +67,14 @@ class FhirSimulator:
         self.port = 0
         self.control_port = 0
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.document_bytes = 0
         self._token = token
         self._is_r5 = release == "R5"
         self.tokens = tokens
         self.busy: tuple[int, str | None] | None = None  # status and Retry-After of every answer to a write
         self._runners: list[web.AppRunner] = []
         self._door: Door | None = None
-        self._late: set[asyncio.TimerHandle] = set()
+        self._failing = Failing(board)
 
     @property
     def base_url(self) -> str:
@@ -101,8 +100,7 @@ class FhirSimulator:
 
     async def close(self) -> None:
         """Stop listening; what a fault has put off is not done any more."""
-        for handle in self._late:
-            handle.cancel()
+        self._failing.stop()
         if self._door is not None:
             self._door.close()
         self.board.let_go()
@@ -116,7 +114,7 @@ class FhirSimulator:
         self.requests.append((request.method, request.path_qs, dict(request.headers)))
         del self.requests[:-200]
         if not self._lets_in(request.headers.get("Authorization")):
-            return _json(401, make.issue("security", "token", "a token is needed"))
+            return as_json(401, make.issue("security", "token", "a token is needed"))
         body: Json = {}
         if request.method in ("POST", "PUT") and self.busy is not None:
             status, wait = self.busy
@@ -125,20 +123,22 @@ class FhirSimulator:
             body = json.loads(await request.text())
         operation = _operation(request, kind, key, body)
 
-        def work(*, conditional: bool = True) -> web.Response:
+        def work(*, conditional: bool = True, shift: int = 0, twice: bool = False) -> web.Response:
             try:
-                return self._do(request, kind, key, body, conditional=conditional)
+                if twice and request.method == "POST":
+                    self.store.double(kind, self._taken(body))
+                return self._do(request, kind, key, body, conditional=conditional and not twice, shift=shift)
             except Refusal as no:
-                return _json(*refusal(no.code, no.text))
+                return as_json(*refusal(no.code, no.text))
             except (KeyError, IndexError, ValueError, TypeError, AttributeError):
-                return _json(*refusal("bad", "the request cannot be read"))
+                return as_json(*refusal("bad", "the request cannot be read"))
 
         self.board.running += 1
         self.board.most_at_once = max(self.board.most_at_once, self.board.running)
         try:
             await self.board.take_time()
             fault = await self.board.fault(operation)
-            return await self._fail(request, fault, work) if fault else work()
+            return await self._failing.answer(request, fault, work) if fault else work()
         finally:
             self.board.running -= 1
 
@@ -147,44 +147,11 @@ class FhirSimulator:
             return self.tokens.is_good(authorization)
         return not self._token or authorization == f"Bearer {self._token}"
 
-    async def _fail(self, request: web.Request, fault: Fault, work: Work) -> web.Response:
-        if fault.mode == "refuse":
-            return _json(*refusal("refused", "not today"))
-        if fault.mode == "fault":
-            return _json(500, make.issue("exception", "crash", "internal error"))
-        if fault.mode == "html":
-            return web.Response(text="<html><body>502 Bad Gateway</body></html>", content_type="text/html")
-        if fault.mode == "garbage":
-            return web.Response(body=b'\x00\xff{"resourceType', content_type="application/fhir+json")
-        if fault.mode == "down":
-            return _drop(request)
-        if fault.mode == "hang":
-            await self.board.hang(until_gone(request))
-            return _drop(request)
-        if fault.mode == "late_commit":
-            self._late.add(asyncio.get_running_loop().call_later(fault.delay_s, work))
-            return _drop(request)
-        reply = work(conditional=fault.mode != "ignore_condition")
-        if fault.mode == "conflict_409" and request.method == "PUT" and reply.status == 412:
-            return _json(409, make.issue("conflict", "version", "another version is current"))
-        if fault.mode == "lose_reply":
-            return _drop(request)
-        if fault.mode == "already_exists":
-            return _json(*refusal("exists", "exists already"))
-        if fault.mode == "slow":
-            await asyncio.sleep(fault.delay_s)
-        if fault.mode == "gbk" and isinstance(reply.body, bytes):
-            text = reply.body.decode()
-            return web.Response(
-                status=reply.status,
-                body=text.encode("gbk"),
-                headers={"Content-Type": "application/fhir+json; charset=utf-8"},
-            )
-        return reply
-
-    def _do(self, request: web.Request, kind: str, key: str, body: Json, *, conditional: bool = True) -> web.Response:
+    def _do(
+        self, request: web.Request, kind: str, key: str, body: Json, *, conditional: bool = True, shift: int = 0
+    ) -> web.Response:
         if request.method == "GET":
-            return self._get(request, kind, key)
+            return self._get(request, kind, key, shift)
         if request.method == "POST" and not key:
             condition = request.headers.get("If-None-Exist", "") if conditional else ""
             status, resource = self.store.create(kind, self._taken(body), condition)
@@ -192,20 +159,20 @@ class FhirSimulator:
         if request.method == "PUT" and key:
             changed = self.store.update(kind, key, self._taken(body), request.headers.get("If-Match", ""))
             return _resource(200, self._told(changed))
-        return _json(405, make.issue("not-supported", "method", "no such interaction"))
+        return as_json(405, make.issue("not-supported", "method", "no such interaction"))
 
-    def _get(self, request: web.Request, kind: str, key: str) -> web.Response:
+    def _get(self, request: web.Request, kind: str, key: str, shift: int) -> web.Response:
         if kind == "metadata":
-            return _json(200, self._told(make.capability_statement()))
+            return as_json(200, self._told(make.capability_statement()))
         if kind == "Binary":
             report = self.hospital.reports.get(key)
             if report is None:
                 raise Refusal("unknown", "no such Binary")
-            return web.Response(body=make.document(report), content_type="application/pdf")
+            return web.Response(body=make.document(report, self.document_bytes), content_type="application/pdf")
         if key:
             return _resource(200, self._told(self.store.read(kind, key)))
         params: Params = list(request.query.items())
-        return _json(200, self._told(self._page(request, kind, params)))
+        return as_json(200, self._told(self._page(request, kind, params, shift)))
 
     def _told(self, resource: Json) -> Json:
         return to_r5(resource) if self._is_r5 else resource
@@ -216,13 +183,14 @@ class FhirSimulator:
         check_r4(body)
         return body
 
-    def _page(self, request: web.Request, kind: str, params: Params) -> Json:
+    def _page(self, request: web.Request, kind: str, params: Params, shift: int) -> Json:
         found = self.store.search(kind, params)
         wanted = dict(params)
         size = min(int(wanted.get("_count", DEFAULT_PAGE)), MAX_PAGE)
         offset = int(wanted.get("_offset", 0))
         base = f"http://{request.host}/fhir"
-        page = found.matches[offset : offset + size]
+        began = max(0, offset - shift) if offset else 0
+        page = found.matches[began : began + size]
         included = {f"{item['resourceType']}/{item['id']}": item for match in page for item in found.include(match)}
         links = [{"relation": "self", "url": f"{base}{request.path_qs.removeprefix('/fhir')}"}]
         if offset + size < len(found.matches):
@@ -267,19 +235,7 @@ def _entry(base: str, resource: Json, mode: str) -> Json:
 def _resource(status: int, resource: Json) -> web.Response:
     version = resource.get("meta", {}).get("versionId", "1")
     place = f"/fhir/{resource['resourceType']}/{resource['id']}/_history/{version}"
-    return _json(status, resource, {"ETag": f'W/"{version}"', "Location": place})
-
-
-def _json(status: int, body: Json, headers: dict[str, str] | None = None) -> web.Response:
-    data = json.dumps(body, ensure_ascii=False).encode()
-    return web.Response(status=status, body=data, headers=headers, content_type="application/fhir+json")
-
-
-def _drop(request: web.Request) -> web.Response:
-    """Close the connection without a reply; the response returned goes nowhere."""
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()
+    return as_json(status, resource, {"ETag": f'W/"{version}"', "Location": place})
 
 
 async def start(

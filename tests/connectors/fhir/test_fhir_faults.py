@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from connectors.fhir import FhirConnector
@@ -27,6 +28,8 @@ from tests.connectors.fhir.fhir_hospital import (
     booked_order,
     hospital,
     order_for,
+    patient_of,
+    payment,
     switch,
     window,
 )
@@ -96,8 +99,9 @@ async def test_write_is_accepted_when_the_his_is_merely_slow(op: str) -> None:
         assert isinstance(await act(), Accepted)
 
 
+@pytest.mark.parametrize("mode", ["lose_reply", "fault_after", "truncated", "wrong_type"])
 @pytest.mark.parametrize("op", ["book", "register", "cancel_registration"])
-async def test_lost_reply_is_found_by_query_back_and_was_sent_once(op: str) -> None:
+async def test_write_without_a_usable_reply_is_found_by_query_back_and_was_sent_once(op: str, mode: str) -> None:
     expected = {
         "book": RegistrationStatus.LOCKED,
         "register": RegistrationStatus.REGISTERED,
@@ -106,7 +110,7 @@ async def test_lost_reply_is_found_by_query_back_and_was_sent_once(op: str) -> N
     async with hospital() as (simulator, connector):
         order = await order_for(connector) if op == "book" else await booked_order(connector)
         before = simulator.board.calls[op]
-        switch(simulator, op, "lose_reply", times=1)
+        switch(simulator, op, mode, times=1)
         outcome = await getattr(connector, op)(order)
         assert isinstance(outcome, Unknown)
         assert simulator.board.calls[op] == before + 1  # no library sends a second one behind our back
@@ -114,6 +118,87 @@ async def test_lost_reply_is_found_by_query_back_and_was_sent_once(op: str) -> N
         assert found is not None
         assert found.status is expected[op]
         assert len(simulator.hospital.visits) == 1
+        asked = [headers for method, path, headers in simulator.requests if method == "GET" and "/Appointment?" in path]
+        assert asked[-1]["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize("mode", ["lose_reply", "fault_after", "truncated", "wrong_type"])
+async def test_settlement_without_a_usable_reply_is_found_by_query_back(mode: str) -> None:
+    async with hospital() as (simulator, connector):
+        due = await bill_payment(simulator, connector)
+        switch(simulator, "settle_bill", mode, times=1)
+        assert isinstance(await connector.settle_bill(due), Unknown)
+        found = await connector.fetch_settlement(due)
+        assert found is not None
+        assert (found.order_no, found.amount_fen) == (due.order_no, 3550)
+        assert simulator.board.calls["settle_bill"] == 1
+
+
+@pytest.mark.parametrize("op", ["register", "cancel_registration"])
+async def test_change_is_refused_for_now_and_tried_three_times_when_versions_never_hold(op: str) -> None:
+    """A storm of 412: each is read again, and must still be ours."""
+    async with hospital() as (simulator, connector):
+        order = await booked_order(connector)
+        switch(simulator, op, "conflict")
+        outcome = await getattr(connector, op)(order)
+        assert isinstance(outcome, Rejected)
+        assert (outcome.code, outcome.retryable) == ("busy", True)
+        assert simulator.board.calls[op] == 3
+        assert [visit.state for visit in simulator.hospital.visits.values()] == ["locked"]
+        simulator.board.faults.clear()
+        switch(simulator, op, "conflict", times=2)
+        assert isinstance(await getattr(connector, op)(order), Accepted)
+        assert len(simulator.store.payments["PaymentNotice"]) == (1 if op == "register" else 0)
+
+
+async def test_one_seat_is_left_when_the_server_created_two() -> None:
+    async with hospital(seats=3) as (simulator, connector):
+        order = await order_for(connector)
+        switch(simulator, "book", "double_create", times=1)
+        booked = await connector.book(order)
+        assert isinstance(booked, Accepted)
+        assert sorted(visit.state for visit in simulator.hospital.visits.values()) == ["locked", "locked"]
+        order = msgspec.structs.replace(order, his_refs=booked.his_refs, payment=payment(order.fee_fen))
+        assert isinstance(await connector.register(order), Accepted)
+        assert sorted(visit.state for visit in simulator.hospital.visits.values()) == ["registered", "released"]
+        found = await connector.fetch_registration(order)
+        assert found is not None
+        assert (found.his_id, found.status) == (booked.his_refs["appointment"], RegistrationStatus.REGISTERED)
+
+
+@pytest.mark.parametrize("op", WRITES)
+async def test_write_waits_when_the_token_has_expired(op: str) -> None:
+    async with hospital() as (simulator, connector):
+        act = await prepared(op, simulator, connector)
+        switch(simulator, op, "unauthorised")
+        outcome = await act()
+        assert isinstance(outcome, Rejected), outcome
+        assert (outcome.code, outcome.retryable) == ("busy", True)
+        simulator.board.faults.clear()
+        assert isinstance(await act(), Accepted)
+
+
+@pytest.mark.parametrize("mode", ["list_grows"])
+async def test_list_that_changes_while_it_is_read_has_every_row_once(mode: str) -> None:
+    async with hospital(seats=5) as (simulator, connector):
+        before = sum(slot.seats_left for slot in await connector.fetch_slots(window(), []))
+        switch(simulator, "fetch_slots", mode)
+        assert sum(slot.seats_left for slot in await connector.fetch_slots(window(), [])) == before
+
+
+async def test_document_of_ten_megabytes_is_read_whole_or_refused_by_its_size() -> None:
+    async with hospital(max_message_bytes=11_000_000) as (simulator, connector):
+        patient = await patient_of(connector)
+        assert patient.mrn is not None
+        simulator.hospital.report(patient.mrn)
+        simulator.document_bytes = 10_000_000
+        [report] = await connector.fetch_reports(patient)
+        fetched = await connector.fetch_attachment(report.attachments[0])
+        assert fetched.data is not None
+        assert len(fetched.data) == 10_000_000
+        simulator.document_bytes = 11_000_001
+        with pytest.raises(HisReplyInvalid, match="larger than 11000000 bytes"):
+            await connector.fetch_attachment(report.attachments[0])
 
 
 async def test_late_commit_is_absent_first_and_there_once_in_the_end() -> None:
@@ -167,6 +252,9 @@ READ_FAULTS: dict[str, type[HisError]] = {
     "lose_reply": HisUnavailable,
     "html": HisReplyInvalid,
     "garbage": HisReplyInvalid,
+    "truncated": HisReplyInvalid,
+    "wrong_type": HisReplyInvalid,
+    "unauthorised": HisRefused,
 }
 
 
