@@ -68,8 +68,8 @@ ROWS = (
         (DONE, DONE),
         2,
         2,
-        pauses_s=0.4,
-        options={"reuse_within_s": 0.2},
+        pauses_s=1.5,
+        options={"reuse_within_s": 1.0},
     ),
     HisRow(
         "idle for less than it may be",
