@@ -311,6 +311,12 @@ _BY_ORDER_NO, _BY_HIS_ID = (
 )
 
 
+async def own_by_order_no(tx: Tx, client_id: str, order_no: str) -> Booking | None:
+    """A client's booking by the number that the hospital sees."""
+    row = await tx.first(_BY_ORDER_NO, {"of_hospital": tx.hospital_id, "key": order_no})
+    return None if row is None or row["client_id"] != client_id else booking_from_row(tx, row)
+
+
 async def find_by_visit(tx: Tx, told: Registration) -> Booking | None:
     """Our booking behind a registration: by our order number, else by the HIS's own id of it."""
     if told.order_no is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -86,6 +86,21 @@ async def list_slots(
     return await tx.all(query.order_by(slots.c.starts_at_ms, slots.c.id).limit(limit))
 
 
+async def slots_by_date(
+    tx: Tx, *, date_from: dt.date | None, date_to: dt.date | None, after: tuple[str, str] | None, limit: int
+) -> list[dict[str, Any]]:
+    """Slots by their schedules' date and id, both dates included, after the cursor `(date, id)`: a slot never changes them."""
+    query = _SLOT_ROWS.where(slots.c.hospital_id == tx.hospital_id)
+    if date_from is not None:
+        query = query.where(slots.c.date >= date_from.isoformat())
+    if date_to is not None:
+        query = query.where(slots.c.date <= date_to.isoformat())
+    if after is not None:
+        on, slot_id = after
+        query = query.where(slots.c.date >= on, (slots.c.date > on) | ((slots.c.date == on) & (slots.c.id > slot_id)))
+    return await tx.all(query.order_by(slots.c.date, slots.c.id).limit(limit))
+
+
 _NAMED = Fixed(
     _SLOT_ROWS.where(slots.c.hospital_id == bindparam("of_hospital"), is_one_of(slots.c.id, "ids")).order_by(slots.c.id)
 )
@@ -115,6 +130,71 @@ def remaining_of(row: dict[str, Any]) -> int:
 
 
 _SLOT_OF = ("his_id", "starts_at_ms", "ends_at_ms", "his_left", "his_refs")
+
+
+async def list_schedules(
+    tx: Tx,
+    *,
+    date_from: dt.date | None = None,
+    date_to: dt.date | None = None,
+    department_ids: Collection[str] | None = None,
+    after: tuple[str, str] | None = None,
+    limit: int = 200,
+) -> list[dict[str, Any]]:
+    """Schedules by date and id, both dates included, after the cursor `(date, id)`."""
+    query = select(schedules).where(schedules.c.hospital_id == tx.hospital_id)
+    if date_from is not None:
+        query = query.where(schedules.c.date >= date_from.isoformat())
+    if date_to is not None:
+        query = query.where(schedules.c.date <= date_to.isoformat())
+    if department_ids is not None:
+        query = query.where(schedules.c.department_id.in_(department_ids))
+    if after is not None:
+        on, schedule_id = after
+        query = query.where(
+            schedules.c.date >= on,
+            (schedules.c.date > on) | ((schedules.c.date == on) & (schedules.c.id > schedule_id)),
+        )
+    return await tx.all(query.order_by(schedules.c.date, schedules.c.id).limit(limit))
+
+
+_SCHEDULES_NAMED = Fixed(
+    select(schedules).where(schedules.c.hospital_id == bindparam("of_hospital"), is_one_of(schedules.c.id, "ids"))
+)
+
+
+async def schedules_named(tx: Tx, schedule_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows of these schedules, by id; those that do not exist are missing."""
+    if not schedule_ids:
+        return {}
+    rows = await tx.all(_SCHEDULES_NAMED, {"of_hospital": tx.hospital_id, "ids": sorted(set(schedule_ids))})
+    return {row["id"]: row for row in rows}
+
+
+async def named_by_schedules(tx: Tx, date_from: dt.date) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Departments and practitioners of the schedules from this day on, as rows like those of the lists: some HIS list none."""
+    rows = await tx.all(
+        select(
+            schedules.c.department_id,
+            schedules.c.department_name,
+            schedules.c.practitioner_id,
+            schedules.c.practitioner_name,
+        )
+        .where(schedules.c.hospital_id == tx.hospital_id, schedules.c.date >= date_from.isoformat())
+        .distinct()
+    )
+    clinics = {r["department_id"]: r["department_name"] or r["department_id"] for r in rows}
+    doctors = {
+        r["practitioner_id"]: (r["practitioner_name"] or r["practitioner_id"], r["department_id"])
+        for r in sorted(rows, key=lambda r: str(r["department_id"]))
+        if r["practitioner_id"] is not None
+    }
+    return (
+        [{"id": key, "name": name, "parent_id": None, "campus": None} for key, name in clinics.items()],
+        [{"id": key, "name": name, "department_id": of, "title": None} for key, (name, of) in doctors.items()],
+    )
+
+
 _ORDERED = Fixed(
     select(schedules, *(slots.c[name].label(f"slot_{name}") for name in _SLOT_OF))
     .select_from(

@@ -93,6 +93,48 @@ def unknown_patient(patient_id: str) -> Refusal:
     return Refusal("patient_unknown", f"There is no patient {patient_id} of yours at this hospital.")
 
 
+async def patient_of_client(tx: Tx, client_id: str, mrn_digest: str) -> tuple[dict[str, str], Person] | None:
+    """A client's own patient behind an MRN's digest (the first one, where several users have the person); None: it has none."""
+    person_id = await owner_ids(tx, mrn_digest)
+    person = None if person_id is None else await load_person(tx, person_id)
+    row = None if person is None else next(iter(await patients_of_client(tx, client_id, person.id)), None)
+    return None if row is None or person is None else (row, person)
+
+
+async def patients_of_client(tx: Tx, client_id: str, person_id: str) -> list[dict[str, str]]:
+    """A client's handles to a person, by id."""
+    rows = await tx.all(
+        select(patients).where(patients.c.hospital_id == tx.hospital_id, patients.c.person_id == person_id)
+    )
+    return sorted((row for row in rows if row["client_id"] == client_id), key=lambda row: str(row["id"]))
+
+
+async def patients_by_document(
+    tx: Tx, client_id: str, id_type: str, id_number: str
+) -> list[tuple[dict[str, str], Person]]:
+    """A client's own patients whom it bound by this document."""
+    identity = identity_of(Patient(name="", id_type=id_type, id_number=id_number))
+    person = None if identity is None else await _by_digest(tx, tx.digest("identity", identity))
+    if person is None:
+        return []
+    return [(row, person) for row in await patients_of_client(tx, client_id, person.id)]
+
+
+async def patients_of_user(tx: Tx, client_id: str, user_ref: str) -> list[tuple[dict[str, str], Person]]:
+    """The patients of one of a client's users, by id; 200 at the most."""
+    rows = await tx.all(
+        select(patients)
+        .where(
+            patients.c.hospital_id == tx.hospital_id,
+            patients.c.client_id == client_id,
+            patients.c.user_ref == user_ref,
+        )
+        .limit(200)
+    )
+    found = [(row, await load_person(tx, row["person_id"])) for row in sorted(rows, key=lambda row: str(row["id"]))]
+    return [(row, person) for row, person in found if person is not None]
+
+
 async def add_patient(
     tx: Tx, *, client_id: str, user_ref: str, record: Patient, links_by_command: bool
 ) -> tuple[str, Person]:
@@ -440,3 +482,11 @@ async def owner_ids(tx: Tx, mrn_digest: str) -> str | None:
     """The person behind an MRN's digest."""
     row = await tx.first(_OWNER, {"of_hospital": tx.hospital_id, "of_digest": mrn_digest})
     return None if row is None else str(row["person_id"])
+
+
+async def own_patients(tx: Tx, client_id: str, patient_id: str) -> list[tuple[dict[str, str], Person]]:
+    """`own_patient` as none or one."""
+    try:
+        return [await own_patient(tx, client_id, patient_id)]
+    except Refusal:
+        return []

@@ -43,9 +43,9 @@ class CatalogHandlers:
             context.store,
             self._feed,
             render=lambda hospital_id: slot_renderer(context.hospitals[hospital_id]),
-            max_bytes=context.snapshot_bytes // 2,
+            max_bytes=context.snapshot_bytes * 3 // 8,  # the rest is the FHIR facade's
         )
-        self._answers: Answers[Listing] = Answers(self._days, self._feed, max_bytes=context.snapshot_bytes // 2)
+        self._answers: Answers[Listing] = Answers(self._days, self._feed, max_bytes=context.snapshot_bytes * 3 // 8)
 
     async def hospitals(self, call: Call[None, None]) -> Ready:
         live = self._context.live

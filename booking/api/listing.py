@@ -25,11 +25,11 @@ class Listing:
 
     __slots__ = ("_etag", "_fields", "_packed", "_plain", "_unchanged", "nbytes")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, content_type: str = "application/json") -> None:
         self._etag = f'W/"{blake2b(body, digest_size=12).hexdigest()}"'
         # A cache must ask us each time: what it holds may have been sold.
         fields = {"ETag": self._etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        self._fields = {"Content-Type": "application/json", **fields}
+        self._fields = {"Content-Type": content_type, **fields}
         self._plain = make_ready(body, headers=self._fields)
         self._unchanged = make_ready(status=304, headers=fields)
         self._packed: Ready | None = None

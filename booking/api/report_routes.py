@@ -31,15 +31,14 @@ class ReportHandlers:
 
     async def list(self, call: Call[None, None]) -> ReportList:
         person = await self._person(call)
-        as_of = await self._refresh(call.hospital_id, person, call.left_s())
+        as_of = await self.refresh(call.hospital_id, person, call.left_s())
         async with self._context.store.read(call.hospital_id) as tx:
             rows = await reporting.reports_of(tx, person)
         return ReportList(items=[report_view(r, whole=False) for r in rows], as_of=as_of)
 
     async def get(self, call: Call[None, None]) -> ReportView:
         row = await self._own(call)
-        if not row.record.observations and not row.record.attachments:
-            row = await self._complete(call, row)
+        row = await self.complete(call.hospital_id, await self._person(call), row, call.left_s())
         return report_view(row, whole=True)
 
     async def attachment(self, call: Call[None, None]) -> web.Response:
@@ -83,7 +82,8 @@ class ReportHandlers:
         async with self._context.store.read(call.hospital_id) as tx:
             return await reporting.own_report(tx, person, call.path["report_id"])
 
-    async def _refresh(self, hospital_id: str, person: Person, within_s: float | None) -> str:
+    async def refresh(self, hospital_id: str, person: Person, within_s: float | None) -> str:
+        """Take over what the hospital tells now; `live`, or `stored` where it is not asked."""
         capability = self._context.live.capabilities(hospital_id)["fetch_reports"]
         if capability == "pushed" or person.record.mrn is None:
             return "stored"
@@ -100,23 +100,24 @@ class ReportHandlers:
         )
         return "live"
 
-    async def _complete(self, call: Call[None, None], row: reporting.ReportRow) -> reporting.ReportRow:
+    async def complete(
+        self, hospital_id: str, person: Person, row: reporting.ReportRow, within_s: float | None
+    ) -> reporting.ReportRow:
         """Where the list holds only headings, fetch the report itself."""
-        person = await self._person(call)
+        if row.record.observations or row.record.attachments:
+            return row
         try:
-            whole = await self._context.live.report(
-                call.hospital_id, person.record, row.record.id, within_s=call.left_s()
-            )
+            whole = await self._context.live.report(hospital_id, person.record, row.record.id, within_s=within_s)
         except LiveFailed as e:
             if e.code != "not_offered_by_hospital":
                 raise
             return row
         if whole is None:
             return row
-        async with self._context.store.write(call.hospital_id) as tx:
+        async with self._context.store.write(hospital_id) as tx:
             if whole.id != row.record.id or not await people.means(tx, person, whole.mrn):
                 # Never another's results, and never under a heading that is not theirs.
-                log.warning("report_set_aside", hospital=call.hospital_id, reason="not the report that was asked for")
+                log.warning("report_set_aside", hospital=hospital_id, reason="not the report that was asked for")
                 return row
             # The owner's other numbers mean the same person: what was listed under one is completed under that one.
             return await reporting.put_report(tx, msgspec.structs.replace(whole, mrn=row.record.mrn))

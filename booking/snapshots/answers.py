@@ -92,12 +92,18 @@ class Answers(Generic[V]):
     """Answers by hospital and query. `get` costs a reader next to nothing; where it has nothing, `make` does the work once."""
 
     def __init__(
-        self, days: Days, feed: ChangeFeed, *, max_bytes: int, monotonic_s: Callable[[], float] = time.monotonic
+        self,
+        days: Days,
+        feed: ChangeFeed,
+        *,
+        max_bytes: int,
+        kind: str = "answers",
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._days = days
         self._feed = feed
         self._monotonic_s = monotonic_s
-        self._shelf: Shelf[tuple[str, Hashable], Made[V]] = Shelf("answers", max_bytes)
+        self._shelf: Shelf[tuple[str, Hashable], Made[V]] = Shelf(kind, max_bytes)
         self._making: dict[tuple[str, Hashable], asyncio.Future[Made[V]]] = {}
         self._avoid_until_s = 0.0
         self._hits = 0

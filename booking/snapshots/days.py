@@ -37,7 +37,7 @@ class Ticks:
 class Days:
     """Days by key, as current as the feed; nothing here is told to a reader while the feed is behind.
 
-    `render` gives a hospital's way of showing a row.
+    `render` gives a hospital's way of showing a row; `kind` names what is kept in metrics.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Days:
         *,
         render: Callable[[str], Render],
         max_bytes: int,
+        kind: str = "days",
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -54,7 +55,7 @@ class Days:
         self._render = render
         self._monotonic_s = monotonic_s
         self._hospitals: defaultdict[str, Ticks] = defaultdict(Ticks)
-        self._shelf: Shelf[DayKey, Day] = Shelf("days", max_bytes)
+        self._shelf: Shelf[DayKey, Day] = Shelf(kind, max_bytes)
         self._builds: dict[DayKey, asyncio.Task[dict[DayKey, Day]]] = {}
         self._allowances: dict[DayKey, Allowance] = {}
         feed.listen(on_fragment=self._on_fragment)

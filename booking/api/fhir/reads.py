@@ -1,18 +1,33 @@
-"""Reads of single resources: `GET [base]/[type]/[id]`."""
+"""Reads of single resources: `GET [base]/[type]/[id]` (FHIR R4 http.html#read)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from booking.api.context import Context
-from booking.api.fhir.ids import row_id_of
-from booking.api.fhir.resources.appointment import appointment_resource
-from booking.api.fhir.resources.slot import slot_resource
-from booking.api.fhir.serving import fhir_route, reply_resource, unknown_resource
-from booking.api.routing import Call, Ready, RequestClass, Route
-from booking.bookings import own_booking
-from booking.catalog import slots_named
-from booking.errors import Refusal
+from booking.api.fhir.lookups import LOOK_UPS, own_report
+from booking.api.fhir.resources.report import report_resource
+from booking.api.fhir.search.requests import read_search
+from booking.api.fhir.search.tables import KINDS
+from booking.api.fhir.serving import (
+    Resource,
+    base_of,
+    fhir_route,
+    prefers,
+    read_parameters,
+    reply_resource,
+    unknown_resource,
+)
+from booking.api.fhir.subsets import subset
+from booking.api.fhir.view import View
+from booking.api.report_routes import ReportHandlers
+from booking.api.routing import Call, Handler, Ready, RequestClass, Route
+from booking.store.engine import Tx
+
+
+def view_of(context: Context, call: Call[Any, Any], now_ms: int) -> View:
+    """What this request may see."""
+    return View(context.hospital(call), call.caller.id, now_ms, base_of(call, context.public_url))
 
 
 class Reads:
@@ -20,34 +35,58 @@ class Reads:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._reports = ReportHandlers(context)
 
-    async def slot(self, call: Call[str, None]) -> Ready:
-        slot_id = row_id_of(call.path["id"])
+    def of(self, kind: str) -> Handler:
+        """The handler for a kind."""
+
+        async def read(call: Call[str, None]) -> Ready:
+            async with self._context.store.read(call.hospital_id) as tx:
+                found = await LOOK_UPS[kind](tx, view_of(self._context, call, tx.now_ms), [call.path["id"]])
+            return reply_read(call, kind, next(iter(found), None))
+
+        return read
+
+    async def report(self, call: Call[str, None]) -> Ready:
+        """As `/v1`: where only the heading is known, the hospital is asked for the report."""
         async with self._context.store.read(call.hospital_id) as tx:
-            row = (await slots_named(tx, [slot_id])).get(slot_id)
-        if row is None:
-            raise unknown_resource("Slot", call.path["id"])
-        return self._reply(call, slot_resource(self._context.hospital(call), row, tx.now_ms))
+            view = view_of(self._context, call, tx.now_ms)
+            own = await own_report(tx, view, call.path["id"])
+        if own is None:
+            raise unknown_resource("DiagnosticReport", call.path["id"])
+        row = await self._reports.complete(call.hospital_id, own[2], own[0], call.left_s())
+        return reply_read(call, "DiagnosticReport", report_resource(view, row, own[1]))
 
-    async def appointment(self, call: Call[str, None]) -> Ready:
-        async with self._context.store.read(call.hospital_id) as tx:
-            try:
-                booking = await own_booking(tx, call.caller.id, call.path["id"])
-            except Refusal:
-                raise unknown_resource("Appointment", call.path["id"]) from None
-            slot = (await slots_named(tx, [booking.slot_id]))[booking.slot_id]
-        return self._reply(call, appointment_resource(self._context.hospital(call), booking, slot))
 
-    def _reply(self, call: Call[str, None], resource: dict[str, Any]) -> Ready:
-        return reply_resource(call.request.headers, resource)
+def reply_read(call: Call[str, Any], kind: str, resource: Resource | None) -> Ready:
+    """The resource, or the part of it that is asked for. Raises ApiProblem(resource_unknown)."""
+    if resource is None or resource["id"] != call.path["id"]:
+        raise unknown_resource(kind, call.path["id"])
+    shape = tuple(one for one in read_parameters(call.query) if one[0] in ("_summary", "_elements"))
+    strict = prefers(call.request.headers, "handling", ("strict", "lenient")) == "strict"
+    request = read_search(kind, read_parameters(call.query) if strict else shape, strict=strict)
+    return reply_resource(call.request.headers, resource, part=lambda whole: subset(whole, request))
+
+
+async def find_one(tx: Tx, view: View, kind: str, fhir_id: str) -> Resource:
+    """One resource of a kind. Raises ApiProblem(resource_unknown)."""
+    found = await LOOK_UPS[kind](tx, view, [fhir_id])
+    if not found:
+        raise unknown_resource(kind, fhir_id)
+    return found[0]
 
 
 def read_routes(context: Context) -> list[Route]:
     """The routes of this group."""
-    reads = Reads(context)
-    kinds = (("Slot", reads.slot, "booking"), ("Appointment", reads.appointment, "booking"))
-    return [
-        route
-        for kind, handler, scope in kinds
-        for route in fhir_route("GET", f"{kind}/{{id}}", handler, scopes=(scope,), request_class=RequestClass.READ)
-    ]
+    reads, routes = Reads(context), list[Route]()
+    for kind in KINDS.values():
+        live = kind.name == "DiagnosticReport"
+        routes += fhir_route(
+            "GET",
+            f"{kind.name}/{{id}}",
+            reads.report if live else reads.of(kind.name),
+            scopes=(kind.scope,),
+            request_class=RequestClass.LIVE if live else RequestClass.READ,
+            heeds_wait=live,
+        )
+    return routes

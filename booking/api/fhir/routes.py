@@ -8,6 +8,7 @@ from booking.api.auth import ApiClient
 from booking.api.context import Context
 from booking.api.fhir.operation_routes import operation_routes
 from booking.api.fhir.reads import read_routes
+from booking.api.fhir.searches import search_routes
 from booking.api.routing import Route
 from booking.feed import ChangeFeed
 
@@ -15,7 +16,7 @@ from booking.feed import ChangeFeed
 def fhir_routes(context: Context) -> list[Route]:
     """The whole of `/fhir/R4`."""
     feed = context.feed or ChangeFeed(context.store, context.hospitals)
-    return [*read_routes(context), *operation_routes(context, feed)]
+    return [*search_routes(context), *read_routes(context), *operation_routes(context, feed)]
 
 
 def only_hospital(hospital_ids: Iterable[str]) -> Callable[[ApiClient], str | None]:

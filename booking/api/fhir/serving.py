@@ -10,7 +10,7 @@ checked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -100,14 +100,25 @@ def base_of(call: Call[Any, Any], public_url: str | None = None) -> str:
     return f"http://{host if _HOST.fullmatch(host) else 'localhost'}{prefix}"
 
 
-def render_resource(resource: Resource) -> tuple[bytes, str]:
-    """The resource with its `meta.versionId`, and that version: a digest of its content, which ETag carries too."""
-    body = _encode(resource)
-    version = blake2b(body, digest_size=9).hexdigest()
-    meta = {"versionId": version, **resource.get("meta", {})}
-    rest = {name: value for name, value in resource.items() if name not in ("resourceType", "id", "meta")}
-    head = {"resourceType": resource["resourceType"], "id": resource["id"], "meta": meta}
-    return _encode({**head, **rest}), version
+def versioned(resource: Resource) -> Resource:
+    """The resource with `meta.versionId`: a digest of its content, which ETag carries too."""
+    version = blake2b(_encode(resource), digest_size=9).hexdigest()
+    head = {"resourceType": resource["resourceType"], "id": resource["id"]}
+    return {**head, "meta": {"versionId": version, **resource.get("meta", {})}, **_without_head(resource)}
+
+
+def _without_head(resource: Resource) -> Resource:
+    return {name: value for name, value in resource.items() if name not in ("resourceType", "id", "meta")}
+
+
+def version_of(resource: Resource) -> str:
+    """The version that a resource has now."""
+    return str(versioned(resource)["meta"]["versionId"])
+
+
+def render_resource(resource: Resource) -> bytes:
+    """The resource with its version, as it is sent."""
+    return _encode(versioned(resource))
 
 
 def etag_of(version: str) -> str:
@@ -116,20 +127,26 @@ def etag_of(version: str) -> str:
 
 
 def reply_resource(
-    headers: Mapping[str, str], resource: Resource, *, status: int = 200, more: Mapping[str, str] | None = None
+    headers: Mapping[str, str],
+    resource: Resource,
+    *,
+    status: int = 200,
+    more: Mapping[str, str] | None = None,
+    part: Callable[[Resource], Resource] | None = None,
 ) -> Ready:
-    """A resource as an answer: with ETag and Last-Modified, or 304 where the caller has it (reads only)."""
-    body, version = render_resource(resource)
-    fields = {"ETag": etag_of(version), "Cache-Control": "no-cache", **(more or {})}
+    """A resource as an answer, with the ETag of all of it; 304 where a reader has it. `part`: what is shown of it."""
+    whole = versioned(resource)
+    fields = {"ETag": etag_of(whole["meta"]["versionId"]), "Cache-Control": "no-cache", **(more or {})}
     if status == 200 and etag_matches(headers.get(hdrs.IF_NONE_MATCH), fields["ETag"]):
         return make_ready(status=304, headers=fields)
+    body = _encode(whole if part is None else part(whole))
     return make_ready(body, status=status, headers={"Content-Type": FHIR_JSON, **fields})
 
 
 def check_if_match(headers: Mapping[str, str], resource: Resource) -> None:
     """Raises ApiProblem(version_conflict) where If-Match names another version than the resource has now."""
     wanted = headers.get(hdrs.IF_MATCH)
-    if wanted is not None and not etag_matches(wanted, etag_of(render_resource(resource)[1])):
+    if wanted is not None and not etag_matches(wanted, etag_of(version_of(resource))):
         raise ApiProblem("version_conflict")
 
 

@@ -58,3 +58,17 @@ def test_memory_stays_bounded_when_callers_make_up_paths(router: Router[str]) ->
 def test_route_is_refused_when_a_request_could_mean_two(router: Router[str], path: str) -> None:
     with pytest.raises(ValueError, match="/v1"):
         router.add("GET", path, "other")
+
+
+def test_operation_is_found_beside_ids_when_no_id_begins_like_one() -> None:
+    router: Router[str] = Router()
+    router.add("GET", "/Slot/{id}", "read")
+    router.add("POST", "/Slot/_search", "search")
+    router.add("POST", "/Appointment/$hold", "hold")
+    router.add("GET", "/Appointment/{id}", "read appointment")
+    assert router.find("GET", "/Slot/1").endpoint == "read"
+    assert router.find("POST", "/Slot/_search").endpoint == "search"
+    assert router.find("GET", "/Slot/_search").allow == ["POST"]
+    assert router.find("POST", "/Appointment/$hold").endpoint == "hold"
+    with pytest.raises(ValueError, match="a parameter in one path"):
+        router.add("GET", "/Slot/new", "new")

@@ -9,6 +9,10 @@ from booking.api.fhir.ids import code_to_fhir
 
 ORDER_SYSTEM = "urn:hisbridge:order-no"
 SLOT_SYSTEM = "urn:hisbridge:slot"
+SCHEDULE_SYSTEM = "urn:hisbridge:schedule"
+HOSPITAL_SYSTEM = "urn:hisbridge:hospital"
+ID_CARD_SYSTEM = "urn:oid:2.16.840.1.113883.4.330.156"
+"""National person identifiers of China."""
 PATIENT_SYSTEM = "urn:hisbridge:patient"
 USER_SYSTEM = "urn:hisbridge:user-ref"
 OBSERVATION_VALUE = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
@@ -42,7 +46,8 @@ def reference(kind: str, fhir_id: str, display: str | None = None) -> dict[str, 
 
 
 def concept(system: str, code: str, display: str | None = None) -> dict[str, Any]:
-    """A CodeableConcept of one coding; its text is the display."""
+    """A CodeableConcept of one coding; its text is the display. A `code` has single spaces at the most (datatypes.html#code)."""
+    code = " ".join(code.split())
     if not display:
         return {"coding": [{"system": system, "code": code}]}
     return {"coding": [{"system": system, "code": code, "display": display}], "text": display}
@@ -59,3 +64,13 @@ def department_reference(department_id: str, name: str | None) -> dict[str, Any]
 
 def practitioner_reference(practitioner_id: str, name: str | None) -> dict[str, Any]:
     return reference("Practitioner", code_to_fhir(practitioner_id), name)
+
+
+def organization(hospital_id: str, name: str) -> dict[str, Any]:
+    """The hospital, as a logical reference: it is its base, and no resource of its own."""
+    return {"identifier": {"system": HOSPITAL_SYSTEM, "value": hospital_id}, "display": name}
+
+
+def document_system(id_type: str) -> str:
+    """The namespace of documents of a type of `/v1`."""
+    return ID_CARD_SYSTEM if id_type == "id_card" else f"urn:hisbridge:id-type:{id_type}"

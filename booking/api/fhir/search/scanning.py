@@ -1,0 +1,86 @@
+"""Pages of what is read in the order of a key that never changes: complete and without repeats, whatever changes meanwhile."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from booking.api.cursors import decode_cursor, encode_cursor
+from booking.api.fhir.search.fits import fits
+from booking.api.fhir.search.requests import SearchRequest
+from booking.api.fhir.serving import Resource, invalid
+
+Key = tuple[str, ...]
+Row = tuple[Key, Resource]
+Batch = Callable[[Key | None, int], Awaitable[Sequence[Row]]]
+"""The rows behind a key, in the order of their keys, so many at the most."""
+
+AT_ONCE = 200
+MOST_LOOKED_AT = 1_000  # for one page; what is left is for the next one, be this one as short as it likes
+MOST_COUNTED = 20_000
+
+
+class Found(NamedTuple):
+    """The matches of a page, the cursor of the next one, and how many there are in all, if that is known."""
+
+    resources: list[Resource]
+    next: str | None = None
+    total: int | None = None
+
+
+V = TypeVar("V")
+
+
+def after_of(request: SearchRequest, parts: int) -> Key | None:
+    """The key that the cursor carries. Raises ApiProblem(cursor_invalid)."""
+    return None if request.cursor is None else tuple(map(str, decode_cursor(request.cursor, *[str] * parts)))
+
+
+async def scan(
+    request: SearchRequest, batch: Batch, zone: dt.tzinfo, *, parts: int = 1, but: Iterable[str] = ()
+) -> Found:
+    """The page that is asked for. Keys have so many `parts`; criteria named in `but` are the batch's own business."""
+    after = after_of(request, parts)
+    if request.counts_only:
+        return Found([], total=await _count(request, batch, zone, but))
+    matches: list[tuple[Key, Resource]] = []
+    looked_at, more = 0, True
+    while more and len(matches) <= request.count and looked_at < MOST_LOOKED_AT:
+        rows = await batch(after, AT_ONCE)
+        matches += [row for row in rows if fits(request, row[1], zone, but=but)]
+        looked_at, more = looked_at + len(rows), len(rows) == AT_ONCE
+        after = rows[-1][0] if rows else after
+    page = [resource for _, resource in matches[: request.count]]
+    if len(matches) > request.count:
+        after, more = matches[request.count - 1][0], True
+    total = len(page) if request.cursor is None and not more else None
+    if total is None and request.total != "none" and request.cursor is None:
+        total = await _count(request, batch, zone, but)
+    return Found(page, encode_cursor(*after) if more and after is not None else None, total)
+
+
+async def _count(request: SearchRequest, batch: Batch, zone: dt.tzinfo, but: Iterable[str]) -> int:
+    after: Key | None = None
+    found = looked_at = 0
+    while rows := await batch(after, AT_ONCE):
+        found += sum(fits(request, resource, zone, but=but) for _, resource in rows)
+        looked_at, after = looked_at + len(rows), rows[-1][0]
+        if len(rows) < AT_ONCE:
+            break
+        if looked_at >= MOST_COUNTED:
+            raise invalid("?_total", f"a narrower search: no more than {MOST_COUNTED} are counted")
+    return found
+
+
+def page_of(
+    request: SearchRequest, resources: Iterable[Resource], zone: dt.tzinfo, *, but: Iterable[str] = ()
+) -> Found:
+    """The same of few, which are all there, by their ids."""
+    after = after_of(request, 1)
+    fitting = sorted((one for one in resources if fits(request, one, zone, but=but)), key=lambda one: str(one["id"]))
+    if request.counts_only:
+        return Found([], total=len(fitting))
+    rest = [one for one in fitting if after is None or one["id"] > after[0]]
+    page = rest[: request.count]
+    return Found(page, encode_cursor(page[-1]["id"]) if len(rest) > request.count else None, len(fitting))

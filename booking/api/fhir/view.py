@@ -1,0 +1,30 @@
+"""For whom, when and under which address resources are shown."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import NamedTuple
+
+from booking.settings import Hospital
+
+
+class View(NamedTuple):
+    """One request's view of a hospital; `now_ms` by the store's clock, `base` absolute."""
+
+    hospital: Hospital
+    client_id: str
+    now_ms: int
+    base: str
+
+    @property
+    def zone(self) -> dt.tzinfo:
+        return self.hospital.zone
+
+    @property
+    def today(self) -> dt.date:
+        return dt.datetime.fromtimestamp(self.now_ms / 1000, self.zone).date()
+
+    @property
+    def origin(self) -> str:
+        """The address of the API itself."""
+        return self.base.partition("/fhir/R4")[0]
