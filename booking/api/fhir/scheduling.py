@@ -199,7 +199,7 @@ class Scheduling:
         except Refusal as refusal:
             _raise_as_told(refusal)
         hospital, booking = self._context.hospital(call), seat.booking
-        resource, _ = render_resource(appointment_resource(hospital, booking, seat.slot))
+        resource = render_resource(appointment_resource(hospital, booking, seat.slot))
         base = base_of(call, self._context.public_url)
         body = (
             b'{"resourceType":"Bundle","type":"searchset","total":1,"link":[{"relation":"self","url":%b}],'

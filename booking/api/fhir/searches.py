@@ -41,11 +41,11 @@ class Searches:
             context.store,
             self._feed,
             render=lambda hospital_id: fhir_slot_renderer(context.hospitals[hospital_id]),
-            max_bytes=context.snapshot_bytes // 8,
+            max_bytes=context.snapshot_bytes // 16,
             kind="fhir_days",
         )
         self._answers: Answers[Listing] = Answers(
-            self._days, self._feed, max_bytes=context.snapshot_bytes // 8, kind="fhir_answers"
+            self._days, self._feed, max_bytes=context.snapshot_bytes // 16, kind="fhir_answers"
         )
 
     def of(self, kind: str) -> Handler:
