@@ -145,6 +145,7 @@ class Hospital:
         self.charges: dict[str, Charge] = {}
         self.reports: dict[str, LabReport] = {}
         self.oversold = 0
+        self.oversells = False
         self._numbers = itertools.count(1)
         self._random = random.Random(seed)
         today = dt.datetime.now(self.zone).date()
@@ -210,7 +211,7 @@ class Hospital:
             raise Refusal("unknown", "no such segment")
         if self.plans[segment.plan].stopped:
             raise Refusal("stopped", "schedule stopped")
-        if segment.left <= 0:
+        if segment.left <= 0 and not self.oversells:
             raise Refusal("full", "no seat left")
         segment.taken += 1
         if segment.taken > segment.capacity:

@@ -9,6 +9,10 @@ for an operation:
   bare_text   the sentence 未知服务 in the place of the document
   junk        bytes before the document
   diffgram    a .NET DataSet in the place of the document
+  other_place the words of a refusal in another element, where the dialect has several for them
+  compact_dates   days as yyyyMMdd
+  unlimited   seats without limit: -1 are left
+  oversell    one seat more than there is: a seat is taken without a look at what is left
 
 With --push-host and --push-port its laboratory sends ORU^R01 over MLLP when a report is issued. With --call-url a hospital whose
 dialect has that calls the other side: when a schedule is stopped, and for a new bill or report.
@@ -163,7 +167,9 @@ class SoapSimulator:
                 return dialect.reply(called, _DIFFGRAM)
             case "slow":
                 await asyncio.sleep(delay_s)
+        self.hospital.oversells = mode == "oversell"
         text = dialect.run(called, frozenset({mode}))
+        self.hospital.oversells = False
         match mode:
             case "lose_reply":
                 return _hang_up(request)

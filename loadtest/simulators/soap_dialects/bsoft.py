@@ -26,6 +26,7 @@ from loadtest.simulators.soap_dialects.speaking import (
 USER, PASSWORD = "HISBRIDGE", "demo-password"
 _ARGUMENTS = {"service", "urid", "pwd", "parameter"}
 _OUR_NUMBERS = ("WBDDH",)
+_SEATS = "SYHS"
 _REFUSALS = {"full": ("3001", "号源已满"), "limit": ("3010", "超过当日限制"), "exists": ("3003", "订单已存在")}
 
 
@@ -78,7 +79,7 @@ class BSoft:
         if not called.doc.known:
             return _document(called, ("1001", "用户名或密码错误"))
         try:
-            reply = with_habits(self._trades.run(called.op, called.doc.body), habits, _OUR_NUMBERS)
+            reply = with_habits(self._trades.run(called.op, called.doc.body), habits, _OUR_NUMBERS, _SEATS)
         except TradeRefused as refused:
             return _document(called, (refused.code, refused.text))
         body = xml_of(("Body", reply))

@@ -26,6 +26,7 @@ from loadtest.simulators.soap_dialects.speaking import (
 
 _WSDL = Path(__file__).with_name("dhc.wsdl")
 _OUR_NUMBERS = ("ExtOrderNo", "PlatformNo")
+_SEATS = "AvailableLeftNum"
 _REFUSALS = {"full": ("-1001", "号源已满"), "limit": ("-301", "超过当日限制"), "exists": ("-1003", "订单已存在")}
 _OPERATION_OF = {trade: operation for operation, trade in OPS}
 
@@ -56,9 +57,11 @@ class SelfService:
     def run(self, called: Called, habits: frozenset[str]) -> str:
         assert called.op is not None  # noqa: S101 - the front has looked
         try:
-            return _document("0", "成功", with_habits(self._trades.run(called.op, called.doc), habits, _OUR_NUMBERS))
+            return _document(
+                "0", "成功", with_habits(self._trades.run(called.op, called.doc), habits, _OUR_NUMBERS, _SEATS)
+            )
         except TradeRefused as refused:
-            return _document(refused.code, refused.text, [])
+            return _document(refused.code, refused.text, [], "ErrorMsg" if "other_place" in habits else "ResultContent")
 
     def refusal(self, called: Called, kind: str) -> str:
         return _document(*_REFUSALS[kind], [])
@@ -95,5 +98,5 @@ class Esb(Gateway):
     arguments: ClassVar[tuple[str, str]] = ("input1", "input2")
 
 
-def _document(code: str, text: str, reply: Reply) -> str:
-    return xml_of(("Response", [("ResultCode", code), ("ResultContent", text), *reply]))
+def _document(code: str, text: str, reply: Reply, place: str = "ResultContent") -> str:
+    return xml_of(("Response", [("ResultCode", code), (place, text), *reply]))

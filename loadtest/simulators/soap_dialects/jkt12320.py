@@ -26,6 +26,7 @@ from loadtest.simulators.soap_dialects.speaking import (
 
 _OPERATION = "PubService"
 _OUR_NUMBERS = ("ORDER_ID", "LOCK_ID", "ORDER_NO_12320")
+_SEATS = "OVER_COUNT"
 _UNSIGNED = "unsigned"
 _REFUSALS = {"full": ("05", "号源已满"), "limit": (LIMIT, "超过当日限制"), "exists": ("04", "记录已存在")}
 
@@ -59,7 +60,7 @@ class PubService:
             return signed_reply("100002", "签名错误", None, self.keys)
         charset = "gbk" if "gbk_inside" in habits else "utf-8"
         try:
-            reply = with_habits(self._trades.run(called.operation, called.doc), habits, _OUR_NUMBERS)
+            reply = with_habits(self._trades.run(called.operation, called.doc), habits, _OUR_NUMBERS, _SEATS)
         except TradeRefused as refused:
             return signed_reply(refused.code, refused.text, None, self.keys)
         return signed_reply("0", "交易成功", ("RES", reply), self.keys, charset=charset)

@@ -23,6 +23,7 @@ from loadtest.simulators.soap_dialects.speaking import (
 )
 
 _OUR_NUMBERS = ("ORDER_NO",)
+_SEATS = "TEL_LMT"
 _REFUSALS = {"full": "号源已满", "limit": "超过当日限制", "exists": "订单已存在"}
 _MONEY = ("presettle_bill", "settle_bill", "fetch_settlement")
 _PROLOG = '<?xml version="1.0" encoding="GBK"?>'
@@ -62,7 +63,7 @@ class Neusoft:
     def run(self, called: Called, habits: frozenset[str]) -> str:
         assert called.op is not None  # noqa: S101 - the front has looked
         try:
-            data = with_habits(self._trades.run(called.operation, called.doc), habits, _OUR_NUMBERS)
+            data = with_habits(self._trades.run(called.operation, called.doc), habits, _OUR_NUMBERS, _SEATS)
         except TradeRefused as refused:
             return _refused(called.op, refused.text)
         if "many_data" in habits:

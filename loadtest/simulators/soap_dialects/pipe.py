@@ -17,18 +17,19 @@ from loadtest.simulators.soap_dialects.speaking import (
     Ledger,
     TradeRefused,
     Unreadable,
+    compact,
     enveloped,
     read_envelope,
 )
 
 _OUR_NUMBER = "平台订单号"
+_SEATS = "剩余号数"
 _REFUSALS = {"full": "号源已满", "limit": "超过当日限制", "exists": "订单已存在"}
 _PLAIN = re.compile(r"[^\W\d]\w*")
 
 
 class Pipe:
-    """One operation, one string. Further habits: `single_quotes`, `comma_too_many`, and `other_place`: the error's text in
-    错误信息."""
+    """One operation, one string. Further habits: `single_quotes` and `comma_too_many`. `other_place` is 错误信息."""
 
     path = "/HisService.asmx"
     namespace = "http://tempuri.org/"
@@ -73,6 +74,12 @@ def _with_habits(data: Rows | Row, habits: frozenset[str]) -> Any:
     rows = data if isinstance(data, list) else [data]
     if "no_order_no" in habits:
         rows = [{name: value for name, value in row.items() if name != _OUR_NUMBER} for row in rows]
+    if "unlimited" in habits:
+        rows = [row | ({_SEATS: -1} if _SEATS in row else {}) for row in rows]
+    if "compact_dates" in habits:
+        rows = [
+            {name: compact(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+        ]
     return rows[0] if isinstance(data, dict) or ("collapse" in habits and len(rows) == 1) else rows
 
 

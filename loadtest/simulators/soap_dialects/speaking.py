@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,6 +16,7 @@ from lxml import etree
 from loadtest.simulators.hospital import Hospital, Person, Plan, Segment, Visit
 
 ENVELOPE = "http://schemas.xmlsoap.org/soap/envelope/"
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 PARSER = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False)
 
 Node = tuple[str, "str | list[Node]"]
@@ -73,7 +75,7 @@ class Dialect(Protocol):
         ...
 
     def run(self, called: Called, habits: frozenset[str]) -> str:
-        """Do it, and give the text of the answer, a refusal among them. `habits`: collapse, no_order_no."""
+        """Do it, and give the text of the answer, a refusal among them. `habits`: see loadtest/simulators/soap.py."""
         ...
 
     def refusal(self, called: Called, kind: str) -> str:
@@ -145,16 +147,32 @@ def xml_of(node: Node) -> str:
     return f"<{name}>{inside}</{name}>"
 
 
-def with_habits(reply: Reply, habits: frozenset[str], our_numbers: Sequence[str]) -> Reply:
-    """The reply as a site with these habits gives it."""
+def with_habits(reply: Reply, habits: frozenset[str], our_numbers: Sequence[str], seats: str = "") -> Reply:
+    """The reply as a site with these habits gives it. `seats`: the element that says how many are left."""
     if "no_order_no" in habits:
         reply = _without(reply, our_numbers)
+    if "unlimited" in habits:
+        reply = _each_text(reply, lambda name, text: "-1" if name == seats else text)
+    if "compact_dates" in habits:
+        reply = _each_text(reply, lambda _, text: compact(text))
     return [_collapsed(node) for node in reply] if "collapse" in habits else reply
 
 
 def _without(reply: Reply, names: Sequence[str]) -> Reply:
     kept = [(name, content) for name, content in reply if name not in names]
     return [(name, content if isinstance(content, str) else _without(content, names)) for name, content in kept]
+
+
+def compact(text: str) -> str:
+    """A day without its dashes; any other text as it is."""
+    return text.replace("-", "") if _DAY.fullmatch(text) else text
+
+
+def _each_text(reply: Reply, change: Callable[[str, str], str]) -> Reply:
+    return [
+        (name, change(name, content) if isinstance(content, str) else _each_text(content, change))
+        for name, content in reply
+    ]
 
 
 def _collapsed(node: Node) -> Node:

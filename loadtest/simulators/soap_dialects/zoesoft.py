@@ -24,6 +24,7 @@ from loadtest.simulators.soap_dialects.speaking import (
 from loadtest.simulators.soap_dialects.zoesoft_trades import OPS, Trades
 
 _OUR_NUMBERS = ("OutOrderNo",)
+_SEATS = "LeftNum"
 _REFUSALS = {"full": "号源已满", "limit": "超过当日限制", "exists": "订单已存在"}
 _MONEY = ("fetch_bills", "fetch_bill_items", "presettle_bill", "settle_bill", "fetch_settlement")
 
@@ -52,7 +53,9 @@ class Zoesoft:
     def run(self, called: Called, habits: frozenset[str]) -> str:
         assert called.op is not None  # noqa: S101 - the front has looked
         try:
-            return _document("0", "", with_habits(self._trades.run(called.op, called.doc), habits, _OUR_NUMBERS))
+            return _document(
+                "0", "", with_habits(self._trades.run(called.op, called.doc), habits, _OUR_NUMBERS, _SEATS)
+            )
         except TradeRefused as refused:
             return _refused(called.op, refused.text)
 

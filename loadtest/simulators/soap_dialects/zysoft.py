@@ -24,6 +24,7 @@ from loadtest.simulators.soap_dialects.zysoft_trades import Trades, op_of
 
 PROLOG = '<?xml version="1.0" encoding="gb2312"?>'
 _OUR_NUMBERS = ("BankTradeNo",)
+_SEATS = "AvailableNum"
 _REFUSALS = {"full": "号源已满", "limit": "超过当日限制", "exists": "订单已存在"}
 
 
@@ -51,9 +52,11 @@ class Zysoft:
     def run(self, called: Called, habits: frozenset[str]) -> str:
         assert called.op is not None  # noqa: S101 - the front has looked
         try:
-            reply = with_habits(self._trades.run(called.op, called.doc), habits, _OUR_NUMBERS)
+            reply = with_habits(self._trades.run(called.op, called.doc), habits, _OUR_NUMBERS, _SEATS)
         except TradeRefused as refused:
-            return _document(called, "9999", refused.text, [])
+            return _document(
+                called, "9999", refused.text, [], "ErrorMsg" if "other_place" in habits else "ResultContent"
+            )
         return _document(called, "0000", "交易成功", reply)
 
     def refusal(self, called: Called, kind: str) -> str:
@@ -78,6 +81,6 @@ def _without_prolog(text: str) -> str:
     return text.removeprefix(PROLOG)
 
 
-def _document(called: Called, code: str, text: str, reply: Reply) -> str:
-    head: Reply = [("TradeCode", text_in(called.doc, "TradeCode")), ("ResultCode", code), ("ResultContent", text)]
+def _document(called: Called, code: str, text: str, reply: Reply, place: str = "ResultContent") -> str:
+    head: Reply = [("TradeCode", text_in(called.doc, "TradeCode")), ("ResultCode", code), (place, text)]
     return PROLOG + xml_of(("Response", [*head, *reply]))

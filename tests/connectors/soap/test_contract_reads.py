@@ -63,6 +63,25 @@ async def test_one_department_alone_is_told_when_the_window_names_it(spoken: Spo
         assert len(schedules) == 2
 
 
+async def test_plans_are_the_same_when_days_are_written_without_dashes(spoken: Spoken) -> None:
+    async with spoken.hospital() as (simulator, his):
+        schedules = await his.fetch_schedules(window())
+        slots = await his.fetch_slots(window(), schedules)
+        switch(simulator, "*", "compact_dates")
+        assert await his.fetch_schedules(window()) == schedules
+        assert await his.fetch_slots(window(), schedules) == slots
+
+
+async def test_seats_are_many_when_the_hospital_counts_none(spoken: Spoken) -> None:
+    async with spoken.hospital() as (simulator, his):
+        schedules = await his.fetch_schedules(window())
+        if spoken.name != "ninth":  # which counts always
+            switch(simulator, "fetch_slots", "unlimited")
+        slots = await his.fetch_slots(window(), schedules)
+        assert {slot.seats_left for slot in slots} == ({5} if spoken.name == "ninth" else {999})
+        assert len(slots) == len(simulator.hospital.segments)
+
+
 async def test_stop_is_told_with_its_schedule_when_the_doctor_is_away(spoken: Spoken) -> None:
     async with spoken.hospital() as (simulator, his):
         order = await order_of(his, simulator)

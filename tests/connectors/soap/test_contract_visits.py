@@ -13,7 +13,7 @@ from connectors.port import (
     Verb,
 )
 from mappings.canonical import RegistrationStatus
-from tests.connectors.soap.soap_hospital import PERSON, payment, switch
+from tests.connectors.soap.soap_hospital import PERSON, payment, switch, window
 from tests.connectors.soap.spoken import EACH_WAY, Spoken, offers, order_of, take, taking, with_refs
 
 pytestmark = EACH_WAY
@@ -65,6 +65,34 @@ async def test_sixth_is_refused_as_full_when_five_seats_are_taken(spoken: Spoken
         assert isinstance(refused, Rejected)
         assert refused.code == "full"
         assert simulator.hospital.oversold == 0
+
+
+async def test_seat_is_taken_and_none_is_left_when_the_hospital_oversells(spoken: Spoken) -> None:
+    async with spoken.hospital() as (simulator, his):
+        order = await order_of(his, simulator)
+        for n in range(5):
+            assert isinstance(await take(his, msgspec.structs.replace(order, order_no=f"2{n:019d}")), Accepted)
+        switch(simulator, taking(his).value, "oversell", times=1)
+        assert isinstance(await take(his, order), Accepted)
+        assert simulator.hospital.oversold == 1
+        left = [
+            slot.seats_left for slot in await his.fetch_slots(window(), [order.schedule]) if slot.id == order.slot.id
+        ]
+        assert left in ([0], [])
+        refused = await take(his, msgspec.structs.replace(order, order_no="3" * 20))
+        assert isinstance(refused, Rejected)
+        assert refused.code == "full"
+
+
+async def test_refusal_is_known_wherever_its_words_stand(spoken: Spoken) -> None:
+    async with spoken.hospital() as (simulator, his):
+        order = await order_of(his, simulator)
+        simulator.hospital.stop(next(iter(simulator.hospital.plans)))
+        switch(simulator, "*", "other_place")
+        refused = await take(his, order)
+        assert isinstance(refused, Rejected)
+        assert refused.code == "stopped"
+        assert "停" in refused.text or spoken.name == "ninth"
 
 
 async def test_wrong_amount_is_refused_and_registers_nothing(spoken: Spoken) -> None:
