@@ -15,7 +15,7 @@ def parameters(**given: Any) -> dict[str, Any]:
     listed = []
     for name, value in given.items():
         for one in value if isinstance(value, list) else [value]:
-            listed.append({"name": name.replace("_", "-"), **_value(name, one)})
+            listed.append({"name": name[0] + name[1:].replace("_", "-"), **_value(name, one)})
     return {"resourceType": "Parameters", "parameter": listed}
 
 
@@ -24,7 +24,7 @@ def _value(name: str, value: Any) -> dict[str, Any]:
         return {"resource": value} if "resourceType" in value else value
     if isinstance(value, int):
         return {"valueInteger": value}
-    if name.endswith("reference"):
+    if name.endswith("reference") or name in ("practitioner", "organization"):
         return {"valueReference": {"reference": value}}
     return {"valueDateTime" if name in ("start", "end") else "valueString": value}
 
