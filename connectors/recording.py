@@ -19,7 +19,7 @@ from connectors.port import (
     Recorder,
     RefundOrder,
 )
-from mappings.canonical import Patient, Record
+from mappings.canonical import Patient
 
 _NAME = re.compile(r"[A-Za-z0-9_^.-]{1,40}")
 _ID = re.compile(rf"(?!.*(?:{OF_A_PERSON}))[!-~]{{1,200}}")
@@ -28,12 +28,16 @@ OTHER = "other"
 
 @dataclass
 class Passing:
-    """One request on its way: what came back, once it has. Without a state it is what the error says."""
+    """One request on its way: what came back, once it has. Without a state it is what the error says.
+
+    `kept` False: it is not recorded.
+    """
 
     answer: bytes | None = None
     answer_code: str | None = None
     state: Passed | None = None
     error: str | None = None
+    kept: bool = True
 
 
 class WireRecord:
@@ -47,7 +51,7 @@ class WireRecord:
     def asking(
         self,
         verb: str,
-        about: Record,
+        about: object,
         *,
         peer: str,
         message_type: str,
@@ -65,11 +69,11 @@ class WireRecord:
             raise
         except BaseException as error:
             # Bytes may have left, also where the caller gave up.
-            passing.state = Passed.UNKNOWN
-            passing.error = str(error) if isinstance(error, Exception) else "given up"
+            passing.state = passing.state or Passed.UNKNOWN
+            passing.error = passing.error or (str(error) if isinstance(error, Exception) else "given up")
             raise
         finally:
-            if self.recorder is not None:
+            if self.recorder is not None and passing.kept:
                 order_no, mrn = named_in(about)
                 self.recorder(
                     Exchanged(
@@ -130,7 +134,7 @@ class WireRecord:
             self.recorder(Acknowledged(connector=self._connector, dedup_key=dedup_key, answer_code=answer_code))
 
 
-def named_in(about: Record) -> tuple[str | None, str | None]:
+def named_in(about: object) -> tuple[str | None, str | None]:
     """The order number and the MRN that a request of the port speaks of."""
     match about:
         case Order() | BillPayment():

@@ -27,7 +27,8 @@ from connectors.port import (
     Window,
 )
 from connectors.soap.client import Lost, NotSent
-from connectors.soap.exchange import Exchange, HttpFailed, Refused, RequestInvalid, Unreadable
+from connectors.soap.errors import HttpFailed, Refused, RequestInvalid, Unreadable
+from connectors.soap.exchange import Exchange
 from connectors.soap.outcome import accepted, cleaned, not_offered, outcome_of
 from connectors.soap.rules import UNKNOWN
 from connectors.soap.verbs import Case, CompiledVerb, Per
@@ -211,7 +212,7 @@ class Asking:
         ctx = self._context()
         if extra:
             ctx = msgspec.structs.replace(ctx, extra=extra)
-        return await exchange.ask(case, request, ctx, timeout_s=self._timeout_s(verb))
+        return await exchange.ask(verb, case, request, ctx, timeout_s=self._timeout_s(verb))
 
     async def _mapped(
         self, verb: Verb, compiled: CompiledVerb, case: Case, root: etree._Element, record: type[T]

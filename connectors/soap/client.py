@@ -143,8 +143,12 @@ async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, 
         context.trace_request_ctx.connected = True
 
 
-def _describe(error: BaseException, url: str) -> str:
+def peer_of(url: str) -> str:
+    """Host and port of an address."""
     parts = urlsplit(url)
-    where = f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}.get(parts.scheme, '')}"
+    return f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}.get(parts.scheme, '')}"
+
+
+def _describe(error: BaseException, url: str) -> str:
     kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
-    return f"{kind} at {where}"
+    return f"{kind} at {peer_of(url)}"

@@ -146,7 +146,7 @@ class SoapConnector:
         return 0 if self._serving is None else self._serving.port
 
     def record_exchanges(self, recorder: Recorder) -> None:
-        """See connectors.port.Recording. Only what the HIS calls is told so far."""
+        """See connectors.port.Recording. Of reads that tell of nobody only those are told that failed."""
         self._record.recorder = recorder
 
     def take_questions(self, handler: QuestionHandler) -> None:
@@ -190,6 +190,7 @@ class SoapConnector:
             hospital_id=self.hospital_id,
             connector=self.name,
             max_chars=self._options.max_message_bytes,
+            record=self._record,
             secure=self._secure,
             vouch=self._vouch,
         )

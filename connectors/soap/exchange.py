@@ -7,12 +7,16 @@ from collections.abc import Callable
 
 from lxml import etree
 
+from connectors.port import Verb
+from connectors.recording import WireRecord
+from connectors.soap.asked import asking
 from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.envelope import Fault, Secure, Vouch
+from connectors.soap.errors import CharsetTooSmall, ExchangeError, HttpFailed, Refused, RequestInvalid, Unreadable
 from connectors.soap.forms import FormInvalid
 from connectors.soap.options import Connection
-from connectors.soap.rules import UNKNOWN, Refusal, ReplyRules
+from connectors.soap.rules import UNKNOWN, ReplyRules
 from connectors.soap.seals import SealError
 from connectors.soap.speech import Speech
 from connectors.soap.typed import TypedInvalid
@@ -23,49 +27,6 @@ from mappings.context import MapContext
 from monitoring.metrics import connector_up, decode_fallbacks
 
 LARGE_BYTES = 30_000  # a reply of this size takes about 1 ms to read, and a dense one fifty: off the event loop
-
-# --- errors -------------------------------------------------------------------------------------------------------
-#
-#   ExchangeError            no answer that says "done"
-#   |-- Refused              the HIS's own no, or its fault, judged by the profile's rules
-#   |-- RequestInvalid       the request cannot be written; nothing left
-#   |   `-- CharsetTooSmall  ... because the peer's charset lacks a character
-#   |-- Unreadable           a reply came and cannot be read
-#   `-- HttpFailed           an HTTP error without a SOAP body
-#   (NotSent and Lost come from client.py)
-
-
-class ExchangeError(Exception):
-    """No answer that says "done"."""
-
-
-class Refused(ExchangeError):
-    """The HIS said no; `.refusal` says what it means."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.code)
-        self.refusal = refusal
-
-
-class RequestInvalid(ExchangeError):
-    """The request cannot be written as a document; nothing left this machine."""
-
-
-class CharsetTooSmall(RequestInvalid):
-    """A character of the request is not in the peer's charset; nothing left this machine."""
-
-
-class Unreadable(ExchangeError):
-    """A reply came that cannot be read."""
-
-
-class HttpFailed(ExchangeError):
-    """An HTTP error without a SOAP body."""
-
-    def __init__(self, status: int, hint: str = "") -> None:
-        super().__init__(f"HTTP {status}{hint}")
-        self.status = status
-
 
 Watch = Callable[[Case, object, Sent, HttpReply | None], None]
 """Is told each call: which, of what request, what was sent and answered; None: no whole answer came."""
@@ -88,25 +49,41 @@ class Exchange:
         hospital_id: str,
         connector: str,
         max_chars: int,
+        record: WireRecord,
         secure: Secure | None = None,
         vouch: Vouch | None = None,
     ) -> None:
         self._client, self._endpoint, self._encoding = client, endpoint, connection.encoding
         self._speech = Speech(endpoint, wire, connection, max_chars=max_chars, secure=secure, vouch=vouch)
-        self._signed = vouch is not None
+        self._signed, self._record = vouch is not None, record
         self.watch: Watch | None = None
         self._labels = {"hospital": hospital_id, "connector": connector}
 
-    async def ask(self, case: Case, request: object, ctx: MapContext, *, timeout_s: float) -> etree._Element:
+    async def ask(
+        self, verb: Verb, case: Case, request: object, ctx: MapContext, *, timeout_s: float
+    ) -> etree._Element:
         """Send one request; the root of a reply that says "done". Raises an ExchangeError, NotSent or Lost.
 
         MappingError comes through: the request lacks something that the profile requires.
         """
         await self._endpoint.ready(timeout_s)
+        sent, echo = self._written(case, request, ctx)
+        with asking(self._record, verb, case, request, sent) as asked:
+            reply = asked.answered(await self._sent(case, request, sent, timeout_s))
+            if len(reply.body) > LARGE_BYTES:
+                root = await asyncio.to_thread(self._read, reply, case)
+            else:
+                root = self._read(reply, case)
+        if echo is not None:
+            root.append(echo)
+        return root
+
+    def _written(self, case: Case, request: object, ctx: MapContext) -> tuple[Sent, etree._Element | None]:
+        """What is sent, and what is put into the reply. Raises RequestInvalid, MappingError."""
         encoding = self._encoding
         try:
             sent = self._speech.write(case, request, ctx)
-            echo = build_document(case.echo.write(request, ctx)) if case.echo else None  # type: ignore[arg-type]
+            return sent, build_document(case.echo.write(request, ctx)) if case.echo else None  # type: ignore[arg-type]
         except UnicodeEncodeError:
             raise CharsetTooSmall(f"a character is not in {encoding}") from None
         except TypedInvalid as error:
@@ -115,14 +92,6 @@ class Exchange:
             raise RequestInvalid(f"the request cannot be written: {error}") from None
         except ValueError as error:
             raise RequestInvalid(f"the request cannot be written: {type(error).__name__}") from None
-        reply = await self._sent(case, request, sent, timeout_s)
-        if len(reply.body) > LARGE_BYTES:
-            root = await asyncio.to_thread(self._read, reply, case)
-        else:
-            root = self._read(reply, case)
-        if echo is not None:
-            root.append(echo)
-        return root
 
     async def _sent(self, case: Case, request: object, sent: Sent, timeout_s: float) -> HttpReply:
         try:

@@ -8,7 +8,7 @@ from lxml import etree
 
 from connectors.port import Accepted, Outcome, Rejected, Unknown, Verb
 from connectors.soap.client import ClientError, Lost, NotSent
-from connectors.soap.exchange import CharsetTooSmall, ExchangeError, HttpFailed, Refused, RequestInvalid, Unreadable
+from connectors.soap.errors import CharsetTooSmall, ExchangeError, HttpFailed, Refused, RequestInvalid, Unreadable
 from connectors.soap.rules import UNKNOWN
 from connectors.soap.verbs import Case, value_at
 from mappings.canonical import Patient, Registration, Settlement
