@@ -85,7 +85,7 @@ def _check(name: str, folder: Path, config: Path, hospital: str | None, connecto
 def _tell(profile: Profile, at: Hospital | None, table: dict[str, Any], requests: bool) -> int:
     from cli_profiles.hints import problem_lines
     from cli_profiles.rendering import rendered
-    from cli_profiles.unused import capabilities, unread, unset, without_a_way_back
+    from cli_profiles.unused import capabilities, overheard, unread, unset, without_a_way_back
 
     _compile(profile)
     for capability, verbs in capabilities(profile).items():
@@ -93,6 +93,7 @@ def _tell(profile: Profile, at: Hospital | None, table: dict[str, Any], requests
     settings = table.get("settings" if profile.protocol == "soap" else "connection", {})
     _places("Nothing reads:", profile, unread(profile))
     _places("Set nowhere:", profile, unset(profile, settings))
+    _places("Open to who listens:", profile, overheard(profile))
     _places("No way back:", profile, without_a_way_back(profile))
     _unfilled(profile)
     wrong = 0

@@ -52,6 +52,16 @@ def unread(profile: Profile) -> Iterator[tuple[str, str]]:
         yield "inbound", "nothing reads this: the profile has no `connection.server`, so that the HIS cannot call us"
 
 
+def overheard(profile: Profile) -> Iterator[tuple[str, str]]:
+    """(YAML path, what that means) of a listener that takes what somebody has overheard."""
+    server = profile.connection.get("server")
+    if isinstance(server, dict) and server.get("fresh") is None:
+        yield (
+            "connection.server",
+            "no `fresh`: a call that somebody has overheard is known again for 7 days, and new after that",
+        )
+
+
 def unset(profile: Profile, settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(YAML path, what is wrong) of what is read as `connection.NAME` and stands nowhere: it is absent in every request."""
     given = profile.connection | settings

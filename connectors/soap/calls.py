@@ -205,7 +205,7 @@ class CallReader:
         mapped = self._time.read(root, ctx)
         at: dt.datetime | None = mapped.records[0].occurred_at if mapped.records else None
         if at is None:
-            return "it does not say when it was made"
+            return "it does not say when it was made" if fresh.required else None
         off_s = (ctx.now - at).total_seconds()
         if abs(off_s) <= fresh.within_s:
             return None

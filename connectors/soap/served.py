@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -71,10 +71,14 @@ class TradeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class FreshSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A call is taken only within `within_s` of its time. `at` is a field as record maps have them: {from: PATH, via: ...}."""
+    """A call is taken only within `within_s` of its time. `at` is a field as record maps have them: {from: PATH, via: ...}.
+
+    `required: false`: one without a time is taken all the same, for peers of which only some say it.
+    """
 
     at: dict[str, Any]
-    within_s: float = 300.0
+    within_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    required: bool = True
 
 
 class AnswerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

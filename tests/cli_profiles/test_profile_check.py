@@ -116,6 +116,14 @@ def test_what_nothing_reads_is_told_with_its_line(tmp_path: Path) -> None:
     assert f"{file}:15: tables.sex: nothing reads this table" in said.out
 
 
+def test_listener_that_takes_what_was_overheard_is_told(tmp_path: Path) -> None:
+    open_ = "name: ours\nversion: 1\nprotocol: soap\nextends: jkt12320@1\nconnection: {server: {fresh: null}}\n"
+    said = checked(tmp_path, open_, "--no-requests")
+    assert said.code == 0, said.out
+    assert "connection.server: no `fresh`" in said.line("overheard")
+    assert "overheard" not in checked(tmp_path, open_.replace("{fresh: null}", "{}"), "--no-requests").out
+
+
 @pytest.mark.parametrize(
     ("leaf", "hint"),
     [

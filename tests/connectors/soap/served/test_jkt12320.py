@@ -38,8 +38,9 @@ from tests.connectors.soap.soap_hospital import HOSPITAL, ZONE
 from .his import Desk, Served, call, document, envelope, opened, secret_files
 
 ORDER = "20260105000000000001"
-AT = "<MSG_TIME>2026-01-04 18:30:00</MSG_TIME>"
-TOLD_AT = dt.datetime(2026, 1, 4, 18, 30, tzinfo=ZONE)
+TOLD_AT = dt.datetime.now(ZONE).replace(microsecond=0)  # of those that say it: an old one would be refused
+AT = f"<MSG_TIME>{TOLD_AT:%Y-%m-%d %H:%M:%S}</MSG_TIME>"
+ISSUED_AT = dt.datetime(2026, 1, 4, 18, 30, tzinfo=ZONE)
 NAMED = f"<ORDER_ID>{ORDER}</ORDER_ID><HOSP_ORDER_ID>H77</HOSP_ORDER_ID><HOSP_PATIENT_ID>P1</HOSP_PATIENT_ID>"
 SCHEDULE = "<REG_ID>R9</REG_ID><DEPT_ID>100</DEPT_ID><REG_DATE>2026-01-05</REG_DATE><TIME_FLAG>1</TIME_FLAG>"
 DAY = dt.date(2026, 1, 5)
@@ -110,16 +111,16 @@ ROWS = [
         "<REPORT_LIST><REPORT><REPORT_ID>L1</REPORT_ID><REPORT_TYPE>1</REPORT_TYPE><REPORT_STATUS>2</REPORT_STATUS>"
         "<REPORT_NAME>血常规</REPORT_NAME><HOSP_PATIENT_ID>P1</HOSP_PATIENT_ID>"
         "<REPORT_TIME>2026-01-04 18:30:00</REPORT_TIME></REPORT></REPORT_LIST>", (
-        ReportIssued(occurred_at=TOLD_AT, report=Report(id="L1", kind=ReportKind.LAB, status=ReportStatus.FINAL,
-                                                        name="血常规", mrn="P1", issued_at=TOLD_AT)),)),
+        ReportIssued(occurred_at=ISSUED_AT, report=Report(id="L1", kind=ReportKind.LAB, status=ReportStatus.FINAL,
+                                                          name="血常规", mrn="P1", issued_at=ISSUED_AT)),)),
     Row("a push of nothing that we know", "7001", "<NEWS>x</NEWS>", ()),
 ]  # fmt: skip
 
 
 @contextlib.asynccontextmanager
-async def platform(folder: Path) -> AsyncIterator[Served]:
-    options = Options(protocol="soap", profile="jkt12320@1", listen_port=0, secret_files=secret_files(folder))
-    connector, desk = create(HOSPITAL, "his", options), Desk()
+async def platform(folder: Path, profile: str = "jkt12320@1") -> AsyncIterator[Served]:
+    options = Options(protocol="soap", profile=profile, listen_port=0, secret_files=secret_files(folder))
+    connector, desk = create(HOSPITAL, "his", options, profiles_dir=folder), Desk()
     await connector.start()
     try:
         await connector.serve(desk.handle)
@@ -138,6 +139,36 @@ async def test_call_tells_what_it_means_when_a_12320_hospital_calls(row: Row, tm
         assert inbound.events == row.events
         assert (inbound.problem is None) == bool(row.events)
         assert inbound.message_type == row.trade
+
+
+@pytest.mark.parametrize(
+    ("days", "code"), [(0, "0"), (5.9, "0"), (6.1, "100004"), (8, "100004"), (400, "100004"), (-6.1, "100004")]
+)
+async def test_call_is_refused_when_it_was_made_before_repeats_are_forgotten(
+    days: float, code: str, tmp_path: Path
+) -> None:
+    """Overheard, and sent again once the 7 days are over in which it would be a duplicate."""
+    at = dt.datetime.now(ZONE) - dt.timedelta(days=days)
+    async with platform(tmp_path) as us:
+        said = await us.post(call("5002", f"<MSG_TIME>{at:%Y-%m-%d %H:%M:%S}</MSG_TIME>{NAMED}"))
+        assert (said.status, said.code) == (200, code)
+        assert len(us.desk.taken) == (code == "0")
+
+
+@pytest.mark.parametrize("time", ["", "<MSG_TIME/>", "<MSG_TIME>soon</MSG_TIME>"])
+async def test_call_without_a_time_is_taken_unless_the_site_says_that_all_have_one(time: str, tmp_path: Path) -> None:
+    """One that cannot be read is no time: then the call is set aside, not refused for ever."""
+    async with platform(tmp_path) as us:
+        assert (await us.post(call("5002", f"{time}{NAMED}"))).code == "0"
+        assert len(us.desk.taken) == 1
+    strict = tmp_path / "strict" / "profile.yaml"
+    strict.parent.mkdir()
+    fresh = "connection: {server: {fresh: {required: true, within_s: 300}}}"
+    strict.write_text(f"name: strict\nversion: 1\nprotocol: soap\nextends: jkt12320@1\n{fresh}\n", "utf-8")
+    async with platform(tmp_path, profile="strict") as us:
+        assert (await us.post(call("5002", f"{time}{NAMED}"))).code == "100004"
+        assert (await us.post(call("5002", f"{AT}{NAMED}"))).code == "0"
+        assert len(us.desk.taken) == 1
 
 
 async def test_stop_is_found_by_its_order_when_it_cannot_be_mapped(tmp_path: Path) -> None:
