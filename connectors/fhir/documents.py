@@ -32,25 +32,40 @@ class Document(Json):
     """A Bundle, or one resource, that knows where each of its resources is.
 
     `left_out` are the resources that came with it and were too flawed to stay: what they would have told is not known.
+    `beside` is where its references lead besides: one document stands beside many, and is indexed once.
     """
 
-    __slots__ = ("_index", "left_out")
+    __slots__ = ("_beside", "_contained", "_index", "left_out")
 
-    def __init__(self, content: Json, left_out: Sequence[Json] = ()) -> None:
+    def __init__(self, content: Json, left_out: Sequence[Json] = (), beside: Document | None = None) -> None:
         super().__init__(content)
         self.left_out = tuple(left_out)
+        self._beside = beside
         self._index: dict[str, Json] | None = None
+        self._contained: dict[str, list[tuple[Json, Json]]] | None = None
 
     @classmethod
-    def of(cls, entries: Iterable[Json], left_out: Sequence[Json] = ()) -> Document:
+    def of(cls, entries: Iterable[Json], left_out: Sequence[Json] = (), beside: Document | None = None) -> Document:
         """A document of these Bundle entries (`{"fullUrl": ..., "resource": ...}`), in this order."""
-        return cls({"resourceType": "Bundle", "type": "collection", "entry": list(entries)}, left_out)
+        return cls({"resourceType": "Bundle", "type": "collection", "entry": list(entries)}, left_out, beside)
 
     def find(self, reference: str) -> Json | None:
         """The resource that a literal reference (absolute, `urn:uuid:` or `Type/id`) names, or None."""
         if self._index is None:
             self._index = index_of(self)
-        return self._index.get(without_history(reference))
+        found = self._index.get(without_history(reference))
+        return self._beside.find(reference) if found is None and self._beside is not None else found
+
+    def holders_of(self, fragment: str) -> list[tuple[Json, Json]]:
+        """(resource, contained resource) of every contained resource with this id."""
+        if self._contained is None:
+            self._contained = {}
+            for _, resource in entries_of(self):
+                for part in _parts_of(resource):
+                    if isinstance(part, dict) and isinstance(part.get("id"), str):
+                        self._contained.setdefault(part["id"], []).append((resource, part))
+        own = self._contained.get(fragment, [])
+        return own if self._beside is None else [*own, *self._beside.holders_of(fragment)]
 
 
 def without_history(reference: str) -> str:
@@ -83,12 +98,7 @@ def index_of(root: Json) -> dict[str, Json]:
 
 def find_contained(root: Json, node: Any, fragment: str) -> Json | None:
     """The contained resource `fragment` (without `#`) of the resource that holds `node` (FHIR R4, references.html#contained)."""
-    holders = [
-        (resource, part)
-        for _, resource in entries_of(root)
-        for part in _parts_of(resource)
-        if isinstance(part, dict) and part.get("id") == fragment
-    ]
+    holders = (root if isinstance(root, Document) else Document(root)).holders_of(fragment)
     if len(holders) == 1:
         return holders[0][1]
     return next((part for resource, part in holders if _holds(resource, node)), None)
