@@ -36,7 +36,7 @@ class Options(AuthOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
     base_url: str
     validation: Mode = "lenient"
     max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    max_pages: int = 100
+    max_pages: int = 2000
     connect_timeout_s: float = 5.0
     connection: dict[str, Any] = {}
     send_traceparent: bool = False
@@ -69,5 +69,5 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
     )
     connection = {**profile.connection, **options.connection}
     rules = rules_of(options.validation, connection)
-    exchange = Exchange(hospital, name, client, compile_calls(profile, connection), connection, rules)
+    exchange = Exchange(hospital, name, client, compile_calls(profile, connection), connection, rules, profile)
     return FhirConnector(hospital, name, profile, exchange, client, options.timeout_s)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     max_connections: int = 8
     max_body_bytes: int = 10_000_000
-    max_pages: int = 100
+    max_pages: int = 2000
     connect_timeout_s: float = 5.0
     send_traceparent: bool = False
 
@@ -119,6 +120,11 @@ class FhirClient:
         self._pace = Pace()
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def peer(self) -> str:
+        """The server, as it may be shown."""
+        return f"{self._base.host}:{self._base.port}"
+
     async def open(self) -> None:
         """Make the session; connects to nothing yet."""
         if self._session is not None:
@@ -148,28 +154,36 @@ class FhirClient:
             "GET", self._url(path, params), {"Cache-Control": "no-cache"} if fresh else {}, deadline
         )
 
-    async def read_pages(self, path: str, params: Params, *, deadline: Deadline, fresh: bool = False) -> list[Reply]:
+    async def pages(
+        self, path: str, params: Params, *, deadline: Deadline, fresh: bool = False
+    ) -> AsyncGenerator[Reply, None]:
         """GET a search and all its `next` links, exactly as given (FHIR R4, http.html#paging); all within `deadline`.
 
-        Stops at the first page that is not 200. Raises ReplyInvalid for a link that leaves the server, a circle, or more
-        pages than allowed: a part must never look like the whole.
+        Nothing of a page is kept here. Stops after the first page that is not 200. Raises ReplyInvalid for a link that leaves
+        the server, a circle, or more pages than allowed: a part must never look like the whole.
         """
         headers = {"Cache-Control": "no-cache"} if fresh else {}
         url: URL | None = self._url(path, params)
         seen: set[URL] = set()
-        pages: list[Reply] = []
-        size = 0
         while url is not None:
-            if url in seen or len(pages) >= self._settings.max_pages:
+            if url in seen or len(seen) >= self._settings.max_pages:
                 raise ReplyInvalid(f"the search does not end within {self._settings.max_pages} pages")
             seen.add(url)
             reply = await self._send("GET", url, headers, deadline)
-            pages.append(reply)
-            size += reply.size
-            if size > self._settings.max_body_bytes * _MAX_BODIES:
-                raise ReplyInvalid("the pages of the search are larger than allowed, taken together")
             url = self._next_page(url, reply) if reply.status == 200 else None
-        return pages
+            yield reply
+
+    async def read_pages(self, path: str, params: Params, *, deadline: Deadline, fresh: bool = False) -> list[Reply]:
+        """All `pages` of a search at once. Raises ReplyInvalid also where they are too large, taken together."""
+        found: list[Reply] = []
+        size = 0
+        async with aclosing(self.pages(path, params, deadline=deadline, fresh=fresh)) as pages:
+            async for reply in pages:
+                found.append(reply)
+                size += reply.size
+                if size > self._settings.max_body_bytes * _MAX_BODIES:
+                    raise ReplyInvalid("the pages of the search are larger than allowed, taken together")
+        return found
 
     async def create(self, resource_type: str, body: Json, *, deadline: Deadline, if_none_exist: str = "") -> Reply:
         """POST a resource; `if_none_exist` is the query of a conditional create (http.html#ccreate)."""

@@ -16,6 +16,7 @@ from connectors.fhir.documents import Document
 from connectors.fhir.exchange import Exchange
 from connectors.fhir.inventory import merge_schedules, merge_slots, stops_of
 from connectors.fhir.outcomes import error_of_read
+from connectors.fhir.streams import read_slots
 from connectors.fhir.writes import Ended, Write
 from connectors.persons import without_others
 from connectors.port import (
@@ -30,6 +31,7 @@ from connectors.port import (
     Order,
     Outcome,
     QueryBack,
+    Recorder,
     RefundOrder,
     Rejected,
     Verb,
@@ -93,8 +95,13 @@ class FhirConnector:
         await self._client.open()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and end the process that sifts pages."""
+        await self._exchange.sifter.close()
         await self._client.close()
+
+    def record_exchanges(self, recorder: Recorder) -> None:
+        """See connectors.port.Recording. Only what was set aside is told so far."""
+        self._exchange.aside.record.recorder = recorder
 
     async def serve(self, handler: InboundHandler) -> None:
         """Nothing to accept: this server pushes nothing."""
@@ -121,10 +128,14 @@ class FhirConnector:
         async def fetch(deadline: Deadline) -> list[Schedule]:
             calls = self._exchange.calls
             schedules = await self._exchange.search(calls["fetch_schedules"], window, deadline)
-            slots = await self._exchange.search(calls["fetch_slots"], window, deadline)
-            document = Document.of([*schedules["entry"], *slots["entry"]], slots.left_out)
-            found = merge_schedules(await self._exchange.map_slots(calls["fetch_schedules"], document))
-            return [item for item in found if window.department_id in (None, item.department_id)]
+            # A site may map Schedules one to one: then it is these that give records, and the Slots do not.
+            own = await self._exchange.map_all(calls["fetch_schedules"], schedules)
+
+            def finish(records: list[Schedule], pause: Callable[[], None]) -> list[Schedule]:
+                found = merge_schedules([*own, *records], pause)
+                return [item for item in found if window.department_id in (None, item.department_id)]
+
+            return await read_slots(self._exchange, "fetch_schedules", window, deadline, finish, schedules)
 
         return await self._read(Verb.FETCH_SCHEDULES, fetch)
 
@@ -133,7 +144,11 @@ class FhirConnector:
 
         async def fetch(deadline: Deadline) -> list[Slot]:
             wanted = {schedule.id for schedule in schedules}
-            return [slot for slot in await self._slots(window, deadline) if not wanted or slot.schedule_id in wanted]
+
+            def finish(records: list[Slot], pause: Callable[[], None]) -> list[Slot]:
+                return merge_slots((slot for slot in records if not wanted or slot.schedule_id in wanted), pause)
+
+            return await read_slots(self._exchange, "fetch_slots", window, deadline, finish)
 
         return await self._read(Verb.FETCH_SLOTS, fetch)
 
@@ -141,7 +156,13 @@ class FhirConnector:
         """Sessions, or segments of them, all of whose Slots came, could be read, and are unavailable."""
 
         async def fetch(deadline: Deadline) -> list[ScheduleStopped]:
-            return stops_of(await self._slots(window, deadline))
+            return await read_slots(
+                self._exchange,
+                "fetch_slots",
+                window,
+                deadline,
+                lambda records, pause: stops_of(merge_slots(records, pause), pause),
+            )
 
         return await self._read(Verb.FETCH_STOPS, fetch)
 
@@ -241,10 +262,6 @@ class FhirConnector:
         return self._refuse(Verb.REFUND)
 
     # inside --------------------------------------------------------------------------------------------------------
-
-    async def _slots(self, window: Window, deadline: Deadline) -> list[Slot]:
-        call = self._exchange.calls["fetch_slots"]
-        return merge_slots(await self._exchange.map_slots(call, await self._exchange.search(call, window, deadline)))
 
     async def _records(self, verb: Verb, request: Any, *, whole: bool = False) -> list[Any]:
         async def fetch(deadline: Deadline) -> list[Any]:

@@ -6,8 +6,6 @@ Everything here raises `HisError` and nothing else.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,12 +16,14 @@ from connectors.fhir.calls import Call, ParameterMissing, Request
 from connectors.fhir.client import ExchangeError, FhirClient, Params, Reply, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
-from connectors.fhir.inventory import schedule_of, without_stops
 from connectors.fhir.outcomes import UNAUTHORISED, error_of_read, issues_of
+from connectors.fhir.setting_aside import SettingAside
+from connectors.fhir.sifter import Setup, Sifter
+from connectors.fhir.sifting import MOST_TOLD, map_context
 from connectors.fhir.statement import Statement, Statements
 from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable
-from mappings.courtesy import courtesy
 from mappings.engine import MapContext, Mapped, MappingError
+from mappings.profile import Profile
 from monitoring.logs import get_logger
 
 _log = get_logger(__name__)
@@ -54,6 +54,7 @@ class Exchange:
         calls: dict[str, Call],
         connection: dict[str, Any],
         rules: validation.Rules,
+        profile: Profile,
     ) -> None:
         self.hospital = hospital
         self.name = name
@@ -63,18 +64,13 @@ class Exchange:
         self.rules = rules
         self.statements = Statements(client, rules.release)
         self._assumed = assumed_in(connection)
+        self.sifter = Sifter(Setup(hospital=hospital, profile=profile, connection=connection, rules=rules))
+        self.aside = SettingAside(name, client.peer)
         self._refusing: set[str] = set()
 
     def context(self) -> MapContext:
         """The facts around one message, with a fresh `new.uuid`."""
-        return MapContext(
-            hospital_id=self.hospital.id,
-            zone=self.hospital.zone,
-            currency=self.hospital.currency,
-            now=dt.datetime.now(self.hospital.zone),
-            connection=self.connection,
-            extra={"new.uuid": str(uuid.uuid4())},
-        )
+        return map_context(self.hospital, self.connection)
 
     def setting(self, name: str, default: float) -> float:
         """A number from the profile's `connection`."""
@@ -104,13 +100,13 @@ class Exchange:
         try:
             pages = await self.client.read_pages(call.resource, params, deadline=deadline, fresh=fresh)
         except ExchangeError as error:
-            raise _read_failed(error) from error
+            raise read_failed(error) from error
         entries: dict[object, Json] = {}
         for page in pages:
             self.note(page, f"GET {call.resource}")
             if page.status != 200:
                 raise error_of_read(page, call.codes)
-            for number, entry in enumerate(_entries(page.body, call)):
+            for number, entry in enumerate(entries_of_page(page.body, call, self.rules)):
                 resource = entry["resource"]
                 own = resource.get("id")
                 key = (str(resource.get("resourceType")), own) if isinstance(own, str) else (id(page), number)
@@ -128,7 +124,7 @@ class Exchange:
         except MappingError as error:
             raise HisRefused(str(error), code="invalid_request") from error
         except ExchangeError as error:
-            raise _read_failed(error) from error
+            raise read_failed(error) from error
         self.note(reply, f"GET {call.resource}")
         if reply.status in (404, 410):
             return None
@@ -148,42 +144,6 @@ class Exchange:
         if mapped.problems and (whole or not mapped.records):
             raise HisReplyInvalid(str(mapped.problems[0]))
         return list(mapped.records)
-
-    async def map_slots(self, call: Call, document: Document) -> list[Any]:
-        """The records that a document's Slots give; none is stopped whose Schedule has a Slot that was left out.
-
-        A Slot that cannot be read may be the free one: that all others are unavailable stops nothing. Where it does not even
-        say whose it is, nothing is stopped.
-        """
-        mapped = await self._mapped(call, document)
-        if mapped.problems and not mapped.records:
-            raise HisReplyInvalid(str(mapped.problems[0]))
-        doubted = {schedule_of(one) for one in document.left_out if _may_be_slot(one)}
-        if not mapped.problems and not doubted:
-            return list(mapped.records)
-        records, in_doubt = await asyncio.to_thread(self._map_by_schedule, call, document, doubted)
-        self._warn("fhir_stops_not_inferred", schedules=in_doubt)
-        return records
-
-    def _map_by_schedule(self, call: Call, document: Document, doubted: set[str | None]) -> tuple[list[Any], int]:
-        """The records, Schedule by Schedule, and how many of these are in doubt. Synchronous, and rarely called for."""
-        groups: dict[str | None, list[Json]] = {}
-        others: list[Json] = []
-        for entry in document["entry"]:
-            resource = entry["resource"]
-            is_slot = resource.get("resourceType") == "Slot"
-            (groups.setdefault(schedule_of(resource), []) if is_slot else others).append(entry)
-        context, found, in_doubt = self.context(), list[Any](), 0
-        pause = courtesy()
-        for schedule, slots in groups.items():
-            assert call.reply is not None  # noqa: S101 - it has been used on the whole document
-            mapped = call.reply.read_aside(Document.of([*others, *slots]), context, pause)
-            if mapped.problems or schedule in doubted or None in doubted:
-                in_doubt += 1
-                found += without_stops(mapped.records)
-            else:
-                found += mapped.records
-        return found, in_doubt
 
     def note(self, reply: Reply, request: str) -> None:
         """Log once that the server does not let us make a request (as in `POST Appointment`), until it has let us again."""
@@ -207,8 +167,7 @@ class Exchange:
             mapped = call.reply.read(document, context)
         else:
             mapped = await asyncio.to_thread(call.reply.read_aside, document, context)
-        for problem in mapped.problems[:10]:
-            self._warn("fhir_record_unmapped", problem=str(problem), of=len(mapped.problems))
+        self.tell_unmapped([str(problem) for problem in mapped.problems[:MOST_TOLD]], len(mapped.problems))
         return mapped
 
     async def map_resources(self, call: Call, resources: Sequence[Json]) -> list[Any]:
@@ -217,22 +176,40 @@ class Exchange:
 
     async def _checked(self, entries: list[Json], *, alone: bool = False) -> Document:
         flaws = await validation.check([entry["resource"] for entry in entries], self.rules)
-        for flaw in flaws[:10]:
-            self._warn("fhir_resource_left_out", resource=flaw.resource_type, reason=flaw.reason, of=len(flaws))
+        self.leave_out(entries, flaws)
         if flaws and (alone or self.rules.mode == "strict" or len(flaws) == len(entries)):
             raise HisReplyInvalid(f"{flaws[0].resource_type}: {flaws[0].reason}")
         out = {flaw.at for flaw in flaws}
         kept = [entry for at, entry in enumerate(entries) if at not in out]
         return Document.of(kept, [entries[at]["resource"] for at in sorted(out)])
 
-    def _warn(self, event: str, **fields: Any) -> None:
+    def leave_out(self, entries: Sequence[Json], flaws: Sequence[validation.Flaw]) -> None:
+        """Tell of resources that are not used, and set them aside in the message store."""
+        for flaw in flaws[:MOST_TOLD]:
+            self.warn("fhir_resource_left_out", resource=flaw.resource_type, reason=flaw.reason, of=len(flaws))
+        for flaw in flaws:
+            self.aside.set_aside(entries[flaw.at]["resource"], flaw)
+
+    def tell_unmapped(self, problems: Sequence[str], count: int) -> None:
+        """Tell of records that could not be mapped."""
+        for problem in problems:
+            self.warn("fhir_record_unmapped", problem=problem, of=count)
+
+    def warn(self, event: str, **fields: Any) -> None:
+        """Log something of this connector."""
         _log.warning(event, hospital=self.hospital.id, connector=self.name, **fields)
 
 
-def _entries(bundle: Any, call: Call) -> list[Json]:
-    """The resources of one page; an OperationOutcome among them is a remark, or, when severe, means a part is missing."""
+def entries_of_page(bundle: Any, call: Call, rules: validation.Rules) -> list[Json]:
+    """The entries of one page of a search.
+
+    An OperationOutcome among them is a remark, or, when severe, means that a part is missing; whatever else comes as an outcome
+    (FHIR R4 valueset-search-entry-mode) is none of what was found. A Bundle with rules of its own must not be processed.
+    """
     if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
         raise HisReplyInvalid("the reply to a search is no Bundle")
+    if "implicitRules" in bundle and not rules.understands(bundle["implicitRules"]):
+        raise HisReplyInvalid("Bundle: implicitRules that are not understood")
     found = []
     entries = bundle.get("entry") or []
     if not isinstance(entries, list):
@@ -245,14 +222,13 @@ def _entries(bundle: Any, call: Call) -> list[Json]:
             if issues_of(resource):
                 raise HisReplyInvalid(f"the search for {call.resource} was answered in part only")
             continue
+        search = entry.get("search")
+        if isinstance(search, dict) and search.get("mode") == "outcome":
+            continue
         found.append(entry)
     return found
 
 
-def _may_be_slot(resource: Json) -> bool:
-    kind = resource.get("resourceType")
-    return kind == "Slot" or not isinstance(kind, str)
-
-
-def _read_failed(error: ExchangeError) -> HisError:
+def read_failed(error: ExchangeError) -> HisError:
+    """The port's error for an exchange that gave no usable reply to a read."""
     return HisReplyInvalid(str(error)) if isinstance(error, ReplyInvalid) else HisUnavailable(str(error))

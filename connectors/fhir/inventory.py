@@ -6,7 +6,7 @@ Nearly everything here is canonical records in, canonical records out.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,16 +19,25 @@ MAX_FREE = 20
 FREE, SLOT = "free", "slot"
 
 
-def merge_slots(slots: Iterable[Slot]) -> list[Slot]:
+def _at_once() -> None:
+    """No pause: there is little to do."""
+
+
+def merge_slots(slots: Iterable[Slot], pause: Callable[[], None] = _at_once) -> list[Slot]:
     """One Slot per schedule and start, in order of first appearance; seats are added up.
 
     Its id is made of both, so that it stays the same whichever Slots are free. `his_refs` holds the ids of free ones
-    (`free`, separated by spaces). It is stopped only when all of its Slots are.
+    (`free`, separated by spaces). It is stopped only when all of its Slots are. `pause` is called now and then.
     """
     groups: dict[tuple[str, dt.datetime], list[Slot]] = {}
     for slot in slots:
         groups.setdefault((slot.schedule_id, slot.starts_at), []).append(slot)
-    return [_merged(same) for same in groups.values()]
+        pause()
+    merged = []
+    for same in groups.values():
+        merged.append(_merged(same))
+        pause()
+    return merged
 
 
 def _merged(same: Sequence[Slot]) -> Slot:
@@ -49,10 +58,11 @@ def free_slots(slots: Iterable[Slot]) -> list[str]:
     return [slot.id for slot in slots if slot.seats_left > 0]
 
 
-def merge_schedules(schedules: Iterable[Schedule]) -> list[Schedule]:
+def merge_schedules(schedules: Iterable[Schedule], pause: Callable[[], None] = _at_once) -> list[Schedule]:
     """One Schedule per id, day and session (the natural key), in order; stopped only when every one of them is."""
     groups: dict[Any, Schedule] = {}
     for schedule in schedules:
+        pause()
         key = (schedule.id, schedule.date, schedule.session)
         known = groups.get(key)
         if known is None or (known.status is ScheduleStatus.STOPPED and schedule.status is ScheduleStatus.OPEN):
@@ -72,13 +82,15 @@ def without_stops(records: Iterable[Any]) -> list[Any]:
     return [msgspec.structs.replace(record, status=ScheduleStatus.OPEN) for record in records]
 
 
-def stops_of(slots: Iterable[Slot]) -> list[ScheduleStopped]:
+def stops_of(slots: Iterable[Slot], pause: Callable[[], None] = _at_once) -> list[ScheduleStopped]:
     """停诊 as merged slots show it: a session whose segments are all stopped, else the segments that are."""
     sessions: dict[Any, list[Slot]] = {}
     for slot in slots:
+        pause()
         sessions.setdefault((slot.schedule_id, slot.date, slot.session), []).append(slot)
     stops: list[ScheduleStopped] = []
     for (schedule_id, date, session), segments in sessions.items():
+        pause()
         stopped = [slot for slot in segments if slot.status is ScheduleStatus.STOPPED]
         if len(stopped) == len(segments):
             stops.append(ScheduleStopped(scope=StopScope.SCHEDULE, schedule_id=schedule_id, date=date, session=session))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -19,17 +19,21 @@ from connectors.fhir.inventory import schedule_of
 from connectors.fhir.validation import Flaw, Rules, flaws_of
 from mappings.engine import MapContext, RecordMap
 
+T = TypeVar("T")
+
 MOST_TOLD = 10
 """So many problems of a page are told in words."""
 
 
-class Sifted(msgspec.Struct, kw_only=True):
+class Sifted(msgspec.Struct, Generic[T], kw_only=True):
     """The records of one page by the Schedule that their Slots name; None stands for one that cannot be told.
 
-    `flaws` are those of the page's resources, by their place. `doubted` are Schedules with a Slot that could not be read.
+    `size` is how many resources there were, `flaws` are theirs, by place. `doubted` are Schedules with a Slot that could not be
+    read.
     """
 
-    groups: list[tuple[str | None, list[Any]]] = []
+    size: int = 0
+    groups: list[tuple[str | None, list[T]]] = []
     flaws: list[Flaw] = []
     problems: list[str] = []
     problem_count: int = 0
@@ -55,11 +59,11 @@ def sift(
     rules: Rules,
     context: MapContext,
     pause: Callable[[], None],
-) -> Sifted:
+) -> Sifted[Any]:
     """Check and map one page's entries; references may also lead to what is `beside`. `pause` is called now and then."""
     flaws = flaws_of([entry["resource"] for entry in entries], rules, pause)
     out = {flaw.at for flaw in flaws}
-    found = Sifted(flaws=flaws)
+    found: Sifted[Any] = Sifted(size=len(entries), flaws=flaws)
     found.doubted = [schedule_of(entries[at]["resource"]) for at in out if _may_be_slot(entries[at]["resource"])]
     groups: dict[str | None, list[Json]] = {}
     others: list[Json] = []
@@ -79,7 +83,7 @@ def sift(
 
 
 def _mapped(
-    reply: RecordMap, document: Document, context: MapContext, pause: Callable[[], None], found: Sifted
+    reply: RecordMap, document: Document, context: MapContext, pause: Callable[[], None], found: Sifted[Any]
 ) -> list[Any]:
     mapped = reply.read_aside(document, context, pause)
     found.problem_count += len(mapped.problems)

@@ -48,6 +48,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     release: Release = R4
     understood: frozenset[str] = frozenset()
 
+    def understands(self, url: Any) -> bool:
+        """Whether this modifier extension, or these implicit rules, may be processed."""
+        return isinstance(url, str) and url in self.understood
+
 
 def rules_of(mode: Mode, connection: Mapping[str, Any]) -> Rules:
     """The rules that a connector's settings ask for. Raises ValueError for a release that is none of ours."""
@@ -62,7 +66,7 @@ def rule_flaw(resource: Json, rules: Rules) -> str | None:
     kind = resource.get("resourceType")
     if not isinstance(kind, str):
         return "it has no resourceType"
-    modified = modifier_flaw(resource, rules.understood)
+    modified = modifier_flaw(resource, rules)
     if modified is not None:
         return modified
     statuses = rules.release.statuses.get(kind)
@@ -73,7 +77,7 @@ def rule_flaw(resource: Json, rules: Rules) -> str | None:
     return None
 
 
-def modifier_flaw(resource: Json, understood: frozenset[str]) -> str | None:
+def modifier_flaw(resource: Json, rules: Rules) -> str | None:
     """Whether a resource must not be processed, because something in it changes its meaning in a way that nobody knows here.
 
     FHIR R4 extensibility.html#modifierExtension; resource.html#implicitRules: whoever does not understand them must not
@@ -84,9 +88,9 @@ def modifier_flaw(resource: Json, understood: frozenset[str]) -> str | None:
         if isinstance(node, list):
             nodes.extend(item for item in node if isinstance(item, dict | list))
         else:
-            if "modifierExtension" in node and not _all_understood(node["modifierExtension"], understood):
+            if "modifierExtension" in node and not _all_understood(node["modifierExtension"], rules):
                 return "modifierExtension: it has one that is not understood"
-            if "implicitRules" in node and not _is_understood(node["implicitRules"], understood):
+            if "implicitRules" in node and not rules.understands(node["implicitRules"]):
                 return "implicitRules: they are not understood"
             nodes.extend(value for value in node.values() if isinstance(value, dict | list))
         if len(nodes) > _MAX_NODES:
@@ -94,14 +98,10 @@ def modifier_flaw(resource: Json, understood: frozenset[str]) -> str | None:
     return None
 
 
-def _all_understood(extensions: Any, understood: frozenset[str]) -> bool:
+def _all_understood(extensions: Any, rules: Rules) -> bool:
     return isinstance(extensions, list) and all(
-        isinstance(one, dict) and _is_understood(one.get("url"), understood) for one in extensions
+        isinstance(one, dict) and rules.understands(one.get("url")) for one in extensions
     )
-
-
-def _is_understood(url: Any, understood: frozenset[str]) -> bool:
-    return isinstance(url, str) and url in understood
 
 
 def _time_flaw(resource: Json, *, required: bool) -> str | None:

@@ -63,7 +63,7 @@ async def guarded(shown: list[str | None], good: set[str]) -> AsyncIterator[str]
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         return fhir_json('{"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}')
 
-    async with canned(handler) as base_url:
+    async with canned(handler, statement=None) as base_url:
         yield base_url
 
 
@@ -212,7 +212,7 @@ async def test_token_goes_nowhere_else_when_links_redirects_and_attachments_lead
         strangers.append(request.path)
         return fhir_json("{}")
 
-    async with canned(stranger) as elsewhere:
+    async with canned(stranger, statement=None) as elsewhere:
 
         async def handler(request: web.Request) -> web.StreamResponse:
             if request.path.endswith("metadata"):
@@ -220,7 +220,7 @@ async def test_token_goes_nowhere_else_when_links_redirects_and_attachments_lead
             link = [{"relation": "next", "url": f"{elsewhere}/Slot?page=2"}]
             return fhir_json(msgspec.json.encode({"resourceType": "Bundle", "type": "searchset", "link": link}))
 
-        async with canned(handler) as base_url, connected(base_url, token_file=str(tmp_path / "token")) as connector:
+        async with canned(handler, statement=None) as base_url, connected(base_url, token_file=str(tmp_path / "token")) as connector:
             with pytest.raises(HisReplyInvalid):
                 await connector.ping()
             with pytest.raises(HisReplyInvalid, match="another server"):
