@@ -31,5 +31,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 class Elsewhere(elsewhere.Elsewhere):
     """One process for HL7 v2 messages, started on demand. To be closed."""
 
+    setup: Setup
+
     def __init__(self, setup: Setup, *, idle_s: float = IDLE_S, again_after_s: float = AGAIN_AFTER_S) -> None:
         super().__init__(setup, lambda: _COMMAND, idle_s=idle_s, again_after_s=again_after_s)

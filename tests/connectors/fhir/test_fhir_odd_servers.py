@@ -131,12 +131,14 @@ async def test_reply_of_no_known_shape_is_an_error_of_the_port(reply: Any) -> No
 
 
 async def test_search_ends_when_its_pages_are_too_large_together() -> None:
-    def page(request: web.Request) -> web.Response:
+    async def page(request: web.Request) -> web.StreamResponse:
         number = int(request.query.get("page", "0"))
-        return bundle(slot(str(number), comment="x" * 900), next=f"Slot?page={number + 1}")
+        service = {"resourceType": "HealthcareService", "id": str(number), "name": "x" * 900}
+        return bundle(service, next=f"HealthcareService?page={number + 1}")
 
-    with pytest.raises(HisReplyInvalid, match="taken together"):
-        await slots_from(page, max_message_bytes=2000)
+    async with canned(page) as base_url, connected(base_url, max_message_bytes=2000) as connector:
+        with pytest.raises(HisReplyInvalid, match="taken together"):
+            await connector.fetch_departments()
 
 
 MODIFIED: dict[str, Any] = {"modifierExtension": [{"url": "http://h.example/negated", "valueBoolean": True}]}

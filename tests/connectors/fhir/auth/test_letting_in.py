@@ -220,7 +220,10 @@ async def test_token_goes_nowhere_else_when_links_redirects_and_attachments_lead
             link = [{"relation": "next", "url": f"{elsewhere}/Slot?page=2"}]
             return fhir_json(msgspec.json.encode({"resourceType": "Bundle", "type": "searchset", "link": link}))
 
-        async with canned(handler, statement=None) as base_url, connected(base_url, token_file=str(tmp_path / "token")) as connector:
+        async with (
+            canned(handler, statement=None) as base_url,
+            connected(base_url, token_file=str(tmp_path / "token")) as connector,
+        ):
             with pytest.raises(HisReplyInvalid):
                 await connector.ping()
             with pytest.raises(HisReplyInvalid, match="another server"):
