@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 
 from lxml import etree
 
-from loadtest.simulators.hospital import Charge, Hospital, LabReport, Plan, Refusal, Segment, Visit
+from loadtest.simulators.hospital import Hospital, Plan, Refusal, Segment, Visit
+from loadtest.simulators.soap_dialects.bsoft_money import Money
+from loadtest.simulators.soap_dialects.bsoft_reports import Reports
+from loadtest.simulators.soap_dialects.bsoft_rows import get, listed, need
 from loadtest.simulators.soap_dialects.speaking import Desk, Ledger, Reply, TradeRefused, fen, yuan
 
 # service -> the port's verb, by which the switchboard names faults
@@ -38,7 +40,6 @@ OPS = {
     "ReportDetail": "fetch_report",
 }
 _SESSIONS = {"am": "1", "pm": "2"}
-_FLAGS = {"H": "↑", "L": "↓", "N": ""}
 
 
 class Trades:
@@ -47,12 +48,16 @@ class Trades:
     def __init__(self, hospital: Hospital, ledger: Ledger) -> None:
         self.hospital, self.ledger = hospital, ledger
         self._desk = Desk(hospital, ledger)
+        self._money = Money(hospital, ledger)
+        self._reports = Reports(hospital)
         self._checked_in: set[str] = set()
 
     def run(self, op: str, body: etree._Element) -> Reply:
         """Do it. Raises TradeRefused."""
-        handler: Callable[[etree._Element], Reply] = getattr(self, f"_{op}")
-        if not _get(body, "JGID"):
+        handler: Callable[[etree._Element], Reply] = (
+            getattr(self._money, op, None) or getattr(self._reports, op, None) or getattr(self, f"_{op}")
+        )
+        if not get(body, "JGID"):
             raise TradeRefused("1000", "入参错误:JGID")
         try:
             return handler(body)
@@ -65,10 +70,10 @@ class Trades:
         return [("XTSJ", f"{self._desk.now():%Y-%m-%d %H:%M:%S}")]
 
     def _fetch_departments(self, body: etree._Element) -> Reply:
-        return _rows([[("KSDM", code), ("KSMC", name)] for code, name in self.hospital.departments.items()])
+        return listed([[("KSDM", code), ("KSMC", name)] for code, name in self.hospital.departments.items()])
 
     def _fetch_practitioners(self, body: etree._Element) -> Reply:
-        return _rows(
+        return listed(
             [
                 [("YGDM", d.code), ("YGXM", d.name), ("YGJB", d.title), ("KSDM", d.dept)]
                 for d in self.hospital.doctors.values()
@@ -76,8 +81,8 @@ class Trades:
         )
 
     def _fetch_schedules(self, body: etree._Element) -> Reply:
-        plans = self._desk.plans(_need(body, "KSRQ"), _need(body, "JSRQ"), _get(body, "KSDM"), _get(body, "YSDM"))
-        return _rows([self._plan_row(plan) for plan in plans])
+        plans = self._desk.plans(need(body, "KSRQ"), need(body, "JSRQ"), get(body, "KSDM"), get(body, "YSDM"))
+        return listed([self._plan_row(plan) for plan in plans])
 
     def _plan_row(self, plan: Plan) -> Reply:
         doctor = self.hospital.doctors[plan.doctor]
@@ -99,8 +104,8 @@ class Trades:
         ]
 
     def _fetch_slots(self, body: etree._Element) -> Reply:
-        plan = self._plan(_need(body, "PBXH"))
-        return _rows(
+        plan = self._plan(need(body, "PBXH"))
+        return listed(
             [
                 [
                     ("SDXH", str(n)),
@@ -114,8 +119,8 @@ class Trades:
         )
 
     def _fetch_stops(self, body: etree._Element) -> Reply:
-        plans = self._desk.plans(_need(body, "KSRQ"), _need(body, "JSRQ"), _get(body, "KSDM"))
-        return _rows(
+        plans = self._desk.plans(need(body, "KSRQ"), need(body, "JSRQ"), get(body, "KSDM"))
+        return listed(
             [
                 [
                     ("PBXH", plan.code),
@@ -132,13 +137,13 @@ class Trades:
     # people ------------------------------------------------------------------------------------------------------
 
     def _find_patient(self, body: etree._Element) -> Reply:
-        name = _get(body, "BRXM")
-        people = self._desk.people(mrn=_get(body, "BRID"), id_number=_get(body, "SFZH"))
+        name = get(body, "BRXM")
+        people = self._desk.people(mrn=get(body, "BRID"), id_number=get(body, "SFZH"))
         if not people:
             raise TradeRefused("2001", "病人不存在")
         if name and all(person.name != name for person in people):
             raise TradeRefused("2003", "姓名与证件号不符")
-        return _rows(
+        return listed(
             [
                 [
                     ("BRID", p.mrn),
@@ -153,16 +158,16 @@ class Trades:
         )
 
     def _create_patient(self, body: etree._Element) -> Reply:
-        given = (_need(body, "BRXM"), _need(body, "SFZH"), _get(body, "LXDH"), _get(body, "BRXB"), _get(body, "CSNY"))
+        given = (need(body, "BRXM"), need(body, "SFZH"), get(body, "LXDH"), get(body, "BRXB"), get(body, "CSNY"))
         return [("BRID", self.hospital.create_person(*given).mrn)]
 
     # visits ------------------------------------------------------------------------------------------------------
 
     def _lock_slot(self, body: etree._Element) -> Reply:
-        plan = self._plan(_need(body, "PBXH"))
-        if fen(_need(body, "FYHJ")) != plan.fee_fen:
+        plan = self._plan(need(body, "PBXH"))
+        if fen(need(body, "FYHJ")) != plan.fee_fen:
             raise TradeRefused("3009", "金额不符")
-        visit = self._desk.lock(_need(body, "WBDDH"), _need(body, "BRID"), self._segment(plan, _need(body, "SDXH")))
+        visit = self._desk.lock(need(body, "WBDDH"), need(body, "BRID"), self._segment(plan, need(body, "SDXH")))
         return [
             ("DDXH", visit.no),
             ("JZXH", visit.queue_no),
@@ -181,7 +186,7 @@ class Trades:
 
     def _register(self, body: etree._Element) -> Reply:
         visit = self._visit(body)
-        self._desk.pay(visit.no, fen(_need(body, "ZFJE")), _get(body, "JYLSH"))
+        self._desk.pay(visit.no, fen(need(body, "ZFJE")), get(body, "JYLSH"))
         return [
             ("DDXH", visit.no),
             ("MZXH", f"M{visit.no}"),
@@ -194,7 +199,7 @@ class Trades:
         visit = self._visit(body)
         if visit.no in self._checked_in:
             raise TradeRefused("3008", "已签到,请到窗口办理")
-        if visit.state == "registered" and not _get(body, "JYLSH"):
+        if visit.state == "registered" and not get(body, "JYLSH"):
             raise TradeRefused("3008", "已缴费,请退号")
         self._desk.release(visit.no)
         return [("DDXH", visit.no)]
@@ -211,7 +216,7 @@ class Trades:
     def _fetch_registration(self, body: etree._Element) -> Reply:
         visit = self._visit(body)
         segment = self.hospital.segments[visit.segment]
-        return _rows(
+        return listed(
             [
                 [
                     ("DDXH", visit.no),
@@ -234,97 +239,6 @@ class Trades:
             return "9" if visit.paid_fen else "8"
         return "2" if visit.no in self._checked_in else {"locked": "0", "registered": "1"}[visit.state]
 
-    # money -------------------------------------------------------------------------------------------------------
-
-    def _fetch_bills(self, body: etree._Element) -> Reply:
-        mrn = _need(body, "BRID")
-        return _rows(
-            [
-                [
-                    ("FYXH", c.no),
-                    ("FYMC", "门诊费用"),
-                    ("ZJJE", yuan(c.total_fen)),
-                    ("BRID", c.mrn),
-                    ("MZXH", f"M{c.no}"),
-                    ("KSMC", "内科"),
-                    ("JSZT", "0"),
-                ]
-                for c in self.hospital.charges.values()
-                if c.mrn == mrn and c.state == "open"
-            ]
-        )
-
-    def _fetch_bill_items(self, body: etree._Element) -> Reply:
-        return _rows(
-            [
-                [("XMDM", str(n)), ("XMMC", name), ("XMJE", yuan(cost)), ("XMSL", "1"), ("XMDW", "次")]
-                for n, (name, cost) in enumerate(self._charge(body).items, 1)
-            ]
-        )
-
-    def _presettle_bill(self, body: etree._Element) -> Reply:
-        charge = self._charge(body)
-        if charge.state == "paid":
-            raise TradeRefused("3003", "该单已结算")
-        if fen(_need(body, "ZJJE")) != charge.total_fen:
-            raise TradeRefused("3009", "金额不符")
-        return [("FYXH", charge.no), ("YJSH", f"Y{charge.no}")]
-
-    def _settle_bill(self, body: etree._Element) -> Reply:
-        charge = self.hospital.settle(_need(body, "FYXH"), fen(_need(body, "ZFJE")), _need(body, "JYLSH"))
-        self.ledger.paid_at[charge.no] = self._desk.now()
-        return self._settled(charge)
-
-    def _fetch_settlement(self, body: etree._Element) -> Reply:
-        charge = self._charge(body)
-        return _rows([self._settled(charge) if charge.state == "paid" else [("FYXH", charge.no), ("JSZT", "0")]])
-
-    def _settled(self, charge: Charge) -> Reply:
-        return [
-            ("FYXH", charge.no),
-            ("JSZT", "1"),
-            ("FPHM", charge.receipt),
-            ("JYLSH", charge.trade_no),
-            ("ZFJE", yuan(charge.total_fen)),
-        ]
-
-    def _fetch_statement(self, body: etree._Element) -> Reply:
-        day = _need(body, "JZRQ")
-        paid = [(v.no, v.key, v.trade_no, v.paid_fen) for v in self.hospital.visits.values() if v.paid_fen]
-        paid += [(c.no, c.no, c.trade_no, c.total_fen) for c in self.hospital.charges.values() if c.state == "paid"]
-        rows: list[Reply] = []
-        for no, key, trade_no, amount in paid:
-            for kind, at in (("1", self.ledger.paid_at.get(no)), ("2", self.ledger.refunded_at.get(no))):
-                if at is not None and at.date().isoformat() == day:
-                    rows.append(_statement_row(kind, key, trade_no, amount, at))
-        return _rows(rows)
-
-    # reports -----------------------------------------------------------------------------------------------------
-
-    def _fetch_reports(self, body: etree._Element) -> Reply:
-        mrn = _need(body, "BRID")
-        return _rows([_report_row(report) for report in self.hospital.reports.values() if report.mrn == mrn])
-
-    def _fetch_report(self, body: etree._Element) -> Reply:
-        report = self.hospital.reports.get(_need(body, "BGDH"))
-        if report is None:
-            raise TradeRefused("3006", "报告不存在")
-        results: Reply = [
-            (
-                "XM",
-                [
-                    ("XMDM", r["code"]),
-                    ("XMMC", r["name"]),
-                    ("XMJG", r["value"]),
-                    ("XMDW", r["unit"]),
-                    ("CKFW", r["range"]),
-                    ("TSBZ", _FLAGS[r["flag"]]),
-                ],
-            )
-            for r in report.results
-        ]
-        return _rows([[*_report_row(report), ("XMLB", results)]])
-
     # looking things up -------------------------------------------------------------------------------------------
 
     def _plan(self, code: str) -> Plan:
@@ -340,39 +254,11 @@ class Trades:
         return segments[int(number) - 1]
 
     def _visit(self, body: etree._Element) -> Visit:
-        key, no = _get(body, "WBDDH"), _get(body, "DDXH")
+        key, no = get(body, "WBDDH"), get(body, "DDXH")
         visit = self.hospital.visit_by_key(key) if key else self.hospital.visits.get(no)
         if visit is None:
             raise TradeRefused("3006", "订单不存在")
         return visit
-
-    def _charge(self, body: etree._Element) -> Charge:
-        charge = self.hospital.charges.get(_need(body, "FYXH"))
-        if charge is None:
-            raise TradeRefused("3006", "费用单不存在")
-        return charge
-
-
-def _statement_row(kind: str, key: str, trade_no: str, amount: int, at: dt.datetime) -> Reply:
-    return [
-        ("JYLX", kind),
-        ("JYLSH", trade_no),
-        ("WBDDH", key),
-        ("ZFJE", yuan(amount)),
-        ("ZFQD", "WECHAT"),
-        ("JYSJ", f"{at:%Y-%m-%d %H:%M:%S}"),
-    ]
-
-
-def _report_row(report: LabReport) -> Reply:
-    return [
-        ("BGDH", report.no),
-        ("BGLX", "1"),
-        ("BGZT", {"preliminary": "1", "final": "2", "corrected": "3"}[report.status]),
-        ("BGMC", report.name),
-        ("BRID", report.mrn),
-        ("BGSJ", f"{report.issued:%Y-%m-%d %H:%M:%S}"),
-    ]
 
 
 def _refusal(op: str, refusal: Refusal) -> tuple[str, str]:
@@ -389,18 +275,3 @@ def _refusal(op: str, refusal: Refusal) -> tuple[str, str]:
             return ("2003", "姓名与证件号不符") if op == "create_patient" else ("3009", "金额不符")
         case _:
             return ("2001", "病人不存在") if "patient" in refusal.text else ("3006", "记录不存在")
-
-
-def _rows(rows: list[Reply]) -> Reply:
-    return [("Count", str(len(rows))), ("Rows", [("Row", row) for row in rows])]
-
-
-def _get(body: etree._Element, name: str) -> str:
-    return (body.findtext(name) or "").strip()
-
-
-def _need(body: etree._Element, name: str) -> str:
-    value = _get(body, name)
-    if not value:
-        raise TradeRefused("1000", f"入参错误:{name}")
-    return value

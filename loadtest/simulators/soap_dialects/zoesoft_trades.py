@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 from lxml import etree
 
-from loadtest.simulators.hospital import Charge, Hospital, LabReport, Plan, Refusal, Segment, Visit
+from loadtest.simulators.hospital import Hospital, Plan, Refusal, Segment, Visit
 from loadtest.simulators.soap_dialects.speaking import Desk, Ledger, Reply, TradeRefused, fen, listed, text_in, yuan
+from loadtest.simulators.soap_dialects.zoesoft_money import Money
+from loadtest.simulators.soap_dialects.zoesoft_reports import Reports
+from loadtest.simulators.soap_dialects.zoesoft_rows import need
 
 NOONS = {"am": "1", "pm": "2"}
 PLACE = "门诊楼3层"
-EXAMS = ("CT", "MR", "超声", "X线")
-"""What the name of an examination begins with or has in it; every other report is the laboratory's."""
 
 OPS = {
     "1001": "ping",
@@ -57,11 +58,15 @@ class Trades:
     def __init__(self, hospital: Hospital, ledger: Ledger) -> None:
         self.hospital, self.ledger = hospital, ledger
         self._desk = Desk(hospital, ledger)
+        self._money = Money(hospital, ledger)
+        self._reports = Reports(hospital)
         self._checked_in: set[str] = set()
 
     def run(self, op: str, doc: etree._Element) -> Reply:
         """Do it. Raises TradeRefused."""
-        handler: Callable[[etree._Element], Reply] = getattr(self, f"_{op}")
+        handler: Callable[[etree._Element], Reply] = (
+            getattr(self._money, op, None) or getattr(self._reports, op, None) or getattr(self, f"_{op}")
+        )
         try:
             return handler(doc)
         except Refusal as refusal:
@@ -78,7 +83,7 @@ class Trades:
 
     def _fetch_schedules(self, doc: etree._Element) -> Reply:
         plans = self._desk.plans(
-            _need(doc, "StartDate"), _need(doc, "EndDate"), _need(doc, "DeptCode"), text_in(doc, "DoctorCode")
+            need(doc, "StartDate"), need(doc, "EndDate"), need(doc, "DeptCode"), text_in(doc, "DoctorCode")
         )
         return [listed("Schedules", "Schedule", [self._plan_row(plan) for plan in plans])]
 
@@ -105,7 +110,7 @@ class Trades:
         ]
 
     def _fetch_slots(self, doc: etree._Element) -> Reply:
-        plan = self.hospital.plans.get(_need(doc, "ScheduleId"))
+        plan = self.hospital.plans.get(need(doc, "ScheduleId"))
         if plan is None:
             raise TradeRefused("-1", "排班不存在")
         rows: list[Reply] = [
@@ -123,7 +128,7 @@ class Trades:
         return [listed("Segments", "Segment", rows)]
 
     def _fetch_stops(self, doc: etree._Element) -> Reply:
-        plans = self._desk.plans(_need(doc, "StartDate"), _need(doc, "EndDate"), text_in(doc, "DeptCode"))
+        plans = self._desk.plans(need(doc, "StartDate"), need(doc, "EndDate"), text_in(doc, "DeptCode"))
         rows: list[Reply] = [
             [
                 ("ScheduleId", p.code),
@@ -162,13 +167,13 @@ class Trades:
 
     def _create_patient(self, doc: etree._Element) -> Reply:
         given = [text_in(doc, name) for name in ("Phone", "Sex", "Birthday")]
-        person = self.hospital.create_person(_need(doc, "PatientName"), _need(doc, "IdNo"), *given)
+        person = self.hospital.create_person(need(doc, "PatientName"), need(doc, "IdNo"), *given)
         return [("PatientId", person.mrn)]
 
     # visits ------------------------------------------------------------------------------------------------------
 
     def _book(self, doc: etree._Element) -> Reply:
-        key, mrn, segment = _need(doc, "OutOrderNo"), _need(doc, "PatientId"), self._segment(doc)
+        key, mrn, segment = need(doc, "OutOrderNo"), need(doc, "PatientId"), self._segment(doc)
         visit = self._desk.lock(key, mrn, segment)
         return [
             ("OutOrderNo", visit.key),
@@ -180,14 +185,14 @@ class Trades:
         ]
 
     def _segment(self, doc: etree._Element) -> Segment:
-        segment = self.hospital.segments.get(_need(doc, "SegmentId"))
-        if segment is None or segment.plan != _need(doc, "ScheduleId"):
+        segment = self.hospital.segments.get(need(doc, "SegmentId"))
+        if segment is None or segment.plan != need(doc, "ScheduleId"):
             raise TradeRefused("-1", "排班不存在")
         return segment
 
     def _register(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
-        self._desk.pay(visit.no, fen(_need(doc, "PayAmount")), text_in(doc, "TradeNo"))
+        self._desk.pay(visit.no, fen(need(doc, "PayAmount")), text_in(doc, "TradeNo"))
         return [
             ("OutOrderNo", visit.key),
             ("OrderId", visit.no),
@@ -237,128 +242,9 @@ class Trades:
     def _visit(self, doc: etree._Element) -> Visit:
         key = text_in(doc, "OutOrderNo")
         visit = self.hospital.visit_by_key(key) if key else self.hospital.visits.get(text_in(doc, "OrderId"))
-        if visit is None or visit.mrn != _need(doc, "PatientId"):
+        if visit is None or visit.mrn != need(doc, "PatientId"):
             raise TradeRefused("-1", "预约记录不存在")
         return visit
-
-    # money -------------------------------------------------------------------------------------------------------
-
-    def _fetch_bills(self, doc: etree._Element) -> Reply:
-        mrn = _need(doc, "PatientId")
-        rows: list[Reply] = [
-            [
-                ("BillNo", c.no),
-                ("BillName", "门诊处方"),
-                ("Amount", yuan(c.total_fen)),
-                ("PatientId", c.mrn),
-                ("VisitNo", f"V{c.no}"),
-                ("DeptName", "内科"),
-                ("Status", "0"),
-            ]
-            for c in self.hospital.charges.values()
-            if c.mrn == mrn and c.state == "open"
-        ]
-        if not rows:
-            raise TradeRefused("-1", "未查询到待缴费记录")
-        return [listed("Bills", "Bill", rows)]
-
-    def _fetch_bill_items(self, doc: etree._Element) -> Reply:
-        charge = self._charge(doc)
-        rows: list[Reply] = [
-            [("ItemCode", str(n)), ("ItemName", name), ("Amount", yuan(cost)), ("Quantity", "1"), ("Unit", "次")]
-            for n, (name, cost) in enumerate(charge.items, 1)
-        ]
-        return [listed("Items", "Item", rows)]
-
-    def _presettle_bill(self, doc: etree._Element) -> Reply:
-        charge = self._charge(doc)
-        if charge.state == "paid":
-            raise TradeRefused("-1", "该单已支付")
-        if fen(_need(doc, "Amount")) != charge.total_fen:
-            raise TradeRefused("-1", "金额不符")
-        return [
-            ("BillNo", charge.no),
-            ("PreSettleId", f"PS{charge.no}"),
-            ("Amount", yuan(charge.total_fen)),
-            ("FundAmount", "0.00"),
-            ("AccountAmount", "0.00"),
-            ("SelfAmount", yuan(charge.total_fen)),
-        ]
-
-    def _settle_bill(self, doc: etree._Element) -> Reply:
-        charge = self._charge(doc)
-        self.hospital.settle(charge.no, fen(_need(doc, "PayAmount")), _need(doc, "TradeNo"))
-        self.ledger.paid_at[charge.no] = self._desk.now()
-        return self._settled(charge)
-
-    def _fetch_settlement(self, doc: etree._Element) -> Reply:
-        settle_id = text_in(doc, "SettleId")
-        charge = self.hospital.charges.get(settle_id.removeprefix("S")) if settle_id else self._charge(doc)
-        if charge is None or charge.state != "paid":
-            raise TradeRefused("-1", "未查询到缴费记录")
-        return self._settled(charge) if settle_id else [listed("Settles", "Settle", [self._settled(charge)])]
-
-    def _settled(self, charge: Charge) -> Reply:
-        return [
-            ("BillNo", charge.no),
-            ("SettleId", f"S{charge.no}"),
-            ("Status", "1"),
-            ("ReceiptNo", charge.receipt),
-            ("InvoiceNo", ""),
-            ("TradeNo", charge.trade_no),
-            ("PayAmount", yuan(charge.total_fen)),
-        ]
-
-    def _charge(self, doc: etree._Element) -> Charge:
-        charge = self.hospital.charges.get(_need(doc, "BillNo"))
-        if charge is None or charge.mrn != _need(doc, "PatientId"):
-            raise TradeRefused("-1", "缴费记录不存在")
-        return charge
-
-    # reports -----------------------------------------------------------------------------------------------------
-
-    def _fetch_reports(self, doc: etree._Element) -> Reply:
-        mrn, exams = _need(doc, "PatientId"), text_in(doc, "TranCode") == "7001"
-        first, last = _need(doc, "StartDate"), _need(doc, "EndDate")
-        found = [r for r in self.hospital.reports.values() if r.mrn == mrn and _is_exam(r) is exams]
-        rows = [_report_row(r) for r in found if r.issued and first <= r.issued.date().isoformat() <= last]
-        return [listed("Reports", "Report", rows)]
-
-    def _fetch_report(self, doc: etree._Element) -> Reply:
-        report = self.hospital.reports.get(_need(doc, "ReportNo"))
-        exam = text_in(doc, "TranCode") == "7002"
-        if report is None or report.mrn != _need(doc, "PatientId") or _is_exam(report) is not exam:
-            raise TradeRefused("-1", "报告不存在")
-        if exam:
-            url = f"http://127.0.0.1/pacs/{report.no}.pdf"
-            return [*_report_row(report), ("Finding", "未见异常密度影"), ("Conclusion", "未见异常"), ("PdfUrl", url)]
-        rows: list[Reply] = [
-            [
-                ("ItemCode", line["code"]),
-                ("ItemName", line["name"]),
-                ("Result", line["value"]),
-                ("Unit", line["unit"]),
-                ("Range", line["range"]),
-                ("Flag", {"H": "↑", "L": "↓"}.get(line["flag"], "")),
-            ]
-            for line in report.results
-        ]
-        return [*_report_row(report), listed("Items", "Item", rows)]
-
-
-def _is_exam(report: LabReport) -> bool:
-    return any(word in report.name for word in EXAMS)
-
-
-def _report_row(report: LabReport) -> Reply:
-    return [
-        ("ReportNo", report.no),
-        ("ReportName", report.name),
-        ("PatientId", report.mrn),
-        ("ReportTime", f"{report.issued:%Y-%m-%d %H:%M:%S}"),
-        ("Status", {"preliminary": "1", "final": "2", "corrected": "3"}[report.status]),
-        ("ReportDoctor", "周敏"),
-    ]
 
 
 def _sentence(op: str, refusal: Refusal) -> str:
@@ -367,10 +253,3 @@ def _sentence(op: str, refusal: Refusal) -> str:
     if refusal.code == "unknown" and "patient" in refusal.text:
         return "患者不存在"
     return "订单已失效" if op == "register" and refusal.code == "state" else _SENTENCES[refusal.code]
-
-
-def _need(doc: etree._Element, name: str) -> str:
-    value = text_in(doc, name)
-    if not value:
-        raise TradeRefused("-1", f"入参错误:{name}")
-    return value
