@@ -269,7 +269,7 @@ class Service:
             documents=MessageDocuments(self.messages),
         )
         # Before the parts start: snapshots listen to the feed from its first poll.
-        routes, facade = api_routes(parts.context), fhir_routes(parts.context)
+        routes, facade = api_routes(parts.context), fhir_routes(parts.context, version=program_version())
         yield parts
         server = build_server(
             [*routes, *documentation_routes(routes, version=program_version()), *facade],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from booking.api.auth import ApiClient
 from booking.api.context import Context
+from booking.api.fhir.capability import capability_routes
 from booking.api.fhir.operation_routes import operation_routes
 from booking.api.fhir.reads import read_routes
 from booking.api.fhir.searches import search_routes
@@ -13,10 +14,11 @@ from booking.api.routing import Route
 from booking.feed import ChangeFeed
 
 
-def fhir_routes(context: Context) -> list[Route]:
-    """The whole of `/fhir/R4`."""
+def fhir_routes(context: Context, *, version: str = "0") -> list[Route]:
+    """The whole of `/fhir/R4`; `version` is the program's, for its CapabilityStatement."""
     feed = context.feed or ChangeFeed(context.store, context.hospitals)
-    return [*search_routes(context), *read_routes(context), *operation_routes(context, feed)]
+    routes = [*search_routes(context), *read_routes(context), *operation_routes(context, feed)]
+    return [*routes, *capability_routes(context, routes, version)]
 
 
 def only_hospital(hospital_ids: Iterable[str]) -> Callable[[ApiClient], str | None]:

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from fhir.resources.R4B import get_fhir_model_class
 
+from tests.booking.api.fhir.conformance import problems_of
+
 checked: dict[str, int] = {}
 """How many resources of each type have been checked."""
 
@@ -37,6 +39,8 @@ def check_resource(resource: dict[str, Any]) -> None:
     """The resource, and those that are in it."""
     kind = resource["resourceType"]
     get_fhir_model_class(kind).model_validate(resource)
+    broken = problems_of(resource)
+    assert not broken, (kind, broken)
     checked[kind] = checked.get(kind, 0) + 1
     for entry in resource.get("entry", ()) if kind == "Bundle" else ():
         check_resource(entry["resource"])
