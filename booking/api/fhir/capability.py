@@ -18,7 +18,7 @@ from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Ready, RequestClass, Route
 
 FHIR_VERSION = "4.0.1"
-_IHE = "http://profiles.ihe.net/ITI/Scheduling/OperationDefinition"
+_IHE = "https://profiles.ihe.net/ITI/Scheduling/OperationDefinition"
 DEFINITIONS = {
     "find": f"{_IHE}/appointment-find",
     "hold": f"{_IHE}/appointment-hold",

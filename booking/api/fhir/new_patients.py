@@ -12,13 +12,11 @@ from typing import Any
 import msgspec
 
 from booking.api.fhir.parameters import IdentifierIn, NameIn, PatientIn
-from booking.api.fhir.resources.elements import USER_SYSTEM
+from booking.api.fhir.resources.elements import ID_CARD_SYSTEM, USER_SYSTEM
 from booking.api.fhir.serving import invalid
 from booking.api.views import NewPatient
 from booking.identity import ID_CARD
 
-ID_CARD_SYSTEM = "urn:oid:2.16.840.1.113883.4.330.156"
-"""National person identifiers, China (HL7 OID registry): the resident's identity card."""
 DOCUMENT_SYSTEM = "urn:hisbridge:id-type:"
 """Any other document: `urn:hisbridge:id-type:passport`."""
 CARD_SYSTEM = "urn:hisbridge:card-type:"

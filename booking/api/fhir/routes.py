@@ -8,6 +8,7 @@ from booking.api.auth import ApiClient
 from booking.api.context import Context
 from booking.api.fhir.capability import capability_routes
 from booking.api.fhir.operation_routes import operation_routes
+from booking.api.fhir.patient_creates import patient_create_routes
 from booking.api.fhir.reads import read_routes
 from booking.api.fhir.searches import search_routes
 from booking.api.routing import Route
@@ -17,7 +18,12 @@ from booking.feed import ChangeFeed
 def fhir_routes(context: Context, *, version: str = "0") -> list[Route]:
     """The whole of `/fhir/R4`; `version` is the program's, for its CapabilityStatement."""
     feed = context.feed or ChangeFeed(context.store, context.hospitals)
-    routes = [*search_routes(context), *read_routes(context), *operation_routes(context, feed)]
+    routes = [
+        *search_routes(context),
+        *read_routes(context),
+        *operation_routes(context, feed),
+        *patient_create_routes(context),
+    ]
     return [*routes, *capability_routes(context, routes, version)]
 
 
