@@ -61,7 +61,7 @@ async def guarded(shown: list[str | None], good: set[str]) -> AsyncIterator[str]
         shown.append(header)
         if header not in good:
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
-        return fhir_json('{"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}')
+        return fhir_json('{"resourceType": "Bundle", "type": "searchset"}')
 
     async with canned(handler, statement=None) as base_url:
         yield base_url
@@ -75,7 +75,7 @@ async def test_name_and_password_are_shown_as_basic_in_utf8(tmp_path: Path) -> N
         guarded(shown, {"Basic dGVzdDoxMjPCow=="}) as base_url,
         connected(base_url, auth="basic", username="test", password_file=str(tmp_path / "password")) as connector,
     ):
-        await connector.ping()
+        await connector.fetch_departments()
     assert shown == ["Basic dGVzdDoxMjPCow=="]
 
 
@@ -85,15 +85,15 @@ async def test_token_is_read_anew_and_the_call_repeated_when_it_was_replaced_in_
     shown: list[str | None] = []
     good = {"Bearer old"}
     async with guarded(shown, good) as base_url, connected(base_url, token_file=str(token)) as connector:
-        await connector.ping()
+        await connector.fetch_departments()
         token.write_text("new")
         good.clear()
         good.add("Bearer new")
-        await connector.ping()
+        await connector.fetch_departments()
         assert shown == ["Bearer old", "Bearer old", "Bearer new"]
         good.clear()
         with pytest.raises(HisRefused, match="HTTP 401"):
-            await connector.ping()
+            await connector.fetch_departments()
         assert shown[3:] == ["Bearer new"]  # the file says nothing else: not asked again
 
 
@@ -215,8 +215,8 @@ async def test_token_goes_nowhere_else_when_links_redirects_and_attachments_lead
     async with canned(stranger, statement=None) as elsewhere:
 
         async def handler(request: web.Request) -> web.StreamResponse:
-            if request.path.endswith("metadata"):
-                return web.Response(status=307, headers={"Location": f"{elsewhere}/metadata"})
+            if request.path.endswith("HealthcareService"):
+                return web.Response(status=307, headers={"Location": f"{elsewhere}/HealthcareService"})
             link = [{"relation": "next", "url": f"{elsewhere}/Slot?page=2"}]
             return fhir_json(msgspec.json.encode({"resourceType": "Bundle", "type": "searchset", "link": link}))
 
@@ -225,7 +225,7 @@ async def test_token_goes_nowhere_else_when_links_redirects_and_attachments_lead
             connected(base_url, token_file=str(tmp_path / "token")) as connector,
         ):
             with pytest.raises(HisReplyInvalid):
-                await connector.ping()
+                await connector.fetch_departments()
             with pytest.raises(HisReplyInvalid, match="another server"):
                 await connector.fetch_slots(window(), ())
             for url in (f"{elsewhere}/Binary/1", elsewhere.replace("http:", "") + "/Binary/1", f"{base_url}x/Binary/1"):

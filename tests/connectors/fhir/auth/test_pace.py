@@ -14,7 +14,7 @@ from scheduler_sync.commands import judge
 from tests.connectors.fhir.auth.conftest import Clock
 from tests.connectors.fhir.fhir_hospital import canned, connected, fhir_json, hospital, order_for
 
-CAPABILITIES = '{"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}'
+NOTHING = '{"resourceType": "Bundle", "type": "searchset"}'
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"  # RFC 9110 section 5.6.7
 
 
@@ -50,20 +50,20 @@ def test_retry_after_is_bounded_seconds_when_it_can_be_read(
 
 
 async def against(*replies: Any) -> tuple[list[Any], int]:
-    """What each of two pings led to, and how many requests came."""
+    """What each of two reads led to, and how many requests came."""
     left = [make() for make in replies]
     came = 0
 
     async def handler(request: web.Request) -> web.StreamResponse:
         nonlocal came
         came += 1
-        return left.pop(0) if left else fhir_json(CAPABILITIES)
+        return left.pop(0) if left else fhir_json(NOTHING)
 
     ends: list[Any] = []
     async with canned(handler, statement=None) as base_url, connected(base_url) as connector:
         for _ in range(2):
             try:
-                await connector.ping()
+                await connector.fetch_departments()
                 ends.append("up")
             except HisUnavailable as error:
                 ends.append(str(error))
