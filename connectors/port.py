@@ -418,6 +418,20 @@ class TakesQuestions(Protocol):
 
 
 @runtime_checkable
+class FetchesChanges(Protocol):
+    """A connector that asks its HIS what has changed, where it is not told, or not of everything."""
+
+    @property
+    def changes_every_s(self) -> float:
+        """How often it wants to be asked for `fetch_changes`; 0 never."""
+        ...
+
+    async def fetch_changes(self) -> int:
+        """Ask, and hand to the handler of `serve` what has changed since the last time; how many changes. Raises HisError."""
+        ...
+
+
+@runtime_checkable
 class ReadsAgain(Protocol):
     """A connector that can read and map a message anew that it once handed to its handler."""
 

@@ -120,13 +120,13 @@ class HospitalLink:
                     try:
                         outcome = await call(argument)
                     except asyncio.CancelledError:
-                        self._tell(name, verb, attempt, "cancelled", loop.time() - began, one)
+                        self._tell(name, verb.value, attempt, "cancelled", loop.time() - began, one)
                         raise
                     answered = not isinstance(outcome, Unknown) and not (
                         isinstance(outcome, Rejected) and outcome.code == "not_sent"
                     )
-                    self._record(name, visit, verb, answered)
-                    self._tell(name, verb, attempt, _outcome_label(outcome), loop.time() - began, one)
+                    self._record(name, visit, verb.value, answered)
+                    self._tell(name, verb.value, attempt, _outcome_label(outcome), loop.time() - began, one)
                     return outcome
         except NoPlace as e:
             self._count_refused(name, e)
@@ -157,11 +157,21 @@ class HospitalLink:
                 return await self._read_once(verb, rank, ends_s, number, *arguments)
         raise AssertionError("unreachable: tenacity reraises")
 
+    async def ask(self, name: str, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """A read that is no verb of the port, of this connector; `what` is what it is counted as. Raises HisError."""
+        return await self._ask(name, what, READ_RANK, None, 1, call)  # type: ignore[no-any-return]
+
     async def _read_once(self, verb: Verb, rank: int, ends_s: float | None, attempt: int, *arguments: Any) -> Any:
         name = self._name(verb)
         connector = self.connectors[name]
         if connector.traits(verb).capability != Capability.NATIVE:
             raise NotOffered(f"{verb.value} is not offered", hospital_id=self.hospital.id, verb=verb.value)
+        call: Callable[..., Awaitable[Any]] = getattr(connector, verb.value)
+        return await self._ask(name, verb.value, rank, ends_s, attempt, lambda: call(*arguments))
+
+    async def _ask(
+        self, name: str, verb: str, rank: int, ends_s: float | None, attempt: int, call: Callable[[], Awaitable[Any]]
+    ) -> Any:
         loop = asyncio.get_running_loop()
         try:
             left_s = None if ends_s is None else ends_s - loop.time()
@@ -170,9 +180,9 @@ class HospitalLink:
             async with self._bulkheads[name].place(rank, within_s=left_s) as visit:
                 began = loop.time()
                 label, answered = "error", False
-                with span(f"his {verb.value}", kind=Kind.CLIENT) as one:
+                with span(f"his {verb}", kind=Kind.CLIENT) as one:
                     try:
-                        result = await getattr(connector, verb.value)(*arguments)
+                        result = await call()
                         label, answered = "ok", True
                         return result
                     except HisUnavailable:
@@ -193,27 +203,27 @@ class HospitalLink:
                         self._tell(name, verb, attempt, label, loop.time() - began, one)
         except NoPlace as e:
             self._count_refused(name, e)
-            raise HisUnavailable(str(e), hospital_id=self.hospital.id, verb=verb.value) from None
+            raise HisUnavailable(str(e), hospital_id=self.hospital.id, verb=verb) from None
 
-    def _record(self, name: str, visit: Visit, verb: Verb, answered: bool) -> None:
+    def _record(self, name: str, visit: Visit, verb: str, answered: bool) -> None:
         breaker = self._bulkheads[name].breaker
         before = breaker.status
-        visit.record(verb.value, answered=answered)
+        visit.record(verb, answered=answered)
         if breaker.status != before:
             log.warning("his_status", hospital=self.hospital.id, connector=name, status=breaker.status, was=before)
             if breaker.status != "degraded":  # the connector may know already that there is no connection
                 metrics.connector_up.labels(hospital=self.hospital.id, connector=name).set(breaker.status == "up")
 
-    def _tell(self, name: str, verb: Verb, attempt: int, outcome: str, seconds: float, one: Span | None) -> None:
+    def _tell(self, name: str, verb: str, attempt: int, outcome: str, seconds: float, one: Span | None) -> None:
         """Count a call that has ended, and write down in its span what it was."""
         exemplar = None if one is None else one.exemplar
-        metrics.observe_his_call(self.hospital.id, verb.value, outcome, seconds, exemplar)
+        metrics.observe_his_call(self.hospital.id, verb, outcome, seconds, exemplar)
         if one is not None:
             one.failed = one.failed or outcome in ("unknown", "unavailable", "reply_invalid", "error")
             one.attributes |= {
                 "hisbridge.hospital": self.hospital.id,
                 "hisbridge.connector": name,
-                "hisbridge.verb": verb.value,
+                "hisbridge.verb": verb,
                 "hisbridge.attempt": attempt,
                 "hisbridge.outcome": outcome,
             }

@@ -19,6 +19,7 @@ from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
 from scheduler_sync.certificates import CERTIFICATES_EVERY_S, Certificates
+from scheduler_sync.changes import changes_of
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.leases import Fence
@@ -154,6 +155,8 @@ class HospitalRuntime:
             except CannotServe as e:
                 raise CannotListen(f"hospital {hospital_id}, connector {name}: cannot listen: {e}") from e
         group = self._group
+        for changes in changes_of(self.hospital, self.link):
+            group.repeat(changes.every_s, changes.fetch, f"changes {changes.name}", hospital_id=hospital_id)
         group.spawn(self._outbox.run(group.stopping), f"outbox {hospital_id}")
         self._pull = group.spawn(self._puller.run(group.stopping), f"pull {hospital_id}")
         for measure in (

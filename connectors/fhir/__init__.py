@@ -12,6 +12,7 @@ from connectors.clock import HisClock
 from connectors.config import HospitalContext
 from connectors.fhir.auth_options import AuthOptions, make_auth, make_tls
 from connectors.fhir.calls import compile_calls
+from connectors.fhir.changes import make_changes
 from connectors.fhir.client import FhirClient, Settings
 from connectors.fhir.connector import FhirConnector
 from connectors.fhir.exchange import Exchange
@@ -29,6 +30,7 @@ class Options(AuthOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
     `base_url` is the server's [base], as in https://his.example/fhir. How we are let in: see AuthOptions. `validation` checks
     what is read against the models of the profile's release: `strict` refuses a reply with one bad resource, `lenient` leaves
     the resource out, `off` skips the models.
+    `changes_every_s`: how often the server is asked what has changed (`connection.changes` of the profile), 0 never.
     `connection` overrides settings of the profile's `connection`. `max_connections` to the HIS, by default
     `his_concurrency`. `send_traceparent` tells the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
@@ -39,6 +41,7 @@ class Options(AuthOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_pages: int = 2000
     connect_timeout_s: float = 5.0
     connection: dict[str, Any] = {}
+    changes_every_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 60.0
     send_traceparent: bool = False
 
 
@@ -70,4 +73,14 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
     connection = {**profile.connection, **options.connection}
     rules = rules_of(options.validation, connection)
     exchange = Exchange(hospital, name, client, compile_calls(profile, connection), connection, rules, profile)
-    return FhirConnector(hospital, name, profile, exchange, client, options.timeout_s)
+    changes = make_changes(profile, exchange, urlsplit(options.base_url).netloc)
+    return FhirConnector(
+        hospital,
+        name,
+        profile,
+        exchange,
+        client,
+        options.timeout_s,
+        changes=changes,
+        changes_every_s=options.changes_every_s,
+    )

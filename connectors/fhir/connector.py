@@ -10,6 +10,7 @@ import msgspec
 
 from connectors.config import HospitalContext
 from connectors.fhir import appointments, billing, bookings, patients
+from connectors.fhir.changes import Changes
 from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document
@@ -26,6 +27,7 @@ from connectors.port import (
     HisReplyInvalid,
     HisUnavailable,
     IdempotencyKey,
+    Inbound,
     InboundHandler,
     NotOffered,
     Order,
@@ -33,6 +35,7 @@ from connectors.port import (
     QueryBack,
     Recorder,
     RefundOrder,
+    Refused,
     Rejected,
     Verb,
     VerbTraits,
@@ -69,7 +72,7 @@ _CARRIED = frozenset(Verb) - {
 
 
 class FhirConnector:
-    """A `Connector` (see connectors.port). A client only: `serve` has nothing to accept."""
+    """A `Connector` (see connectors.port), which also `FetchesChanges` and `ReadsAgain`."""
 
     def __init__(
         self,
@@ -79,7 +82,11 @@ class FhirConnector:
         exchange: Exchange,
         client: FhirClient,
         timeout_s: dict[str, float],
+        *,
+        changes: Changes,
+        changes_every_s: float = 0.0,
     ) -> None:
+        self._changes, self.changes_every_s = changes, changes_every_s
         self.hospital_id = hospital.id
         self.name = name
         self._exchange = exchange
@@ -104,7 +111,21 @@ class FhirConnector:
         self._exchange.aside.record.recorder = recorder
 
     async def serve(self, handler: InboundHandler) -> None:
-        """Nothing to accept: this server pushes nothing."""
+        """Hand what changes at the server to `handler` from now on."""
+        self._changes.handler = handler
+
+    def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
+        """See connectors.port.ReadsAgain."""
+        return self._changes.read_again(raw, peer)
+
+    async def fetch_changes(self) -> int:
+        """See connectors.port.FetchesChanges."""
+        try:
+            await self._exchange.statements.known(Deadline(self._traits[Verb.PING].timeout_s))
+            return await self._changes.look()
+        except HisError as error:
+            error.hospital_id, error.verb = self.hospital_id, "fetch_changes"
+            raise
 
     # reads ---------------------------------------------------------------------------------------------------------
 

@@ -94,9 +94,16 @@ class Exchange:
         return await self.find(call, params, deadline, fresh=call.fresh, whole=whole)
 
     async def find(
-        self, call: Call, params: Params, deadline: Deadline, *, fresh: bool = True, whole: bool = True
+        self,
+        call: Call,
+        params: Params,
+        deadline: Deadline,
+        *,
+        fresh: bool = True,
+        whole: bool = True,
+        aside: bool = False,
     ) -> Document:
-        """The same with parameters at hand."""
+        """The same with parameters at hand. `aside`: the others go on, were there none."""
         try:
             pages = await self.client.read_pages(call.resource, params, deadline=deadline, fresh=fresh)
         except ExchangeError as error:
@@ -111,7 +118,7 @@ class Exchange:
                 own = resource.get("id")
                 key = (str(resource.get("resourceType")), own) if isinstance(own, str) else (id(page), number)
                 entries.setdefault(key, entry)
-        return await self._checked(list(entries.values()), alone=whole)
+        return await self._checked(list(entries.values()), alone=whole, aside=aside)
 
     async def read(self, call: Call, request: Request, deadline: Deadline) -> Versioned | None:
         """One resource by its id, past every cache; None when the server has none or the id is not known."""
@@ -174,10 +181,10 @@ class Exchange:
         """The records of resources at hand."""
         return await self.map_all(call, Document.of([{"resource": resource} for resource in resources]))
 
-    async def _checked(self, entries: list[Json], *, alone: bool = False) -> Document:
+    async def _checked(self, entries: list[Json], *, alone: bool = False, aside: bool = False) -> Document:
         flaws = await validation.check([entry["resource"] for entry in entries], self.rules)
         self.leave_out(entries, flaws)
-        if flaws and (alone or self.rules.mode == "strict" or len(flaws) == len(entries)):
+        if flaws and not aside and (alone or self.rules.mode == "strict" or len(flaws) == len(entries)):
             raise HisReplyInvalid(f"{flaws[0].resource_type}: {flaws[0].reason}")
         out = {flaw.at for flaw in flaws}
         kept = [entry for at, entry in enumerate(entries) if at not in out]

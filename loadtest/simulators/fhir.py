@@ -4,8 +4,8 @@
 
 Prints one JSON line when it listens and ends with status 0 on SIGTERM. Faults come from the switchboard (see
 loadtest.simulators.control); the operations are called like the verbs of the port, and besides: `read_appointment`,
-`fetch_charge_items`, `read_invoice`, `record_payment` (PaymentReconciliation), `notify_payment` (PaymentNotice of an
-Appointment), `withdraw_payment`.
+`fetch_charge_items`, `fetch_changes`, `read_invoice`, `record_payment` (PaymentReconciliation), `notify_payment` (PaymentNotice
+of an Appointment), `withdraw_payment`.
 """
 
 from __future__ import annotations
@@ -211,6 +211,8 @@ class FhirSimulator:
 def _operation(request: web.Request, kind: str, key: str, body: Json) -> str:
     """The port's verb that this request belongs to: what faults and counts are keyed by."""
     if request.method == "GET":
+        if "_lastUpdated" in request.query or (kind == "Appointment" and "_id" in request.query):
+            return "fetch_changes"
         if kind == "DiagnosticReport" and ("identifier" in request.query or "_id" in request.query):
             return "fetch_report"
         return _READS.get(kind, f"read_{kind.lower()}") if key else _SEARCHES.get(kind, f"search_{kind.lower()}")

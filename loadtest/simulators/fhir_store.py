@@ -20,6 +20,7 @@ _REFUSALS = {
     "taken": (409, "conflict", "slot-taken"),
     "exists": (409, "duplicate", "exists"),
     "unknown": (404, "not-found", "unknown"),
+    "gone": (410, "deleted", "gone"),
     "stopped": (422, "business-rule", "stopped"),
     "state": (422, "business-rule", "state"),
     "mismatch": (422, "business-rule", "mismatch"),
@@ -42,6 +43,13 @@ class Kept:
 
     resource: Json
     version: int = 1
+    updated: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+    told: str | None = None  # a status of the hospital's own, as "arrived"
+
+    def touch(self) -> None:
+        """It has changed."""
+        self.version += 1
+        self.updated = dt.datetime.now(dt.UTC)
 
 
 @dataclass
@@ -61,11 +69,14 @@ class Store:
         self.payments: dict[str, dict[str, Kept]] = {"PaymentNotice": {}, "PaymentReconciliation": {}}
         self.seats: dict[str, str] = {}
         self.balances = True
+        self.gone: set[str] = set()  # what was deleted, as Type/id
 
     # reading -------------------------------------------------------------------------------------------------------
 
     def read(self, kind: str, key: str) -> Json:
-        """One resource. Raises Refusal `unknown`."""
+        """One resource. Raises Refusal `unknown`, and `gone` for one that was deleted."""
+        if f"{kind}/{key}" in self.gone:
+            raise Refusal("gone", "it was deleted")
         makers: dict[str, Callable[[], Json]] = {
             "Appointment": lambda: self._appointment(key),
             "Patient": lambda: make.patient(self.hospital.people[key]),
@@ -175,12 +186,41 @@ class Store:
         return Found([make.patient(person) for person in people])
 
     def _appointments(self, params: Params) -> Found:
-        _only(params, "identifier")
-        return Found([self._appointment(no) for no, kept in self.appointments.items() if _identified(kept, params)])
+        _only(params, "identifier", "_lastUpdated", "_id")
+        ids = next((value.split(",") for name, value in params if name == "_id"), None)
+        times = [value for name, value in params if name == "_lastUpdated"]
+        return Found(
+            [
+                self._appointment(no)
+                for no, kept in self.appointments.items()
+                if _identified(kept, params)
+                and (ids is None or no in ids)
+                and all(_fits(kept.updated, value) for value in times)
+            ]
+        )
+
+    def change(self, no: str, *, status: str | None = None, start: dt.datetime | None = None) -> None:
+        """What a person at the hospital does to an Appointment: cancels it, moves it, writes down who came."""
+        kept = self.appointments[no]
+        if status == "cancelled":
+            self.hospital.release(no)
+        elif status is not None:
+            kept.told = status
+        if start is not None:
+            kept.resource = {**kept.resource, "start": start.isoformat()}
+        kept.touch()
+
+    def delete(self, no: str) -> None:
+        """It is there no more, and no search says so."""
+        del self.appointments[no]
+        self.gone.add(f"Appointment/{no}")
+        self.hospital.release(no)
 
     def _appointment(self, no: str) -> Json:
         kept = self.appointments[no]
-        return make.appointment(kept.resource, self.hospital.visits[no], kept.version)
+        made = make.appointment(kept.resource, self.hospital.visits[no], kept.version)
+        made["meta"]["lastUpdated"] = kept.updated.isoformat(timespec="milliseconds")
+        return made if kept.told is None else made | {"status": kept.told}
 
     def _invoices(self, params: Params) -> Found:
         _only(params, "status", "subject")
@@ -322,7 +362,7 @@ class Store:
         if kind == "Appointment":
             self._turn(self.hospital.visits[key], str(body.get("status")))
         kept.resource = body
-        kept.version += 1
+        kept.touch()
         return self.read(kind, key)
 
     def _turn(self, visit: Visit, status: str) -> None:

@@ -1,0 +1,47 @@
+"""Asking a HIS what has changed, where its connector can: through the bulkhead, as any other read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from booking.settings import Hospital
+from booking.store.engine import StoreUnavailable
+from connectors.port import FetchesChanges, HisError
+from monitoring.logs import get_logger
+from monitoring.sparse import SparseLog
+from scheduler_sync.gateway import HospitalLink
+
+log = get_logger("changes")
+
+
+class Changes:
+    """The changes of one connector. What goes wrong is in the log, and the next look reaches back over it."""
+
+    def __init__(self, hospital: Hospital, link: HospitalLink, name: str, connector: FetchesChanges) -> None:
+        self._hospital, self._link = hospital, link
+        self.name, self._connector = name, connector
+        self.every_s = connector.changes_every_s
+        self._warn = SparseLog(log.warning, every_s=60.0)
+
+    async def fetch(self) -> None:
+        """One look."""
+        if self._hospital.mode == "paused":
+            return
+        try:
+            found = await self._link.ask(self.name, "fetch_changes", self._connector.fetch_changes)
+        except HisError as e:
+            self._warn("changes_not_fetched", hospital=self._hospital.id, connector=self.name, reason=str(e))
+        except StoreUnavailable:
+            raise
+        except Exception as e:  # whatever one reply contained, the next one may be well
+            log.error("changes_broken", hospital=self._hospital.id, connector=self.name, exc_info=e)
+        else:
+            if found:
+                log.info("changes_fetched", hospital=self._hospital.id, connector=self.name, changes=found)
+
+
+def changes_of(hospital: Hospital, link: HospitalLink) -> Iterator[Changes]:
+    """One for each connector that wants to be asked."""
+    for name, connector in link.connectors.items():
+        if isinstance(connector, FetchesChanges) and connector.changes_every_s > 0:
+            yield Changes(hospital, link, name, connector)

@@ -1,0 +1,85 @@
+"""A hospital that changes Appointments by itself, whole: the real service as a process, its sockets and its store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from loadtest.simulators import fhir
+from loadtest.simulators.hospital import Hospital
+from tests.acceptance.installation import (
+    QUICK,
+    Clinic,
+    Installation,
+    add_keys,
+    run_process,
+    to_toml,
+    write_secrets,
+)
+
+HERE = "fhir-told"
+
+
+@contextlib.asynccontextmanager
+async def laid_out(folder: Path, **connector: Any) -> AsyncIterator[tuple[Installation, fhir.FhirSimulator]]:
+    """The hospital, settings and keys; the service does not run yet."""
+    simulator = await fhir.start(hospital=Hospital("F", days=1, seats=30))
+    settings: dict[str, Any] = {
+        "service": {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "drain_s": 5, "key_cache_s": 1},
+        "store": {
+            "url": f"sqlite:///{folder.as_posix()}/hisbridge.db",
+            "messages_url": f"sqlite:///{folder.as_posix()}/messages.db",
+        },
+        "secrets": {"data_key_file": "data.key", "digest_key_file": "digest.key"},
+        "hospital": {
+            HERE: {
+                "name": "示范医院",
+                "reserve_by": "book",
+                **QUICK,
+                "connector": {
+                    "his": {"protocol": "fhir", "profile": "fhir_demo@1", "base_url": simulator.base_url, **connector}
+                },
+            }
+        },
+    }
+    config = folder / "hisbridge.toml"
+    config.write_text(to_toml(settings), encoding="utf-8")
+    write_secrets(folder)
+    clinic = Clinic(HERE, simulator)
+    try:
+        await add_keys(config)
+        yield Installation(folder, config, {HERE: clinic}), simulator
+    finally:
+        await clinic.close()
+
+
+def appointment_of(simulator: fhir.FhirSimulator, booking: dict[str, Any]) -> str:
+    visit = simulator.hospital.visit_by_key(booking["order_no"])
+    assert visit is not None
+    return visit.no
+
+
+async def test_booking_follows_what_the_hospital_does_when_it_is_asked_for_changes(tmp_path: Path) -> None:
+    async with laid_out(tmp_path, changes_every_s=0.3) as (site, simulator), run_process(site):
+        booking = await site.booked(HERE)
+        simulator.store.change(appointment_of(simulator, booking), status="cancelled")
+        await site.becomes(HERE, booking, state="cancelled", payment_state="refund_due", his_state="released")
+
+        booking = await site.booked(HERE)
+        simulator.store.change(appointment_of(simulator, booking), status="arrived")
+        await site.becomes(HERE, booking, state="checked_in")
+
+        booking = await site.booked(HERE)
+        simulator.store.change(appointment_of(simulator, booking), status="noshow")
+        await site.becomes(HERE, booking, state="no_show")
+
+
+async def test_booking_follows_what_happened_while_the_service_was_away(tmp_path: Path) -> None:
+    async with laid_out(tmp_path, changes_every_s=0.3) as (site, simulator):
+        async with run_process(site):
+            booking = await site.booked(HERE)
+        simulator.store.change(appointment_of(simulator, booking), status="cancelled")
+        async with run_process(site):
+            await site.becomes(HERE, booking, state="cancelled", payment_state="refund_due")
