@@ -63,7 +63,7 @@ async def guarded(shown: list[str | None], good: set[str]) -> AsyncIterator[str]
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         return fhir_json('{"resourceType": "Bundle", "type": "searchset"}')
 
-    async with canned(handler, statement=None) as base_url:
+    async with canned(handler) as base_url:
         yield base_url
 
 
