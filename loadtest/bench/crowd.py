@@ -23,7 +23,8 @@ NOT_REPEATED = frozenset({"content-length", "date", "connection", "server"})  # 
 class Ask:
     """One kind of request: a warm-up, the requests that are measured, and one more that is in neither.
 
-    `wanted` is the status that every answer must have; `route` the template of the path; `makes` what an answer 201 is one of.
+    `wanted` is the status that every answer must have; `route` the template of the path; `makes` what an answer with the status
+    `grants` is one of.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Ask:
     measured: Requests
     sample: bytes
     makes: Literal["bookings", "tickets"] = "bookings"
+    grants: int = 201
 
 
 def ask_for_slots(installation: Installation, folder: Path, *, days: int) -> Ask:
@@ -45,6 +47,39 @@ def ask_for_slots(installation: Installation, folder: Path, *, days: int) -> Ask
     ]
     requests = write_requests(folder / "get.http", gets, repeat=True)
     return Ask("GET", route, 200, requests, requests, gets[0])
+
+
+def ask_for_fhir_slots(installation: Installation, folder: Path) -> Ask:
+    """GET the same day of 30 slots from the FHIR facade."""
+    layout, route = installation.layout, "/fhir/R4/Slot"
+    gets = [
+        get_request(f"{route}?start={day}&service-type={department}", key=installation.key)
+        for department, day in layout.days_to_read(1)
+    ]
+    requests = write_requests(folder / "get.http", gets, repeat=True)
+    return Ask("GET", route, 200, requests, requests, gets[0])
+
+
+def ask_for_fhir_bookings(installation: Installation, folder: Path, *, seconds: float) -> Ask:
+    """POST `$book` for the same seats and patients as `ask_for_seats`, as a portal of FHIR does it: without a key."""
+    layout, route = installation.layout, "/fhir/R4/Appointment/$book"
+    count = min(round(seconds * MOST_A_SECOND) + WARM_REQUESTS + 1, layout.crowd * SCHEDULES_A_DAY)
+    posts = (
+        post_request(route, json.dumps(_book(slot_id, layout.patient_id(patient))).encode(), key=installation.key)
+        for _, patient, slot_id in _seats(installation, count, layout.crowd_day)
+    )
+    sample = next(posts)
+    warm = write_requests(folder / "warm.http", itertools.islice(posts, min(WARM_REQUESTS, count // 4)))
+    return Ask("POST", route, 200, warm, write_requests(folder / "post.http", posts), sample, grants=200)
+
+
+def _book(slot_id: str, patient_id: str) -> dict[str, Any]:
+    references = {
+        "appointment-reference": f"Appointment/{slot_id.replace('_', '-', 1)}",
+        "patient-reference": f"Patient/{patient_id}",
+    }
+    parameters = [{"name": name, "valueReference": {"reference": told}} for name, told in references.items()]
+    return {"resourceType": "Parameters", "parameter": parameters}
 
 
 def ask_for_seats(installation: Installation, folder: Path, *, seconds: float, sold_out: bool = False) -> Ask:
@@ -79,15 +114,22 @@ def bookings(installation: Installation, count: int) -> Iterator[bytes]:
     return _posts(installation, "/v1/hospitals/{hospital_id}/bookings", count, installation.layout.crowd_day)
 
 
-def _posts(installation: Installation, route: str, count: int, department_day: int) -> Iterator[bytes]:
-    layout, path = installation.layout, route.format(hospital_id=installation.layout.hospital_id)
+def _seats(installation: Installation, count: int, department_day: int) -> Iterator[tuple[int, int, str]]:
+    """So many seats: the number of the request, that of its patient, and the slot. A patient asks once for each schedule."""
+    layout = installation.layout
     slots = [layout.slot_id(s) for s in layout.slots_of(department_day)]
     for number in range(count):
         schedule = number // layout.crowd % SCHEDULES_A_DAY
+        yield number, number % layout.crowd, slots[schedule * SLOTS_A_SCHEDULE + number % SLOTS_A_SCHEDULE]
+
+
+def _posts(installation: Installation, route: str, count: int, department_day: int) -> Iterator[bytes]:
+    layout, path = installation.layout, route.format(hospital_id=installation.layout.hospital_id)
+    for number, patient, slot_id in _seats(installation, count, department_day):
         body = {
             "user_ref": f"user-{number:08d}",
-            "slot_id": slots[schedule * SLOTS_A_SCHEDULE + number % SLOTS_A_SCHEDULE],
-            "patient_id": layout.patient_id(number % layout.crowd),
+            "slot_id": slot_id,
+            "patient_id": layout.patient_id(patient),
             "fee_fen": layout.fee_fen,
         }
         key = f"0b5e55ed-{number >> 16:04x}-4000-8000-{number:012x}"

@@ -45,7 +45,8 @@ async def ask_product(
 ) -> Sample:
     """Start the program, ask, end it, and put the store back. With `keep` one answer is kept there for the baseline.
 
-    Every answer is checked, and against the store: as many 201 as new bookings, and as many seats gone; or as many new tickets.
+    Every answer is checked, and against the store: as many grants as new bookings, and as many seats gone; or as
+    many new tickets.
     """
     try:
         async with installation.running(quiet=not terms.short) as at:
@@ -62,7 +63,7 @@ async def ask_product(
         await installation.restore()
     granted += warm_granted
     wrong = [
-        f"{granted} answers 201 and {after[what] - then} {what}"
+        f"{granted} answers {ask.grants} and {after[what] - then} {what}"
         for what, then in before.items()
         if after[what] - then != granted
     ]
@@ -118,7 +119,7 @@ def _kept(file: Path) -> dict[str, Any]:
 
 
 async def _stored(installation: Installation, ask: Ask) -> dict[str, int]:
-    """What each answer 201 adds one to."""
+    """What each answer that grants adds one to."""
     if ask.makes == "tickets":
         return {"new tickets": await installation.count_tickets()}
     return {"new bookings": await installation.count_bookings(), "seats gone": await installation.unreflected()}
@@ -127,7 +128,7 @@ async def _stored(installation: Installation, ask: Ask) -> dict[str, int]:
 async def _ask(
     terms: Terms, ask: Ask, port: int, pid: int, connections: int, database: Server | None, *, warm: bool = False
 ) -> tuple[Sample, int]:
-    """A sample, and how many answers were 201. The project's own generator warms up: it ends as soon as it is done."""
+    """A sample, and how many answers granted. The project's own generator warms up: it ends as soon as it is done."""
     before, stored_before = cpu_s(pid), 0.0 if database is None else cpu_s(database.pid)
     answers = await send(
         ask.warm if warm else ask.measured,
@@ -147,7 +148,7 @@ async def _ask(
         p99_ms=answers.p99_ms,
         problems=answers.problems(ask.wanted),
     )
-    return sample, answers.statuses.get(201, 0)
+    return sample, answers.statuses.get(ask.grants, 0)
 
 
 async def book_alone(terms: Terms, installation: Installation, database: Server) -> Sample:

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.bench import postgres
-from loadtest.bench.crowd import Ask, ask_for_places, ask_for_seats, ask_for_slots
+from loadtest.bench.crowd import (
+    Ask,
+    ask_for_fhir_bookings,
+    ask_for_fhir_slots,
+    ask_for_places,
+    ask_for_seats,
+    ask_for_slots,
+)
 from loadtest.bench.inbound import hear_echo, hear_least, hear_messages, parse_messages
 from loadtest.bench.installation import HIS_CONCURRENCY, HIS_LATENCY_MS, Installation, install
 from loadtest.bench.messages import RESULTS, Template
@@ -198,6 +205,19 @@ def _seats(*, sold_out: bool = False) -> Callable[[Stage, Installation], Ask]:
     return make
 
 
+async def _fhir_book(stage: Stage, row: Row) -> None:
+    """`$book` beside our own POST, for the same seats of the same store."""
+    installation = await stage.installation("sqlite", stage.sizes.small)
+    # The requests of each side have files of their own: both are there for all rounds.
+    folders = [Path(tempfile.mkdtemp(dir=installation.folder)) for _ in range(2)]
+    book = ask_for_fhir_bookings(installation, folders[0], seconds=stage.terms.seconds)
+    post = ask_for_seats(installation, folders[1], seconds=stage.terms.seconds)
+    ours, baseline = (
+        lambda ask=ask: ask_product(stage.terms, installation, ask, connections=CONNECTIONS) for ask in (book, post)
+    )
+    await _in_turn(stage, row, ours, baseline)
+
+
 def _places(stage: Stage, installation: Installation) -> Ask:
     return ask_for_places(installation, installation.folder, seconds=stage.terms.seconds)
 
@@ -339,6 +359,10 @@ def plans(sizes: Sizes) -> list[Plan]:
         Plan("sold-out", "POST booking, sold out (409)", "requests", BARE, 0.70,
              _against_bare("sqlite", CONNECTIONS, _seats(sold_out=True))),
         *joins,
+        Plan("fhir-get", "GET /fhir/R4/Slot (a day, 30 slots)", "requests", BARE, 0.80,
+             _against_bare("sqlite", CONNECTIONS, lambda _, at: ask_for_fhir_slots(at, at.folder))),
+        Plan("fhir-book", f"POST /fhir/R4/Appointment/$book, {sqlite}, {CONNECTIONS} connections", "requests",
+             "our own POST booking, the same seats", 0.70, _fhir_book),
         Plan("engine", "engine alone on PostgreSQL, one hot slot", "bookings",
              "SELECT ... FOR UPDATE, one transaction each", 5.0, _engine),
         *inbound,

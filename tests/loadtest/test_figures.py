@@ -130,6 +130,8 @@ def test_every_bar_of_the_design_has_its_row_when_all_are_measured() -> None:
         "post-pg-64": 0.30,
         "post-pg-256": 0.30,
         "sold-out": 0.70,
+        "fhir-get": 0.80,
+        "fhir-book": 0.70,
         "engine": 5.0,
         "soap-reply": 2.0,
         "soap-reply-lxml": 0.25,
