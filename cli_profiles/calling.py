@@ -199,7 +199,8 @@ class _Shown:
                 ):
                     write_line(f"  {plain_text(line)}")
         if not self._passed and not self._exchanged:
-            write_line(f"What passes on the wire is not shown for {self._profile.protocol}.")
+            unseen = f"What passes on the wire is not shown for {self._profile.protocol}."
+            write_line(unseen if self._profile.protocol == "fhir" else "Nothing was sent.")
         for _, _, sent, reply in self._passed[-MOST_PASSED:]:
             write_line("Request:")
             for line in request_lines(sent, masked=self._masked):
@@ -233,6 +234,12 @@ class _Shown:
                     found.setdefault(line)
         return list(found)
 
+    def _hides(self, failure: HisError) -> bool:
+        """Whether the HIS's words may be about somebody: not where nobody in particular was asked for."""
+        from connectors.soap.asked import OF_NOBODY
+
+        return self._masked and failure.verb not in OF_NOBODY
+
     def _failed(self, failure: HisError) -> str:
         """What a failure says; of the HIS's own words those that the profile knows."""
         from cli_profiles.passed import sentence
@@ -241,8 +248,8 @@ class _Shown:
         kind = type(failure).__name__ + (f" ({code})" if code else "")
         if not failure.said:
             return f"{kind}: {failure}"
-        known = self._sample().known(failure.verb)
-        return f"{kind}: {sentence(failure.said, known, masked=self._masked, coded=code == 'refused')}"
+        known, masked = self._sample().known(failure.verb), self._hides(failure)
+        return f"{kind}: {sentence(failure.said, known, masked=masked, coded=code == 'refused')}"
 
     def _tell(
         self, verb: Verb, records: list[Any], problems: list[str], failure: HisError | None, logged: list[Any]
@@ -264,5 +271,5 @@ class _Shown:
                 err.print(f"{entry['event']}: {told}", markup=False, soft_wrap=True)
         if failure is not None:
             out.print(self._failed(failure), markup=False, soft_wrap=True)
-            if failure.said and self._masked:
+            if failure.said and self._hides(failure):
                 err.print(_HIDDEN, markup=False, soft_wrap=True)

@@ -27,7 +27,11 @@ _HINTS = (
         "`via: datetime`, or `join: {date: PATH, time: PATH}` with `via: date_and_time`",
     ),
     (re.compile(r"cannot be read by this transform"), "its text has another form: see Transforms in docs/mappings.md"),
-    (re.compile(r"more decimals"), "is it an amount at all, and in this unit?"),
+    (
+        re.compile(r"more decimals"),
+        "is it an amount, and in this unit? One in yuan needs `via: yuan_to_fen`, in a join each of its sources: "
+        "`{from: PATH, via: yuan_to_fen}`",
+    ),
     (re.compile(r"^is not bytes"), "`via: base64`"),
 )
 

@@ -14,7 +14,6 @@ from connectors.soap.client import HttpReply, Lost, NotSent, Sent, SoapClient
 from connectors.soap.endpoint import Endpoint
 from connectors.soap.envelope import Fault, Secure, Vouch
 from connectors.soap.errors import CharsetTooSmall, ExchangeError, HttpFailed, Refused, RequestInvalid, Unreadable
-from connectors.soap.forms import FormInvalid
 from connectors.soap.options import Connection
 from connectors.soap.rules import UNKNOWN, ReplyRules
 from connectors.soap.seals import SealError
@@ -22,7 +21,7 @@ from connectors.soap.speech import Speech
 from connectors.soap.typed import TypedInvalid
 from connectors.soap.verbs import Case
 from connectors.soap.wire import Wire
-from connectors.soap.xml import BareText, XmlError, build_document, decode
+from connectors.soap.xml import BareText, FormInvalid, XmlError, decode
 from mappings.context import MapContext
 from monitoring.metrics import connector_up, decode_fallbacks
 
@@ -83,7 +82,7 @@ class Exchange:
         encoding = self._encoding
         try:
             sent = self._speech.write(case, request, ctx)
-            return sent, build_document(case.echo.write(request, ctx)) if case.echo else None  # type: ignore[arg-type]
+            return sent, self._speech.echo(case, request, ctx)
         except UnicodeEncodeError:
             raise CharsetTooSmall(f"a character is not in {encoding}") from None
         except TypedInvalid as error:

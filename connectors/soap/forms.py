@@ -17,6 +17,7 @@ from lxml import etree
 from connectors.soap.xml import (
     MAX_DEPTH,
     BareText,
+    FormInvalid,
     XmlError,
     XmlForbidden,
     build_document,
@@ -38,10 +39,6 @@ _STARTS = (
 _NOT_IN_A_NAME = re.compile(f"[^{_STARTS}0-9.\xb7\u0300-\u036f\u203f\u2040-]")
 _BEGINS_A_NAME = re.compile(f"[{_STARTS}]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-
-
-class FormInvalid(ValueError):
-    """A request that the form cannot carry; `str()` names the place and quotes no value."""
 
 
 class Form(StrEnum):

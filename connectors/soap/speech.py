@@ -61,6 +61,10 @@ class Speech:
         )
         return Sent(method="POST", url=self._endpoint.address, body=body, headers=http_headers(call, label))
 
+    def echo(self, case: Case, request: object, ctx: MapContext) -> etree._Element | None:
+        """What is put into the reply's root, where the profile wants that. Raises ValueError, MappingError."""
+        return self._wire.echo(case, request, ctx)
+
     def _typed(self, operation: str, written: Written) -> Sent:
         """A call whose arguments the WSDL types; without one they are written as they stand."""
         encoding, label, values = self._connection.encoding, self._connection.label, written.arguments

@@ -21,7 +21,7 @@ from connectors.soap.speech import Speech
 from connectors.soap.verbs import Case, CompiledVerb, calls_in, compile_verbs
 from connectors.soap.wire import Wire
 from connectors.soap.wsdl import BareService
-from connectors.soap.xml import BareText, XmlError, build_document, decode
+from connectors.soap.xml import BareText, XmlError, decode
 from mappings.context import MapContext, MappingError
 from mappings.profile import Profile
 
@@ -148,25 +148,22 @@ class Trial:
                 charset=charset, fallback=fallback, refusal=rules.judge_fault(root), why=f"a SOAP fault, {root.code}"
             )
         refusal = rules.judge(root)
-        echo = _echo_of(place, request, ctx)
+        echo = self._echo_of(place, request, ctx)
         if echo is not None:
             root.append(echo)
         return Reading(charset=charset, fallback=fallback, root=root, echo=echo, refusal=refusal)
+
+    def _echo_of(self, place: Place, request: object, ctx: MapContext) -> etree._Element | None:
+        try:
+            return self._speech.echo(place.case, request, ctx)
+        except (MappingError, ValueError):
+            return None
 
 
 def place_rules(profile: Profile, place: Place) -> dict[str, Any]:
     """What a verb's own `call` says of them."""
     call = profile.verbs[place.verb].call
     return {key: call[key] for key in ("success", "error_code", "error_text") if key in call}
-
-
-def _echo_of(place: Place, request: object, ctx: MapContext) -> etree._Element | None:
-    if place.case.echo is None:
-        return None
-    try:
-        return build_document(place.case.echo.write(request, ctx))  # type: ignore[arg-type]
-    except (MappingError, ValueError):
-        return None
 
 
 def _of(name: str, compiled: CompiledVerb) -> Iterator[Place]:

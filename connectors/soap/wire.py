@@ -3,8 +3,8 @@
     request -> tree -> document -> layers around it -> arguments        (out)
     text -> tree -> what is a document itself inside it, opened         (in)
 
-In layers, arguments and headers the names `document` (what has been written so far), `operation`, `trade` and `secret.NAME` can
-be read beside those of the request.
+In requests, layers, arguments and headers the names `operation`, `trade` and `secret.NAME` can be read beside those of the
+request; in all but requests `document` too, what has been written so far.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from lxml import etree
 
+from connectors.port import Capability
 from connectors.soap.forms import Form, Packing, read_form, write_form
 from connectors.soap.layers import DOCUMENT, Layer, Opening, made, with_names
 from connectors.soap.options import Connection
@@ -51,6 +52,10 @@ class Wire:
         self._secrets: dict[str, str | None] = {}
         for name, tree in trees.items():
             self._secrets |= secrets_in(profile, f"{place}.{name}", tree, keys)
+        for name, verb in profile.verbs.items():
+            native = verb.capability == Capability.NATIVE
+            calls = {"request": verb.request, "call": verb.call, "then": verb.then} if native else {}
+            self._secrets |= secrets_in(profile, f"verbs.{name}", calls, keys)
         for name, entry in connection.named_arguments.items():
             if isinstance(entry, dict) and not any(form in entry for form in _ONE_TEXT):
                 profile.fail(
@@ -86,7 +91,7 @@ class Wire:
         """The arguments of one call. Raises UnicodeEncodeError, ValueError where a form cannot carry it, MappingError."""
         connection = self._connection
         about = {"operation": case.operation, "trade": case.trade, **self._secrets}
-        tree = case.request.write(request, ctx)
+        tree = case.request.write(request, with_names(ctx, about))
         if connection.form is Form.TYPED:
             arguments, whole = tree, with_names(ctx, about)
         else:
@@ -99,6 +104,13 @@ class Wire:
         if self._header is not None:
             header = [build_document({name: part}) for name, part in self._header.write(request, whole).items()]
         return Written(arguments=arguments, header=header)
+
+    def echo(self, case: Case, request: Any, ctx: MapContext) -> etree._Element | None:
+        """What a verb's `echo` puts into the reply's root; a secret is not part of it. Raises ValueError, MappingError."""
+        if case.echo is None:
+            return None
+        about = {"operation": case.operation, "trade": case.trade, **dict.fromkeys(self._secrets)}
+        return build_document(case.echo.write(request, with_names(ctx, about)))
 
     def read(self, text: str, max_chars: int) -> etree._Element:
         """The tree of a reply's text. Raises XmlError: BareText, HtmlPage, Diffgram, SealError and their like."""

@@ -283,14 +283,19 @@ class Sections:
 # --- tree to text -------------------------------------------------------------------------------------------------
 
 
+class FormInvalid(ValueError):
+    """A request that the form cannot carry; `str()` names the place and quotes no value."""
+
+
 def build_document(tree: object) -> etree._Element:
     """Build a request tree `{Root: {...}}`. Order is kept, a list repeats its element, a name with @ is an attribute.
 
-    None and "" are empty elements. Raises ValueError for a tree that is not one root element, or for a name or a value that
-    XML cannot carry (control characters).
+    None and "" are empty elements. Raises FormInvalid for a tree that is not one root element, ValueError for a name or a value
+    that XML cannot carry (control characters).
     """
     if not isinstance(tree, dict) or len(tree) != 1:
-        raise ValueError("a request tree must have exactly one root element")
+        there = f"it has {len(tree)}" if isinstance(tree, dict) and tree else "nothing that it reads is there"
+        raise FormInvalid(f"a request tree must have exactly one root element, and {there}")
     ((name, content),) = tree.items()
     element = etree.Element(str(name))
     _fill(element, content)

@@ -115,6 +115,15 @@ async def test_nobody_is_named_by_the_sentence_with_which_the_hospital_refuses(t
         assert "is hidden" in said.err
 
 
+async def test_sentence_is_shown_whole_when_nobody_in_particular_was_asked_for(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+        success = '[{path: /Response/ResultCode, values: ["never"]}]'
+        at.write_profile(f"connection: {{success: {success}, error_text: [//DepartmentName]}}\n")
+        said = await at.call("fetch_departments")
+        assert said.line("HisRefused").endswith(" (refused): 0: 内科")
+        assert "is hidden" not in said.err
+
+
 async def test_words_of_the_profile_are_shown_of_what_the_hospital_says(tmp_path: Path) -> None:
     async with site(tmp_path) as at:
         at.simulator.hospital.create_person(PERSON, ID_NUMBER)

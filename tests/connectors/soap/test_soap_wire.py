@@ -145,6 +145,33 @@ async def test_prolog_and_bytes_are_gb2312_when_the_dialect_declares_it(tmp_path
     assert '&lt;?xml version="1.0" encoding="gb2312"?&gt;&lt;Request&gt;&lt;Name&gt;内科'.encode("gb2312") in body
 
 
+async def test_request_names_its_trade_and_a_password_from_a_file_when_the_dialect_has_them_inside(
+    tmp_path: Path,
+) -> None:
+    names = {"Code": "trade", "Op": "operation", "Pwd": "secret.password", "User": "connection.user"}
+    request = f"{{Request: {{{', '.join(f'{name}: {{from: {path}}}' for name, path in names.items())}}}}}"
+    call = "operation: Depts, trade: '1012', echo: true"
+    async with talking(tmp_path, DONE, SUCCESS, request=request, call=call) as (peer, his):
+        assert await his.fetch_departments() == FOUND
+    sent = operation_of(peer)[0].text
+    assert sent == "<Request><Code>1012</Code><Op>Depts</Op><Pwd>口令</Pwd><User>WX001</User></Request>"
+
+
+def test_start_says_which_file_is_missing_when_a_request_names_a_password(tmp_path: Path) -> None:
+    with pytest.raises(
+        ProfileError, match=r"verbs.fetch_departments.request.R.P: the secret nobody is not set"
+    ) as raised:
+        made(tmp_path, SUCCESS, request="{R: {P: {from: secret.nobody}}}")
+    assert 'secret_files = { nobody = "FILE" }' in str(raised.value)
+
+
+async def test_request_is_refused_with_a_reason_when_nothing_that_it_reads_is_there(tmp_path: Path) -> None:
+    async with talking(tmp_path, DONE, SUCCESS, request="{R: {P: {from: connection.nothing}}}") as (peer, his):
+        with pytest.raises(HisRefused, match="exactly one root element, and nothing that it reads is there"):
+            await his.fetch_departments()
+    assert peer.requests == []
+
+
 BODY_IN_CDATA = """\
 success: [{path: /BSXml/MsgHeader/Status, values: ['true']}]
 error_code: [/BSXml/MsgHeader/ErrCode]
