@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 from connectors.admission import Admission
 from connectors.config import HospitalContext
+from connectors.http_connections import Limits
 from connectors.port import Inbound, InboundHandler, QuestionHandler, Refused
 from connectors.recording import WireRecord
-from connectors.soap.connections import Limits
 from connectors.soap.listener import Listener
 from connectors.soap.options import Connection, Options
 from connectors.soap.receiver import Receiver

@@ -221,7 +221,7 @@ async def test_token_goes_nowhere_else_when_links_redirects_and_attachments_lead
             return fhir_json(msgspec.json.encode({"resourceType": "Bundle", "type": "searchset", "link": link}))
 
         async with (
-            canned(handler, statement=None) as base_url,
+            canned(handler) as base_url,
             connected(base_url, token_file=str(tmp_path / "token")) as connector,
         ):
             with pytest.raises(HisReplyInvalid):

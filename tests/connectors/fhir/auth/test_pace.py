@@ -60,7 +60,7 @@ async def against(*replies: Any) -> tuple[list[Any], int]:
         return left.pop(0) if left else fhir_json(NOTHING)
 
     ends: list[Any] = []
-    async with canned(handler, statement=None) as base_url, connected(base_url) as connector:
+    async with canned(handler) as base_url, connected(base_url) as connector:
         for _ in range(2):
             try:
                 await connector.fetch_departments()

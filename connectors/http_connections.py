@@ -1,4 +1,4 @@
-"""The HTTP connections of the listener: aiohttp's, with bounds that it has no setting for."""
+"""The HTTP connections of our listeners: aiohttp's, with bounds that it has no setting for."""
 
 from __future__ import annotations
 
