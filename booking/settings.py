@@ -153,6 +153,10 @@ class Campus(_Table, frozen=True, kw_only=True):
     id: Text
     name: Text
     address: str | None = None
+    phone: Text | None = None
+    city: Text | None = None
+    state: Text | None = None
+    postal_code: Text | None = None
 
 
 class Hospital(_Table, frozen=True, kw_only=True):
@@ -179,6 +183,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     stop_cancels_at_his: bool = True
     channel_quota: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     clock_warn_s: Seconds = 5
+    publish_slots: Annotated[str, Meta(pattern="^(off|key|public)$")] = "key"
     release: ReleaseRule = ReleaseRule()
     waiting_room: WaitingRoomRule = WaitingRoomRule()
     connector: dict[str, dict[str, Any]] = {}

@@ -147,7 +147,8 @@ snapshot_rebuilds = Counter(
 )
 snapshot_bytes = Gauge(
     "hisbridge_snapshot_bytes",
-    "Memory that ready-made parts (`days`) and answers (`answers`) take, as estimated for their bound.",
+    "Memory that ready-made parts (`days`; for FHIR `fhir_days`, `fhir_proposals`), answers (`answers`, `fhir_answers`) and "
+    "published files (`fhir_bulk`) take, as estimated for their bound.",
     ["kind"],
     registry=REGISTRY,
 )

@@ -59,7 +59,7 @@ class Endpoint:
     async def answer(self, call: Call[Any, Any], query: str) -> Ready | web.StreamResponse:
         """Check, decode, handle. Raises ApiProblem, ClientGone, and what the handler raises."""
         route, request = self.route, cast(web.BaseRequest, call.request)
-        if route.scopes is not None:
+        if route.scopes is not None and not self._is_public(call):
             authorization = request.headers.get(hdrs.AUTHORIZATION)
             client = self._authenticator.recall(authorization) or await self._authenticator.authenticate(authorization)
             self._admit(call, client)
@@ -99,6 +99,9 @@ class Endpoint:
             self._admission.forget(call)
             return None
         return result if isinstance(result, Pending) else cast(Ready, self.ready(result))
+
+    def _is_public(self, call: Call[Any, Any]) -> bool:
+        return self.route.public is not None and self.route.public(str(call.path.get("hospital_id", "")))
 
     def _admit(self, call: Call[Any, Any], client: ApiClient) -> None:
         """The hospital, the scope, the client's limits."""

@@ -186,17 +186,18 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 class Route:
     """One operation of the API: how it is called, what it answers, who may call it, and the code behind it.
 
-    `request_class` says what it costs, and with that what it is held to and when it is turned away.
-    `request` is a Struct type, or `bytes` for a raw body of one of `accepts`; `query` one, or `str` for the query string as it
-    was sent. `hospital_of_key`: the path names no hospital, it is the only one that the key is for. `scopes` None makes it
-    public. `path_types` converts path parameters (`{"date": dt.date}`); all others are texts. `errors` are the problem codes
-    beyond the common ones. `idempotent` demands an Idempotency-Key. `identified_by` names the parameters of the path and the
-    fields of the body that say for whom it is, each with a rate of its own. `examples` maps "request" and "response" to
-    instances for the pages. `max_body_bytes` overrides the service's limit. `waits` marks a long poll: taking long is then not
-    worth a line in the log. `heeds_wait`: nothing is begun for a caller who has given up (`Prefer: wait`, RFC 7240). `tagged`:
-    its answers have an ETag, and one that is sent back gets 304 while nothing has changed. `at_once` answers without a task of
-    its own where nothing has to be awaited, or one future alone (`Pending`): for what a crowd asks. `headers` tells the pages
-    of optional headers that it reads, `repeated` of the status of an answer that was given before.
+    `request_class` says what it costs, and with that what it is held to and when it is turned away. `request` is a Struct
+    type, or `bytes` for a raw body of one of `accepts`; `query` one, or `str` for the query string as it was sent.
+    `hospital_of_key`: the path names no hospital, it is the only one that the key is for. `scopes` None makes it public,
+    `public` for the hospitals of which it says so. `path_types` converts path parameters (`{"date": dt.date}`); all others
+    are texts. `errors` are the problem codes beyond the common ones. `idempotent` demands an Idempotency-Key. `identified_by`
+    names the parameters of the path and the fields of the body that say for whom it is, each with a rate of its own.
+    `examples` maps "request" and "response" to instances for the pages. `max_body_bytes` overrides the service's limit.
+    `waits` marks a long poll: taking long is then not worth a line in the log. `heeds_wait`: nothing is begun for a caller
+    who has given up (`Prefer: wait`, RFC 7240). `tagged`: its answers have an ETag, and one that is sent back gets 304 while
+    nothing has changed. `at_once` answers without a task of its own where nothing has to be awaited, or one future alone
+    (`Pending`): for what a crowd asks. `headers` tells the pages of optional headers that it reads, `repeated` of the status
+    of an answer that was given before.
     """
 
     def __init__(
@@ -230,6 +231,7 @@ class Route:
         headers: Mapping[str, str] | None = None,
         repeated: int | None = None,
         hospital_of_key: bool = False,
+        public: Callable[[str], bool] | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -259,6 +261,7 @@ class Route:
         self.name = name or getattr(handler, "__name__", f"{method} {path}")
         self.path_parameters = tuple(_PATH_PARAMETER.findall(path))
         self.hospital_of_key = hospital_of_key
+        self.public = public
         self.of_hospital = hospital_of_key or "hospital_id" in self.path_parameters
         self.decoder = None if request in (None, bytes) else msgspec.json.Decoder(request)
         self.errors = self._all_errors(errors)

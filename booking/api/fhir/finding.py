@@ -50,7 +50,7 @@ class Finding:
             context.store,
             feed,
             render=lambda hospital_id: proposal_renderer(context.hospitals[hospital_id]),
-            max_bytes=max(1_000_000, context.snapshot_bytes // 8),
+            max_bytes=max(1_000_000, context.snapshot_bytes // 16),
             kind="fhir_proposals",
         )
         self._proposals = Proposals(context.store, days, feed)
