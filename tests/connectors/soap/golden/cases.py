@@ -48,10 +48,10 @@ def texts(document: etree._Element) -> dict[str, Any]:
     return found
 
 
-def refund_of(order: Order | None = None) -> RefundOrder:
-    """The refund of seven yuan of a registration."""
+def refund_of(order: Order | None = None, *, amount_fen: int = 700) -> RefundOrder:
+    """A refund of a registration for seven yuan."""
     order = order or golden_order(payment=payment(700))
-    refund = Refund(refund_no=REFUND_NO, payment=payment(700), amount_fen=700, reason="停诊")
+    refund = Refund(refund_no=REFUND_NO, payment=payment(700), amount_fen=amount_fen, reason="停诊")
     return RefundOrder(refund=refund, patient=order.patient, order=order)
 
 

@@ -7,8 +7,20 @@ from typing import Any
 
 from lxml import etree
 
-from tests.connectors.soap.golden.cases import call_of, texts
-from tests.connectors.soap.soap_hospital import CannedPeer, canned
+from mappings.canonical import (
+    Schedule,
+    ScheduleStatus,
+    Session,
+)
+from tests.connectors.soap.golden.cases import (
+    DAY,
+    call_of,
+    texts,
+)
+from tests.connectors.soap.soap_hospital import (
+    CannedPeer,
+    canned,
+)
 
 
 @dataclass(frozen=True)
@@ -105,3 +117,44 @@ def called(peer: CannedPeer, n: int = -1) -> tuple[str, etree._Element]:
     SELF_SERVICE.sent(peer, n)
     _, call = call_of(peer, n)
     return etree.QName(call).localname, etree.fromstring(call[-1].text or "")
+
+
+PLAN = (
+    "<ScheduleItemCode>100||7</ScheduleItemCode><ServiceDate>2026-01-05</ServiceDate><SessionCode>S</SessionCode>"
+    "<SessionName>上午</SessionName><StartTime>08:00</StartTime><EndTime>11:30</EndTime><DepartmentCode>100</DepartmentCode>"
+    "<DepartmentName>内科</DepartmentName><DoctorCode>D1</DoctorCode><DoctorName>李明</DoctorName><DoctorTitle/>"
+    "<DoctorSessType>副高号</DoctorSessType><Fee>7</Fee><RegFee>1</RegFee><CheckupFee>6</CheckupFee>"
+    "<AvailableNumStr>5,6,7</AvailableNumStr><TimeRangeFlag>Y</TimeRangeFlag><ScheduleStatus>N</ScheduleStatus>"
+    "<AvailableTotalNum>20</AvailableTotalNum><AvailableLeftNum>3</AvailableLeftNum><AdmitAddress>2楼</AdmitAddress>"
+)
+
+
+PLANS = f"<RecordCount>1</RecordCount><Schedules><Schedule>{PLAN}</Schedule></Schedules>"
+
+
+SCHEDULE = Schedule(
+    id="100||7",
+    date=DAY,
+    session=Session.AM,
+    department_id="100",
+    department_name="内科",
+    practitioner_id="D1",
+    practitioner_name="李明",
+    clinic_type="副高号",
+    fee_fen=700,
+    status=ScheduleStatus.OPEN,
+    location="2楼",
+    his_refs={
+        "time_ranges": "Y",
+        "session_code": "S",
+        "free_numbers": "5,6,7",
+        "start_time": "08:00",
+        "end_time": "11:30",
+    },
+)
+
+
+DEPARTMENTS = (
+    "<Departments><Department><DepartmentCode>100</DepartmentCode><DepartmentName>內科</DepartmentName></Department>"
+    "</Departments>"
+)

@@ -10,14 +10,19 @@ from typing import Any
 
 from lxml import etree
 
-from mappings.canonical import Patient, Schedule, Session, Slot
+from mappings.canonical import (
+    Department,
+    Patient,
+    Schedule,
+    Session,
+    Slot,
+)
+from tests.connectors.soap.golden.cases import DAY, call_of, texts
 from tests.connectors.soap.soap_hospital import PERSON, ZONE, CannedPeer, canned, golden_order
 from tests.connectors.soap.spoken import SECRETS
 
 PAYLOAD_KEY, SIGN_KEY = b"hisbridge-12320!", "12320-SIGN-KEY"
 FILES = {name: str(SECRETS / f"jkt12320_{name}") for name in ("payload_key", "sign_key")}
-DAY = dt.date(2026, 1, 5)
-NUMBER = "20260105000000000001"
 PERSON_WITH_NUMBER = Patient(
     name="张伟", mrn="0000012345", id_type="id_card", id_number=PERSON.id_number, phone="13800000000"
 )
@@ -55,9 +60,8 @@ def refused(code: str, text: str) -> str:
 
 def asked(peer: CannedPeer, n: int = -1) -> tuple[str, dict[str, str]]:
     """The FUN_CODE of a request and what its `<REQ>` says; its envelope and signature are checked."""
-    headers, body = peer.requests[n]
+    headers, call = call_of(peer, n)
     assert headers["SOAPAction"] == '"http://tempuri.org/PubService"'
-    call = etree.fromstring(body)[0][0]
     assert (call.tag, [child.tag for child in call]) == (
         "{http://tempuri.org}PubService",
         ["{http://tempuri.org}xml"],
@@ -69,7 +73,7 @@ def asked(peer: CannedPeer, n: int = -1) -> tuple[str, dict[str, str]]:
     assert sign == md5(f"FUN_CODE={fun_code}&REQ_ENCRYPTED={sealed}&USER_ID={user_id}&KEY={SIGN_KEY}")
     document = etree.fromstring(aes(base64.b64decode(sealed), "-d").decode())
     assert document.tag == "REQ"
-    return fun_code, {str(child.tag): child.text or "" for child in document}
+    return fun_code, texts(document)
 
 
 def is_now(text: str) -> bool:
@@ -106,3 +110,13 @@ def order(**given: Any) -> Any:
         his_refs={"begin_time": "08:00", "end_time": "08:30"},
     )
     return golden_order(**({"schedule": schedule, "slot": slot, "patient": PERSON_WITH_NUMBER} | given))
+
+
+DEPTS = "<RES><DEPT_LIST><DEPT><DEPT_ID>100</DEPT_ID><DEPT_NAME>東院内科</DEPT_NAME></DEPT></DEPT_LIST></RES>"
+
+
+FOUND = [Department(id="100", name="東院内科")]
+
+
+def at(hour: int, minute: int = 0, day: int = 5) -> dt.datetime:
+    return dt.datetime(2026, 1, day, hour, minute, tzinfo=ZONE)

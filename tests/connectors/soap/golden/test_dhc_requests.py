@@ -24,7 +24,7 @@ from tests.connectors.soap.golden.cases import (
     call_of,
     refund_of,
 )
-from tests.connectors.soap.golden.dhc_doors import DOORS, Door, done
+from tests.connectors.soap.golden.dhc_doors import Door, done
 from tests.connectors.soap.soap_hospital import HOSPITAL, PERSON, canned, golden_bill_payment, golden_order, payment
 
 ROOT = Path(__file__).parents[4]
@@ -37,12 +37,6 @@ WHO_OF_LOCKS = {
 }  # the vendor's spelling
 TILL = {"UserCode": "HISBRIDGE", "TerminalID": "HISBRIDGE"}
 LOCKED = {"transaction_id": "DHC0001", "lock_queue_no": "5"}
-
-
-@pytest.fixture(params=DOORS, ids=str)
-def door(request: pytest.FixtureRequest) -> Door:
-    it: Door = request.param
-    return it
 
 
 async def test_departments_are_1012_and_settings_say_who_we_are(door: Door) -> None:

@@ -25,9 +25,8 @@ from mappings.canonical import (
     StatementKind,
     StatementLine,
 )
+from tests.connectors.soap.golden.cases import DAY, ORDER_NO
 from tests.connectors.soap.golden.jkt12320_peer import (
-    DAY,
-    NUMBER,
     PERSON_WITH_NUMBER,
     asked,
     order,
@@ -119,13 +118,14 @@ async def test_settlement_is_refused_when_it_is_not_by_our_payment(was: str, now
 
 @pytest.mark.parametrize(("status", "refunded"), [("6", True), ("5", False), ("2", False)])
 async def test_refund_is_told_by_the_orders_status(status: str, refunded: bool) -> None:
-    res = f"<RES><ORDER_LIST><ORDER><ORDER_ID>{NUMBER}</ORDER_ID><ORDER_STATUS>{status}</ORDER_STATUS></ORDER></ORDER_LIST></RES>"
+    row = f"<ORDER_ID>{ORDER_NO}</ORDER_ID><ORDER_STATUS>{status}</ORDER_STATUS>"
+    res = f"<RES><ORDER_LIST><ORDER>{row}</ORDER></ORDER_LIST></RES>"
     paid = payment(700)
     refund = Refund(refund_no="8" * 20, payment=paid, amount_fen=700, reason="停诊")
     asked_for = RefundOrder(refund=refund, patient=PERSON_WITH_NUMBER, order=order(payment=paid))
     async with platform(told(res)) as (_, his):
         found = await his.fetch_refund(asked_for)
-    assert found == (Settlement(order_no=NUMBER) if refunded else None)
+    assert found == (Settlement(order_no=ORDER_NO) if refunded else None)
 
 
 def statement(*rows: tuple[int, int]) -> str:

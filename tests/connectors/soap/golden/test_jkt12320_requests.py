@@ -10,9 +10,8 @@ from lxml import etree
 
 from connectors.port import Accepted, Order, RefundOrder, Window
 from mappings.canonical import Bill, Refund, Schedule, Session, Sex
+from tests.connectors.soap.golden.cases import DAY, ORDER_NO
 from tests.connectors.soap.golden.jkt12320_peer import (
-    DAY,
-    NUMBER,
     PERSON_WITH_NUMBER,
     asked,
     is_now,
@@ -116,19 +115,19 @@ async def test_segments_are_2004_of_a_schedule_that_has_some(session: str, flag:
 async def test_lock_is_2005_with_our_number_and_both_fees_in_fen() -> None:
     async with platform(DONE, settings={"channel_id": "WX"}) as (peer, his):
         assert isinstance(await his.lock_slot(order()), Accepted)
-        assert asked(peer) == ("2005", {"LOCK_ID": NUMBER, "CHANNEL_ID": "WX"} | SEAT)
+        assert asked(peer) == ("2005", {"LOCK_ID": ORDER_NO, "CHANNEL_ID": "WX"} | SEAT)
 
 
 async def test_unlock_is_2006_by_the_lock_id() -> None:
     async with platform(DONE) as (peer, his):
         assert await his.unlock_slot(order()) == Accepted()
-        assert asked(peer) == ("2006", {"HOS_ID": "1", "LOCK_ID": NUMBER})
+        assert asked(peer) == ("2006", {"HOS_ID": "1", "LOCK_ID": ORDER_NO})
 
 
 async def test_direct_booking_is_2007_with_is_reg_two() -> None:
     async with platform(DONE) as (peer, his):
         assert isinstance(await his.book(order()), Accepted)
-        told_to = {"ORDER_ID": NUMBER, "IS_REG": "2", "CHANNEL_ID": "HISBRIDGE"} | SEAT | WHO
+        told_to = {"ORDER_ID": ORDER_NO, "IS_REG": "2", "CHANNEL_ID": "HISBRIDGE"} | SEAT | WHO
         assert timeless(asked(peer)) == ("2007", told_to)
 
 
@@ -150,13 +149,13 @@ async def test_registration_of_a_lock_is_2007_with_is_reg_three_and_then_2008() 
     paid = told("<RES><HOSP_PAY_ID>J7</HOSP_PAY_ID></RES>")
     async with platform(made, paid) as (peer, his):
         outcome = await his.register(order(payment=payment(700)))
-        told_to = {"ORDER_ID": NUMBER, "IS_REG": "3", "CHANNEL_ID": "HISBRIDGE"} | SEAT | WHO
+        told_to = {"ORDER_ID": ORDER_NO, "IS_REG": "3", "CHANNEL_ID": "HISBRIDGE"} | SEAT | WHO
         assert timeless(asked(peer, 0)) == ("2007", told_to)
         assert asked(peer, 1) == (
             "2008",
             {
                 "HOS_ID": "1",
-                "ORDER_ID": NUMBER,
+                "ORDER_ID": ORDER_NO,
                 "HOSP_ORDER_ID": "H7",
                 "HOSP_PATIENT_ID": "0000012345",
                 "TRADE_CHANNEL_ID": "WECHAT",
@@ -211,7 +210,7 @@ async def test_unpaid_order_is_cancelled_by_2009() -> None:
         assert await his.cancel_registration(order(his_refs={"hosp_order_id": "H7"}, reason="临时有事")) == Accepted()
         assert timeless(asked(peer)) == (
             "2009",
-            {"HOS_ID": "1", "ORDER_ID": NUMBER, "HOSP_ORDER_ID": "H7", "CANCEL_REASON": "临时有事"},
+            {"HOS_ID": "1", "ORDER_ID": ORDER_NO, "HOSP_ORDER_ID": "H7", "CANCEL_REASON": "临时有事"},
         )
 
 
@@ -230,7 +229,7 @@ async def test_paid_registration_is_returned_by_2010(given: Order, trade_no: str
             "2010",
             {
                 "HOS_ID": "1",
-                "ORDER_ID": NUMBER,
+                "ORDER_ID": ORDER_NO,
                 "HOSP_ORDER_ID": "H7",
                 "REFUND_TYPE": "1",
                 "REFUND_ID": "",
@@ -251,7 +250,7 @@ async def test_refund_is_2010_with_our_refund_number() -> None:
             "2010",
             {
                 "HOS_ID": "1",
-                "ORDER_ID": NUMBER,
+                "ORDER_ID": ORDER_NO,
                 "HOSP_ORDER_ID": "H7",
                 "REFUND_TYPE": "2",
                 "REFUND_ID": "8" * 20,
@@ -261,7 +260,7 @@ async def test_refund_is_2010_with_our_refund_number() -> None:
             },
         )
         assert await his.fetch_refund(RefundOrder(refund=refund, patient=given.patient, order=given)) is None
-        assert asked(peer) == ("2012", {"HOS_ID": "1", "ORDER_ID": NUMBER, "HOSP_ORDER_ID": "H7"})
+        assert asked(peer) == ("2012", {"HOS_ID": "1", "ORDER_ID": ORDER_NO, "HOSP_ORDER_ID": "H7"})
 
 
 async def test_check_in_is_2011() -> None:
@@ -269,14 +268,14 @@ async def test_check_in_is_2011() -> None:
         assert isinstance(await his.check_in(order(his_refs={"hosp_order_id": "H7"})), Accepted)
         assert asked(peer) == (
             "2011",
-            {"HOS_ID": "1", "ORDER_ID": NUMBER, "HOSP_ORDER_ID": "H7", "HOSP_PATIENT_ID": "0000012345"},
+            {"HOS_ID": "1", "ORDER_ID": ORDER_NO, "HOSP_ORDER_ID": "H7", "HOSP_PATIENT_ID": "0000012345"},
         )
 
 
 async def test_query_back_is_2012_by_our_number() -> None:
     async with platform(DONE) as (peer, his):
         assert await his.fetch_registration(order()) is None
-        assert asked(peer) == ("2012", {"HOS_ID": "1", "ORDER_ID": NUMBER, "HOSP_ORDER_ID": ""})
+        assert asked(peer) == ("2012", {"HOS_ID": "1", "ORDER_ID": ORDER_NO, "HOSP_ORDER_ID": ""})
 
 
 @pytest.mark.parametrize(("sex", "code"), [("female", "0"), ("male", "1"), ("other", "2"), ("unknown", "2")])

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 from lxml import etree
 
-from connectors.port import Accepted, RefundOrder, Rejected, Window
+from connectors.port import Accepted, Rejected
 from connectors.soap import SoapConnector
 from loadtest.simulators.soap_dialects import neusoft_operations
-from mappings.canonical import Patient, Refund, Schedule, Session, Sex
+from mappings.canonical import Patient, Schedule, Session, Sex
+from tests.connectors.soap.golden.cases import DAY, KNOWN, WEEK, call_of, refund_of, texts
 from tests.connectors.soap.soap_hospital import (
     PERSON,
     CannedPeer,
@@ -26,9 +27,6 @@ from tests.connectors.soap.soap_hospital import (
 )
 
 DONE = "<result><returnCode>1</returnCode><returnDesc>成功</returnDesc></result><Data/>"
-DAY = dt.date(2026, 1, 5)
-WINDOW = Window(date_from=DAY, date_to=dt.date(2026, 1, 11), department_id="100")
-KNOWN = Patient(name="张伟", mrn="0000012345")
 HEAD = {"hospCode": "1", "userCode": "HISBRIDGE"}
 NAMESPACE = "http://service.his.neusoft.com/"
 
@@ -57,13 +55,11 @@ def wsdl(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
 
 def sent(peer: CannedPeer, n: int = -1) -> tuple[str, dict[str, str]]:
     """The operation, and its arguments: in no namespace, each once. Who we are comes first."""
-    headers, body = peer.requests[n]
+    headers, call = call_of(peer, n)
     assert headers["SOAPAction"] == '""'
-    call = etree.fromstring(body)[0][0]
     name = etree.QName(call)
     assert name.namespace == NAMESPACE
-    arguments = {str(child.tag): child.text or "" for child in call}
-    assert len(arguments) == len(call)
+    arguments = texts(call)
     assert list(arguments)[:2] == ["hospCode", "userCode"]
     return name.localname, arguments
 
@@ -76,10 +72,10 @@ async def test_network_test_says_who_we_are(wsdl: Path | None) -> None:
 
 async def test_schedules_are_asked_from_day_to_day_and_stops_of_all_departments(wsdl: Path | None) -> None:
     async with told(DONE, wsdl=wsdl) as (peer, his):
-        await his.fetch_schedules(WINDOW)
+        await his.fetch_schedules(WEEK)
         days = {"beginDate": "2026-01-05", "endDate": "2026-01-11"}
         assert sent(peer) == ("getSchemaList", HEAD | days | {"deptCode": "100"})
-        await his.fetch_stops(msgspec.structs.replace(WINDOW, department_id=None))
+        await his.fetch_stops(msgspec.structs.replace(WEEK, department_id=None))
         assert sent(peer) == ("getStopSchemaList", HEAD | days)
 
 
@@ -93,12 +89,12 @@ async def test_segments_are_asked_of_a_schedule_that_has_some(wsdl: Path | None)
             practitioner_id="D1",
             his_refs={"time_flag": "1"},
         )
-        await his.fetch_slots(WINDOW, [schedule])
+        await his.fetch_slots(WEEK, [schedule])
         assert sent(peer) == (
             "getSchemaTimeList",
             HEAD | {"schemaId": "7001", "seeDate": "2026-01-05", "noonCode": "4"},
         )
-        await his.fetch_slots(WINDOW, [msgspec.structs.replace(schedule, his_refs={})])
+        await his.fetch_slots(WEEK, [msgspec.structs.replace(schedule, his_refs={})])
         assert sent(peer) == (
             "getSchemaList",
             HEAD | {"beginDate": "2026-01-05", "endDate": "2026-01-05", "deptCode": "100", "doctCode": "D1"},
@@ -172,8 +168,7 @@ async def test_what_was_taken_is_given_back_by_the_operation_of_what_was_done(ws
         await his.cancel_registration(golden_order(payment=payment(700), reason="停诊"))
         assert sent(peer) == ("returnRegister", whose | {"tradeNo": "4200001", "reason": "停诊"})
         paid = golden_order(payment=payment(700), his_refs={"clinic_code": "C1"})
-        refund = Refund(refund_no="8" * 20, payment=payment(700), amount_fen=650, reason="停诊")
-        await his.refund(RefundOrder(refund=refund, patient=paid.patient, order=paid))
+        await his.refund(refund_of(paid, amount_fen=650))
         assert sent(peer) == (
             "returnRegister",
             whose

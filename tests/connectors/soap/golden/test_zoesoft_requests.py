@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 import msgspec
 from lxml import etree
 
-from connectors.port import Accepted, Window
+from connectors.port import Accepted
 from mappings.canonical import Patient, Schedule, Session, Sex
+from tests.connectors.soap.golden.cases import DAY, KNOWN, WEEK, call_of, texts
+from tests.connectors.soap.golden.zoesoft_peer import zoesoft
 from tests.connectors.soap.soap_hospital import (
     PERSON,
     CannedPeer,
-    canned,
     golden_bill_payment,
     golden_order,
     payment,
 )
 
 DONE = '<Response Result="0" Err=""/>'
-DAY = dt.date(2026, 1, 5)
-WINDOW = Window(date_from=DAY, date_to=dt.date(2026, 1, 11), department_id="100")
-KNOWN = Patient(name="张伟", mrn="0000012345")
 HEAD = {"HospitalCode": "1", "UserId": "HISBRIDGE"}
-
-
-def zoesoft(*replies: Any, **given: Any) -> Any:
-    return canned(*replies, profile="zoesoft@1", **given)
 
 
 def document(peer: CannedPeer, n: int = -1) -> etree._Element:
     """The document of a request, in its envelope as a .NET service wants it."""
-    headers, body = peer.requests[n]
+    headers, call = call_of(peer, n)
     assert headers["SOAPAction"] == '"http://tempuri.org/Invoke"'
-    call = etree.fromstring(body)[0][0]
     assert call.tag == "{http://tempuri.org/}Invoke"
     assert [child.tag for child in call] == ["{http://tempuri.org/}strXml"]
     return etree.fromstring(call[0].text or "")
@@ -45,7 +37,7 @@ def sent(peer: CannedPeer, n: int = -1) -> dict[str, str]:
     root = document(peer, n)
     assert root.tag == "Request"
     assert [child.tag for child in root][:3] == ["TranCode", "HospitalCode", "UserId"]
-    return {str(child.tag): child.text or "" for child in root}
+    return texts(root)
 
 
 async def test_network_test_is_1001() -> None:
@@ -62,7 +54,7 @@ async def test_departments_are_4001() -> None:
 
 async def test_schedules_are_4003_from_day_to_day() -> None:
     async with zoesoft(DONE) as (peer, his):
-        await his.fetch_schedules(WINDOW)
+        await his.fetch_schedules(WEEK)
         assert sent(peer) == {"TranCode": "4003"} | HEAD | {
             "StartDate": "2026-01-05",
             "EndDate": "2026-01-11",
@@ -93,7 +85,7 @@ async def test_segments_are_4004_of_a_schedule_that_has_some() -> None:
             practitioner_id="D1",
             his_refs={"time_flag": "1"},
         )
-        await his.fetch_slots(WINDOW, [schedule])
+        await his.fetch_slots(WEEK, [schedule])
         assert sent(peer) == {"TranCode": "4004"} | HEAD | {
             "ScheduleId": "7001",
             "SeeDate": "2026-01-05",
@@ -101,13 +93,13 @@ async def test_segments_are_4004_of_a_schedule_that_has_some() -> None:
             "DeptCode": "100",
             "DoctorCode": "D1",
         }
-        await his.fetch_slots(WINDOW, [msgspec.structs.replace(schedule, his_refs={"time_flag": "0"})])
+        await his.fetch_slots(WEEK, [msgspec.structs.replace(schedule, his_refs={"time_flag": "0"})])
         assert sent(peer)["TranCode"] == "4003"
 
 
 async def test_stops_are_4011() -> None:
     async with zoesoft(DONE) as (peer, his):
-        await his.fetch_stops(msgspec.structs.replace(WINDOW, department_id=None))
+        await his.fetch_stops(msgspec.structs.replace(WEEK, department_id=None))
         assert sent(peer) == {"TranCode": "4011"} | HEAD | {
             "StartDate": "2026-01-05",
             "EndDate": "2026-01-11",
