@@ -30,6 +30,7 @@ MAX_FILE_BYTES = 1_000_000
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 _HOSPITAL_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _WEB_ADDRESS = re.compile(r"https?://[^\s/@?#]+/[^\s?#]*")
+_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
 _CONNECTOR_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -115,6 +116,7 @@ class Service(_Table, frozen=True, kw_only=True):
     head_timeout_s: Seconds = 10
     max_connections: Count = 20_000
     snapshot_mb: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    public_url: Text | None = None
 
 
 class StoreSettings(_Table, frozen=True, kw_only=True):
@@ -369,6 +371,8 @@ def _file_problems(file: _File, where: Where) -> Iterator[str]:
             yield f"{place}: expected sqlite:///file or postgresql://user@host/database"
         elif ":" in rest.partition("@")[0] and "@" in rest:
             yield f"{place}: no password here; put it into store.password_file or HISBRIDGE_STORE_PASSWORD"
+    if file.service.public_url is not None and not _PUBLIC_URL.fullmatch(file.service.public_url):
+        yield f"{where.at('service', 'public_url')}: expected http(s)://host[/path], for example https://booking.example"
     if file.tracing.endpoint is not None and not _WEB_ADDRESS.fullmatch(file.tracing.endpoint):
         yield f"{where.at('tracing', 'endpoint')}: expected a whole URL, for example http://127.0.0.1:4318/v1/traces"
     if file.store.url == file.store.messages_url:

@@ -56,6 +56,7 @@ class ApiParts:
             snapshot_bytes=service.snapshot_mb * 1_000_000,
             documents=documents,
             rooms=rooms,
+            public_url=service.public_url,
         )
 
     async def start(self) -> None:

@@ -110,6 +110,10 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             '[service]\nlisten = "8080"\n',
             "hisbridge.toml:2: service.listen: expected host:port, for example 127.0.0.1:8080",
         ),
+        (
+            '[service]\npublic_url = "https://me:secret@h?x"\n',
+            "hisbridge.toml:2: service.public_url: expected http(s)://host[/path], for example https://booking.example",
+        ),
         ("[service]\n\nmax_in_flight = 0\n", "hisbridge.toml:3: service.max_in_flight: expected a whole number >= 1"),
         ('[service]\naccess_log = "some"\n', "service.access_log: expected one of all, changes, errors"),
         (
@@ -265,7 +269,7 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
-        "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s",
+        "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):
