@@ -366,8 +366,13 @@ async def _event_of(tx: Tx, hospital: Hospital, booking: Booking, status: Regist
 
 
 async def _counts_as_registered(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
-    """Where we book unpaid, the HIS's "booked" is our own unpaid booking, not a registration, until money is there."""
+    """Where we book unpaid, the HIS's "booked" is our own unpaid booking, not a registration, until money is there.
+
+    It may have come to the window: then the HIS says so.
+    """
     if hospital.reserve_by != "book" or booking.fee_fen == 0:
+        return True
+    if booking.registration is not None and booking.registration.paid:
         return True
     return await kept(tx, booking) is not None
 
@@ -385,6 +390,8 @@ async def _settles(tx: Tx, hospital: Hospital, booking: Booking, told: Registrat
     if told.status not in answers or not await close_flying(tx, booking.line):
         return False
     booking.needs_attention = False
+    if booking.his_command == Command.LOCK and told.paid:  # it is more than the command asked for
+        booking.deferred_news = told.status.value
     result = CommandResult(accepted=True, his_refs=told.his_refs, registration=told)
     await settle_command(tx, hospital, booking, result)
     return True

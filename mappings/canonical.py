@@ -159,7 +159,8 @@ class Registration(Record, frozen=True, kw_only=True):
     """The HIS's view of one booking.
 
     `order_no` is our own key where the HIS carries it (SCH-1, Appointment.identifier, DHC ExtOrderNo); `his_id` is the
-    HIS's key. `sequence` orders events of one registration; None means that arrival order stands.
+    HIS's key. `sequence` orders events of one registration; None means that arrival order stands. `paid`: the HIS says
+    that it has its fee, which "registered" alone does not say everywhere.
     """
 
     status: RegistrationStatus
@@ -179,6 +180,7 @@ class Registration(Record, frozen=True, kw_only=True):
     check_in_place: str | None = None
     check_in_until: dt.datetime | None = None
     fee_fen: int | None = None
+    paid: bool | None = None
     lock_expires_at: dt.datetime | None = None
     sequence: str | None = None
     his_refs: HisRefs = {}

@@ -40,12 +40,15 @@ from tests.stores import Wall
 pytestmark = pytest.mark.usefixtures("engine")
 
 
-async def tell(store: Store, hospital: Hospital, booking_id: str, status: RegistrationStatus) -> None:
+async def tell(
+    store: Store, hospital: Hospital, booking_id: str, status: RegistrationStatus, *, paid: bool | None = None
+) -> None:
     """The HIS speaks of a booking unasked."""
     async with store.write(HOSPITAL) as tx:
         booking = await load_booking(tx, booking_id)
         assert booking is not None
-        await hear_registration(tx, hospital, booking, Registration(status=status, order_no=booking.order_no))
+        told = Registration(status=status, order_no=booking.order_no, paid=paid)
+        await hear_registration(tx, hospital, booking, told)
 
 
 async def test_seat_is_not_credited_when_the_his_had_freed_it_long_before(
@@ -116,6 +119,29 @@ async def test_patient_who_checked_in_unpaid_is_not_expired_when_paid_at_the_win
     await tell(store, hospital, booking_id, RegistrationStatus.CHECKED_IN)
     seen = await get(store, booking_id)
     assert (seen.state, seen.his_state, seen.payment_state) == ("checked_in", "registered", "paid_at_window")
+
+
+@pytest.mark.parametrize("paid", [True, False, None])
+async def test_unpaid_booking_is_booked_when_the_his_says_that_it_was_paid_at_the_window(
+    store: Store, hospital: Hospital, paid: bool | None
+) -> None:
+    hospital = msgspec.structs.replace(hospital, reserve_by=ReserveBy.BOOK)
+    booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
+    await tell(store, hospital, booking_id, RegistrationStatus.REGISTERED, paid=paid)
+    seen = await get(store, booking_id)
+    expected = ("booked", "registered", "paid_at_window") if paid else ("held", "locked", "due")
+    assert (seen.state, seen.his_state, seen.payment_state) == expected
+
+
+async def test_booking_is_booked_when_the_window_is_paid_before_the_reply_to_the_booking_comes(
+    store: Store, hospital: Hospital
+) -> None:
+    hospital = msgspec.structs.replace(hospital, reserve_by=ReserveBy.BOOK)
+    booking = await hold(store, hospital, await put_slot(store), await put_patient(store))
+    await send(store, booking.id)
+    await tell(store, hospital, booking.id, RegistrationStatus.REGISTERED, paid=True)
+    seen = await get(store, booking.id)
+    assert (seen.state, seen.his_state, seen.payment_state) == ("booked", "registered", "paid_at_window")
 
 
 async def test_booking_is_found_by_the_his_s_own_id_when_news_carries_no_order_number(

@@ -87,7 +87,7 @@ ROWS = [
                 his_refs={"hosp_order_id": "H77", "serial_num": "12"}),)),
     Row("paid at the window", "5005",
         f"{AT}{NAMED}<HOSP_PAY_ID>Y5</HOSP_PAY_ID><HOSP_SERIAL_NUM>7</HOSP_SERIAL_NUM><TRADE_AMOUNT>700</TRADE_AMOUNT>", (
-        changed(RegistrationStatus.REGISTERED, queue_no="7",
+        changed(RegistrationStatus.REGISTERED, queue_no="7", paid=True,
                 his_refs={"hosp_order_id": "H77", "hosp_pay_id": "Y5", "serial_num": "7"}),)),
     Row("a bill is given back", "6001",
         f"{AT}<BILL_NO>B1</BILL_NO><HOSP_PATIENT_ID>P1</HOSP_PATIENT_ID><REFUND_AMOUNT>12050</REFUND_AMOUNT>", (
