@@ -390,6 +390,35 @@ soap_calls_refused = Counter(
     ["hospital", "connector", "reason"],
     registry=REGISTRY,
 )
+fhir_connections = Gauge(
+    "hisbridge_fhir_connections",
+    "Connections from a FHIR server to our listener that are open.",
+    ["hospital", "connector"],
+    registry=REGISTRY,
+)
+fhir_connections_refused = Counter(
+    "hisbridge_fhir_connections_refused_total",
+    "Connections to our FHIR listener that were closed at once; the reasons of hisbridge_soap_connections_refused_total.",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+fhir_handshakes_failed = Counter(
+    "hisbridge_fhir_handshakes_failed_total",
+    "TLS handshakes at our FHIR listener that failed; the reasons of hisbridge_soap_handshakes_failed_total.",
+    ["hospital", "connector", "reason"],
+    registry=REGISTRY,
+)
+FHIR_NOTIFIED = (
+    "taken", "handshake", "heartbeat", "missed", "not_fetched", "unauthorised", "unreadable", "too_large", "slow",
+)  # fmt: skip
+fhir_notifications = Counter(
+    "hisbridge_fhir_notifications_total",
+    "Notifications of a FHIR server's Subscriptions: taken, handshake, heartbeat; missed (numbers that never came, counted "
+    "besides), not_fetched (what it spoke of could not be read or stored: the server is to repeat it), "
+    "unauthorised (no secret, or another one), unreadable, too_large (`max_message_bytes`), slow (`request_timeout_s`).",
+    ["hospital", "connector", "result"],
+    registry=REGISTRY,
+)
 fhir_tokens = Counter(
     "hisbridge_fhir_tokens_total",
     "Access tokens that a FHIR connector has asked its token server for: given, or not_given (it is away, or refuses us).",
@@ -560,7 +589,8 @@ certificate_expiry_timestamp_seconds = Gauge(
 
 # What only the process that works a hospital can tell of it.
 _OF_ITS_WORKER = (
-    connector_up, dead_letters, his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
+    connector_up, dead_letters, fhir_connections,
+    his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,
     reconciliation_differences, seats_drift, seats_left, soap_connections, sync_age_seconds, tls_files_not_taken,

@@ -10,12 +10,15 @@ import msgspec
 
 from connectors.clock import HisClock
 from connectors.config import HospitalContext
-from connectors.fhir.auth_options import AuthOptions, make_auth, make_tls
+from connectors.fhir.auth_options import make_auth, make_tls
 from connectors.fhir.calls import compile_calls
 from connectors.fhir.changes import make_changes
 from connectors.fhir.client import FhirClient, Settings
 from connectors.fhir.connector import FhirConnector
 from connectors.fhir.exchange import Exchange
+from connectors.fhir.notified import Notified
+from connectors.fhir.push import Push
+from connectors.fhir.push_options import PushOptions
 from connectors.fhir.validation import Mode, rules_of
 from connectors.port import Connector
 from mappings.profile import load_profile
@@ -24,10 +27,11 @@ from monitoring.metrics import connector_up, count_decode_fallback
 __all__ = ["FhirConnector", "Options", "create"]
 
 
-class Options(AuthOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(PushOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a FHIR connector, `[hospital.<id>.connector.<name>]`.
 
-    `base_url` is the server's [base], as in https://his.example/fhir. How we are let in: see AuthOptions. `validation` checks
+    `base_url` is the server's [base], as in https://his.example/fhir. How we are let in: see AuthOptions; what the server tells
+    us: see PushOptions. `validation` checks
     what is read against the models of the profile's release: `strict` refuses a reply with one bad resource, `lenient` leaves
     the resource out, `off` skips the models.
     `changes_every_s`: how often the server is asked what has changed (`connection.changes` of the profile), 0 never.
@@ -82,5 +86,6 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         client,
         options.timeout_s,
         changes=changes,
+        push=None if options.listen_port is None else Push(options, Notified(changes, options.base_url, where), where),
         changes_every_s=options.changes_every_s,
     )

@@ -17,6 +17,7 @@ from connectors.fhir.documents import Document
 from connectors.fhir.exchange import Exchange
 from connectors.fhir.inventory import merge_schedules, merge_slots, stops_of
 from connectors.fhir.outcomes import error_of_read
+from connectors.fhir.push import Push
 from connectors.fhir.streams import read_slots
 from connectors.fhir.writes import Ended, Write
 from connectors.persons import without_others
@@ -84,9 +85,11 @@ class FhirConnector:
         timeout_s: dict[str, float],
         *,
         changes: Changes,
+        push: Push | None = None,
         changes_every_s: float = 0.0,
     ) -> None:
         self._changes, self.changes_every_s = changes, changes_every_s
+        self._push = push
         self.hospital_id = hospital.id
         self.name = name
         self._exchange = exchange
@@ -103,6 +106,8 @@ class FhirConnector:
 
     async def close(self) -> None:
         """Close every connection, and end the process that sifts pages."""
+        if self._push is not None:
+            await self._push.close()
         await self._exchange.sifter.close()
         await self._client.close()
 
@@ -111,8 +116,20 @@ class FhirConnector:
         self._exchange.aside.record.recorder = recorder
 
     async def serve(self, handler: InboundHandler) -> None:
-        """Hand what changes at the server to `handler` from now on."""
+        """Hand what changes at the server to `handler` from now on; with a `listen_port`, take notifications."""
         self._changes.handler = handler
+        if self._push is not None:
+            await self._push.start()
+
+    @property
+    def listen_port(self) -> int:
+        """The port that the server can reach us at; 0 while nothing is served."""
+        return 0 if self._push is None else self._push.port
+
+    def check_listener(self) -> None:
+        """See connectors.port.ChecksListener."""
+        if self._push is not None:
+            self._push.check()
 
     def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
         """See connectors.port.ReadsAgain."""

@@ -219,6 +219,7 @@ def _listeners() -> list[Any]:
             "Connections from the hospital",
             Line(newest("hisbridge_mllp_connections", H, by="hospital, connector"), "{{hospital}} {{connector}}"),
             Line(newest("hisbridge_soap_connections", H, by="hospital, connector"), "{{hospital}} {{connector}} SOAP"),
+            Line(newest("hisbridge_fhir_connections", H, by="hospital, connector"), "{{hospital}} {{connector}} FHIR"),
             unit="short",
             steps=True,
             width=QUARTER,
@@ -232,6 +233,10 @@ def _listeners() -> list[Any]:
             Line(
                 rate("hisbridge_soap_connections_refused_total", H, by="hospital, reason"),
                 "{{hospital}} {{reason}} SOAP",
+            ),
+            Line(
+                rate("hisbridge_fhir_connections_refused_total", H, by="hospital, reason"),
+                "{{hospital}} {{reason}} FHIR",
             ),
             Line(
                 rate("hisbridge_mllp_connections_ended_total", H, 'reason!~"peer|stopping"', by="hospital, reason"),
@@ -252,6 +257,10 @@ def _listeners() -> list[Any]:
             Line(
                 rate("hisbridge_soap_handshakes_failed_total", H, by="hospital, reason"),
                 "{{hospital}} {{reason}} SOAP",
+            ),
+            Line(
+                rate("hisbridge_fhir_handshakes_failed_total", H, by="hospital, reason"),
+                "{{hospital}} {{reason}} FHIR",
             ),
             Line(
                 rate("hisbridge_tls_files_total", H, by="hospital, result"),
@@ -283,6 +292,15 @@ def _listeners() -> list[Any]:
             says="Nothing. unsigned, stale: a key or a clock differs, or somebody else calls. unknown_trade: the profile lacks "
             "one. not_stored: the message store is away.",
             runbook="DeadLetters",
+        ),
+        graph(
+            "FHIR notifications",
+            Line(rate("hisbridge_fhir_notifications_total", H, by="hospital, result"), "{{hospital}} {{result}}"),
+            unit="reqps",
+            width=QUARTER,
+            says="taken, handshake, heartbeat. missed: some were lost, and the changes were asked for. unauthorised: the "
+            "server has another secret, or somebody else calls. not_fetched: it could not be read back.",
+            runbook="ConnectorDown",
         ),
         graph(
             "FHIR: access tokens asked for",

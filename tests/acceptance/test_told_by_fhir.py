@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
+from loadtest.ports import free_port
 from loadtest.simulators import fhir
 from loadtest.simulators.hospital import Hospital
 from tests.acceptance.installation import (
@@ -18,8 +22,10 @@ from tests.acceptance.installation import (
     to_toml,
     write_secrets,
 )
+from tests.connectors.fhir.told.sent import backport
 
 HERE = "fhir-told"
+SECRET = "told-to-the-server"
 
 
 @contextlib.asynccontextmanager
@@ -83,3 +89,42 @@ async def test_booking_follows_what_happened_while_the_service_was_away(tmp_path
         simulator.store.change(appointment_of(simulator, booking), status="cancelled")
         async with run_process(site):
             await site.becomes(HERE, booking, state="cancelled", payment_state="refund_due")
+
+
+async def test_booking_follows_what_the_hospital_says_when_it_notifies_us(tmp_path: Path) -> None:
+    """Nothing is asked for here but what a notification names, or what numbers say was missed."""
+    (tmp_path / "notify").write_text(SECRET)
+    listen = free_port()
+    told = {"listen_port": listen, "notify_secret_file": str(tmp_path / "notify"), "changes_every_s": 0}
+    url = f"http://127.0.0.1:{listen}/notifications"
+    async with laid_out(tmp_path, **told) as (site, simulator), run_process(site):
+        assert await post(url, backport("handshake")) == 200
+
+        booking = await site.booked(HERE)
+        focus = f"Appointment/{appointment_of(simulator, booking)}"
+        simulator.store.change(appointment_of(simulator, booking), status="cancelled")
+        notification = backport("event-notification", since_start=1, events=[(1, focus)])
+        assert await post(url, notification, secret="another") == 401
+        assert (await site.booking(HERE, booking))["state"] == "booked"
+        assert await post(url, notification) == 200
+        await site.becomes(HERE, booking, state="cancelled", payment_state="refund_due", his_state="released")
+
+        # A forged one, with the secret: the server says otherwise
+        booking = await site.booked(HERE)
+        forged = json.dumps(
+            {"resourceType": "Appointment", "id": appointment_of(simulator, booking), "status": "cancelled"}
+        )
+        assert await post(url, forged.encode()) == 200
+
+        # Number 2 is lost; a heartbeat tells of it
+        simulator.store.change(appointment_of(simulator, booking), status="arrived")
+        assert (await site.booking(HERE, booking))["state"] == "booked"
+        assert await post(url, backport("heartbeat", since_start=2)) == 200
+        await site.becomes(HERE, booking, state="checked_in")
+        assert await site.metric("hisbridge_fhir_notifications_total", result="missed") == 1
+
+
+async def post(url: str, body: bytes, *, secret: str = SECRET) -> int:
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/fhir+json"}
+    async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=headers) as response:
+        return response.status

@@ -82,6 +82,7 @@ def _pushes(folder: Path) -> str:
     return (
         'protocol = "fhir"\nprofile = "fhir_r4"\nbase_url = "http://127.0.0.1:9/fhir"\nauth = "client_credentials"\n'
         f'token_url = "http://127.0.0.1:9/token"\nclient_id = "us"\nclient_secret_file = "{secret.as_posix()}"\n'
+        f'listen_port = {free_port()}\nnotify_secret_file = "{secret.as_posix()}"\nchanges_every_s = 0\n'
     )
 
 
