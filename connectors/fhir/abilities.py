@@ -11,15 +11,17 @@ from typing import Any
 import msgspec
 
 from connectors.fhir.statement import Statement
+from connectors.port import Rejected
 
 CONDITIONAL_CREATE, TRANSACTION = "conditional-create", "transaction"
 ASSUMABLE = frozenset({CONDITIONAL_CREATE, TRANSACTION, "$find", "$hold", "$book"})
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):
-    """`assumed`: words of ASSUMABLE."""
+    """`assumed`: words of ASSUMABLE. `told`: there is a statement; without one, what is lacking may only be unknown."""
 
     statement: Statement = Statement()
+    told: bool = False
     assumed: frozenset[str] = frozenset()
 
     def creates_conditionally(self, resource_type: str) -> bool:
@@ -35,6 +37,11 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a transaction may change resources of these types."""
         declared = self.statement
         return TRANSACTION in self.assumed or (declared.transactions and declared.updates.issuperset(resource_types))
+
+    def lacks(self, what: str) -> Rejected:
+        """The outcome of a write that needs what the server does not declare."""
+        text = f"the server does not declare {what} (see connection.assumed)"
+        return Rejected(code="not_offered" if self.told else "busy", text=text, retryable=not self.told)
 
 
 def assumed_in(connection: Mapping[str, Any]) -> frozenset[str]:

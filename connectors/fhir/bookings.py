@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from connectors.fhir.appointments import (
     ATTENDED,
     GONE,
@@ -14,9 +12,11 @@ from connectors.fhir.appointments import (
     reread,
     with_refs,
 )
-from connectors.fhir.inventory import FREE, SLOT, free_slots
+from connectors.fhir.documents import Json
+from connectors.fhir.locks import slot_with
+from connectors.fhir.seats import take_seat
 from connectors.fhir.writes import Ended, Write
-from connectors.port import Accepted, HisError, Order, Outcome, Rejected, Unknown
+from connectors.port import Accepted, Order, Outcome, Rejected, Unknown
 from mappings.canonical import Registration, RegistrationStatus
 from monitoring.logs import get_logger
 
@@ -30,47 +30,12 @@ _ATTEMPTS = 3
 
 
 async def book(write: Write, order: Order) -> Outcome:
-    """Take a seat with an unpaid Appointment. A Slot that is gone gives way to the next free one of its segment."""
-    attempts = int(write.exchange.setting("seat_attempts", 4))
-    candidates = _rotated(order.slot.his_refs.get(FREE, "").split(), order.order_no)[: max(1, attempts // 2)]
-    asked, tried, last = False, set[str](), Rejected(code="full", text="no free Slot")
-    for _ in range(attempts):
-        candidates = [slot for slot in candidates if slot not in tried]
-        if not candidates and not asked:
-            asked = True
-            candidates = [slot for slot in await _free_now(write, order) if slot not in tried]
-        if not candidates:
-            return last if last.code == "full" else Rejected(code="full", text=last.text)
-        slot = candidates.pop(0)
-        tried.add(slot)
-        try:
-            return await _book_slot(write, order, slot)
-        except Ended as ended:
-            if not isinstance(ended.outcome, Rejected) or ended.outcome.code != "taken":
-                raise
-            last = ended.outcome
-    return msgspec.structs.replace(last, retryable=True)
-
-
-def _rotated(slots: list[str], order_no: str) -> list[str]:
-    """The same Slots, starting elsewhere for each order: bookings of one segment do not all fight for its first seat."""
-    digits = "".join(char for char in order_no[-6:] if char.isdigit())
-    at = int(digits or "0") % len(slots) if slots else 0
-    return slots[at:] + slots[:at]
-
-
-async def _free_now(write: Write, order: Order) -> list[str]:
-    document = await write.search("book.free", order)
-    try:
-        slots = await write.exchange.map_all(write.call("fetch_slots"), document)
-    except HisError as error:
-        raise Ended(Rejected(code="busy", text=str(error), retryable=True)) from error
-    return _rotated(free_slots(slots), order.order_no)
+    """Take a seat with an unpaid Appointment."""
+    return await take_seat(write, order, _book_slot)
 
 
 async def _book_slot(write: Write, order: Order, slot: str) -> Outcome:
-    seat = msgspec.structs.replace(order.slot, his_refs={**order.slot.his_refs, SLOT: slot})
-    created = await write.create("book", msgspec.structs.replace(order, slot=seat))
+    created = await write.create("book", order, reference=slot)
     if created.existed:
         raise Ended(Rejected(code="already_exists", text="an Appointment under our key was there before"))
     if created.resource is None:
@@ -107,7 +72,12 @@ async def register(write: Write, order: Order) -> Outcome:
     return Accepted(his_refs=refs, record=record)
 
 
-async def cancel_registration(write: Write, order: Order) -> Outcome:
+async def unlock_slot(write: Write, order: Order) -> Outcome:
+    """Give a locked seat back."""
+    return await cancel_registration(write, order, "unlock_slot")
+
+
+async def cancel_registration(write: Write, order: Order, name: str = "cancel_registration") -> Outcome:
     """Cancel the Appointment, paid or not, and whatever else lives under our key: each Slot is free again."""
     living = [found for found in await find_ours(write, order) if found.lives]
     if not living:
@@ -117,7 +87,7 @@ async def cancel_registration(write: Write, order: Order) -> Outcome:
     records = []
     for found in living:
         request = with_refs(order, appointment=found.id)
-        records.append(await _turn(write, "cancel_registration", request, found, done=GONE))
+        records.append(await _turn(write, name, request, found, done=GONE))
     return Accepted(his_refs=records[0].his_refs, record=records[0])
 
 
@@ -132,9 +102,11 @@ async def _turn(
             return found.record
         if not found.lives:
             raise Ended(Rejected(code="too_late", text="the HIS has released the Appointment"))
-        updated = await write.update(name, order, found.current)
+        updated = await _change(write, name, order, found)
         if updated is not None:
             record = await registration(write, updated)
+            if record.status in GONE and write.call(name).operation and GONE is not done:
+                raise Ended(Rejected(code="refused", text="$book was answered with a cancelled Appointment"))
             if record.status not in done:
                 raise Ended(Unknown(reason=f"the Appointment is {record.status} after the update"))
             return record
@@ -143,6 +115,19 @@ async def _turn(
             raise Ended(Rejected(code="not_found", text="the Appointment is gone"))
         found = again
     raise Ended(Rejected(code="busy", text="the Appointment keeps changing", retryable=True))
+
+
+async def _change(write: Write, name: str, order: Order, found: Found) -> Json | None:
+    """The Appointment as it is after the change; None when it, or its Slot, has changed meanwhile."""
+    if write.call(name).operation:
+        return await write.operate(name, order, reference=found.id, current=found.current.resource)
+    of_slot = with_refs(order, slot=found.record.his_refs.get("slot", ""))
+    slot = await slot_with(write, name, of_slot)
+    if slot is None:
+        return await write.update(name, order, found.current)
+    changes = write.change(name, order, found.current)
+    answers = await write.transact(name, [write.change(f"{name}.slot", of_slot, slot), changes])
+    return None if answers is None else answers[1].resource or changes.body
 
 
 async def _cancel_surplus(write: Write, order: Order, others: list[Found]) -> None:

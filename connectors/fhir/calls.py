@@ -9,6 +9,7 @@ A call in the profile:
         - {param: start, ge: {from: date_from, via: day_start}}
         - {param: identifier, system: {from: connection.order_system}, eq: {from: order_no}}
       if_none_exist: [...]                        a conditional create, params likewise
+      operation: hold                             [base]/Appointment/$hold, with `request` as its Parameters
       fresh: true                                 past every cache
     request: {...}                                the resource to create, or the elements that an update sets
     reply: {...}                                  how to read what comes back
@@ -31,7 +32,10 @@ from mappings.profile import Profile
 
 Request = Record | Mapping[str, Any]
 _PREFIXES = {"eq": "", "ne": "ne", "gt": "gt", "lt": "lt", "ge": "ge", "le": "le"}
-_CALL_KEYS = ("resource", "id", "params", "if_none_exist", "fresh", "merged_from")
+_CALL_KEYS = ("resource", "id", "params", "if_none_exist", "operation", "fresh", "merged_from")
+
+
+OPERATIONS = ("find", "hold", "book")  # IHE ITI Scheduling
 
 
 class ParameterMissing(Exception):
@@ -45,6 +49,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     id: RequestTree | None = None
     params: RequestTree | None = None
     if_none_exist: RequestTree | None = None
+    operation: str = ""
     fresh: bool = False
     body: RequestTree | None = None
     reply: RecordMap | None = None
@@ -86,11 +91,18 @@ def compile_call(
         id=compile_request(profile, place, {"id": call["id"]}) if call.get("id") is not None else None,
         params=tree("params", inside=call, at=place),
         if_none_exist=tree("if_none_exist", inside=call, at=place),
+        operation=_operation(profile, place, call.get("operation")),
         fresh=bool(call.get("fresh", False)),
         body=tree("request", inside=spec, at=path),
         reply=compile_record_map(profile, f"{path}.reply", reply, FhirPaths(connection)) if reply is not None else None,
         codes=profile.tables.get(codes, {}) if codes else {},
     )
+
+
+def _operation(profile: Profile, place: str, name: Any) -> str:
+    if name is not None and name not in OPERATIONS:
+        profile.fail(f"{place}.operation", f"operation: one of {', '.join(OPERATIONS)}")
+    return str(name or "")
 
 
 def compile_calls(profile: Profile, connection: Mapping[str, Any] | None = None) -> dict[str, Call]:

@@ -190,6 +190,10 @@ class FhirClient:
         headers = {"If-None-Exist": if_none_exist} if if_none_exist else {}
         return await self._send("POST", self._url(resource_type, ()), headers, deadline, body)
 
+    async def transact(self, bundle: Json, *, deadline: Deadline) -> Reply:
+        """POST a transaction to [base] (http.html#transaction)."""
+        return await self._send("POST", URL(self._settings.base_url.rstrip("/")), {}, deadline, bundle)
+
     async def update(self, path: str, body: Json, *, deadline: Deadline, if_match: str | None) -> Reply:
         """PUT a resource; `if_match` is the version it must still have (http.html#concurrency)."""
         return await self._send("PUT", self._url(path, ()), {"If-Match": if_match} if if_match else {}, deadline, body)

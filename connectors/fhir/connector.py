@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from connectors.config import HospitalContext
-from connectors.fhir import appointments, billing, bookings, patients
+from connectors.fhir import appointments, billing, bookings, locks, patients
 from connectors.fhir.changes import Changes
 from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
@@ -64,8 +64,6 @@ T = TypeVar("T")
 _CARRIED = frozenset(Verb) - {
     Verb.FETCH_REFUND,
     Verb.FETCH_STATEMENT,
-    Verb.LOCK_SLOT,
-    Verb.UNLOCK_SLOT,
     Verb.CHECK_IN,
     Verb.PRESETTLE_BILL,
     Verb.REFUND,
@@ -273,10 +271,10 @@ class FhirConnector:
         return await self._write(Verb.CREATE_PATIENT, lambda write: patients.create_patient(write, patient))
 
     async def lock_slot(self, order: Order) -> Outcome:
-        return self._refuse(Verb.LOCK_SLOT)
+        return await self._write(Verb.LOCK_SLOT, lambda write: locks.lock_slot(write, order))
 
     async def unlock_slot(self, order: Order) -> Outcome:
-        return self._refuse(Verb.UNLOCK_SLOT)
+        return await self._write(Verb.UNLOCK_SLOT, lambda write: bookings.unlock_slot(write, order))
 
     async def book(self, order: Order) -> Outcome:
         return await self._write(Verb.BOOK, lambda write: bookings.book(write, order))

@@ -80,7 +80,7 @@ class Exchange:
     async def abilities(self, deadline: Deadline) -> Abilities:
         """What the server can do beyond reading. Raises HisReplyInvalid for one of another version."""
         statement = await self.statements.known(deadline)
-        return Abilities(statement=statement or Statement(), assumed=self._assumed)
+        return Abilities(statement=statement or Statement(), told=statement is not None, assumed=self._assumed)
 
     async def search(self, call: Call, request: Request, deadline: Deadline, *, whole: bool = False) -> Document:
         """Every resource that a search finds, over all pages, without repeats and without what validation leaves out.
@@ -119,6 +119,17 @@ class Exchange:
                 key = (str(resource.get("resourceType")), own) if isinstance(own, str) else (id(page), number)
                 entries.setdefault(key, entry)
         return await self._checked(list(entries.values()), alone=whole, aside=aside)
+
+    async def ask(self, call: Call, path: str, body: Json, deadline: Deadline) -> Reply:
+        """The reply to a POST that changes nothing."""
+        try:
+            reply = await self.client.create(path, body, deadline=deadline)
+        except ExchangeError as error:
+            raise read_failed(error) from error
+        self.note(reply, f"POST {path}")
+        if reply.status != 200:
+            raise error_of_read(reply, call.codes)
+        return reply
 
     async def read(self, call: Call, request: Request, deadline: Deadline) -> Versioned | None:
         """One resource by its id, past every cache; None when the server has none or the id is not known."""

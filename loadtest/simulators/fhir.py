@@ -1,6 +1,6 @@
 """A simulated hospital that speaks FHIR R4 or R5 over HTTP.
 
-    python -m loadtest.simulators.fhir --host 127.0.0.1 --port 0 --control-port 0 [--release R5]
+    python -m loadtest.simulators.fhir --host 127.0.0.1 --port 0 --control-port 0 [--release R5] [--offers find hold book]
 
 Prints one JSON line when it listens and ends with status 0 on SIGTERM. Faults come from the switchboard (see
 loadtest.simulators.control); the operations are called like the verbs of the port, and besides: `read_appointment`,
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import signal
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from loadtest.simulators import fhir_resources as make
 from loadtest.simulators.control import Switchboard, serve_control
 from loadtest.simulators.door import Door, door_of
 from loadtest.simulators.fhir_faults import Failing, as_json
+from loadtest.simulators.fhir_locking import Locking, verb_of
 from loadtest.simulators.fhir_r5 import check_r4, from_r5, to_r5
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
@@ -30,6 +32,8 @@ from loadtest.simulators.fhir_tokens import TokenDesk
 from loadtest.simulators.hospital import Hospital, Refusal
 from loadtest.simulators.size import add_size_arguments, size_of
 
+OFFERS = ("transaction", "find", "hold", "book")
+"""What the server may have beyond reads, creates and updates: transactions (Slots can be written then), IHE's operations."""
 DEFAULT_PAGE = 20
 MAX_PAGE = 50
 _SEARCHES = {
@@ -60,10 +64,13 @@ class FhirSimulator:
         token: str | None,
         release: str = "R4",
         tokens: TokenDesk | None = None,
+        offers: frozenset[str] = frozenset(),
     ) -> None:
         self.hospital = hospital
         self.board = board
         self.store = Store(hospital)
+        self.locking = Locking(self.store)
+        self.offers = offers
         self.port = 0
         self.control_port = 0
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -87,6 +94,7 @@ class FhirSimulator:
         if self.tokens is not None:
             app.router.add_get("/fhir/.well-known/smart-configuration", self.tokens.configuration)
             app.router.add_post("/oauth2/token", self.tokens.token)
+        app.router.add_post("/fhir", self._answer)
         app.router.add_route("*", "/fhir/{kind}", self._answer)
         app.router.add_route("*", "/fhir/{kind}/{key}", self._answer)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
@@ -110,7 +118,7 @@ class FhirSimulator:
     # one request ---------------------------------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request) -> web.Response:
-        kind, key = request.match_info["kind"], request.match_info.get("key", "")
+        kind, key = request.match_info.get("kind", ""), request.match_info.get("key", "")
         self.requests.append((request.method, request.path_qs, dict(request.headers)))
         del self.requests[:-200]
         if not self._lets_in(request.headers.get("Authorization")):
@@ -121,12 +129,13 @@ class FhirSimulator:
             return web.Response(status=status, headers={} if wait is None else {"Retry-After": wait})
         if request.method in ("POST", "PUT"):
             body = json.loads(await request.text())
-        operation = _operation(request, kind, key, body)
+        operation = verb_of(self.store, request.method, kind, key, body) or _operation(request, kind, key, body)
 
         def work(*, conditional: bool = True, shift: int = 0, twice: bool = False) -> web.Response:
             try:
                 if twice and request.method == "POST":
-                    self.store.double(kind, self._taken(body))
+                    made = kind or "Appointment"
+                    self.store.double(made, self._taken(body) if kind else body["entry"][-1]["resource"])
                 return self._do(request, kind, key, body, conditional=conditional and not twice, shift=shift)
             except Refusal as no:
                 return as_json(*refusal(no.code, no.text))
@@ -152,10 +161,16 @@ class FhirSimulator:
     ) -> web.Response:
         if request.method == "GET":
             return self._get(request, kind, key, shift)
-        if request.method == "POST" and not key:
+        if request.method == "POST" and not kind and "transaction" in self.offers:
+            return as_json(200, self.locking.transact(body, conditional=conditional))
+        if request.method == "POST" and key.removeprefix("$") in self.offers:
+            return as_json(200, self.locking.operate(key.removeprefix("$"), body))
+        if request.method == "POST" and kind and not key:
             condition = request.headers.get("If-None-Exist", "") if conditional else ""
             status, resource = self.store.create(kind, self._taken(body), condition)
             return _resource(status, self._told(resource))
+        if request.method == "PUT" and kind == "Slot" and "transaction" in self.offers:
+            return _resource(200, self.locking.put_slot(key, body, request.headers.get("If-Match", "")))
         if request.method == "PUT" and key:
             changed = self.store.update(kind, key, self._taken(body), request.headers.get("If-Match", ""))
             return _resource(200, self._told(changed))
@@ -163,12 +178,14 @@ class FhirSimulator:
 
     def _get(self, request: web.Request, kind: str, key: str, shift: int) -> web.Response:
         if kind == "metadata":
-            return as_json(200, self._told(make.capability_statement()))
+            return as_json(200, self._told(make.capability_statement(self.offers)))
         if kind == "Binary":
             report = self.hospital.reports.get(key)
             if report is None:
                 raise Refusal("unknown", "no such Binary")
             return web.Response(body=make.document(report, self.document_bytes), content_type="application/pdf")
+        if key and kind == "Slot":
+            return _resource(200, self.locking.slot(key))
         if key:
             return _resource(200, self._told(self.store.read(kind, key)))
         params: Params = list(request.query.items())
@@ -250,14 +267,16 @@ async def start(
     tokens: TokenDesk | None = None,
     latency_ms: float = 0.0,
     release: str = "R4",
+    offers: Iterable[str] = (),
     **facts: Any,
 ) -> FhirSimulator:
-    """Start a simulator, that demands a `token`, or one of those that `tokens` gives.
+    """Start a simulator, that demands a `token`, or one of those that `tokens` gives, and has what it `offers` (see OFFERS).
 
     `facts` (days, seats, zone, seed) go to its hospital unless one is given. Port 0 takes any.
     """
     hospital = hospital or Hospital("F", **facts)
-    simulator = FhirSimulator(hospital, Switchboard(hospital, latency_ms=latency_ms), token, release, tokens)
+    board = Switchboard(hospital, latency_ms=latency_ms)
+    simulator = FhirSimulator(hospital, board, token, release, tokens, frozenset(offers))
     await simulator.open(host, port, control_port)
     return simulator
 
@@ -265,7 +284,7 @@ async def start(
 async def _serve(options: argparse.Namespace) -> None:
     simulator = await start(
         options.host, options.port, options.control_port, token=options.token, hospital=size_of(options).hospital("F"),
-        latency_ms=options.latency_ms, release=options.release,
+        latency_ms=options.latency_ms, release=options.release, offers=options.offers,
     )  # fmt: skip
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -290,6 +309,7 @@ def main() -> None:
     parser.add_argument("--control-port", type=int, default=0)
     add_size_arguments(parser)
     parser.add_argument("--release", choices=("R4", "R5"), default="R4")
+    parser.add_argument("--offers", nargs="*", choices=OFFERS, default=(), help="what it has beyond resources")
     parser.add_argument("--token", default=None, help="a bearer token to demand")
     asyncio.run(_serve(parser.parse_args()))
 

@@ -67,7 +67,7 @@ class Failing:
     async def answer(self, request: web.Request, fault: Fault, work: Work) -> web.Response:
         """The answer to a request that meets `fault`."""
         mode = fault.mode
-        if mode == "conflict" and request.method != "PUT":
+        if mode == "conflict" and request.method != "PUT" and request.match_info.get("kind"):
             return work()
         if mode in _INSTEAD:
             return _INSTEAD[mode]()

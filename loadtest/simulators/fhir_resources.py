@@ -28,12 +28,12 @@ def fen(amount: Json) -> int:
     return int((Decimal(str(amount["value"])) * 100).to_integral_value())
 
 
-def issue(code: str, detail: str, text: str) -> Json:
+def issue(code: str, detail: str, text: str, severity: str = "error") -> Json:
     return {
         "resourceType": "OperationOutcome",
         "issue": [
             {
-                "severity": "error",
+                "severity": severity,
                 "code": code,
                 "details": {
                     "coding": [{"system": "http://fhir-demo.example/refusals", "code": detail}],
@@ -57,10 +57,13 @@ READ_ONLY = (
 WRITABLE = ("Patient", "Appointment", "PaymentReconciliation", "PaymentNotice")
 
 
-def capability_statement() -> Json:
+def capability_statement(offers: frozenset[str] = frozenset()) -> Json:
+    """`offers`: see `loadtest.simulators.fhir.OFFERS`."""
     read = [{"code": "read"}, {"code": "search-type"}]
     written = [*read, {"code": "create"}, {"code": "update"}]
     resources: list[Json] = [{"type": kind, "interaction": read} for kind in READ_ONLY]
+    if "transaction" in offers:
+        next(one for one in resources if one["type"] == "Slot")["interaction"] = [*read, {"code": "update"}]
     resources += [{"type": kind, "interaction": written, "conditionalCreate": True} for kind in WRITABLE]
     return {
         "resourceType": "CapabilityStatement",
@@ -69,8 +72,15 @@ def capability_statement() -> Json:
         "kind": "instance",
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json"],
-        "rest": [{"mode": "server", "resource": resources}],
+        "rest": [{"mode": "server", "resource": resources, **_more(offers)}],
     }
+
+
+def _more(offers: frozenset[str]) -> Json:
+    definition = "https://profiles.ihe.net/ITI/Scheduling/OperationDefinition/appointment-"
+    names = [name for name in ("find", "hold", "book") if name in offers]
+    more: Json = {"operation": [{"name": name, "definition": f"{definition}{name}"} for name in names]} if names else {}
+    return {**more, "interaction": [{"code": "transaction"}]} if "transaction" in offers else more
 
 
 def healthcare_service(code: str, name: str) -> Json:

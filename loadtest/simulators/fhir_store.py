@@ -68,6 +68,7 @@ class Store:
         self.appointments: dict[str, Kept] = {}
         self.payments: dict[str, dict[str, Kept]] = {"PaymentNotice": {}, "PaymentReconciliation": {}}
         self.seats: dict[str, str] = {}
+        self.blocked: dict[str, str] = {}  # what clients have written of Slots, beyond what visits say
         self.balances = True
         self.gone: set[str] = set()  # what was deleted, as Type/id
 
@@ -149,12 +150,12 @@ class Store:
                 continue
             if not all(_fits(segment.start, value) for value in starts):
                 continue
-            for seat, status in enumerate(self._statuses(segment)):
+            for seat, status in enumerate(self.statuses(segment)):
                 if rest.get("status") in (None, status):
                     found.append(make.slot(plan, segment, seat, status))
         return Found(found)
 
-    def _statuses(self, segment: Segment) -> list[str]:
+    def statuses(self, segment: Segment) -> list[str]:
         """The status of each seat; visits that nobody booked here sit on the first free ones."""
         count = max(segment.capacity, 0)
         if self.hospital.plans[segment.plan].stopped:
@@ -169,6 +170,9 @@ class Store:
             if others > 0 and statuses[seat] == "free":
                 statuses[seat] = "busy"
                 others -= 1
+        for seat in range(count) if self.blocked else ():
+            if statuses[seat] == "free":
+                statuses[seat] = self.blocked.get(make.slot_id(segment, seat), "free")
         return statuses
 
     def _sitting(self, slot_id: str) -> Visit | None:
@@ -287,8 +291,8 @@ class Store:
     def double(self, kind: str, body: Json) -> None:
         """Make one more than was asked for, where there is room: an Appointment takes another seat of its segment."""
         if kind == "Appointment":
-            segment, taken = self._seat(body["slot"][0]["reference"].removeprefix("Slot/"))
-            free = [seat for seat, status in enumerate(self._statuses(segment)) if status == "free" and seat != taken]
+            segment, taken = self.seat(body["slot"][0]["reference"].removeprefix("Slot/"))
+            free = [seat for seat, status in enumerate(self.statuses(segment)) if status == "free" and seat != taken]
             if not free:
                 return
             body = {**body, "slot": [{"reference": f"Slot/{make.slot_id(segment, free[0])}"}]}
@@ -307,12 +311,12 @@ class Store:
         if body.get("status") != "pending":
             raise Refusal("state", "a new appointment is pending here")
         wanted = body["slot"][0]["reference"].removeprefix("Slot/")
-        segment, seat = self._seat(wanted)
+        segment, seat = self.seat(wanted)
         if self.hospital.plans[segment.plan].stopped:
             raise Refusal("stopped", "schedule stopped")
-        if self._statuses(segment)[seat] != "free":
+        if self.statuses(segment)[seat] != "free":
             raise Refusal("taken" if segment.left > 0 else "full", "the slot is not free")
-        mrn = _target(body["participant"], "Patient")
+        mrn = target(body["participant"], "Patient")
         key = next((i["value"] for i in body.get("identifier", ()) if i.get("system") == make.ORDER_SYSTEM), "")
         if self.hospital.visit_by_key(key) is not None:
             key = f"{key}#{len(self.appointments)}"  # a second one under the same identifier: nobody asked for a condition
@@ -321,7 +325,7 @@ class Store:
         self.appointments[visit.no] = Kept(body)
         return self._appointment(visit.no)
 
-    def _seat(self, slot_id: str) -> tuple[Segment, int]:
+    def seat(self, slot_id: str) -> tuple[Segment, int]:
         for segment in self.hospital.segments.values():
             for seat in range(segment.capacity):
                 if make.slot_id(segment, seat) == slot_id:
@@ -411,7 +415,7 @@ def _identified(kept: Kept, params: Params) -> bool:
     return all(value in own for value in wanted)
 
 
-def _target(participants: list[Json], kind: str) -> str:
+def target(participants: list[Json], kind: str) -> str:
     for participant in participants:
         reference = str(participant.get("actor", {}).get("reference", ""))
         if reference.startswith(f"{kind}/"):

@@ -228,6 +228,16 @@ class Hospital:
         self.visits[visit.no] = self._by_key[key] = visit
         return visit
 
+    def name(self, no: str, key: str, mrn: str) -> None:
+        """Say whose a lock is that named nobody yet."""
+        visit = self.visits[no]
+        if mrn not in self.people:
+            raise Refusal("unknown", "no such patient")
+        if key and key != visit.key:
+            self._by_key[key] = self._by_key.pop(visit.key)
+            visit.key = key
+        visit.mrn = mrn
+
     def pay(self, no: str, paid_fen: int, trade_no: str) -> Visit:
         """Turn a lock or an unpaid booking into a registration."""
         visit = self.visits.get(no)

@@ -62,7 +62,8 @@ def _of_fhir(verb: Verb, spec: VerbSpec) -> Iterator[str]:
         yield f"as `{merged}`"
     for step in (spec.call, *(_calls(spec.then))):
         if resource := step.get("resource"):
-            yield str(resource)
+            operation = step.get("operation")
+            yield f"{resource}/${operation}" if operation else str(resource)
     if verb is Verb.FETCH_ATTACHMENT:
         yield "Binary, or the address in the report"
 

@@ -219,6 +219,8 @@ def test_the_pictures_are_well_formed_and_alike_when_drawn_in_two_languages() ->
         "hl7v2_cn.zh-CN",
         "fhir_r4",
         "fhir_r5",
+        "fhir_lock",
+        "fhir_ihe",
         "dhc",
         "dhc_gateway",
         "dhc_esb",
