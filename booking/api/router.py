@@ -11,6 +11,7 @@ E = TypeVar("E")
 
 # What FHIR puts where an id could be, and no id begins with: `$find`, `_search`.
 _NEVER_IDS = ("$", "_")
+_FEW = {"hospital_id"}  # the parameter that has few values
 _MAX_KNOWN = 1_024  # paths that are remembered; a caller can make up any number of them
 
 
@@ -66,7 +67,9 @@ class Router(Generic[E]):
         if known is not None:
             return known
         found = self._search(method, path)
-        if found.endpoint is not None and len(found.values) < 2:  # a hospital's own paths, not those of single bookings
+        if (
+            found.endpoint is not None and found.values.keys() <= _FEW
+        ):  # a hospital's own paths, not those of single bookings
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[method, path] = found

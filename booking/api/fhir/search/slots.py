@@ -6,6 +6,7 @@ page slots stand by their start.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from booking.api.fhir.search.criteria import FOREVER_MS, split_values, unescape
 from booking.api.fhir.search.finders import values_of
 from booking.api.fhir.search.fits import check_values, fits, places, spans, tokens
 from booking.api.fhir.search.requests import SearchRequest
-from booking.api.fhir.search.scanning import MOST_COUNTED
+from booking.api.fhir.search.scanning import MOST_COUNTED, Key
 from booking.api.fhir.serving import invalid, render_resource
 from booking.api.fhir.subsets import is_partial, subset
 from booking.api.listing import Listing
@@ -38,8 +39,11 @@ from booking.snapshots.reading import DayKey
 from booking.store.engine import Store, Tx
 
 MAX_DAYS = 94  # of what is composed; what reaches further is read through the store
+MOST_LOOKED_AT = 5_000  # for one page; what is left is for the next one, be this one as short as it likes
 _AT_ONCE = 500
+_LAST_ID = "~"  # behind every id of a date
 _ONE_DAY = dt.timedelta(days=1)
+_Step = tuple[dt.date, list[DayKey]]
 
 
 def fhir_slot_renderer(hospital: Hospital) -> Render:
@@ -169,20 +173,23 @@ class SlotSearch:
         known_s, now_ms = self._feed.sure_s, self._feed.store_now_ms(hospital_id)
         ticks, departments = dict[DayKey, int](), dict[str, tuple[str, ...]]()
         from_ms, until_ms = 0, ALWAYS_MS
-        found: list[Shown] = []
-        for keys in self._steps(first, last, departments):
+        found, resume, looked_at = list[Shown](), None, 0
+        for date, keys in self._steps(first, last, departments):
             for key, day in zip(keys, await self._days.get(hospital_id, keys), strict=True):
                 ticks[key], shown = day.tick, day.shown(now_ms)
                 from_ms, until_ms = max(from_ms, shown.from_ms), min(until_ms, shown.until_ms)
+                looked_at += len(shown.items)
                 items = (
                     Shown(key.date, i.id, i.starts_at_ms, key.department_id, i.practitioner_id, i.json)
                     for i in shown.items
                 )
                 found += [slot for slot in items if self._choice.takes(slot) and self._is_behind(slot)]
-            if len(found) > self._request.count and not self._counts:
+            if not self._counts and (len(found) > self._request.count or looked_at >= MOST_LOOKED_AT):
+                resume = (date.isoformat(), _LAST_ID) if date < last else None
                 break
+            await asyncio.sleep(0)  # so many slots are looked at in a millisecond or two; others may go between
         return Made(
-            self._listing(self._page(found)),
+            self._listing(self._page(found, resume)),
             known_s=known_s,
             ticks=ticks,
             departments=departments,
@@ -193,35 +200,38 @@ class SlotSearch:
     def _is_behind(self, slot: Shown) -> bool:
         return self._after is None or (slot.date, slot.id) > self._after
 
-    def _steps(self, date: dt.date, last: dt.date, departments: dict[str, tuple[str, ...]]) -> Iterator[list[DayKey]]:
-        """The days to look at, a whole date at least at a time; notes in `departments` what there was to choose from."""
+    def _steps(self, date: dt.date, last: dt.date, departments: dict[str, tuple[str, ...]]) -> Iterator[_Step]:
+        """The days to look at, a whole date at least at a time, with the last of them; notes in `departments` what there was."""
         hospital_id = self._hospital.id
         if self._after is not None:
-            date = max(date, _date_of(self._after[0], date))
+            on, slot_id = self._after
+            behind = _date_of(on, date)
+            date = max(date, behind + _ONE_DAY if slot_id == _LAST_ID else behind)
         keys: list[DayKey] = []
         while date <= last:
             on = date.isoformat()
             departments[on] = self._days.departments(hospital_id, on)
             keys += [DayKey(hospital_id, on, d) for d in departments[on] if self._choice.has_department(d)]
-            date += _ONE_DAY
-            if len(keys) >= DAYS_AT_ONCE or date > last:
-                yield keys
+            if len(keys) >= DAYS_AT_ONCE or date == last:
+                yield date, keys
                 keys = []
+            date += _ONE_DAY
 
     async def read(self) -> Made[Listing]:
         """Through the store."""
         known_s = time.monotonic()
         async with self._store.read(self._hospital.id) as tx:
-            found, until_ms = await self._scan(tx)
-        return Made(self._listing(self._page(found)), known_s=known_s, until_ms=until_ms, through=True)
+            found, resume, until_ms = await self._scan(tx)
+        return Made(self._listing(self._page(found, resume)), known_s=known_s, until_ms=until_ms, through=True)
 
     async def page(self) -> Page:
         """The page itself, through the store: what `_id` and `identifier` name, or what the rest finds."""
         async with self._store.read(self._hospital.id) as tx:
             if not (self._request.texts("_id") or self._request.texts("identifier")):
-                return self._page((await self._scan(tx))[0])
+                found, resume, _ = await self._scan(tx)
+                return self._page(found, resume)
             rows = (await catalog.slots_named(tx, self._named())).values()
-            return self._page(self._chosen(rows, tx.now_ms))
+            return self._page(self._chosen(rows, tx.now_ms), None)
 
     def _named(self) -> list[str]:
         """The slots that `_id` and `identifier` name."""
@@ -230,19 +240,24 @@ class SlotSearch:
             named += [row_id_of(unescape(text)) for text in split_values(one.text)]
         return named or values_of(self._request, SLOT_SYSTEM)
 
-    async def _scan(self, tx: Tx) -> tuple[list[Shown], int]:
+    async def _scan(self, tx: Tx) -> tuple[list[Shown], Key | None, int]:
+        """What fits, where it goes on if not all was looked at, and until when it holds."""
         first, last = self._choice.dates()
         found, after, until_ms, looked_at = list[Shown](), self._after, ALWAYS_MS, 0
+        most = MOST_COUNTED if self._counts else MOST_LOOKED_AT
         while True:
             rows = await catalog.slots_by_date(tx, date_from=first, date_to=last, after=after, limit=_AT_ONCE)
             found += self._chosen(rows, tx.now_ms)
             until_ms = min([until_ms, *(next_change_ms(row, tx.now_ms) for row in rows)])
             looked_at += len(rows)
-            if len(rows) < _AT_ONCE or (len(found) > self._request.count and not self._counts):
-                return found, until_ms
-            if looked_at >= MOST_COUNTED:
-                raise invalid("?start", "a narrower search")
+            if len(rows) < _AT_ONCE:
+                return found, None, until_ms
             after = (rows[-1]["date"], rows[-1]["id"])
+            if looked_at >= most or (len(found) > self._request.count and not self._counts):
+                break
+        if self._counts:
+            raise invalid("?start", f"a narrower search: no more than {MOST_COUNTED} are counted")
+        return found, after, until_ms
 
     def _chosen(self, rows: Iterable[dict[str, Any]], now_ms: int) -> list[Shown]:
         render = fhir_slot_renderer(self._hospital)
@@ -252,12 +267,14 @@ class SlotSearch:
         )
         return [slot for slot in shown if self._choice.takes(slot) and self._is_behind(slot)]
 
-    def _page(self, found: list[Shown]) -> Page:
+    def _page(self, found: list[Shown], resume: Key | None) -> Page:
+        """`resume`: behind this key nothing was looked at, and there may be more."""
         request = self._request
         found.sort()  # by date and id
         page, rest = found[: request.count], found[request.count :]
-        following = encode_cursor(page[-1].date, page[-1].id) if page and rest else None
-        total = len(found) if self._counts or (request.cursor is None and not rest) else None
+        behind = (page[-1].date, page[-1].id) if page and rest else resume
+        following = None if behind is None or request.counts_only else encode_cursor(*behind)
+        total = len(found) if self._counts or (request.cursor is None and following is None) else None
         page.sort(key=lambda slot: (slot.starts_at_ms, slot.id))
         return Page([] if request.counts_only else self._parts(page), following, total)
 
@@ -273,6 +290,6 @@ class SlotSearch:
 
 def _date_of(text: str, otherwise: dt.date) -> dt.date:
     try:
-        return dt.date.fromisoformat(text)
+        return min(dt.date.fromisoformat(text), dt.date.max - _ONE_DAY)
     except ValueError:
         return otherwise

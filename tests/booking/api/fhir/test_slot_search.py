@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from booking.api.fhir.search import slots
 from booking.fetches import put_schedules
 from booking.store.engine import Store
 from tests.booking.api.fhir.site import FhirSite
@@ -232,3 +233,19 @@ async def test_search_by_post_finds_the_same_when_sent_as_a_form(site: FhirSite)
     posted = await site.ask("Slot/_search?service-type=D1", "POST", f"start={DAY}".encode(), headers=form)
     assert posted.json == (await site.ask(f"Slot?service-type=D1&start={DAY}")).json
     assert len(posted.resources) == 20
+
+
+@pytest.mark.parametrize("query", [f"{WHOLE}&status=busy", "start=ge2020-01-01&status=busy"])
+async def test_page_is_short_and_goes_on_when_much_had_to_be_looked_at(
+    site: FhirSite, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    await fill(site.store)
+    await site.parts.feed.catch_up(10)
+    monkeypatch.setattr(slots, "MOST_LOOKED_AT", 35)
+    monkeypatch.setattr(slots, "_AT_ONCE", 35)
+    monkeypatch.setattr(slots, "DAYS_AT_ONCE", 1)
+    pages = await site.pages(f"Slot?{query}&_count=50")
+    assert len(pages) > 2
+    ids = [slot["id"] for page in pages for slot in page.resources]
+    assert len(set(ids)) == len(ids) == 48
+    assert (await site.ask(f"Slot?{query}&_count=0")).json["total"] == 48
