@@ -124,8 +124,11 @@ class Schedule(Record, frozen=True, kw_only=True):
     his_refs: HisRefs = {}
 
 
-class Slot(Record, frozen=True, kw_only=True):
-    """A bookable time segment of a schedule. `seats_left` is the HIS's own figure at the moment it answered."""
+class Slot(Record, frozen=True, kw_only=True, gc=False):
+    """A bookable time segment of a schedule. `seats_left` is the HIS's own figure at the moment it answered.
+
+    There may be a hundred thousand at once, and none can be part of a cycle: the collector need not look at them.
+    """
 
     id: str
     schedule_id: str

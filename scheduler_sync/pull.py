@@ -157,7 +157,10 @@ class Puller:
         """Schedules, slots and stops of some days."""
         stops = await self._fetch_stops(window)
         told: Sequence[Schedule] = await self._link.read(Verb.FETCH_SCHEDULES, window)
-        schedules = [self._with_opening(schedule) for schedule in told]
+        schedules: list[Schedule] = []
+        for start in range(0, len(told), CHUNK):
+            schedules += [self._with_opening(schedule) for schedule in told[start : start + CHUNK]]
+            await asyncio.sleep(0)
         if not self._offers(Verb.FETCH_DEPARTMENTS):
             await self._learn_departments(schedules)
         for start in range(0, len(schedules), CHUNK):
@@ -178,16 +181,19 @@ class Puller:
         slots = await self._link.read(Verb.FETCH_SLOTS, window, schedules)
         async with self._store.read(self._hospital.id) as tx:
             ended_ms = tx.now_ms
-        usable = [s for s in slots if s.ends_at > s.starts_at]
-        if len(usable) < len(slots):
+        set_aside = 0
+        for start in range(0, len(slots), CHUNK):
+            chunk = slots[start : start + CHUNK]
             # One slot that cannot be must not keep the others from being seen.
-            log.warning("slots_set_aside", hospital=self._hospital.id, slots=len(slots) - len(usable))
-        for start in range(0, len(usable), CHUNK):
+            usable = [s for s in chunk if s.ends_at > s.starts_at]
+            set_aside += len(chunk) - len(usable)
+            if not usable:
+                continue
             self._stops_left = True
             async with self._store.write(self._hospital.id, here=True) as tx:
                 stopped = await apply_slots(
                     tx,
-                    usable[start : start + CHUNK],
+                    usable,
                     started_ms=started_ms,
                     ended_ms=ended_ms,
                     his_cache_ms=int(self._hospital.his_cache_s * 1000),
@@ -197,6 +203,8 @@ class Puller:
             await carry_known_stops(self._store, self._hospital, slot_ids=stopped)
             self._stops_left = False
             await _give_way()
+        if set_aside:
+            log.warning("slots_set_aside", hospital=self._hospital.id, slots=set_aside)
         await self._apply_stops(stops)
         self._releases.note(window, started_ms, ended_ms)
         log.info("pulled", hospital=self._hospital.id, schedules=len(schedules), slots=len(slots))

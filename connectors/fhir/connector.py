@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -167,8 +168,8 @@ class FhirConnector:
             # A site may map Schedules one to one: then it is these that give records, and the Slots do not.
             own = await self._exchange.map_all(calls["fetch_schedules"], schedules)
 
-            def finish(records: list[Schedule], pause: Callable[[], None]) -> list[Schedule]:
-                found = merge_schedules([*own, *records], pause)
+            def finish(records: Iterable[Schedule], pause: Callable[[], None]) -> list[Schedule]:
+                found = merge_schedules(chain(own, records), pause)
                 return [item for item in found if window.department_id in (None, item.department_id)]
 
             return await read_slots(self._exchange, "fetch_schedules", window, deadline, finish, schedules)
@@ -181,7 +182,7 @@ class FhirConnector:
         async def fetch(deadline: Deadline) -> list[Slot]:
             wanted = {schedule.id for schedule in schedules}
 
-            def finish(records: list[Slot], pause: Callable[[], None]) -> list[Slot]:
+            def finish(records: Iterable[Slot], pause: Callable[[], None]) -> list[Slot]:
                 return merge_slots((slot for slot in records if not wanted or slot.schedule_id in wanted), pause)
 
             return await read_slots(self._exchange, "fetch_slots", window, deadline, finish)

@@ -29,13 +29,19 @@ def merge_slots(slots: Iterable[Slot], pause: Callable[[], None] = _at_once) -> 
     Its id is made of both, so that it stays the same whichever Slots are free. `his_refs` holds the ids of free ones
     (`free`, separated by spaces). It is stopped only when all of its Slots are. `pause` is called now and then.
     """
-    groups: dict[tuple[str, dt.datetime], list[Slot]] = {}
+    groups: dict[tuple[str, dt.datetime], Slot | list[Slot]] = {}
     for slot in slots:
-        groups.setdefault((slot.schedule_id, slot.starts_at), []).append(slot)
+        key = (slot.schedule_id, slot.starts_at)
+        before = groups.setdefault(
+            key, slot
+        )  # most have one Slot: a hundred thousand lists would be work for the collector
+        if before is not slot:
+            groups[key] = [*before, slot] if isinstance(before, list) else [before, slot]
         pause()
     merged = []
-    for same in groups.values():
-        merged.append(_merged(same))
+    for key in list(groups):
+        same = groups.pop(key)  # one by one: to let all of them go at once would take the interpreter for a while
+        merged.append(_merged(same if isinstance(same, list) else [same]))
         pause()
     return merged
 

@@ -7,7 +7,7 @@ which Schedules must be doubted (see `sifting`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ async def read_slots(
     verb: str,
     request: Request,
     deadline: Deadline,
-    finish: Callable[[list[Any], Pause], T],
+    finish: Callable[[Iterable[Any], Pause], T],
     beside: Document | None = None,
 ) -> T:
     """What `finish` makes, beside the event loop, of the records that `verb`'s mapping gives for the Slots of a window.
@@ -137,10 +137,10 @@ class _Gathered:
             in_doubt = len(self._groups) if None in self._doubted else len(self._doubted & self._groups.keys())
             self._exchange.warn("fhir_stops_not_inferred", schedules=in_doubt)
 
-    def records(self) -> list[Any]:
-        """All records; those of doubted Schedules are not stopped."""
-        found: list[Any] = []
-        for schedule, records in self._groups.items():
+    def records(self) -> Iterator[Any]:
+        """All records, which are let go here; those of doubted Schedules are not stopped."""
+        self._known.clear()
+        for schedule in list(self._groups):
             doubted = schedule in self._doubted or None in self._doubted
-            found += without_stops(records) if doubted else records
-        return found
+            records = self._groups.pop(schedule)
+            yield from without_stops(records) if doubted else records

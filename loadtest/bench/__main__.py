@@ -15,6 +15,7 @@ from typing import Any
 from loadtest.arguments import counted, positive
 from loadtest.bench.delay import measure_delay
 from loadtest.bench.disk import fdatasync_ms
+from loadtest.bench.fhir import limits_of
 from loadtest.bench.fill.layout import LEAST_SLOTS
 from loadtest.bench.idle import QUIET_S, measure_idle, report
 from loadtest.bench.load import default_generator
@@ -28,7 +29,7 @@ from loadtest.bench.stats import Row
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 LIMITS = ("idle", "delay", "wsdl")
-SHORT_SIZES = Sizes(small=LEAST_SLOTS, large=3 * LEAST_SLOTS, crowd=3_000)
+SHORT_SIZES = Sizes(small=LEAST_SLOTS, large=3 * LEAST_SLOTS, crowd=3_000, sync=1_500)
 
 
 def main() -> int:
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows",
         default="",
-        help="some rows only, by key or its beginning: get,post-sqlite,in,soap,delay,wsdl,idle ...",
+        help="some rows only, by key or its beginning: get,post-sqlite,in,soap,fhir,delay,wsdl,idle ...",
     )
     parser.add_argument("--rounds", type=counted, default=5, help="rounds of each side, in turn (default 5)")
     parser.add_argument("--seconds", type=positive, default=5.0, help="seconds of load in a round (default 5)")
@@ -97,6 +98,10 @@ async def _measure(terms: Terms, sizes: Sizes, wanted: list[Plan], limits: Colle
                 text, stalls = await measure_stall(terms)
                 print(text, flush=True)
                 limited += stalls
+            if stage.syncs:
+                text, of_sync = limits_of(stage.syncs, sizes.sync)
+                print(text, flush=True)
+                limited += of_sync
             version = None if stage.server is None else stage.server.version
     cores = terms.cores
     settings = {

@@ -48,7 +48,7 @@ def versions(postgres_version: str | None) -> dict[str, str]:
     """Of what the figures depend on."""
     found = {
         name: importlib.metadata.version(name)
-        for name in ("aiohttp", "uvloop", "asyncpg", "hl7apy", "hl7", "lxml", "msgspec", "zeep")
+        for name in ("aiohttp", "uvloop", "asyncpg", "hl7apy", "hl7", "lxml", "msgspec", "zeep", "fhir.resources")
     }
     found = {"python": platform.python_version(), **found, "sqlite": sqlite3.sqlite_version}
     return found if postgres_version is None else {**found, "postgresql": postgres_version}
@@ -188,7 +188,7 @@ def as_markdown(data: dict[str, Any]) -> str:
     if data["idle"]:
         lines += [
             "",
-            "| at rest, beside reports, while a WSDL loads | median | min | max | bar | |",
+            "| at rest, beside reports, while a WSDL loads, while Slots are synced | median | min | max | bar | |",
             "|---|---|---|---|---|---|",
         ]
         lines += [

@@ -17,6 +17,7 @@ from loadtest.bench.crowd import (
     ask_for_seats,
     ask_for_slots,
 )
+from loadtest.bench.fhir import measure_sync
 from loadtest.bench.inbound import hear_echo, hear_least, hear_messages, parse_messages
 from loadtest.bench.installation import HIS_CONCURRENCY, HIS_LATENCY_MS, Installation, install
 from loadtest.bench.messages import RESULTS, Template
@@ -40,11 +41,12 @@ HIS = f"HIS: HL7 v2 simulator, {HIS_LATENCY_MS:g} ms, his_concurrency {HIS_CONCU
 
 @dataclass(frozen=True)
 class Sizes:
-    """Slots, bookings and patients of the small and the large store."""
+    """Slots, bookings and patients of the small and the large store; `sync`: the Slots of a FHIR server."""
 
     small: int = 1_000
     large: int = 1_000_000
     crowd: int = 60_000
+    sync: int = 100_000
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Stage:
     server: postgres.Server | None = None
     installations: dict[tuple[str, int, bool], Installation] = field(default_factory=dict)
     pools: dict[str, int] = field(default_factory=dict)
+    syncs: list[dict[str, float]] = field(default_factory=list)
 
     async def database_server(self) -> postgres.Server:
         """The database server, on the cores of the load. Raises PostgresMissing."""
@@ -295,6 +298,11 @@ async def _soap_reply(stage: Stage, *rows: Row) -> None:
             row.baseline.append(baseline)
 
 
+async def _fhir_slots(stage: Stage, *rows: Row) -> None:
+    """A whole sync of ours beside the loops that validate its pages. What else it told is for the limits."""
+    stage.syncs = await measure_sync(stage.terms, stage.folder, stage.sizes.sync, rows)
+
+
 def _example(stage: Stage, kind: str) -> Path:
     message = stage.folder / f"{kind}.hl7"
     message.write_bytes(Template(kind, "M").message(1))
@@ -369,6 +377,9 @@ def plans(sizes: Sizes) -> list[Plan]:
         Plan("soap-reply", f"SOAP reply of {ROWS} schedules, bytes to canonical records", "replies",
              "zeep's deserialisation of the same data as typed elements", 2.0, _soap_reply,
              (Beside("lxml", "a bare lxml parse of the envelope and of the document in it", 0.25),)),
+        Plan("fhir-slots", f"FHIR sync of {sizes.sync:,} Slots: pages, strict validation, records", "Slots",
+             "fhir.resources validates the same pages as Bundles, and nothing else", None, _fhir_slots,
+             (Beside("models", "fhir.resources validates the Slots in them one by one, and nothing else", None),)),
         *scale,
         *least,
         Plan("least-siu", "for comparison: each message stored as it came, nothing read but its id", "messages",

@@ -27,6 +27,7 @@ WITHIN_S = 280.0  # a dozen fresh processes on a machine that does other things 
         ("in-adt-16", "in-oru-16"),
         ("delay",),
         ("soap", "wsdl"),
+        ("fhir-slots",),
         ("post-pg-64", "engine"),
         ("join-sqlite", "join-pg"),
         ("scale-get-sqlite", "scale-post-sqlite"),
@@ -53,7 +54,7 @@ async def test_rows_are_measured_without_a_problem_when_short(names: tuple[str, 
         assert row["ours"]["cpu_us"]["median"] > 0
     for limit in found["idle"]:
         assert limit["problems"] == []
-    assert len(found["idle"]) == {"delay": 3, "soap": 1}.get(names[0], 0)
+    assert len(found["idle"]) == {"delay": 3, "soap": 1, "fhir-slots": 2}.get(names[0], 0)
     assert [PAGE.read_bytes(), RESULTS.read_bytes() if RESULTS.exists() else b""] == kept
 
 
@@ -63,6 +64,8 @@ def rows_of(names: tuple[str, ...]) -> set[str]:
         return {"least-sqlite", "least-pg", "least-siu"}
     if names == ("soap", "wsdl"):
         return {"soap-reply", "soap-reply-lxml"}
+    if names == ("fhir-slots",):
+        return {"fhir-slots", "fhir-slots-models"}
     beside = ("", "-hl7", "-hl7-server", "-hl7apy-server")
     return {f"{n}{b}" for n in names if n != "delay" for b in (beside if n.startswith("in-") else ("",))}
 
