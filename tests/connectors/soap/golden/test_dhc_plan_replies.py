@@ -64,6 +64,22 @@ async def test_time_range_is_a_slot_and_minus_one_is_without_limit(door: Door, l
         ]
 
 
+async def test_time_range_says_itself_what_it_is_when_the_schedule_is_a_plan_of_several_days(door: Door) -> None:
+    row = (
+        "<ScheduleItemCode>100||7</ScheduleItemCode><ServiceDate>20260105</ServiceDate><SessionCode>X</SessionCode>"
+        "<StartTime>11:00</StartTime><EndTime>11:30</EndTime><AvailableLeftNum>3</AvailableLeftNum><ScheduleStatus>S</ScheduleStatus>"
+    )
+    async with door.canned(done(f"<TimeRanges>{row}</TimeRanges>")) as (_, his):
+        (slot,) = await his.fetch_slots(WINDOW, [SCHEDULE])
+        assert (slot.date, slot.session, slot.status) == (DAY, Session.PM, ScheduleStatus.STOPPED)
+    elsewhere = row.replace("20260105", "20260106")
+    async with door.canned(done(f"<TimeRanges>{elsewhere}</TimeRanges>")) as (_, his):
+        slots = await his.fetch_slots(WINDOW, [SCHEDULE])
+        assert [(slot.date, slot.starts_at) for slot in slots] == [
+            (dt.date(2026, 1, 6), dt.datetime(2026, 1, 6, 11, tzinfo=ZONE))
+        ]
+
+
 @pytest.mark.parametrize(("numbers", "seats"), [("5,6,7", 3), ("5", 1), ("", 0)])
 async def test_packed_numbers_are_the_seats_of_a_schedule_without_time_ranges(
     door: Door, numbers: str, seats: int
