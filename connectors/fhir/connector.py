@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from connectors.config import HospitalContext
-from connectors.fhir import appointments, billing, bookings, locks, patients
+from connectors.fhir import appointments, billing, bookings, locks, patients, reports
 from connectors.fhir.changes import Changes
 from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
@@ -225,21 +225,14 @@ class FhirConnector:
         raise self._not_offered(Verb.FETCH_REFUND)
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
-        return await self._records(Verb.FETCH_REPORTS, _report_request(patient))
+        return await self._read(
+            Verb.FETCH_REPORTS, lambda deadline: reports.fetch_reports(self._exchange, patient, deadline)
+        )
 
     async def fetch_report(self, patient: Patient, report_id: str) -> Report | None:
-        """One report of this patient by its number: its identifier, or its resource id where it has none."""
-
-        async def fetch(deadline: Deadline) -> Report | None:
-            call = self._exchange.calls["fetch_reports"]
-            for key in ("report_id", "report_resource"):
-                document = await self._exchange.search(call, _report_request(patient, **{key: report_id}), deadline)
-                for report in await self._exchange.map_all(call, document):
-                    if report.id == report_id:
-                        return report  # type: ignore[no-any-return]
-            return None
-
-        return await self._read(Verb.FETCH_REPORT, fetch)
+        return await self._read(
+            Verb.FETCH_REPORT, lambda deadline: reports.fetch_report(self._exchange, patient, report_id, deadline)
+        )
 
     async def fetch_attachment(self, attachment: Attachment) -> Attachment:
         """The same attachment with its bytes; they come raw, or inside a Binary resource."""
@@ -341,11 +334,6 @@ class FhirConnector:
     @staticmethod
     def _refuse(verb: Verb) -> Rejected:
         return Rejected(code="not_offered", text=f"{verb} is not offered")
-
-
-def _report_request(patient: Patient, **number: str) -> dict[str, Any]:
-    """What the requests for reports read: the patient's fields, and `report_id` or `report_resource` for a single one."""
-    return {**{field: getattr(patient, field) for field in patient.__struct_fields__}, **number}
 
 
 def _traits(profile: Profile, verb: Verb, timeout_s: dict[str, float]) -> VerbTraits:

@@ -32,12 +32,14 @@ _MAX_NAMED = 10_000
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """What of a CapabilityStatement is used here.
 
-    `fhir_version` is None where it says none that could be one. `conditional_create`: the types whose creates honour
-    If-None-Exist. `updates`: the types that can be updated; `transactions`: whether the system takes them. `operations`: names
-    without `$`, with their type where they have one: `Appointment/hold`, `export`.
+    `fhir_version` is None where it says none that could be one. `searched`: the types that can be searched.
+    `conditional_create`: the types whose creates honour If-None-Exist. `updates`: the types that can be updated;
+    `transactions`: whether the system takes them. `operations`: names without `$`, with their type where they have one:
+    `Appointment/hold`, `export`.
     """
 
     fhir_version: str | None = None
+    searched: frozenset[str] = frozenset()
     conditional_create: frozenset[str] = frozenset()
     updates: frozenset[str] = frozenset()
     transactions: bool = False
@@ -50,6 +52,7 @@ def read_statement(body: Any) -> Statement:
         return Statement()
     version = body.get("fhirVersion")
     conditional, updates, operations, transactions = set[str](), set[str](), set[str](), False
+    searched = set[str]()
     for rest in _dicts(body.get("rest")):
         if rest.get("mode") == "client":
             continue
@@ -59,11 +62,14 @@ def read_statement(body: Any) -> Statement:
             kind = str(resource.get("type"))
             if resource.get("conditionalCreate") is True:
                 conditional.add(kind)
+            if "search-type" in _interactions(resource):
+                searched.add(kind)
             if "update" in _interactions(resource):
                 updates.add(kind)
             operations.update(f"{kind}/{name}" for name in _names(resource))
     return Statement(
         fhir_version=version if isinstance(version, str) and _VERSION.fullmatch(version) else None,
+        searched=frozenset(searched),
         conditional_create=frozenset(conditional),
         updates=frozenset(updates),
         transactions=transactions,

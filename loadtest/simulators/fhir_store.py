@@ -110,7 +110,7 @@ class Store:
         return searches[kind]([(name, value) for name, value in params if name not in ("_count", "_offset")])
 
     def _departments(self, params: Params) -> Found:
-        _only(params, "active")
+        _only(params, "active", "_include")
         return Found([make.healthcare_service(*item) for item in self.hospital.departments.items()])
 
     def _roles(self, params: Params) -> Found:
@@ -227,7 +227,7 @@ class Store:
         return made if kept.told is None else made | {"status": kept.told}
 
     def _invoices(self, params: Params) -> Found:
-        _only(params, "status", "subject")
+        _only(params, "status", "subject", "_include")
         wanted = dict(params)
         found = [make.invoice(charge) for charge in self.hospital.charges.values()]
         return Found(

@@ -184,7 +184,7 @@ def test_invoice_keeps_its_currency(corpus: Path) -> None:
         status=BillStatus.OPEN,
         mrn="example",
         issued_at=utc(2017, 1, 25, 7),
-        his_refs={"invoice": "example"},
+        his_refs={"invoice": "example", "account": "Account/example"},
     )
 
 
