@@ -110,7 +110,8 @@ class Write:
         found = (resource or {}).get("id") or id_in(reply.location, call.resource)
         if not isinstance(found, str):
             raise Ended(Unknown(reason=f"HTTP {reply.status} without a {call.resource} or its place"))
-        return Created(id=found, existed=reply.status == 200, resource=resource)
+        # Without a condition a 200 is a careless 201.
+        return Created(id=found, existed=conditional and reply.status == 200, resource=resource)
 
     async def abilities(self) -> Abilities:
         """What the server declares that it can do."""
