@@ -110,6 +110,11 @@ class Admission:
         for name, value in _identities(call, route):
             self.admit_as(call, route, name, value)
 
+    @property
+    def counts_persons(self) -> bool:
+        """Whether there is a rate for each person."""
+        return self._identities is not None
+
     def admit_as(self, call: Call[Any, Any], route: Route, name: str, value: str) -> None:
         """Count a request for one person, by the name of the field that would say so. Raises ApiProblem rate_limited."""
         if self._identities is not None:

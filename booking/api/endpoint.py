@@ -68,7 +68,8 @@ class Endpoint:
             call.body = None
         else:
             self._decode_body(call, await self._read(request))
-        call.admit_as = partial(self._admission.admit_as, call, route)
+        if self._admission.counts_persons:
+            call.admit_as = partial(self._admission.admit_as, call, route)
         self._admission.admit_identity(call, route)
         return self.ready(await route.handler(call))
 
@@ -92,7 +93,8 @@ class Endpoint:
             if len(data) > self._max_body_bytes:
                 raise self._too_large()
             self._decode_body(call, data)
-        call.admit_as = partial(self._admission.admit_as, call, route)
+        if self._admission.counts_persons:
+            call.admit_as = partial(self._admission.admit_as, call, route)
         self._admission.admit_identity(call, route)
         result = route.at_once(call)
         if result is None:

@@ -121,8 +121,9 @@ class Call(Generic[Q, B]):
     )  # fmt: skip
 
     client: ApiClient | None
-    admit_as: Callable[[str, str], None]
-    """Counts it for somebody whom path and body do not name (`identified_by`), as ("user_ref", the user). Raises ApiProblem."""
+    admit_as: Callable[[str, str], None] | None
+    """Counts it for somebody whom path and body do not name (`identified_by`), as ("user_ref", the user); raises ApiProblem. None
+    where persons have no rate."""
     path: Mapping[str, Any]
     query: Q
     body: B
@@ -150,6 +151,7 @@ class Call(Generic[Q, B]):
         self.address = address
         self.path = path
         self.client = None
+        self.admit_as = None
         self.data = b""
         self.place = None
         self.counts_for = None

@@ -8,8 +8,8 @@ from typing import Any
 from booking.inventory.decide import KEEP_KEYS_MS
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PatientFacts, ScheduleFacts, SlotFacts
 
-Merged = tuple[HoldRequest, str, str | None]
-"""A request whose person was merged: the request, the person next in the chain, and the slot's schedule."""
+Merged = tuple[HoldRequest, str, str | None, str]
+"""A request whose person was merged: the request, the person next in the chain, the slot's schedule, the patient's user."""
 
 
 def read_facts(
@@ -22,7 +22,7 @@ def read_facts(
     for (
         n, digest, status, sealed_body, created_ms, person_id, his_state, reject_code, merged_into,
         schedule_id, date, department_id, starts_at_ms, opens_at_ms, slot_status, schedule_status, fee_fen,
-        his_left, unreflected, quota, taken, live_id, live_client,
+        his_left, unreflected, quota, taken, live_id, live_client, user_ref,
     ) in rows:  # fmt: skip
         request = requests[n]
         if digest is not None:
@@ -42,9 +42,11 @@ def read_facts(
         if his_state is None:
             continue
         if merged_into is not None:
-            merged.append((request, merged_into, schedule_id))
+            merged.append((request, merged_into, schedule_id, user_ref))
             continue
-        facts.patients[request.client_id, request.patient_id] = PatientFacts(person_id, his_state, reject_code)
+        facts.patients[request.client_id, request.patient_id] = PatientFacts(
+            person_id, his_state, reject_code, user_ref
+        )
         if live_id is not None:
             facts.live[person_id, schedule_id] = LiveFacts(live_id, live_client)
     return facts, merged

@@ -10,7 +10,8 @@ from monitoring.traces import Span
 
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a portal asks for. `fee_fen` is the price that the patient was shown, if the portal wants it checked.
+    """What a portal asks for; `user_ref` None is the patient's own user. `fee_fen` is the price that the patient was shown,
+    if the portal wants it checked.
 
     `key` is the Idempotency-Key of this API client, `digest` stands for the request that it is bound to. `span` is that of the
     request, where it is traced. `room_ms` and `rank` are what the waiting room's ticket says that came with it: the release, and
@@ -18,7 +19,7 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     client_id: str
-    user_ref: str
+    user_ref: str | None
     slot_id: str
     patient_id: str
     key: str
@@ -68,6 +69,7 @@ class PatientFacts(msgspec.Struct, frozen=True):
     person_id: str
     his_state: str
     reject_code: str | None = None
+    user_ref: str = ""
 
 
 class KeyFacts(msgspec.Struct, frozen=True):

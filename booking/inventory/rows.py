@@ -132,12 +132,13 @@ def _granted(
 ) -> tuple[Any, ...]:
     """What differs of a booking: the values of `_DIFFERS` up to `trace` but for the command's, then the key and the digest."""
     person_id, slot = granted.patient.person_id, granted.slot
+    user_ref = granted.patient.user_ref if request.user_ref is None else request.user_ref
     waits_for = None
     if form.verb is not None and granted.patient.his_state == "pending":
         waits_for = f"person:{person_id}"
         batch.hurried.append((waits_for, RANKS[form.verb]))
     return (
-        booking_id, order_no, request.client_id, request.user_ref, request.patient_id, person_id, slot.id, slot.schedule.id,
+        booking_id, order_no, request.client_id, user_ref, request.patient_id, person_id, slot.id, slot.schedule.id,
         waits_for, None if request.span is None else request.span.context.traceparent, request.key, request.digest,
     )  # fmt: skip
 

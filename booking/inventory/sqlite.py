@@ -86,13 +86,15 @@ class SqliteBatches:
         return facts
 
     def _follow(self, connection: sqlite3.Connection, hospital_id: str, facts: Facts, merged: Merged) -> None:
-        request, person_id, schedule_id = merged
+        request, person_id, schedule_id, user_ref = merged
         for _ in range(LONGEST_CHAIN):
             row = connection.execute(sql.PERSON.format("?", "?"), (hospital_id, person_id)).fetchone()
             if row is None:
                 return
             if row[2] is None:
-                facts.patients[request.client_id, request.patient_id] = PatientFacts(person_id, row[0], row[1])
+                facts.patients[request.client_id, request.patient_id] = PatientFacts(
+                    person_id, row[0], row[1], user_ref
+                )
                 break
             person_id = row[2]
         if schedule_id is None:

@@ -118,14 +118,14 @@ class Holds:
         return row
 
     async def _request(self, call: Call[Any, Any], operation: str, slot_id: str, patient_id: str) -> HoldRequest:
-        user_ref = await self._user_of(call, patient_id)
-        call.admit_as("user_ref", user_ref)
-        call.admit_as("patient_id", patient_id)
+        if call.admit_as is not None:
+            call.admit_as("user_ref", await self._user_of(call, patient_id))
+            call.admit_as("patient_id", patient_id)
         meaning = _meaning(operation, slot_id, patient_id)
         room_ms, rank = place_of(self._context.rooms, call, patient_id)
         return HoldRequest(
             client_id=call.caller.id,
-            user_ref=user_ref,
+            user_ref=None,
             slot_id=slot_id,
             patient_id=patient_id,
             key=key_of(call.request.headers, meaning),

@@ -28,7 +28,8 @@ class PatientCreates:
     async def create(self, call: Call[str, PatientIn]) -> Ready:
         """201 with where it is; the same again for the same key, or without one for the same resource."""
         body, hospital = new_patient(call.body), self._context.hospital(call)
-        call.admit_as("user_ref", body.user_ref)
+        if call.admit_as is not None:
+            call.admit_as("user_ref", body.user_ref)
         call.idempotency_key = key_of(
             call.request.headers, sha256(f"Patient {call.fingerprint()}".encode()).hexdigest()
         )

@@ -187,7 +187,8 @@ class Scheduling:
         """By the rules, and with the scope, of `POST /v1/.../patients`."""
         require_access(call.caller, scopes=frozenset({"patients"}), hospital_id=call.hospital_id)
         body = new_patient(brought, "$.parameter")
-        call.admit_as("user_ref", body.user_ref)
+        if call.admit_as is not None:
+            call.admit_as("user_ref", body.user_ref)
         add = adding(self._context, call, body)
         async with self._context.store.write(call.hospital_id, here=True, of=Of.BINDS) as tx:
             patient_id, _, _ = await add(tx)
