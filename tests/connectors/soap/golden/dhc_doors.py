@@ -127,11 +127,7 @@ PLAN = (
     "<AvailableNumStr>5,6,7</AvailableNumStr><TimeRangeFlag>Y</TimeRangeFlag><ScheduleStatus>N</ScheduleStatus>"
     "<AvailableTotalNum>20</AvailableTotalNum><AvailableLeftNum>3</AvailableLeftNum><AdmitAddress>2楼</AdmitAddress>"
 )
-
-
 PLANS = f"<RecordCount>1</RecordCount><Schedules><Schedule>{PLAN}</Schedule></Schedules>"
-
-
 SCHEDULE = Schedule(
     id="100||7",
     date=DAY,
@@ -152,8 +148,6 @@ SCHEDULE = Schedule(
         "end_time": "11:30",
     },
 )
-
-
 DEPARTMENTS = (
     "<Departments><Department><DepartmentCode>100</DepartmentCode><DepartmentName>內科</DepartmentName></Department>"
     "</Departments>"

@@ -113,8 +113,6 @@ def order(**given: Any) -> Any:
 
 
 DEPTS = "<RES><DEPT_LIST><DEPT><DEPT_ID>100</DEPT_ID><DEPT_NAME>東院内科</DEPT_NAME></DEPT></DEPT_LIST></RES>"
-
-
 FOUND = [Department(id="100", name="東院内科")]
 
 

@@ -162,8 +162,6 @@ async def test_statement_lines_are_money_in_and_money_back() -> None:
 
 
 REPORT = "<BGDH>L1</BGDH><BGLX>{}</BGLX><BGZT>2</BGZT><BGMC>血常规</BGMC><BRID>0000012345</BRID><BGSJ>2026-01-05 10:00:00</BGSJ>"
-
-
 RESULT = (
     "<XM><XMDM>WBC</XMDM><XMMC>白细胞</XMMC><XMJG>11.2</XMJG><XMDW>10*9/L</XMDW><CKFW>3.5-9.5</CKFW><TSBZ>↑</TSBZ></XM>"
 )

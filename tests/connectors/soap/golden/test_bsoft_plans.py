@@ -34,14 +34,8 @@ SCHEDULE = (
     "<YSXM>李明</YSXM><HYLB>副高号</HYLB><GHF>1.00</GHF><ZLF>6.00</ZLF><FYHJ>7</FYHJ><YYXE>20</YYXE><TGBZ>0</TGBZ>"
     "<JZDZ>门诊楼2层</JZDZ>"
 )
-
-
 SCHEDULES = f"<Count>1</Count><Rows><Row>{SCHEDULE}</Row></Rows>"
-
-
 SEGMENT = "<SDXH>3</SDXH><PBXH>8801</PBXH><JZSD>09:00-09:30</JZSD><SYHS>4</SYHS><TGBZ>0</TGBZ>"
-
-
 SEGMENTS = f"<Rows><Row>{SEGMENT}</Row></Rows>"
 
 

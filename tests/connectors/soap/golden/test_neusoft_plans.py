@@ -34,8 +34,6 @@ PLAN = (
     "<TOTCOST>50.00</TOTCOST><CANREG>1</CANREG><TIME_FLAG>1</TIME_FLAG><TEL_LMT>20</TEL_LMT>"
     "<TEL_REGED>17</TEL_REGED><ADDRESS/>"
 )
-
-
 SCHEDULE = Schedule(
     id="7001",
     date=DAY,
@@ -49,8 +47,6 @@ SCHEDULE = Schedule(
     quota=20,
     his_refs={"time_flag": "1", "begin_time": "08:00", "end_time": "11:30", "reglevl_code": "2"},
 )
-
-
 SEGMENT = (
     "<ID>7001-1</ID><SCHEMA_ID>7001</SCHEMA_ID><BEGIN_TIME>{}</BEGIN_TIME><END_TIME>{}</END_TIME>"
     "<TEL_LMT>{}</TEL_LMT><TEL_REGED>{}</TEL_REGED>"

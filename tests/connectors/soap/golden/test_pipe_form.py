@@ -26,8 +26,6 @@ from tests.connectors.soap.soap_hospital import (
 )
 
 DEPARTMENT = '{科室编码:"100",科室名称:"内科"}'
-
-
 FOUND = [Department(id="100", name="内科")]
 
 

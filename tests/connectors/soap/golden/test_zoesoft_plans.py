@@ -33,8 +33,6 @@ PLAN = (
     "<DoctorName>李明</DoctorName><DoctorTitle>主任医师</DoctorTitle><RegTypeName>专家号</RegTypeName>"
     "<TotalFee>50</TotalFee><TimeFlag>1</TimeFlag><Status>1</Status><LeftNum>3</LeftNum><Address/>"
 )
-
-
 SCHEDULE = Schedule(
     id="7001",
     date=DAY,
@@ -47,8 +45,6 @@ SCHEDULE = Schedule(
     fee_fen=5000,
     his_refs={"time_flag": "1", "begin_time": "08:00", "end_time": "11:30"},
 )
-
-
 SEGMENT = (
     "<ScheduleId>7001</ScheduleId><SegmentId>7001-1</SegmentId><BeginTime>{}</BeginTime><EndTime>{}</EndTime>"
     "<LeftNum>{}</LeftNum>"

@@ -17,8 +17,6 @@ from tests.connectors.soap.soap_hospital import (
 )
 
 PROLOG = '<?xml version="1.0" encoding="gb2312"?>'
-
-
 SCHEDULE = Schedule(
     id="100|D1|2026-01-05|S",
     date=DAY,
