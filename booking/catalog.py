@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import Select, Table, bindparam, select
 
 from booking import seats
 from booking.store.engine import Tx
@@ -90,15 +90,44 @@ async def slots_by_date(
     tx: Tx, *, date_from: dt.date | None, date_to: dt.date | None, after: tuple[str, str] | None, limit: int
 ) -> list[dict[str, Any]]:
     """Slots by their schedules' date and id, both dates included, after the cursor `(date, id)`: a slot never changes them."""
-    query = _SLOT_ROWS.where(slots.c.hospital_id == tx.hospital_id)
-    if date_from is not None:
-        query = query.where(slots.c.date >= date_from.isoformat())
-    if date_to is not None:
-        query = query.where(slots.c.date <= date_to.isoformat())
-    if after is not None:
-        on, slot_id = after
-        query = query.where(slots.c.date >= on, (slots.c.date > on) | ((slots.c.date == on) & (slots.c.id > slot_id)))
-    return await tx.all(query.order_by(slots.c.date, slots.c.id).limit(limit))
+    return await _by_date(tx, _SLOT_ROWS, slots, date_from, date_to, after, limit)
+
+
+async def _by_date(
+    tx: Tx,
+    query: Select[Any],
+    table: Table,
+    date_from: dt.date | None,
+    date_to: dt.date | None,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """Rows by date and id, a date at a time: sorted are those of one day, however many days are asked for."""
+    on, behind = after or ("", "")
+    last = "9999-12-31" if date_to is None else date_to.isoformat()
+    if date_from is not None and on < date_from.isoformat():
+        on, behind = date_from.isoformat(), ""
+    rows: list[dict[str, Any]] = []
+    # Joined to nothing, the id is out of the choice of an index: that of the date finds few.
+    key = table.c.id.concat("")
+    while len(rows) < limit:
+        found = await tx.first(
+            select(table.c.date)
+            .where(table.c.hospital_id == tx.hospital_id, table.c.date >= on, table.c.date <= last)
+            .order_by(table.c.date)
+            .limit(1)
+        )
+        if found is None:
+            break
+        if found["date"] != on:
+            on, behind = found["date"], ""
+        rows += await tx.all(
+            query.where(table.c.hospital_id == tx.hospital_id, table.c.date == on, key > behind)
+            .order_by(key)
+            .limit(limit - len(rows))
+        )
+        on, behind = (dt.date.fromisoformat(on) + dt.timedelta(days=1)).isoformat(), ""
+    return rows
 
 
 _NAMED = Fixed(
@@ -137,25 +166,11 @@ async def list_schedules(
     *,
     date_from: dt.date | None = None,
     date_to: dt.date | None = None,
-    department_ids: Collection[str] | None = None,
     after: tuple[str, str] | None = None,
     limit: int = 200,
 ) -> list[dict[str, Any]]:
     """Schedules by date and id, both dates included, after the cursor `(date, id)`."""
-    query = select(schedules).where(schedules.c.hospital_id == tx.hospital_id)
-    if date_from is not None:
-        query = query.where(schedules.c.date >= date_from.isoformat())
-    if date_to is not None:
-        query = query.where(schedules.c.date <= date_to.isoformat())
-    if department_ids is not None:
-        query = query.where(schedules.c.department_id.in_(department_ids))
-    if after is not None:
-        on, schedule_id = after
-        query = query.where(
-            schedules.c.date >= on,
-            (schedules.c.date > on) | ((schedules.c.date == on) & (schedules.c.id > schedule_id)),
-        )
-    return await tx.all(query.order_by(schedules.c.date, schedules.c.id).limit(limit))
+    return await _by_date(tx, select(schedules), schedules, date_from, date_to, after, limit)
 
 
 _SCHEDULES_NAMED = Fixed(
@@ -171,8 +186,10 @@ async def schedules_named(tx: Tx, schedule_ids: Sequence[str]) -> dict[str, dict
     return {row["id"]: row for row in rows}
 
 
-async def named_by_schedules(tx: Tx, date_from: dt.date) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Departments and practitioners of the schedules from this day on, as rows like those of the lists: some HIS list none."""
+async def named_by_schedules(
+    tx: Tx, date_from: dt.date, date_to: dt.date
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Departments and practitioners of the schedules of these days, as rows like those of the lists: some HIS list none."""
     rows = await tx.all(
         select(
             schedules.c.department_id,
@@ -180,7 +197,11 @@ async def named_by_schedules(tx: Tx, date_from: dt.date) -> tuple[list[dict[str,
             schedules.c.practitioner_id,
             schedules.c.practitioner_name,
         )
-        .where(schedules.c.hospital_id == tx.hospital_id, schedules.c.date >= date_from.isoformat())
+        .where(
+            schedules.c.hospital_id == tx.hospital_id,
+            schedules.c.date >= date_from.isoformat(),
+            schedules.c.date <= date_to.isoformat(),
+        )
         .distinct()
     )
     clinics = {r["department_id"]: r["department_name"] or r["department_id"] for r in rows}

@@ -7,6 +7,8 @@ import datetime as dt
 import uuid
 from typing import Any
 
+from yarl import URL
+
 import service
 from booking.audit import append_audit, broken_at, read_audit
 from booking.reconciliation import newest_bill
@@ -57,6 +59,7 @@ async def _hospital(site: Installation, hospital_id: str) -> None:
     await site.becomes(hospital_id, held, state="booked")
     await _lists(site, hospital_id, patient_id, person["user_ref"])
     await _bills_and_reports(site, hospital_id, patient_id)
+    await _fhir(site, hospital_id, patient_id, person)
     await _books(site, hospital_id, paid)
     await site.cancel(hospital_id, held)
     over = await site.becomes(hospital_id, held, state="cancelled", payment_state="refund_due")
@@ -79,6 +82,44 @@ async def _lists(site: Installation, hospital_id: str, patient_id: str, user_ref
         page = await portal.get(f"{of}/bookings", **query)
         if page["next"]:
             await portal.get(f"{of}/bookings", **query, cursor=page["next"])
+
+
+async def _fhir(site: Installation, hospital_id: str, patient_id: str, person: dict[str, Any]) -> None:
+    """Every way in which the FHIR facade finds something."""
+    portal, of = site.portal(), f"/fhir/R4/hospitals/{hospital_id}"
+
+    async def pages(path: str, **query: Any) -> list[dict[str, Any]]:
+        """The matches of this page and of the next one."""
+        found = []
+        for page in range(2):
+            bundle = await portal.get(path, **query) if not page else (await portal.call("GET", URL(query["url"]))).body
+            found += [e["resource"] for e in bundle.get("entry", ())]
+            query["url"] = next((link["url"] for link in bundle["link"] if link["relation"] == "next"), None)
+            if query["url"] is None:
+                break
+        return found
+
+    slot = (await pages(f"{of}/Slot", _count=3))[0]
+    await pages(f"{of}/Slot", start="ge2020-01-01", _count=3)
+    await pages(f"{of}/Slot", _id=slot["id"], _include="Slot:schedule")
+    schedule = (await pages(f"{of}/Schedule", _count=1, _include="Schedule:actor"))[0]
+    await pages(f"{of}/Schedule", date="ge2020-01-01", _count=1)
+    await pages(f"{of}/Schedule", _id=schedule["id"])
+    appointment = (await pages(f"{of}/Appointment", patient=patient_id, _include="Appointment:slot"))[0]
+    await pages(f"{of}/Appointment", _count=1)
+    await pages(f"{of}/Appointment", identifier=appointment["identifier"][0]["value"])
+    for identifier in (
+        person["user_ref"],
+        f"urn:hisbridge:patient|{patient_id}",
+        f"urn:oid:2.16.840.1.113883.4.330.156|{person['id_number']}",
+    ):
+        await pages(f"{of}/Patient", identifier=identifier)
+    for kind in ("Practitioner", "PractitionerRole", "HealthcareService", "Location"):
+        await pages(f"{of}/{kind}", _count=1)
+    for one in (slot, schedule, appointment):
+        await portal.get(f"{of}/{one['resourceType']}/{one['id']}")
+    for report in await pages(f"{of}/DiagnosticReport", patient=patient_id, _include="DiagnosticReport:result"):
+        await portal.get(f"{of}/{report['resourceType']}/{report['id']}")
 
 
 async def _bills_and_reports(site: Installation, hospital_id: str, patient_id: str) -> None:

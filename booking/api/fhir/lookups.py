@@ -59,14 +59,14 @@ async def patients(tx: Tx, view: View, ids: Sequence[str]) -> list[Resource]:
 
 async def department_rows(tx: Tx, view: View) -> list[dict[str, Any]]:
     """All departments by id: those that the HIS lists, and those that only its schedules name."""
-    rows = {row["id"]: row for row in (await catalog.named_by_schedules(tx, view.today))[0]}
+    rows = {row["id"]: row for row in (await catalog.named_by_schedules(tx, view.today, view.horizon))[0]}
     rows |= {row["id"]: row for row in await catalog.list_departments(tx)}
     return [rows[key] for key in sorted(rows)]
 
 
 async def practitioner_rows(tx: Tx, view: View) -> list[dict[str, Any]]:
     """All practitioners by id: those that the HIS lists, and those that only its schedules name."""
-    rows = {row["id"]: row for row in (await catalog.named_by_schedules(tx, view.today))[1]}
+    rows = {row["id"]: row for row in (await catalog.named_by_schedules(tx, view.today, view.horizon))[1]}
     rows |= {row["id"]: row for row in await catalog.list_practitioners(tx, None)}
     return [rows[key] for key in sorted(rows)]
 

@@ -25,6 +25,11 @@ class View(NamedTuple):
         return dt.datetime.fromtimestamp(self.now_ms / 1000, self.zone).date()
 
     @property
+    def horizon(self) -> dt.date:
+        """The last day that the hospital releases."""
+        return self.today + dt.timedelta(days=self.hospital.horizon_days)
+
+    @property
     def origin(self) -> str:
         """The address of the API itself."""
         return self.base.partition("/fhir/R4")[0]

@@ -41,7 +41,7 @@ from booking.store.engine import Store, Tx
 MAX_DAYS = 94  # of what is composed; what reaches further is read through the store
 MOST_LOOKED_AT = 5_000  # for one page; what is left is for the next one, be this one as short as it likes
 _AT_ONCE = 500
-_LAST_ID = "~"  # behind every id of a date
+_LAST_ID = "zz"  # behind every id of a date, whatever the store's collation: all begin with sl_
 _ONE_DAY = dt.timedelta(days=1)
 _Step = tuple[dt.date, list[DayKey]]
 
