@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ from sqlalchemy import Select, Table, bindparam, select
 
 from booking import seats
 from booking.store.engine import Tx
-from booking.store.fixed import Fixed, is_one_of
+from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
 from booking.store.tables import departments, practitioners, schedules, slots
 from mappings.canonical import HisRefs, Schedule, ScheduleStatus, Session, Slot
@@ -130,19 +129,6 @@ async def _by_date(
     return rows
 
 
-_NAMED = Fixed(
-    _SLOT_ROWS.where(slots.c.hospital_id == bindparam("of_hospital"), is_one_of(slots.c.id, "ids")).order_by(slots.c.id)
-)
-
-
-async def slots_named(tx: Tx, slot_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The rows of `list_slots` of these slots, by id; those that do not exist are missing."""
-    if not slot_ids:
-        return {}
-    rows = await tx.all(_NAMED, {"of_hospital": tx.hospital_id, "ids": sorted(set(slot_ids))})
-    return {row["id"]: row for row in rows}
-
-
 def slot_status(row: dict[str, Any], now_ms: int) -> str:
     """open, not_released, sold_out or stopped, as of `now_ms`."""
     if row["status"] == "stopped" or row["schedule_status"] == "stopped" or row["starts_at_ms"] <= now_ms:
@@ -171,19 +157,6 @@ async def list_schedules(
 ) -> list[dict[str, Any]]:
     """Schedules by date and id, both dates included, after the cursor `(date, id)`."""
     return await _by_date(tx, select(schedules), schedules, date_from, date_to, after, limit)
-
-
-_SCHEDULES_NAMED = Fixed(
-    select(schedules).where(schedules.c.hospital_id == bindparam("of_hospital"), is_one_of(schedules.c.id, "ids"))
-)
-
-
-async def schedules_named(tx: Tx, schedule_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The rows of these schedules, by id; those that do not exist are missing."""
-    if not schedule_ids:
-        return {}
-    rows = await tx.all(_SCHEDULES_NAMED, {"of_hospital": tx.hospital_id, "ids": sorted(set(schedule_ids))})
-    return {row["id"]: row for row in rows}
 
 
 async def named_by_schedules(

@@ -20,11 +20,11 @@ from booking.api.problems import ApiProblem
 from booking.api.routing import Call, parse_idempotency_key
 from booking.api.views import BookingView
 from booking.api.waiting import place_of
-from booking.catalog import slots_named
 from booking.errors import Refusal
 from booking.inventory.requests import Answer, HoldRequest
 from booking.lifecycle import Command, CommandStatus, HisState, State
 from booking.looks import Looks
+from booking.named import slots_named
 from booking.people import user_of
 from booking.records import Booking
 

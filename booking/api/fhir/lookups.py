@@ -20,6 +20,7 @@ from booking.api.fhir.serving import Resource
 from booking.api.fhir.view import View
 from booking.bookings import own_booking
 from booking.errors import Refusal
+from booking.named import schedules_named, slots_named
 from booking.records import Booking
 from booking.store.engine import Tx
 
@@ -27,12 +28,12 @@ LookUp = Callable[[Tx, View, Sequence[str]], Awaitable[list[Resource]]]
 
 
 async def slots(tx: Tx, view: View, ids: Sequence[str]) -> list[Resource]:
-    rows = await catalog.slots_named(tx, [row_id_of(one) for one in ids])
+    rows = await slots_named(tx, [row_id_of(one) for one in ids])
     return [slot_resource(view.hospital, row, view.now_ms) for row in rows.values()]
 
 
 async def schedules(tx: Tx, view: View, ids: Sequence[str]) -> list[Resource]:
-    rows = await catalog.schedules_named(tx, [row_id_of(one) for one in ids])
+    rows = await schedules_named(tx, [row_id_of(one) for one in ids])
     return [schedule_resource(view.hospital, row) for row in rows.values()]
 
 
@@ -48,7 +49,7 @@ async def appointments(tx: Tx, view: View, ids: Sequence[str]) -> list[Resource]
 
 async def show_bookings(tx: Tx, view: View, bookings: Sequence[Booking]) -> list[Resource]:
     """Bookings with their slots; the slot of a booking is kept for good."""
-    rows = await catalog.slots_named(tx, [booking.slot_id for booking in bookings])
+    rows = await slots_named(tx, [booking.slot_id for booking in bookings])
     return [appointment_resource(view.hospital, b, rows[b.slot_id]) for b in bookings if b.slot_id in rows]
 
 

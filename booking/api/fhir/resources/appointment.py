@@ -31,7 +31,7 @@ def appointment_status(booking: Booking) -> str:
 
 
 def appointment_resource(hospital: Hospital, booking: Booking, slot: dict[str, Any]) -> Resource:
-    """A booking and the row of its slot (`catalog.slots_named`)."""
+    """A booking and the row of its slot (`booking.named.slots_named`)."""
     zone, status = hospital.zone, appointment_status(booking)
     resource: Resource = {"resourceType": "Appointment", "id": booking.id}
     resource["meta"] = {"lastUpdated": instant(booking.updated_ms, zone)}

@@ -30,6 +30,7 @@ from booking.api.fhir.search.requests import SearchRequest
 from booking.api.fhir.search.scanning import Found, Key, Row, page_of, scan
 from booking.api.fhir.serving import Resource, invalid
 from booking.api.fhir.view import View
+from booking.named import schedules_named
 from booking.records import Person
 from booking.store.engine import Tx
 
@@ -44,7 +45,7 @@ async def by_ids(tx: Tx, view: View, request: SearchRequest) -> Found:
 
 async def schedules(tx: Tx, view: View, request: SearchRequest) -> Found:
     if request.texts("identifier"):
-        named = await catalog.schedules_named(tx, values_of(request, SCHEDULE_SYSTEM))
+        named = await schedules_named(tx, values_of(request, SCHEDULE_SYSTEM))
         return page_of(request, (schedule_resource(view.hospital, row) for row in named.values()), view.zone)
     first, last = dates_of(request, "date", view)
 

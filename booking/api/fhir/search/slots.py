@@ -30,6 +30,7 @@ from booking.api.fhir.serving import invalid, render_resource
 from booking.api.fhir.subsets import is_partial, subset
 from booking.api.listing import Listing
 from booking.feed import ChangeFeed
+from booking.named import slots_named
 from booking.settings import Hospital
 from booking.snapshots import Days, Made
 from booking.snapshots.day import FOREVER_MS as ALWAYS_MS
@@ -230,7 +231,7 @@ class SlotSearch:
             if not (self._request.texts("_id") or self._request.texts("identifier")):
                 found, resume, _ = await self._scan(tx)
                 return self._page(found, resume)
-            rows = (await catalog.slots_named(tx, self._named())).values()
+            rows = (await slots_named(tx, self._named())).values()
             return self._page(self._chosen(rows, tx.now_ms), None)
 
     def _named(self) -> list[str]:
