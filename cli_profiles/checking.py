@@ -83,6 +83,7 @@ def _check(name: str, folder: Path, config: Path, hospital: str | None, connecto
 
 
 def _tell(profile: Profile, at: Hospital | None, table: dict[str, Any], requests: bool) -> int:
+    from cli_profiles.doubtful import doubtful
     from cli_profiles.hints import problem_lines
     from cli_profiles.rendering import rendered
     from cli_profiles.unused import capabilities, overheard, unread, unset, without_a_way_back
@@ -93,6 +94,7 @@ def _tell(profile: Profile, at: Hospital | None, table: dict[str, Any], requests
     settings = table.get("settings" if profile.protocol == "soap" else "connection", {})
     _places("Nothing reads:", profile, unread(profile))
     _places("Set nowhere:", profile, unset(profile, settings))
+    _places("Hardly meant:", profile, doubtful(profile))
     _places("Open to who listens:", profile, overheard(profile))
     _places("No way back:", profile, without_a_way_back(profile))
     _unfilled(profile)
@@ -111,7 +113,8 @@ def _tell(profile: Profile, at: Hospital | None, table: dict[str, Any], requests
             for line in problem_lines(one.problem):
                 write_line(f"    {'error: ' if one.failed and line[:2] != '  ' else ''}{line}")
         if one.complaint:
-            write_line(f"    error: {one.complaint}")
+            place = profile.locate(f"{one.path}.request")
+            write_line(f"    error: {place.file}:{place.line}: {one.path}: {one.complaint}")
     return wrong
 
 

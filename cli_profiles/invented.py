@@ -80,7 +80,7 @@ def _names(raw: Any) -> Iterator[tuple[str, str | None]]:
         yield raw, None
 
 
-class _Asked(dict[str, Any]):
+class Asked(dict[str, Any]):
     """What a read is asked with, where that is no record: a name that it does not have is an error, as it is of a record."""
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -129,7 +129,7 @@ class _Invented:
         self.refunding = RefundOrder(refund=self.refund, patient=self.patient, order=self.order, bill=self.bill)
 
     def requests(self) -> dict[Verb, Any]:
-        of_window = _Asked(msgspec.structs.asdict(self.window), department=self.department, schedule=self.schedule)
+        of_window = Asked(msgspec.structs.asdict(self.window), department=self.department, schedule=self.schedule)
         reads = dict.fromkeys(
             (Verb.PING, Verb.FETCH_DEPARTMENTS, Verb.FETCH_PRACTITIONERS, Verb.FETCH_SCHEDULES, Verb.FETCH_SLOTS,
              Verb.FETCH_STOPS),
@@ -149,10 +149,10 @@ class _Invented:
             Verb.SETTLE_BILL: self.paying,
             Verb.FETCH_REFUND: self.refunding,
             Verb.REFUND: self.refunding,
-            Verb.FETCH_STATEMENT: _Asked(date=self.day),
+            Verb.FETCH_STATEMENT: Asked(date=self.day),
         }
         return reads | of_orders | of_people | of_money | {
-            Verb.FETCH_REPORT: _Asked(patient=self.patient, report_id="REPORT1"),
+            Verb.FETCH_REPORT: Asked(patient=self.patient, report_id="REPORT1"),
             Verb.FETCH_ATTACHMENT: Attachment(content_type="application/pdf", url="http://his.invalid/report.pdf"),
         }  # fmt: skip
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from cli_profiles.invented import invented_request
+from cli_profiles.invented import Asked, invented_request
 from connectors.soap.trial import NOWHERE, InventedKeys, Trial
+from connectors.soap.verbs import value_at
 from mappings.context import MapContext, MappingError, MappingProblem
 from mappings.engine import compile_request
 from mappings.profile import Profile
+from mappings.schema import suggest
 
 _SECRET = re.compile(r"pass|pwd|secret|token|sign|(^|_)key$|密码|口令|密钥", re.IGNORECASE)
 _OF_CONNECTORS = {
@@ -66,6 +68,7 @@ def _of_soap(trial: Trial, profile: Profile, ctx: MapContext) -> Iterator[Render
         code = "" if place.case.trade in ("", place.case.operation) else f" {place.case.trade}"
         one = Rendered(f"{place.verb}: {place.case.operation}{code}", place.path, [])
         request = invented_request(place.verb, profile, ctx.zone, then=place.path.endswith(".then"))
+        one.complaint = "; ".join(_never_there(place.case.when, request))
         try:
             sent = trial.write(place, request, ctx)
         except MappingError as error:
@@ -79,6 +82,19 @@ def _of_soap(trial: Trial, profile: Profile, ctx: MapContext) -> Iterator[Render
             body = [] if sent.body is None else sent.body.decode(trial.connection.encoding).splitlines()
             one.lines = [f"{sent.method} {sent.url}", *headers, *body]
         yield one
+
+
+def _never_there(when: Mapping[str, object], request: object) -> Iterator[str]:
+    """The names of a `when` that no request of the verb has: the case would never be taken."""
+    for path in when:
+        found: Any = request
+        for name in path.split("."):
+            names = found.__struct_fields__ if isinstance(found, msgspec.Struct) else tuple(found or ())
+            closed = isinstance(found, msgspec.Struct | Asked)
+            if closed and name not in names:
+                yield f"when: {path}: there is no {name}: {suggest(name, names)}"
+                break
+            found = value_at(found, name)
 
 
 def _trees(profile: Profile, ctx: MapContext) -> Iterator[Rendered]:

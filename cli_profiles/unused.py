@@ -46,8 +46,9 @@ def unread(profile: Profile) -> Iterator[tuple[str, str]]:
     read |= {str(security.get("username"))} if isinstance(security, dict) else set()
     for key in profile.connection:
         if key not in read and key not in _OF_PROTOCOL[profile.protocol]:
-            hint = f"nothing reads this: a request reads it as `connection.{key}`, or is it written otherwise?"
-            yield f"connection.{key}", hint
+            close = difflib.get_close_matches(key, _OF_PROTOCOL[profile.protocol], 1)
+            meant = f"did you mean `{close[0]}`?" if close else f"a request reads it as `connection.{key}`"
+            yield f"connection.{key}", f"nothing reads this: {meant}"
     if profile.protocol == "soap" and profile.inbound and profile.connection.get("server") is None:
         yield "inbound", "nothing reads this: the profile has no `connection.server`, so that the HIS cannot call us"
 

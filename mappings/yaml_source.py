@@ -20,6 +20,8 @@ MAX_NODES = 100_000  # after aliases are expanded: a "billion laughs" stops here
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?([0-9]{1,17}\.[0-9]{1,17}|[0-9]{1,17}(\.[0-9]{1,17})?[eE][-+]?[0-9]{1,2})")
+_WIDE = "\uff1a\u201c\u201d\uff5b\uff5d"  # colon, quotes, braces
+_NO_SPACE = re.compile(r"[A-Za-z_]+:\S.*")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True}
 _WORDS |= {"false": False, "False": False, "FALSE": False}
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -66,17 +68,31 @@ def read_yaml(data: bytes, file: str) -> tuple[Any, dict[str, Where]]:
         _check_events(text, file)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        said = f"not valid YAML: {error.problem or error.context}"
-        if "\t" in "".join(text.splitlines()[line - 1 : line]):
-            said += ": the line has a tab, and YAML is indented with spaces"
-        raise ProfileError(file, line, "", said) from None
+        raise ProfileError(file, *_marked(error, text)) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ProfileError(file, 1, "", f"not valid YAML: {type(error).__name__}") from None
     if node is None:
         raise ProfileError(file, 1, "", "the file is empty")
     reader = _Reader(file)
     return reader.value(node, "", 0), reader.where
+
+
+def _marked(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str, str]:
+    """The line, no path, and what is wrong; who types Chinese types its colons and quotes too."""
+    line = error.problem_mark.line + 1 if error.problem_mark else 1
+    begins = error.context_mark.line + 1 if error.context_mark else line
+    said = f"not valid YAML: {error.problem or error.context}"
+    lines = text.split("\n")
+    for number in dict.fromkeys((begins, line)):
+        written = "".join(lines[number - 1 : number]).partition(" #")[0]
+        wide = next((one for one in _WIDE if one in written), None)
+        if wide is not None:
+            return number, "", f"{said}: the line has a full-width {wide}"
+    if "\t" in "".join(lines[line - 1 : line]):
+        said += ": the line has a tab, and YAML is indented with spaces"
+    elif begins != line:
+        said += f" of what begins in line {begins}: is a bracket or a quote not closed?"
+    return line, "", said
 
 
 def _check_events(text: str, file: str) -> None:
@@ -134,6 +150,7 @@ class _Reader:
         for key, entry, merged in self.entries(node, path, depth):
             place = below(path, key.value)
             line = key.start_mark.line + 1
+            self.check_colon(key, entry, place)
             if key.value in values:
                 if merged:
                     continue
@@ -141,6 +158,20 @@ class _Reader:
             self.where[place] = Where(self.file, line)
             values[key.value] = self.value(entry, place, depth + 1)
         return values
+
+    def check_colon(self, key: yaml.ScalarNode, entry: yaml.Node, path: str) -> None:
+        """What looks like a key and its value, and is one word to YAML."""
+        if key.style:
+            return
+        if "\uff1a" in key.value:
+            raise ProfileError(
+                self.file,
+                key.start_mark.line + 1,
+                path,
+                "the colon is a full-width one: YAML wants `: `, or quotes around it all",
+            )
+        if isinstance(entry, yaml.ScalarNode) and not entry.value and _NO_SPACE.fullmatch(key.value):
+            raise ProfileError(self.file, key.start_mark.line + 1, path, "YAML wants a space after the colon")
 
     def entries(
         self, node: yaml.MappingNode, path: str, depth: int

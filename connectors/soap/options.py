@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import typing
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,7 @@ from connectors.soap.served import LayerSpec, OpeningSpec, ServerSpec
 from mappings.profile import Profile
 
 MAX_SECRET_BYTES = 10_000
+_NAME = re.compile(r"[^\W\d][\w.-]*")
 
 
 class Transport(StrEnum):
@@ -161,16 +163,9 @@ def read_connection(profile: Profile, settings: dict[str, Any]) -> tuple[Connect
     merged = profile.connection | settings
     try:
         connection = msgspec.convert(merged, Connection)
-        codecs.lookup(connection.encoding)
-        connection.soap_action.format(namespace="", operation="")
     except msgspec.ValidationError as error:
-        said, _, place = str(error).partition(" - at `$")
-        place = place.rstrip("`")
-        kind = typing.get_type_hints(Connection).get(place.lstrip("."))
-        words = f": one of {', '.join(kind)}" if isinstance(kind, type) and issubclass(kind, StrEnum) else ""
-        profile.fail(f"connection{place}", said + words)
-    except (LookupError, ValueError) as error:
-        profile.fail("connection", str(error))
+        profile.fail(*_place_and_hint(error))
+    _check_texts(profile, connection)
     if connection.form is Form.PACKED and connection.packing is None:
         profile.fail("connection.form", "form: packed needs `packing: {fields: SEPARATOR}`")
     if connection.reply_form is Form.PACKED and connection.reply_packing is None:
@@ -186,6 +181,45 @@ def read_connection(profile: Profile, settings: dict[str, Any]) -> tuple[Connect
             "connection.cdata", "a signed envelope has no CDATA: what is signed would be written in another way"
         )
     return connection, merged
+
+
+# msgspec says what kinds JSON has; who writes YAML knows them by other names.
+_KINDS = {
+    "`object`": "a mapping", "`array`": "a list", "`str`": "a text (in quotes, where it looks like a number)",
+    "`bool`": "true or false", "`int`": "a whole number", "`float`": "a number",
+}  # fmt: skip
+
+
+def _place_and_hint(error: msgspec.ValidationError) -> tuple[str, str]:
+    """The YAML path, and what is to stand there."""
+    said, _, place = str(error).partition(" - at `$")
+    place = place.rstrip("`")
+    for kind, words in _KINDS.items():
+        said = said.replace(kind, words)
+    said = said.replace("Object missing required field", "it needs").replace("Object contains unknown field", "no key")
+    kind_of = typing.get_type_hints(Connection).get(place.lstrip("."))
+    words = f": one of {', '.join(kind_of)}" if isinstance(kind_of, type) and issubclass(kind_of, StrEnum) else ""
+    return f"connection{place}", said + words
+
+
+def _check_texts(profile: Profile, connection: Connection) -> None:
+    """What is a text, and not any text. Raises ProfileError."""
+    try:
+        "".encode(connection.encoding)
+        codecs.lookup(connection.encoding)
+    except LookupError:
+        hint = (
+            f"no encoding {connection.encoding}: utf-8, gbk, gb18030 (with `encoding_label` for what the peer calls it)"
+        )
+        profile.fail("connection.encoding", hint)
+    try:
+        connection.soap_action.format(namespace="", operation="")
+    except (LookupError, ValueError):
+        profile.fail("connection.soap_action", "soap_action: a text that may hold {namespace} and {operation}")
+    names = {"reply_root": connection.reply_root} | {f"opens[{n}].root": o.root for n, o in enumerate(connection.opens)}
+    for key, name in names.items():
+        if not _NAME.fullmatch(name):
+            profile.fail(f"connection.{key}", f"{key.rpartition('.')[2]}: the name of an element, without / and prefix")
 
 
 def read_secrets(files: dict[str, str]) -> dict[str, bytes]:

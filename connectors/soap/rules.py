@@ -55,20 +55,20 @@ class ReplyRules:
     def __init__(self, profile: Profile, path: str, settings: dict[str, Any], codes: str | None) -> None:
         self._profile, self._path = profile, path
         self._language = XPathLanguage()
-        self._success = [
-            self._success_rule(f"{self._at('success')}[{n}]", r) for n, r in enumerate(settings["success"])
-        ]
+        rules = self._list_of("success", settings)
+        self._success = [self._success_rule(f"{self._at('success')}[{n}]", r) for n, r in enumerate(rules)]
         self._code_paths = self._compiled("error_code", settings)
         self._text_paths = self._compiled("error_text", settings)
         self._codes = {str(k): self._word(f"tables.{codes}.{k}", v) for k, v in self._table(codes).items()}
         self._texts = [
             (part, self._word(f"{self._at('error_texts')}.{word}", word))
-            for word, parts in settings.get("error_texts", {}).items()
-            for part in parts
+            for word, parts in self._words("error_texts", settings).items()
+            for part in self._parts(f"{self._at('error_texts')}.{word}", parts)
         ]
-        faults = settings.get("faults", {})
+        faults = self._words("faults", settings)
         self._faults = {str(k): self._word(f"{self._at('faults')}.{k}", word) for k, word in faults.items()}
-        self._retryable = frozenset(settings.get("retryable", ("busy", "not_open_yet")))
+        again = self._list_of("retryable", settings) if "retryable" in settings else ["busy", "not_open_yet"]
+        self._retryable = frozenset(self._word(f"{self._at('retryable')}[{n}]", word) for n, word in enumerate(again))
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -133,7 +133,25 @@ class ReplyRules:
         return self._compile(f"{path}.path", rule["path"]), frozenset(str(value) for value in rule["values"])
 
     def _compiled(self, key: str, settings: dict[str, Any]) -> list[Find]:
-        return [self._compile(f"{self._at(key)}[{n}]", path) for n, path in enumerate(settings.get(key, []))]
+        return [self._compile(f"{self._at(key)}[{n}]", path) for n, path in enumerate(self._list_of(key, settings))]
+
+    def _list_of(self, key: str, settings: dict[str, Any]) -> list[Any]:
+        """A text where a list belongs would be taken letter by letter."""
+        given = settings.get(key, [])
+        if not isinstance(given, list | tuple):
+            self._profile.fail(self._at(key), f"{key}: a list, as in {key}: [{_shown(given)}]")
+        return list(given)
+
+    def _words(self, key: str, settings: dict[str, Any]) -> dict[Any, Any]:
+        given = settings.get(key, {})
+        if not isinstance(given, dict):
+            self._profile.fail(self._at(key), f"{key}: a mapping, see What it means in docs/dialects/soap.md")
+        return given
+
+    def _parts(self, path: str, parts: Any) -> list[str]:
+        if not isinstance(parts, list) or not all(isinstance(part, str) and part for part in parts):
+            self._profile.fail(path, f"parts of sentences, as a list of texts: [{_shown(parts)}]")
+        return parts
 
     def _compile(self, path: str, xpath: str) -> Find:
         try:
@@ -148,3 +166,8 @@ class ReplyRules:
         if word not in _WORDS:
             self._profile.fail(path, f"{word} is not a rejection code; one of: {', '.join(sorted(_WORDS))}")
         return str(word)
+
+
+def _shown(given: Any) -> str:
+    """What stands there, as an entry of the list that it should be."""
+    return str(given) if isinstance(given, str | int | float) and str(given) else "..."

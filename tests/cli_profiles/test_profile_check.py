@@ -106,9 +106,7 @@ def test_write_that_cannot_be_looked_up_is_told(tmp_path: Path) -> None:
 
 
 def test_what_nothing_reads_is_told_with_its_line(tmp_path: Path) -> None:
-    text = OWN.replace("  desk: D7\n", "  desk: D7\n  replyroot: R\n").replace(
-        "tables:\n", "tables:\n  sex: {M: male}\n"
-    )
+    text = OWN.replace(DESK, DESK + "  replyroot: R\n").replace("tables:\n", "tables:\n  sex: {M: male}\n")
     said = checked(tmp_path, text, "--no-requests")
     assert said.code == 0
     file = tmp_path / "ours" / "profile.yaml"
@@ -144,24 +142,53 @@ def test_setting_that_is_set_nowhere_is_told_with_its_line(tmp_path: Path, leaf:
     assert "is set nowhere" not in checked(tmp_path, OWN).out
 
 
+DESK = "  desk: D7\n"
 SUCCESS = '  success: [{path: /Reply/Code, values: ["0"]}]\n'
 # what is changed, into what, a text of the line that must be named, the YAML path, the hint
 BROKEN = {
-    "unknown key": ("    codes: codes\n", "    code: codes\n", " code: codes", "fetch_departments.code", "did you mean `codes`?"),
+    "unknown key": ("    codes: codes\n", "    code: codes\n", " code: codes",
+        "fetch_departments.code", "did you mean `codes`?"),
     "unknown table": ("table: session}", "table: sessions}", "table: sessions", "session.table", "did you mean `session`?"),
     "unknown transform": ("via: date}", "via: dat}", "via: dat}", "date.via", "no transform dat: did you mean `date`?"),
     "unknown field": ("name: {from: Name}", "nam: {from: Name}", "nam: {", "fields.nam", "did you mean `name`?"),
     "missing field": ("        department_id: {from: Dept}\n", "", "record: Schedule", "reply.fields", "needs the field"),
     "unknown verb": ("fetch_schedules:", "fetch_schedule:", "fetch_schedule:", "verbs.fetch_schedule", "did you mean"),
     "bad path": ("from: No}, name", "from: 'No['}, name", "from: 'No['", "fields.id.from", "not a path of soap"),
-    "no word of the field": ("P: pm}", "P: afternoon}", "P: afternoon", "tables.session.P", "is none of am, pm, night, all_day"),
+    "no word of the field": ("P: pm}", "P: afternoon}", "P: afternoon",
+        "tables.session.P", "is none of am, pm, night, all_day"),
     "no rejection code": ('{"8": full}', '{"8": fulll}', "fulll", "tables.codes.8", "fulll is not a rejection code"),
     "no field of a request": ("patient.mrn", "patient.mnr", "patient.mnr", "Ask.Person", "Patient has no field mnr"),
-    "twice": ("  desk: D7\n", "  desk: D7\n  desk: D8\n", "desk: D8", "connection.desk", "this key appears twice"),
+    "twice": (DESK, DESK + "  desk: D8\n", "desk: D8", "connection.desk", "this key appears twice"),
     "no success rule": (SUCCESS, "", "connection:", "connection.success", "how success is told"),
     "bad success rule": ('values: ["0"]', 'values: "0"', "success:", "connection.success[0]", "a success rule is {path: XPATH"),
     "bad argument": ("{from: document}", "{form: document}", "form: document", "connection.arguments.text", "one text"),
-    "indentation": ("  desk: D7\n", "   desk: D7\n", "   desk: D7", "", "not valid YAML"),
+    "no list": ("error_code: [/Reply/Code]", "error_code: /Reply/Code", "error_code",
+        "connection.error_code", "error_code: [/Reply/Code]"),
+    "no list of success": (SUCCESS, "  success: {path: /Reply/Code, values: [0]}\n", "success:",
+        "connection.success", "success: a list"),
+    "no list of texts": (DESK, DESK + "  error_texts: {full: 已满}\n", "full: 已满",
+        "connection.error_texts.full", "[已满]"),
+    "retryable": (DESK, DESK + "  retryable: [bsy]\n", "bsy", "connection.retryable[0]", "bsy is not a rejection code"),
+    "no encoding": (DESK, DESK + "  encoding: gb-2312\n", "gb-2312", "connection.encoding", "no encoding gb-2312"),
+    "no text codec": (DESK, DESK + "  encoding: base64\n", "base64", "connection.encoding", "no encoding base64"),
+    "root is a path": ("reply_root: Reply", "reply_root: /Reply", "reply_root",
+        "connection.reply_root", "the name of an element"),
+    "soap action": (DESK, DESK + "  soap_action: '{op}'\n", "soap_action",
+        "connection.soap_action", "{namespace} and {operation}"),
+    "truth": (DESK, DESK + "  cdata: yes\n", "cdata: yes", "connection.cdata", "Expected true or false"),
+    "missing part": (DESK, DESK + "  layers: [{cdata: [A]}]\n", "layers", "connection.layers[0]", "it needs `tree`"),
+    "full-width colon": (DESK, "  desk：D7\n", "desk：", "", "the line has a full-width ："),
+    "full-width colon in a list of keys": ("fields: {id: {from: No}, name", "fields: {id： x, name",
+                                           "id：", "fields.id：", "full-width one"),
+    "full-width colon in braces": ("name: {from: Name}", "name：{from: Name}", "name：", "", "the line has a full-width ："),
+    "no space": ("name: {from: Name}", "name: {from:Name}", "from:Name", "fields.name", "a space after the colon"),
+    "two roots": ("request: {Ask: {Desk", "request: {B: 1, Ask: {Desk", "B: 1",
+        "verbs.fetch_departments", "one root element, and it has 2"),
+    "when": ('call: {trade: "102"}', 'call: {cases: [{when: {dept_id: present}, trade: "9", request: {R: 1}}]}',
+             "dept_id", "fetch_schedules.call.cases[0]", "there is no dept_id: did you mean `department_id`?"),
+    "when of a record": ('call: {trade: "201"}', 'call: {cases: [{when: {patient.nme: present}, trade: "9", request: {R: 1}}]}',
+                         "patient.nme", "book.call.cases[0]", "when: patient.nme: there is no nme"),
+    "indentation": (DESK, "   desk: D7\n", "   desk: D7", "", "not valid YAML"),
 }  # fmt: skip
 
 
@@ -176,10 +203,35 @@ def test_error_has_file_line_path_and_hint_when_the_profile_is_broken(
     line += path == "reply.fields"  # what is missing has no line: that of the mapping counts
     said = checked(tmp_path, text, "--no-requests")
     assert said.code == 1
-    told = said.line("error: ")
+    (told,) = [line for line in said.out.splitlines() if "error: " in line]
     assert f"{tmp_path / 'ours' / 'profile.yaml'}:{line}: " in told
     assert path in told
     assert hint in said.out
+
+
+HARDLY_MEANT = {
+    "amount without a unit": ("department_id: {from: Dept}", "department_id: {from: Dept}\n        fee_fen: {from: Fee}",
+        "fee_fen", "in which unit"),
+    "relative each": ("each: /Reply/Dept", "each: Reply/Dept", "each: Reply/Dept", "inside the root <Reply>: `/Reply/Dept`"),
+    "capability": ('    capability: native\n    call: {trade: "102"}', '    call: {trade: "102"}', "fetch_schedules:",
+                   "it does not say `capability: native`"),
+    "argument": ("text: {from: document}", "text: document", "arguments:", "is `{from: document}` meant?"),
+    "no document": ("text: {from: document}", "text: {from: connection.desk}",
+        "arguments:", "no argument carries the request's document"),
+    "a key close to another": (DESK, DESK + "  reply_rot: R\n", "reply_rot", "did you mean `reply_root`?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HARDLY_MEANT.values(), ids=HARDLY_MEANT)
+def test_what_is_hardly_meant_is_told_with_its_line(tmp_path: Path, case: tuple[str, str, str, str]) -> None:
+    before, after, marked, hint = case
+    assert OWN.count(before) == 1
+    text = OWN.replace(before, after)
+    line = next(number for number, one in enumerate(text.splitlines(), 1) if marked in one)
+    said = checked(tmp_path, text, "--no-requests")
+    assert said.code == 0, said.out
+    assert f"{tmp_path / 'ours' / 'profile.yaml'}:{line}: " in said.line(hint)
+    assert hint not in checked(tmp_path, OWN, "--no-requests").out
 
 
 def test_profile_that_is_not_there_is_looked_for_by_name(tmp_path: Path) -> None:
