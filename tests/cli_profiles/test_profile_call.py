@@ -228,3 +228,31 @@ async def test_hospitals_of_other_protocols_are_asked_too(tmp_path: Path, protoc
     assert "fetch_schedules: 8 records" in said.out
     assert ("  MSH|" in said.out) is (protocol == "hl7v2")
     assert ("not shown for fhir" in said.out) is (protocol == "fhir")
+
+
+async def test_answer_is_saved_for_profile_try_when_nobody_in_particular_was_asked_for(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+        file = tmp_path / "reply.xml"
+        said = await at.call("fetch_schedules", "--department", "300", "--save", str(file))
+        assert said.code == 0, said.out + said.err
+        assert f"The answer is in {file}" in said.err
+        assert file.stat().st_mode & 0o077 == 0
+        words = ("try", "ours", "--sample", file, "--verb", "fetch_schedules", "--config", at.config)
+        tried = await asyncio.to_thread(profile, *words)
+        assert "judged:  done" in tried.out
+        assert "Schedule 2" in tried.out
+        before = file.read_bytes()
+        again = await at.call("fetch_departments", "--save", str(file))
+        assert again.code == 2
+        assert "File exists" in again.err
+        assert file.read_bytes() == before
+
+
+async def test_answer_about_a_patient_is_saved_only_unmasked(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+        file = tmp_path / "reply.xml"
+        said = await at.call("find_patient", "--mrn", "P1", "--save", str(file))
+        assert said.code == 2
+        assert "is about somebody: --unmasked" in said.err
+        assert not file.exists()
+        assert at.simulator.board.most_at_once == 0
