@@ -55,6 +55,7 @@ def appointment_resource(hospital: Hospital, booking: Booking, slot: dict[str, A
     if instruction:
         resource["patientInstruction"] = instruction
     resource["participant"] = _participants(booking, slot, status)
+    resource["requestedPeriod"] = [{"start": resource["start"], "end": resource["end"]}]  # 1..1 in IHE ITI Scheduling
     return resource
 
 
