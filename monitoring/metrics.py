@@ -419,6 +419,18 @@ fhir_notifications = Counter(
     ["hospital", "connector", "result"],
     registry=REGISTRY,
 )
+fhir_subscription_active = Gauge(
+    "hisbridge_fhir_subscription_active",
+    "1 while a Subscription that the settings ask a FHIR server for (`subscribe`) is active there, else 0: nothing is told then.",
+    ["hospital", "connector", "subscription"],
+    registry=REGISTRY,
+)
+fhir_subscriptions_asked = Counter(
+    "hisbridge_fhir_subscriptions_asked_total",
+    "How often a Subscription was asked for: at the start, and whenever the server had dropped it, or it was off or in error.",
+    ["hospital", "connector", "subscription"],
+    registry=REGISTRY,
+)
 fhir_tokens = Counter(
     "hisbridge_fhir_tokens_total",
     "Access tokens that a FHIR connector has asked its token server for: given, or not_given (it is away, or refuses us).",
@@ -589,7 +601,7 @@ certificate_expiry_timestamp_seconds = Gauge(
 
 # What only the process that works a hospital can tell of it.
 _OF_ITS_WORKER = (
-    connector_up, dead_letters, fhir_connections,
+    connector_up, dead_letters, fhir_connections, fhir_subscription_active,
     his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,

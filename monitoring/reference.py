@@ -31,6 +31,7 @@ LABELS = {
     "rule": "the rules of a booking: its CHECKs, and a few over several tables",
     "scope": "client, identity",
     "side": "listener, client",
+    "subscription": "the names in a connector's `subscribe`",
     "state": "the states of a booking; those of a stored message",
     "status": "HTTP's status codes; the statuses of a command",
     "type": "message types that we or a profile know, and other",

@@ -16,9 +16,8 @@ from connectors.fhir.changes import make_changes
 from connectors.fhir.client import FhirClient, Settings
 from connectors.fhir.connector import FhirConnector
 from connectors.fhir.exchange import Exchange
-from connectors.fhir.notified import Notified
-from connectors.fhir.push import Push
 from connectors.fhir.push_options import PushOptions
+from connectors.fhir.pushing import make_push
 from connectors.fhir.validation import Mode, rules_of
 from connectors.port import Connector
 from mappings.profile import load_profile
@@ -39,7 +38,6 @@ class Options(PushOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
     `his_concurrency`. `send_traceparent` tells the HIS the trace of a call (W3C Trace Context), for one that is traced itself.
     """
 
-    base_url: str
     validation: Mode = "lenient"
     max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_pages: int = 2000
@@ -86,6 +84,6 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         client,
         options.timeout_s,
         changes=changes,
-        push=None if options.listen_port is None else Push(options, Notified(changes, options.base_url, where), where),
+        push=make_push(options, profile, exchange, changes, where),
         changes_every_s=options.changes_every_s,
     )

@@ -18,7 +18,7 @@ from connectors.fhir.documents import Document
 from connectors.fhir.exchange import Exchange
 from connectors.fhir.inventory import merge_schedules, merge_slots, stops_of
 from connectors.fhir.outcomes import error_of_read
-from connectors.fhir.push import Push
+from connectors.fhir.pushing import Pushing
 from connectors.fhir.streams import read_slots
 from connectors.fhir.writes import Ended, Write
 from connectors.persons import without_others
@@ -84,7 +84,7 @@ class FhirConnector:
         timeout_s: dict[str, float],
         *,
         changes: Changes,
-        push: Push | None = None,
+        push: Pushing | None = None,
         changes_every_s: float = 0.0,
     ) -> None:
         self._changes, self.changes_every_s = changes, changes_every_s
@@ -123,12 +123,12 @@ class FhirConnector:
     @property
     def listen_port(self) -> int:
         """The port that the server can reach us at; 0 while nothing is served."""
-        return 0 if self._push is None else self._push.port
+        return 0 if self._push is None else self._push.push.port
 
     def check_listener(self) -> None:
         """See connectors.port.ChecksListener."""
         if self._push is not None:
-            self._push.check()
+            self._push.push.check()
 
     def read_again(self, raw: bytes, peer: str) -> Inbound | Refused:
         """See connectors.port.ReadsAgain."""

@@ -25,6 +25,7 @@ class PushOptions(AuthOptions, frozen=True, kw_only=True):
       authorities of which the server must show a certificate.
     """
 
+    base_url: str
     listen_host: str = "127.0.0.1"
     listen_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     public_url: str | None = None

@@ -28,6 +28,7 @@ from loadtest.simulators.fhir_locking import Locking, verb_of
 from loadtest.simulators.fhir_r5 import check_r4, from_r5, to_r5
 from loadtest.simulators.fhir_resources import Json
 from loadtest.simulators.fhir_store import Params, Store, refusal
+from loadtest.simulators.fhir_subscriptions import SubscriptionDesk
 from loadtest.simulators.fhir_tokens import TokenDesk
 from loadtest.simulators.hospital import Hospital, Refusal
 from loadtest.simulators.size import add_size_arguments, size_of
@@ -78,6 +79,7 @@ class FhirSimulator:
         self._token = token
         self._is_r5 = release == "R5"
         self.tokens = tokens
+        self.subscriptions = SubscriptionDesk()
         self.busy: tuple[int, str | None] | None = None  # status and Retry-After of every answer to a write
         self._runners: list[web.AppRunner] = []
         self._door: Door | None = None
@@ -95,6 +97,8 @@ class FhirSimulator:
             app.router.add_get("/fhir/.well-known/smart-configuration", self.tokens.configuration)
             app.router.add_post("/oauth2/token", self.tokens.token)
         app.router.add_post("/fhir", self._answer)
+        app.router.add_route("*", "/fhir/Subscription", self.subscriptions.answer)
+        app.router.add_route("*", "/fhir/Subscription/{key}", self.subscriptions.answer)
         app.router.add_route("*", "/fhir/{kind}", self._answer)
         app.router.add_route("*", "/fhir/{kind}/{key}", self._answer)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)

@@ -296,11 +296,20 @@ def _listeners() -> list[Any]:
         graph(
             "FHIR notifications",
             Line(rate("hisbridge_fhir_notifications_total", H, by="hospital, result"), "{{hospital}} {{result}}"),
-            unit="reqps",
+            Line(
+                rate("hisbridge_fhir_subscriptions_asked_total", H, by="hospital, subscription"),
+                "{{hospital}} {{subscription}} asked for",
+            ),
+            Line(
+                f"min by (hospital, connector, subscription) (hisbridge_fhir_subscription_active{{{H}}})",
+                "{{hospital}} {{connector}} {{subscription}} active",
+            ),
+            unit="short",
             width=QUARTER,
             says="taken, handshake, heartbeat. missed: some were lost, and the changes were asked for. unauthorised: the "
-            "server has another secret, or somebody else calls. not_fetched: it could not be read back.",
-            runbook="ConnectorDown",
+            "server has another secret, or somebody else calls. not_fetched: it could not be read back. "
+            "A Subscription that is not active is 0.",
+            runbook="SubscriptionDown",
         ),
         graph(
             "FHIR: access tokens asked for",

@@ -472,6 +472,15 @@ CASES: list[Case] = [
         {"hospital": "h1", "connector": "his", "side": "listener"},
         'connector="his",side="listener"',
     ),
+    *gauge(
+        "HisbridgeSubscriptionDown",
+        "fhir_subscription_active",
+        "0",
+        "1",
+        600,
+        {"hospital": "h1", "connector": "his", "subscription": "backport"},
+        'connector="his",subscription="backport"',
+    ),
     Case(
         "HisbridgeCertificateEndsSoon",
         "21 days less a moment",

@@ -79,10 +79,13 @@ def _pushes(folder: Path) -> str:
     """One that is only told: over FHIR, by a server that takes tokens."""
     secret = folder / "fhir_secret"
     secret.write_text("told to nobody")
+    port = free_port()
     return (
         'protocol = "fhir"\nprofile = "fhir_r4"\nbase_url = "http://127.0.0.1:9/fhir"\nauth = "client_credentials"\n'
         f'token_url = "http://127.0.0.1:9/token"\nclient_id = "us"\nclient_secret_file = "{secret.as_posix()}"\n'
-        f'listen_port = {free_port()}\nnotify_secret_file = "{secret.as_posix()}"\nchanges_every_s = 0\n'
+        'subscribe = ["backport"]\nchanges_every_s = 0\n'
+        f'public_url = "http://127.0.0.1:{port}/told"\nlisten_port = {port}\n'
+        f'notify_secret_file = "{secret.as_posix()}"\n'
     )
 
 
