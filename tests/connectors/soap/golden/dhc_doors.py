@@ -152,3 +152,6 @@ DEPARTMENTS = (
     "<Departments><Department><DepartmentCode>100</DepartmentCode><DepartmentName>內科</DepartmentName></Department>"
     "</Departments>"
 )
+
+
+WHO = {"ExtOrgCode": "", "ClientType": "", "HospitalId": "2", "ExtUserID": "HISBRIDGE"}
