@@ -28,7 +28,7 @@ def test_calls_and_address_come_from_the_wsdl() -> None:
         soap_action="http://tempuri.org/SelfRegService.LockOrder",
         version=SoapVersion.V11,
     )
-    assert len(service.calls) == 16
+    assert len(service.calls) == 17
 
 
 def test_argument_has_no_namespace_when_the_schema_is_unqualified() -> None:
