@@ -59,7 +59,7 @@ class HisClock:
             return
         try:
             told = parsedate_to_datetime(date)
-        except ValueError:
+        except (ValueError, OverflowError):
             return
         self.note(told if told.tzinfo is not None else told.replace(tzinfo=dt.UTC), began=began, ended=ended)
 

@@ -153,7 +153,7 @@ _REQUEST: tuple[Row, ...] = (
      "Read it again, and repeat the change with the new ETag in If-Match if it still makes sense.",
      "请重新读取；若仍需更改，请在 If-Match 中使用新的 ETag 重试。"),
     ("not_found", 404, False, "client_error", "There is nothing at this address", "请求的地址不存在",
-     "Compare the path with /docs.", "请对照 /docs 检查路径。"),
+     "Compare the path with /docs, or in FHIR with `metadata`.", "请对照 /docs 检查路径；FHIR 请对照 `metadata`。"),
     ("method_not_allowed", 405, False, "client_error", "This method is not offered here", "该地址不支持此方法",
      "Use one of the methods in the Allow header.", "请使用 Allow 响应头中列出的方法。"),
     ("cursor_invalid", 422, False, "client_error", "The cursor is not one of ours", "游标无效",

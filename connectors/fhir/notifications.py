@@ -20,7 +20,7 @@ import msgspec
 from connectors.fhir.documents import Json, decode_json, without_history
 
 MOST_FOCUS = 10_000
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")  # R4 datatypes.html#id
+_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9\-.]{1,64}")  # R4 datatypes.html#id; `..` would be another address
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _BUNDLES = ("history", "subscription-notification", "searchset", "collection")
@@ -111,7 +111,7 @@ def _parameters(resource: Json) -> Json:
 
 
 def _event(parameter: Json) -> Json:
-    parts = {one.get("name"): one for one in _list(parameter.get("part")) if isinstance(one, dict)}
+    parts = {str(one.get("name")): one for one in _list(parameter.get("part")) if isinstance(one, dict)}
     number, focus = parts.get("event-number"), parts.get("focus")
     return {
         "eventNumber": None if number is None else _value(number),

@@ -96,7 +96,7 @@ def _seconds(told: Any) -> float:
         told = int(told[:10])
     if isinstance(told, bool) or not isinstance(told, int | float) or told != told:
         return DEFAULT_S
-    return min(max(float(told), LEAST_S), MOST_S)
+    return float(min(max(told, LEAST_S), MOST_S))
 
 
 class TokenHttp:

@@ -65,6 +65,7 @@ def test_nothing_is_learned_when_our_own_clock_was_set_back_in_a_call() -> None:
         (format_datetime(dt.datetime.fromtimestamp(BEGIN + 30, dt.UTC), usegmt=True), None, 30.5),
         (format_datetime(dt.datetime.fromtimestamp(BEGIN + 30, dt.UTC), usegmt=True), "12", None),
         ("yesterday", None, None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None, None),
         ("", None, None),
         (None, None, None),
     ],

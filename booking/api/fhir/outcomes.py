@@ -101,16 +101,17 @@ def is_fhir(address: str) -> bool:
 def describe_outcome(problem: ApiProblem, *, request_id: str = "", accept_language: str = "") -> dict[str, Any]:
     """The OperationOutcome of one occurrence: an issue for each field that is wrong, else a single one.
 
-    `details.coding` holds our code, `details.text` its title, `diagnostics` what happened and the request's id.
+    `details.coding` holds our code, `details.text` its title, `diagnostics` what happened, what to do and the request's id.
     """
     known = problem.problem
     issue = NOT_AVAILABLE if isinstance(problem, NotAvailable) else ISSUES[known.code]
-    title = known.title_zh if prefers_chinese(accept_language) else known.title_en
+    chinese = prefers_chinese(accept_language)
+    title, remedy = (known.title_zh, known.do_zh) if chinese else (known.title_en, known.do_en)
     coding = {"system": PROBLEM_SYSTEM, "code": known.code, "display": known.title_en}
     instance = f"urn:hisbridge:request:{request_id}" if request_id else None
     issues: list[dict[str, Any]] = []
     for error in problem.errors or (None,):
-        said = [problem.detail, None if error is None else f"{error.path}: {error.expected}"]
+        said = [problem.detail, remedy if error is None else f"{error.path}: {error.expected}"]
         said += [_facts(problem.extra), instance] if not issues else []
         told: dict[str, Any] = {
             "severity": issue.severity,

@@ -1,7 +1,7 @@
 """What callers of operations send: Parameters and the resources within (R4 parameters.html), read as far as they count here.
 
-Elements that we do not know are left alone, as FHIR demands of readers; parameters that the operation does not have are refused:
-a misspelt one must not be ignored. Errors name the element, never its value.
+Elements that we do not know are left alone, as FHIR demands of readers, but not what may modify the others; parameters that the
+operation does not have are refused: a misspelt one must not be ignored. Errors name the element, never its value.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _REFERENCE = re.compile(
     r"(?:https?://[^\s?#]{1,500}/)?(?P<kind>[A-Z][A-Za-z]{1,40})/(?P<id>[A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?"
 )
 _Short = Annotated[str, Meta(max_length=1_000)]
+_Nothing = Annotated[list[msgspec.Raw], Meta(max_length=0)]
+"""As `modifierExtension`: what turns round what the rest means must be understood (R4 extensibility.html#modifierExtension)."""
 
 T = TypeVar("T")
 
@@ -67,6 +69,8 @@ class PatientIn(msgspec.Struct, frozen=True):
     """A Patient as far as it is read: R4 patient.html."""
 
     resourceType: Literal["Patient"]
+    implicitRules: None = None
+    modifierExtension: _Nothing = []
     id: _Short | None = None
     identifier: Annotated[list[IdentifierIn], Meta(max_length=50)] = []
     name: Annotated[list[NameIn], Meta(max_length=20)] = []
@@ -76,6 +80,7 @@ class PatientIn(msgspec.Struct, frozen=True):
 
 
 class ParticipantIn(msgspec.Struct, frozen=True):
+    modifierExtension: _Nothing = []
     actor: ReferenceIn | None = None
 
 
@@ -87,6 +92,8 @@ class AppointmentIn(msgspec.Struct, frozen=True):
         "proposed", "pending", "booked", "arrived", "fulfilled", "cancelled", "noshow", "entered-in-error",
         "checked-in", "waitlist",
     ]  # fmt: skip
+    implicitRules: None = None
+    modifierExtension: _Nothing = []
     id: _Short | None = None
     meta: MetaIn | None = None
     slot: Annotated[list[ReferenceIn], Meta(max_length=50)] = []
@@ -120,6 +127,7 @@ class ParametersIn(msgspec.Struct, frozen=True):
     """The body of an operation."""
 
     resourceType: Literal["Parameters"]
+    implicitRules: None = None
     parameter: Annotated[list[ParameterIn], Meta(max_length=MOST_PARAMETERS)] = []
 
 

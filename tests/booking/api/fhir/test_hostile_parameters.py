@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from booking.api.codec import decode_body
 from booking.api.fhir.parameters import Given, ParametersIn
 from booking.api.problems import ApiProblem
-from tests.booking.api.fhir.calling import parameters
+from tests.booking.api.fhir.calling import fhir_patient, parameters
 from tests.booking.api.fhir.site import FhirSite
 from tests.booking.world import put_patient, put_slot, remaining
 
@@ -144,3 +144,25 @@ def test_reading_raises_nothing_but_problems_when_parameters_are_anything(given_
         read.appointment()
         read.patient()
         read.texts("comment")
+
+
+@pytest.mark.parametrize(
+    "more", [{"modifierExtension": [{"url": "urn:x", "valueBoolean": True}]}, {"implicitRules": "urn:x"}]
+)
+async def test_resource_is_refused_when_something_modifies_it_that_is_not_understood(
+    site: FhirSite, more: dict[str, Any]
+) -> None:
+    """R4 extensibility.html#modifierExtension and resource.html#implicitRules: not understood means not processed."""
+    name = next(iter(more))
+    created = await site.ask("Patient", "POST", {**fhir_patient(), **more})
+    assert (created.status, created.json["issue"][0]["expression"]) == (400, [name])
+    cancel = {"resourceType": "Appointment", "id": "b1", "status": "cancelled", **more}
+    booked = await site.ask("Appointment/$book", "POST", parameters(appointment_resource=cancel))
+    assert (booked.status, booked.json["issue"][0]["expression"]) == (400, [f"parameter[0].resource.{name}"])
+
+
+@pytest.mark.parametrize(("language", "remedy"), [("en", "metadata"), ("zh-CN", "请对照")])
+async def test_outcome_says_what_to_do_when_no_element_is_wrong(site: FhirSite, language: str, remedy: str) -> None:
+    told = await site.ask("Encounter", headers={"Accept-Language": language})
+    assert told.status == 404
+    assert remedy in told.json["issue"][0]["diagnostics"]

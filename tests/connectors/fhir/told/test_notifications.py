@@ -75,6 +75,14 @@ _json = st.recursive(
 )  # fmt: skip
 
 
+def test_event_is_read_when_its_parts_have_odd_names() -> None:
+    odd = {"name": "notification-event", "part": [{"name": ["focus"]}, {"name": {}}, {"name": None}]}
+    status = [{"name": "type", "valueCode": "event-notification"}, odd]
+    entry = {"resource": {"resourceType": "Parameters", "parameter": status}}
+    body = {"resourceType": "Bundle", "type": "history", "entry": [entry]}
+    assert read_notification(json.dumps(body).encode()) == Notification(told=Told.EVENT)
+
+
 @given(_json, st.sampled_from(["Parameters", "SubscriptionStatus"]), _json)
 @settings(deadline=None)
 def test_any_json_is_read_or_refused(status: Any, kind: str, rest: Any) -> None:
@@ -97,6 +105,8 @@ def test_any_json_is_read_or_refused(status: Any, kind: str, rest: Any) -> None:
         ("https://evil.example/fhir/Appointment/1", None),
         (f"{BASE}evil/Appointment/1", None),
         ("Appointment/../Patient", None),
+        ("Appointment/..", None),
+        ("Appointment/.", None),
         ("Appointment/1?_id=2", None),
         ("Appointment/1,2", None),
         ("Appointment/1/2", None),
