@@ -85,10 +85,11 @@ class Finding:
         outcome = _outcome(given, found=bool(found))
         if outcome:
             entries.append(b'{"resource":%b,"search":{"mode":"outcome"}}' % _encode(outcome))
-        body = b'{"resourceType":"Bundle","type":"searchset","total":%d,"link":%b,"entry":[%b]}' % (
+        listed = b',"entry":[%b]' % b",".join(entries) if entries else b""  # an empty array is none (json.html)
+        body = b'{"resourceType":"Bundle","type":"searchset","total":%d,"link":%b%b}' % (
             len(found),
             _encode(links),
-            b",".join(entries),
+            listed,
         )
         return make_ready(body, headers={"Content-Type": FHIR_JSON, "Cache-Control": "no-store"})
 

@@ -81,7 +81,8 @@ class SmartClient:
         return dict(bundle.Bundle(answer.json()).as_json())
 
     async def search(self, kind: str, query: dict[str, str]) -> list[Resource]:
-        found = await self._asked(_MODELS[kind].where(query).perform_resources, self._client.server)
+        search = _MODELS[kind].where(query)
+        found = await self._asked(lambda: list(search.perform_resources_iter(self._client.server)))
         return [one.as_json() for one in found]
 
     async def read(self, kind: str, fhir_id: str) -> Resource:

@@ -84,14 +84,20 @@ async def test_patient_is_walked_from_search_to_cancellation(site: Installation,
     )
 
 
-async def test_booking_is_made_in_one_call_when_nothing_was_held(site: Installation, client: Client) -> None:
-    seat = f"Appointment/{(await find(client))[-1]['id']}"
+async def test_patient_and_booking_are_found_by_search_when_they_were_made(site: Installation, client: Client) -> None:
+    person = a_patient()
+    made = await client.create(person)
+    [found] = await client.search("Patient", {"identifier": f"{USER}|{person['identifier'][1]['value']}"})
+    assert found["id"] == made["id"]
+    slots = await client.search("Slot", {"status": "free", "_count": "5"})
+    assert len(slots) > 5  # in pages
+    seat = f"Appointment/{slots[-1]['id']}"
+    patient = f"Patient/{made['id']}"
     booked = await only(
-        client,
-        "book",
-        referring("appointment-reference", seat),
-        {"name": "patient-resource", "resource": a_patient()},
+        client, "book", referring("appointment-reference", seat), referring("patient-reference", patient)
     )
+    [appointment] = await client.search("Appointment", {"patient": patient})
+    assert (appointment["id"], appointment["slot"][0]["reference"]) == (booked["id"], f"Slot/{slots[-1]['id']}")
     booking = await site.becomes(HOSPITAL, {"id": booked["id"]}, his_state="locked")
     assert booking["payment_state"] == "due"
 

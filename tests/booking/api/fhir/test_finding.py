@@ -109,7 +109,8 @@ async def test_pages_are_complete_and_without_repeats_when_next_is_followed(site
     assert [len(page.resources) for page in pages] == [3, 3, 1]
     assert [page.json["total"] for page in pages] == [7, 7, 7]
     assert [r for page in pages for r in ids(page.resources)] == ids(whole)
-    assert (await call(site, "find", **PERIOD, _count=0)).json["total"] == 7
+    number = await call(site, "find", **PERIOD, _count=0)
+    assert (number.json["total"], "entry" in number.json) == (7, False)
 
 
 async def test_patient_takes_part_when_it_is_named_and_own(site: FhirSite) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from booking.api.application import ApiOptions
+from booking.people import hear_patient, merge_persons, own_patient
 from booking.settings import Hospital
 from booking.store.engine import Store
 from tests.booking.api.fhir.calling import call, fhir_patient, found
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
 from tests.booking.world import (
+    HOSPITAL,
     LI,
+    ZHANG,
     booked,
     commands,
     get,
@@ -312,3 +316,22 @@ async def test_info_names_the_way_to_pay_when_a_booking_is_unpaid(site: FhirSite
     issue = told.json["entry"][1]["resource"]["issue"][0]
     assert (told.json["entry"][1]["search"]["mode"], issue["severity"]) == ("outcome", "information")
     assert f"/v1/hospitals/h1/bookings/{only(told)['id']}/payments" in issue["details"]["text"]
+
+
+async def test_user_is_the_patients_own_when_the_person_was_merged(site: FhirSite) -> None:
+    slot_id = (await put_slot(site.store)).replace("_", "-")
+    retired = await put_patient(site.store)
+    await put_patient(site.store, LI)  # of the same user: each keeps a handle of their own
+    async with site.store.write(HOSPITAL) as tx:
+        await hear_patient(tx, msgspec.structs.replace(ZHANG, mrn="M1"))
+        await hear_patient(tx, msgspec.structs.replace(LI, mrn="M2"))
+        await merge_persons(tx, surviving_mrn="M2", retired_mrn="M1")
+    told = await call(
+        site, "hold", appointment_reference=f"Appointment/{slot_id}", patient_reference=f"Patient/{retired}"
+    )
+    booking = await get(site.store, only(told)["id"])
+    assert (booking.user_ref, booking.patient_id) == ("u1", retired)
+    async with site.store.read(HOSPITAL) as tx:
+        _, survivor = await own_patient(tx, "portal", retired)
+    assert booking.person_id == survivor.id
+    assert survivor.record.name == LI.name
