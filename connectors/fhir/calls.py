@@ -35,6 +35,8 @@ _PREFIXES = {"eq": "", "ne": "ne", "gt": "gt", "lt": "lt", "ge": "ge", "le": "le
 _CALL_KEYS = ("resource", "id", "params", "if_none_exist", "operation", "fresh", "merged_from")
 
 
+ISSUE_TYPES = "issue_types"
+"""The profile's table from the codes of FHIR's own value set to the port's."""
 OPERATIONS = ("find", "hold", "book")  # IHE ITI Scheduling
 
 
@@ -43,7 +45,7 @@ class ParameterMissing(Exception):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One compiled request. `codes` is the table from the HIS's refusal codes to the port's."""
+    """One compiled request. `codes` is the table from the HIS's refusal codes to the port's, `issue_types` that of all verbs."""
 
     resource: str
     id: RequestTree | None = None
@@ -54,6 +56,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     body: RequestTree | None = None
     reply: RecordMap | None = None
     codes: dict[str, Any] = {}
+    issue_types: dict[str, Any] = {}
 
     def search_params(self, request: Request, ctx: MapContext) -> list[tuple[str, str]]:
         """The search parameters for `request`, in the profile's order. Raises ParameterMissing, MappingError."""
@@ -96,6 +99,7 @@ def compile_call(
         body=tree("request", inside=spec, at=path),
         reply=compile_record_map(profile, f"{path}.reply", reply, FhirPaths(connection)) if reply is not None else None,
         codes=profile.tables.get(codes, {}) if codes else {},
+        issue_types=profile.tables.get(ISSUE_TYPES, {}),
     )
 
 

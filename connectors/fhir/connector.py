@@ -64,7 +64,6 @@ T = TypeVar("T")
 # What this connector has code for; whatever else a profile may say is off.
 _CARRIED = frozenset(Verb) - {
     Verb.FETCH_REFUND,
-    Verb.FETCH_STATEMENT,
     Verb.CHECK_IN,
     Verb.PRESETTLE_BILL,
     Verb.REFUND,
@@ -257,7 +256,7 @@ class FhirConnector:
         return await self._read(Verb.FETCH_ATTACHMENT, fetch)
 
     async def fetch_statement(self, date: dt.date) -> Sequence[StatementLine]:
-        raise self._not_offered(Verb.FETCH_STATEMENT)
+        return await self._records(Verb.FETCH_STATEMENT, {"date": date}, whole=True)
 
     # writes --------------------------------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class Exchange:
         for page in pages:
             self.note(page, f"GET {call.resource}")
             if page.status != 200:
-                raise error_of_read(page, call.codes)
+                raise error_of_read(page, call.codes, call.issue_types)
             for number, entry in enumerate(entries_of_page(page.body, call, self.rules)):
                 resource = entry["resource"]
                 own = resource.get("id")
@@ -128,7 +128,7 @@ class Exchange:
             raise read_failed(error) from error
         self.note(reply, f"POST {path}")
         if reply.status != 200:
-            raise error_of_read(reply, call.codes)
+            raise error_of_read(reply, call.codes, call.issue_types)
         return reply
 
     async def read(self, call: Call, request: Request, deadline: Deadline) -> Versioned | None:
@@ -147,7 +147,7 @@ class Exchange:
         if reply.status in (404, 410):
             return None
         if reply.status != 200:
-            raise error_of_read(reply, call.codes)
+            raise error_of_read(reply, call.codes, call.issue_types)
         if not isinstance(reply.body, dict) or reply.body.get("resourceType") != call.resource:
             raise HisReplyInvalid(f"the reply is no {call.resource}")
         await self._checked([{"resource": reply.body}], alone=True)

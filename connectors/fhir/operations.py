@@ -15,7 +15,7 @@ from connectors.fhir.documents import Json, entries_of, without_history
 from connectors.fhir.outcomes import issues_of
 
 # Issue types (valueset-issue-type) after which the server does not know itself what it has done.
-_UNSURE = frozenset({"exception", "timeout", "incomplete", "lock-error", "no-store"})
+_UNSURE = frozenset({"exception", "timeout", "incomplete", "no-store"})
 
 
 def appointments_of(body: Any) -> list[Json]:

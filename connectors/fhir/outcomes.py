@@ -22,22 +22,8 @@ _AGAIN = frozenset({"throttled", "transient"})
 _RETRYABLE = frozenset({"busy", "not_open_yet"})
 UNAUTHORISED = frozenset({401, 403})
 _BY_STATUS = {404: "not_found", 410: "not_found", 409: "refused", 412: "refused"}
-# FHIR R4 valueset-issue-type, as far as it says which of the port's codes is meant. A profile's table comes first.
-_BY_ISSUE = {
-    "duplicate": "already_exists",
-    "not-found": "not_found",
-    "deleted": "not_found",
-    "business-rule": "refused",
-    "conflict": "refused",
-    "throttled": "busy",
-    "forbidden": "refused",
-    "security": "refused",
-    "invalid": "invalid_request",
-    "structure": "invalid_request",
-    "required": "invalid_request",
-    "value": "invalid_request",
-}
 _SEVERE = frozenset({"fatal", "error"})
+_NONE: Mapping[str, Any] = {}
 
 
 def issues_of(body: Any, *, severe_only: bool = True) -> list[tuple[str, list[str]]]:
@@ -69,8 +55,11 @@ def is_version_conflict(reply: Reply, table: Mapping[str, Any]) -> bool:
     return not any(code in table for _, details in issues_of(reply.body) for code in details)
 
 
-def rejection(reply: Reply, table: Mapping[str, Any]) -> Rejected | None:
-    """The refusal that a reply is, or None where it does not say that nothing was done. Not for 2xx."""
+def rejection(reply: Reply, table: Mapping[str, Any], issue_types: Mapping[str, Any] = _NONE) -> Rejected | None:
+    """The refusal that a reply is, or None where it does not say that nothing was done. Not for 2xx.
+
+    `table` is the verb's, from the server's own codes, and comes before `issue_types`, the profile's for all verbs.
+    """
     issues = issues_of(reply.body)
     text = _text(reply.status, issues)
     for _, details in issues:
@@ -83,7 +72,7 @@ def rejection(reply: Reply, table: Mapping[str, Any]) -> Rejected | None:
     if not 400 <= reply.status < 500 or reply.status == 408:
         return None
     words = [
-        table.get(code) or (_BY_ISSUE.get(code) if reply.status not in UNAUTHORISED else None) for code, _ in issues
+        table.get(code) or (issue_types.get(code) if reply.status not in UNAUTHORISED else None) for code, _ in issues
     ]
     word = next((word for word in words if word in REJECT_CODES), None)
     if word is None:
@@ -91,15 +80,17 @@ def rejection(reply: Reply, table: Mapping[str, Any]) -> Rejected | None:
     return _rejected(str(word), text)
 
 
-def refusal_of_write(reply: Reply, table: Mapping[str, Any]) -> Rejected | Unknown:
+def refusal_of_write(
+    reply: Reply, table: Mapping[str, Any], issue_types: Mapping[str, Any] = _NONE
+) -> Rejected | Unknown:
     """The outcome of a write whose reply is not a success."""
-    return rejection(reply, table) or Unknown(reason=_text(reply.status, issues_of(reply.body)))
+    return rejection(reply, table, issue_types) or Unknown(reason=_text(reply.status, issues_of(reply.body)))
 
 
-def error_of_read(reply: Reply, table: Mapping[str, Any]) -> HisError:
+def error_of_read(reply: Reply, table: Mapping[str, Any], issue_types: Mapping[str, Any] = _NONE) -> HisError:
     """The error of a read whose reply is not a success."""
     text = _text(reply.status, issues_of(reply.body))
-    refused = rejection(reply, table)
+    refused = rejection(reply, table, issue_types)
     if refused is not None and (refused.code != "busy" or reply.status in UNAUTHORISED):
         return HisRefused(text, code=refused.code)
     if reply.status >= 500 or refused is not None or reply.status in (408, 429):

@@ -50,7 +50,7 @@ async def read_slots(
             async for reply in replies:
                 exchange.note(reply, f"GET {call.resource}")
                 if reply.status != 200:
-                    raise error_of_read(reply, call.codes)
+                    raise error_of_read(reply, call.codes, call.issue_types)
                 await _take_page(exchange, search, reply, call, gathered, deadline)
     except (MappingError, ParameterMissing) as error:
         raise HisRefused(str(error), code="invalid_request") from error

@@ -103,7 +103,7 @@ class Write:
         if reply.status == 412:
             raise Ended(Rejected(code=several, text="HTTP 412: several fit the condition"))
         if reply.status not in (200, 201):
-            raise Ended(refusal_of_write(reply, call.codes))
+            raise Ended(refusal_of_write(reply, call.codes, call.issue_types))
         resource = (
             reply.body if isinstance(reply.body, dict) and reply.body.get("resourceType") == call.resource else None
         )
@@ -170,7 +170,7 @@ class Write:
         if step.if_match and is_version_conflict(reply, call.codes):
             return None
         if reply.status not in (200, 201):
-            raise Ended(refusal_of_write(reply, call.codes))
+            raise Ended(refusal_of_write(reply, call.codes, call.issue_types))
         told = reply.body
         return told if isinstance(told, dict) and told.get("resourceType") == call.resource else step.body
 
@@ -180,11 +180,11 @@ class Write:
         Refusals are read as those of `name`.
         """
         reply = await self._send("POST", "", transaction_of(steps), None)
-        codes = self.call(name).codes
-        if is_version_conflict(reply, codes):
+        call = self.call(name)
+        if is_version_conflict(reply, call.codes):
             return None
         if reply.status not in (200, 201):
-            raise Ended(refusal_of_write(reply, codes))
+            raise Ended(refusal_of_write(reply, call.codes, call.issue_types))
         answers = answers_of(reply.body, steps)
         if answers is None:
             raise Ended(Unknown(reason="the answer does not say that the whole transaction was carried out"))
@@ -204,7 +204,7 @@ class Write:
         reply = await self._send("POST", f"{call.resource}/${call.operation}", body, None)
         failure = failure_of(reply)
         if failure is not None or reply.status not in (200, 201):
-            raise Ended(refusal_of_write(failure or reply, call.codes))
+            raise Ended(refusal_of_write(failure or reply, call.codes, call.issue_types))
         found = appointments_of(reply.body)
         if len(found) != 1 or not isinstance(found[0].get("id"), str):
             raise Ended(Unknown(reason=f"${call.operation} was answered without one Appointment"))

@@ -246,9 +246,15 @@ class Store:
         return Found([item for charge in charges for item in make.charge_items(charge)])
 
     def _payments(self, kind: str, params: Params) -> Found:
-        _only(params, "identifier")
+        _only(params, "identifier", "created")
+        days = [value for name, value in params if name == "created"]
         return Found(
-            [self._payment(kind, key) for key, kept in self.payments[kind].items() if _identified(kept, params)]
+            [
+                self._payment(kind, key)
+                for key, kept in self.payments[kind].items()
+                if _identified(kept, params)
+                and all(_fits(dt.datetime.fromisoformat(kept.resource["created"]), value) for value in days)
+            ]
         )
 
     def _payment(self, kind: str, key: str) -> Json:

@@ -20,7 +20,7 @@ from connectors.port import (
     Unknown,
     Verb,
 )
-from mappings.canonical import RegistrationStatus, ScheduleStatus, Session
+from mappings.canonical import RegistrationStatus, ScheduleStatus, Session, StatementKind
 from tests.connectors.fhir.fhir_hospital import PERSON, ZONE, payment, switch, window
 from tests.connectors.fhir.spoken import (
     SPOKEN,
@@ -330,6 +330,12 @@ async def test_bill_is_settled_once_and_found_again(spoken: Spoken, mode: str | 
         assert isinstance(again, Rejected)
         assert again.code == "already_exists"
         assert await his.fetch_bills(patient) == []
+        if offers(his, Verb.FETCH_STATEMENT):
+            lines = await his.fetch_statement(dt.datetime.now(ZONE).date())
+            assert [(x.kind, x.amount_fen, x.trade_no, x.order_no) for x in lines] == [
+                (StatementKind.PAYMENT, 2550, "4200001", "9" * 20)
+            ]
+            assert await his.fetch_statement(dt.date(2020, 1, 1)) == []
 
 
 async def test_report_is_told_with_its_results(spoken: Spoken) -> None:
@@ -372,8 +378,9 @@ async def test_what_the_profile_lacks_is_not_offered(spoken: Spoken) -> None:
                 outcome = await write(order)
                 assert isinstance(outcome, Rejected)
                 assert outcome.code == "not_offered"
-        with pytest.raises(NotOffered):
-            await his.fetch_statement(dt.date(2026, 1, 5))
+        if not offers(his, Verb.FETCH_STATEMENT):
+            with pytest.raises(NotOffered):
+                await his.fetch_statement(dt.date(2026, 1, 5))
         assert not simulator.hospital.visits
 
 
