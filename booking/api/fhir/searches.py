@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from functools import lru_cache
 from typing import Any
@@ -27,6 +28,7 @@ from booking.snapshots import Answers, Days
 
 FORM = "application/x-www-form-urlencoded"
 _DAY_PARAMETER = {"Slot": "start", "Schedule": "date"}
+_FEW = 64  # resources are rendered and packed on the loop in less time than a thread takes
 _WITHOUT_DAY = ("_id", "identifier")
 
 
@@ -59,8 +61,13 @@ class Searches:
                 view = view_of(self._context, call, tx.now_ms)
                 found = await find(tx, view, request)
                 beside = await included(tx, view, request, found.resources)
-            page = Page(render_matches(request, found.resources), found.next, found.total)
-            return Listing(searchset(view.base, request, page, beside), FHIR_JSON).reply(call.request.headers)
+
+            def render() -> Ready:
+                page = Page(render_matches(request, found.resources), found.next, found.total)
+                return Listing(searchset(view.base, request, page, beside), FHIR_JSON).reply(call.request.headers)
+
+            few = len(found.resources) + len(beside) <= _FEW
+            return render() if few else await asyncio.to_thread(render)
 
         return search
 

@@ -120,8 +120,11 @@ class Told:
 class FhirSite:
     """One process. Everything that it emits is validated: see `emitted`."""
 
-    def __init__(self, session: aiohttp.ClientSession, store: Store, ward: Ward, parts: ApiParts) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, store: Store, ward: Ward, parts: ApiParts, health: Health
+    ) -> None:
         self.session = session
+        self.health = health
         self.store = store
         self.ward = ward
         self.parts = parts
@@ -161,7 +164,7 @@ async def serve_fhir(
 ) -> AsyncIterator[FhirSite]:
     """Serve these hospitals from the store. The feed's first poll has ended."""
     async with AsyncExitStack() as stack:
-        ward, known = Ward(), {hospital.id: hospital for hospital in hospitals}
+        ward, known, health = Ward(), {hospital.id: hospital for hospital in hospitals}, Health()
         parts = ApiParts(store, known, ward, Service(**service))
         server = build_server(
             [*api_routes(parts.context), *fhir_routes(parts.context)],
@@ -169,7 +172,7 @@ async def serve_fhir(
             hospital_known=known.__contains__,
             hospital_of_key=only_hospital(known),
             translate=translate,
-            health=Health(),
+            health=health,
             options=options or ApiOptions(),
         )
         stack.push_async_callback(parts.close)
@@ -181,4 +184,4 @@ async def serve_fhir(
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         host, port = runner.addresses[0][:2]
         session = await stack.enter_async_context(aiohttp.ClientSession(f"http://{host}:{port}"))
-        yield FhirSite(session, store, ward, parts)
+        yield FhirSite(session, store, ward, parts, health)

@@ -48,6 +48,9 @@ async def test_hospital_must_be_named_when_key_is_for_several(store: Store, hosp
         assert (answer.status, answer.code) == (400, "hospital_ambiguous")
         assert (await site.ask(f"/fhir/R4/hospitals/h1/Slot/{slot_id}", by="both")).status == 200
         assert (await site.ask(f"Slot/{slot_id}", by="one")).status == 200
+        elsewhere = await site.ask(f"/fhir/R4/hospitals/h2/Slot/{slot_id}", by="one")
+        assert (elsewhere.status, elsewhere.code) == (403, "forbidden_hospital")
+        assert (await site.ask(f"/fhir/R4/hospitals/h2/Slot/{slot_id}", by="both")).status == 404  # h1's slot
 
 
 @pytest.mark.parametrize(
@@ -121,3 +124,26 @@ async def test_read_is_304_when_nothing_has_changed(site: FhirSite) -> None:
     again = await site.ask(f"Slot/{slot_id}", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status, again.body) == (304, b"")
     assert (await site.ask(f"Slot/{slot_id}", headers={"If-None-Match": 'W/"other"'})).status == 200
+
+
+async def test_resources_are_named_by_the_public_address_when_there_is_one(store: Store, hospital: Hospital) -> None:
+    slot_id = (await put_slot(store)).replace("_", "-")
+    async with serve_fhir(store, hospital, public_url="https://booking.example/api/") as site:
+        found = await site.ask(f"Slot?_id={slot_id}")
+        assert found.json["entry"][0]["fullUrl"] == f"https://booking.example/api/fhir/R4/Slot/{slot_id}"
+        assert str(found.link("self")).startswith("https://booking.example/api/fhir/R4/Slot?")
+        assert (await site.ask("metadata")).json["implementation"]["url"] == "https://booking.example/api/fhir/R4"
+
+
+@pytest.mark.parametrize("host", ["a b", "h/../x", '"><script>', "h@b", "x" * 300])
+async def test_host_is_never_told_back_when_it_is_no_host(site: FhirSite, host: str) -> None:
+    answer = await site.ask("Slot?_id=x", headers={"Host": host})
+    assert answer.status == 200
+    assert str(answer.link("self")).startswith("http://localhost/fhir/R4/Slot")
+
+
+async def test_everything_is_refused_as_an_outcome_when_the_process_is_stopping(site: FhirSite) -> None:
+    site.health.start_draining()
+    answer = await site.ask("Slot")
+    assert (answer.status, answer.code) == (503, "draining")
+    assert answer.headers["Retry-After"] == "1"
