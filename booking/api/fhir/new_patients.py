@@ -12,13 +12,10 @@ from typing import Any
 import msgspec
 
 from booking.api.fhir.parameters import IdentifierIn, NameIn, PatientIn
-from booking.api.fhir.resources.elements import ID_CARD_SYSTEM, USER_SYSTEM
+from booking.api.fhir.resources.elements import ID_CARD_SYSTEM, ID_TYPE_SYSTEM, USER_SYSTEM, document_type
 from booking.api.fhir.serving import invalid
 from booking.api.views import NewPatient
-from booking.identity import ID_CARD
 
-DOCUMENT_SYSTEM = "urn:hisbridge:id-type:"
-"""Any other document: `urn:hisbridge:id-type:passport`."""
 CARD_SYSTEM = "urn:hisbridge:card-type:"
 """A card: `urn:hisbridge:card-type:mrn` is the hospital's own number."""
 _HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
@@ -56,14 +53,14 @@ def new_patient(told: PatientIn, at: str = "$") -> NewPatient:
 
 
 def _document(told: PatientIn, at: str) -> IdentifierIn:
-    found = [i for i in told.identifier if i.system == ID_CARD_SYSTEM or (i.system or "").startswith(DOCUMENT_SYSTEM)]
+    found = [i for i in told.identifier if document_type(i.system) is not None]
     if len(found) != 1 or not found[0].value:
-        raise invalid(f"{at}.identifier", f"one document: a value of the system {ID_CARD_SYSTEM} or {DOCUMENT_SYSTEM}…")
+        raise invalid(f"{at}.identifier", f"one document: a value of the system {ID_CARD_SYSTEM} or {ID_TYPE_SYSTEM}…")
     return found[0]
 
 
 def _kind_of(document: IdentifierIn) -> str:
-    return ID_CARD if document.system == ID_CARD_SYSTEM else (document.system or "").removeprefix(DOCUMENT_SYSTEM)
+    return document_type(document.system) or ""
 
 
 def _one(told: PatientIn, system: str, at: str) -> IdentifierIn | None:

@@ -102,9 +102,30 @@ def base_of(call: Call[Any, Any], public_url: str | None = None) -> str:
 
 def versioned(resource: Resource) -> Resource:
     """The resource with `meta.versionId`: a digest of its content, which ETag carries too."""
-    version = blake2b(_encode(resource), digest_size=9).hexdigest()
+    body = _encode(resource)
+    if _ODD.search(body):
+        resource = _without_oddities(resource)
+        body = _encode(resource)
+    version = blake2b(body, digest_size=9).hexdigest()
     head = {"resourceType": resource["resourceType"], "id": resource["id"]}
     return {**head, "meta": {"versionId": version, **resource.get("meta", {})}, **_without_head(resource)}
+
+
+# What a HIS may have in its texts and FHIR has not: control characters (datatypes.html#string), and what is empty (json.html).
+_ODD = re.compile(rb'\\u00[01]|\\[bf]|[:\[,](""|null)|\[\]|\{\}')
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+def _without_oddities(value: Any) -> Any:
+    """Texts without control characters, and no element that is empty."""
+    if isinstance(value, str):
+        return _CONTROL.sub("", value)
+    if isinstance(value, dict):
+        told = {name: _without_oddities(one) for name, one in value.items()}
+        return {name: one for name, one in told.items() if one not in (None, "", [], {})}
+    if isinstance(value, list):
+        return [one for one in map(_without_oddities, value) if one not in (None, "", [], {})]
+    return value
 
 
 def _without_head(resource: Resource) -> Resource:

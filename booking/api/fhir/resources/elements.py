@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Any
+from urllib.parse import quote, unquote
 
 from booking.api.fhir.ids import code_to_fhir
 
@@ -13,6 +14,7 @@ SCHEDULE_SYSTEM = "urn:hisbridge:schedule"
 HOSPITAL_SYSTEM = "urn:hisbridge:hospital"
 ID_CARD_SYSTEM = "urn:oid:2.16.840.1.113883.4.330.156"
 """National person identifiers of China."""
+ID_TYPE_SYSTEM = "urn:hisbridge:id-type:"
 PATIENT_SYSTEM = "urn:hisbridge:patient"
 USER_SYSTEM = "urn:hisbridge:user-ref"
 OBSERVATION_VALUE = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
@@ -73,4 +75,13 @@ def organization(hospital_id: str, name: str) -> dict[str, Any]:
 
 def document_system(id_type: str) -> str:
     """The namespace of documents of a type of `/v1`."""
-    return ID_CARD_SYSTEM if id_type == "id_card" else f"urn:hisbridge:id-type:{id_type}"
+    return ID_CARD_SYSTEM if id_type == "id_card" else ID_TYPE_SYSTEM + quote(id_type, safe="")
+
+
+def document_type(system: str | None) -> str | None:
+    """The type of `/v1` behind a namespace of documents; None for any other namespace."""
+    if system == ID_CARD_SYSTEM:
+        return "id_card"
+    if system is None or not system.startswith(ID_TYPE_SYSTEM):
+        return None
+    return unquote(system.removeprefix(ID_TYPE_SYSTEM))

@@ -61,7 +61,7 @@ def _documents(view: View, row: ReportRow, patient_id: str) -> list[dict[str, An
     of = f"{view.origin}/v1/hospitals/{view.hospital.id}/patients/{patient_id}/reports/{row.id}/attachments"
     told = []
     for n, attachment in enumerate(row.record.attachments, 1):
-        document = {"contentType": attachment.content_type, "url": f"{of}/{n}"}
+        document = {"contentType": " ".join(attachment.content_type.split()), "url": f"{of}/{n}"}
         told.append({**document, "title": attachment.title} if attachment.title else document)
     return told
 

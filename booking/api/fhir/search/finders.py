@@ -14,11 +14,11 @@ from booking.api.fhir.lookups import (
     show_bookings,
 )
 from booking.api.fhir.resources.elements import (
-    ID_CARD_SYSTEM,
     ORDER_SYSTEM,
     PATIENT_SYSTEM,
     SCHEDULE_SYSTEM,
     USER_SYSTEM,
+    document_type,
 )
 from booking.api.fhir.resources.people import patient_resource, practitioner_resource, role_resource
 from booking.api.fhir.resources.places import location_resource, service_resource
@@ -130,10 +130,8 @@ async def _patients_named(tx: Tx, view: View, token: Token) -> list[tuple[dict[s
             return await people.patients_of_user(tx, view.client_id, token.code)
         case s if s == PATIENT_SYSTEM:
             return await people.own_patients(tx, view.client_id, token.code)
-        case s if s == ID_CARD_SYSTEM:
-            return await people.patients_by_document(tx, view.client_id, "id_card", token.code)
-    id_type = token.system.removeprefix("urn:hisbridge:id-type:")
-    return await people.patients_by_document(tx, view.client_id, id_type, token.code) if id_type != token.system else []
+    id_type = document_type(token.system)
+    return [] if id_type is None else await people.patients_by_document(tx, view.client_id, id_type, token.code)
 
 
 async def practitioners(tx: Tx, view: View, request: SearchRequest) -> Found:

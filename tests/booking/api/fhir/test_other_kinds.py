@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -336,3 +337,30 @@ async def test_report_and_results_are_read_when_they_are_ones_own(reported: tupl
         assert (await site.ask(path)).status == 400
     assert (await site.ask(f"Observation/{report['id']}.9")).status == 404
     assert (await site.ask(f"Observation/{report['id']}.")).status == 404
+
+
+async def test_what_leaves_is_valid_when_the_hospital_and_portals_have_odd_texts(site: FhirSite) -> None:
+    """What is checked is in `emitted`: control characters, what is empty, and codes and addresses with blanks are no FHIR."""
+    async with site.store.write(HOSPITAL) as tx:
+        await put_departments(tx, [Department(id="D\x01 \t 1", name="内\x01科\x0b"), Department(id="D2", name="")])
+        await put_practitioners(tx, [Practitioner(id="P\n2", name="", department_id="D2", title="\x02")])
+    odd = make_schedule(
+        "S9", department_id="D\x01 \t 1", department_name="", practitioner_id="P\n2", practitioner_name="\x1f",
+        clinic_type=" a  b\x03 ", location="\x0c",
+    )  # fmt: skip
+    slot_id = await put_slot(site.store, schedule=odd)
+    person = msgspec.structs.replace(ZHANG, name="\x01", id_type="other document\x02", id_number="A 1", phone="")
+    patient_id = await put_patient(site.store, person)
+    booking = await hold(site.store, make_hospital(), slot_id, patient_id)
+    await site.parts.feed.catch_up(10)
+    for path in (
+        f"Slot?start={DAY}&_include=Slot:schedule&_include:iterate=Schedule:actor",
+        f"Slot/{fhir_id(slot_id)}", "HealthcareService", "Practitioner", "PractitionerRole", f"Patient/{patient_id}",
+        f"Appointment/{booking.id}?_summary=true", f"Appointment?_id={booking.id}&_include=Appointment:actor",
+    ):  # fmt: skip
+        answer = await site.ask(path)
+        assert answer.status == 200, path
+    identifier = (await site.ask(f"Patient/{patient_id}")).json["identifier"][-1]
+    assert identifier["system"] == "urn:hisbridge:id-type:other%20document%02"
+    found = await site.ask(f"Patient?identifier={quote(identifier['system'])}|{quote('A 1')}")
+    assert [p["id"] for p in found.resources] == [patient_id]
