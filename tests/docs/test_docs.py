@@ -33,6 +33,7 @@ from connectors.port import Verb
 from connectors.soap import Options as SoapOptions
 from mappings.profile import load_profile
 from tests.docs.dialects import markdown, verb_rows
+from tests.docs.fhir_fields import tables
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -237,6 +238,13 @@ def test_the_table_of_a_dialect_is_its_profile(name: str) -> None:
     rows = verb_rows(load_profile(name.partition(".")[0]))
     assert [row[0] for row in rows] == [f"`{verb.value}`" for verb in Verb]
     assert "\n".join(markdown(rows)) in (ROOT / "docs" / "dialects" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_the_fields_that_fhir_keeps_are_those_of_the_profiles() -> None:
+    page = (ROOT / "docs" / "dialects" / "fhir_fields.md").read_text(encoding="utf-8")
+    for lines in tables():
+        assert len(lines) > 3
+        assert "\n" + "\n".join(lines) + "\n" in page
 
 
 @pytest.mark.parametrize("guide", API_GUIDES, ids=named)
