@@ -124,17 +124,26 @@ async def test_patient_is_looked_for_by_3300_and_created_by_3014_with_one_for_me
         )
         woman = msgspec.structs.replace(PERSON, sex=Sex.FEMALE, birth_date=dt.date(1990, 3, 7))
         assert isinstance(await his.create_patient(woman), Accepted)
-        trade, told = door.sent(peer)
-        assert trade == "3014"
-        assert {name: told[name] for name in ("UserID", "IDType", "IDNo", "PatientName", "Sex", "DOB", "Mobile")} == {
-            "UserID": "HISBRIDGE",
-            "IDType": "01",
-            "IDNo": "11010119900307123X",
-            "PatientName": "张伟",
-            "Sex": "2",
-            "DOB": "1990-03-07",
-            "Mobile": "13800000000",
-        }
+        assert door.sent(peer) == (
+            "3014",
+            {
+                "TradeCode": "3014",
+                "ExtOrgCode": "",
+                "ClientType": "",
+                "HospitalId": "2",
+                "UserID": "HISBRIDGE",
+                "PatientType": "01",
+                "CardTypeCode": "01",
+                "PatientCard": "11010119900307123X",
+                "IDType": "01",
+                "IDNo": "11010119900307123X",
+                "PatientName": "张伟",
+                "Sex": "2",
+                "DOB": "1990-03-07",
+                "Mobile": "13800000000",
+                "Address": "",
+            },
+        )
 
 
 # --- the envelope --------------------------------------------------------------------------------------------------

@@ -249,14 +249,19 @@ async def test_bill_is_settled_by_4906_and_looked_up_by_check_charge(door: Door)
 async def test_presettlement_is_4905_with_the_sum_in_yuan(door: Door) -> None:
     async with door.canned(done()) as (peer, his):
         await his.presettle_bill(golden_bill_payment())
-        trade, told = door.sent(peer)
-        assert trade == "4905"
-        assert [told[name] for name in ("OrderNo", "Adm", "OrderSum", "PayModeCode")] == [
-            "R100",
-            "77",
-            "120.50",
-            "WECHAT",
-        ]
+        assert door.sent(peer) == (
+            "4905",
+            {
+                "TradeCode": "4905",
+                "HospitalID": "2",
+                "CardNo": "",
+                "CardType": "",
+                "SecrityNo": "",
+                "PatientID": "0000012345",
+            }
+            | TILL
+            | {"Adm": "77", "OrderNo": "R100", "OrderSum": "120.50", "PayModeCode": "WECHAT", "ExpStr": ""},
+        )
 
 
 async def test_refund_is_1003_with_our_refund_number(door: Door) -> None:
