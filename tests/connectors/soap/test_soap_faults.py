@@ -365,3 +365,13 @@ async def test_faults_can_be_set_over_the_control_port() -> None:
         async with session.delete(f"{control}/faults") as reply:
             assert reply.status == 200
         assert len(await his.fetch_departments()) == 3
+
+
+async def test_redirection_is_not_followed_when_a_write_is_answered_by_one() -> None:
+    """It would be made again, at another's: what was done is looked up instead."""
+    async with canned("<Response><ResultCode>0</ResultCode></Response>") as (other, _):
+        there = web.Response(status=307, headers={"Location": other.url})
+        async with canned(there) as (peer, his):
+            assert isinstance(await his.lock_slot(golden_order()), Unknown)
+            assert len(peer.requests) == 1
+        assert other.requests == []
