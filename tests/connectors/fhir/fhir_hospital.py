@@ -82,6 +82,7 @@ async def canned(handler: Handler, *, statement: dict[str, Any] | None = STATEME
     app = web.Application()
     if statement is not None:
         app.router.add_get("/fhir/metadata", declare)
+    app.router.add_route("*", "/fhir", handler)
     app.router.add_route("*", "/fhir/{tail:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
