@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from time import monotonic
 from urllib.parse import parse_qsl
 
 from connectors.fhir.calls import Call
@@ -21,9 +22,14 @@ from connectors.fhir.exchange import Exchange
 from connectors.fhir.news import KINDS, News, instant_of, name_of, version_of
 from connectors.port import HisReplyInvalid, HisUnavailable, Inbound, InboundHandler, Refused
 from mappings.profile import Profile
+from monitoring.logs import get_logger
 from monitoring.metrics import register_message_types
 
+log = get_logger(__name__)
+
 MOST_SEEN = 50_000
+FIRST_SWEEP_S, SWEEP_EVERY_S = 600.0, 86_400.0
+FEW = 20  # so many deletions at once are believed whatever share they are
 LEAST_SLICE, LONGEST_SLICE = dt.timedelta(minutes=1), dt.timedelta(days=1)
 SEARCH_TIMEOUT_S = 60.0
 IDS_AT_ONCE = 20
@@ -44,10 +50,15 @@ class Changes:
         self._slice = LONGEST_SLICE
         self._seen: OrderedDict[str, str] = OrderedDict()
         self._turn = asyncio.Lock()
+        self._swept: set[str] = set()
+        self._sweep_at = monotonic() + FIRST_SWEEP_S
         self.handler: InboundHandler | None = None
 
     async def look(self) -> int:
         """Hand on whatever has changed since the last look; how many. Raises HisError, what was handed on stays so."""
+        if "Appointment" in self._watched and monotonic() >= self._sweep_at:
+            await self.sweep()
+            self._sweep_at = monotonic() + SWEEP_EVERY_S
         async with self._turn:
             return sum([await self._look_for(kind) for kind in self._watched])
 
@@ -111,26 +122,58 @@ class Changes:
     def _call(self, kind: str) -> Call:
         return self._exchange.calls[KINDS[kind].verb]
 
+    # --- all of them -------------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> int:
+        """Look at every Appointment of ours from today on, and for those that the last sweep saw and this one does not.
+
+        What was deleted has no `_lastUpdated`, and where it is not told nothing else shows it.
+        """
+        async with self._turn:
+            found: set[str] = set()
+            handed = 0
+            first = dt.datetime.now(self._exchange.hospital.zone).date()
+            for day in (first + dt.timedelta(days=n) for n in range(int(self._exchange.setting("sweep_days", 60)))):
+                until = day + dt.timedelta(days=1)
+                document = await self._find("Appointment", [("date", f"ge{day}"), ("date", f"lt{until}")])
+                ours = [one for one in _of("Appointment", document) if self._is_ours(one)]
+                found |= {name_of(one) for one in ours}
+                handed += await self._hand_on("Appointment", Document.of([{"resource": one} for one in ours]))
+            missing = sorted(self._swept - found)
+            if len(missing) > FEW and len(missing) * 2 > len(self._swept):
+                # More likely a server that lost its index, or our rights, than a hospital that deletes half its day.
+                log.error("fhir_sweep_not_believed", missing=len(missing), known=len(self._swept))
+                return handed
+            for start in range(0, len(missing), IDS_AT_ONCE):
+                ids = [name.partition("/")[2] for name in missing[start : start + IDS_AT_ONCE]]
+                handed += await self._fetch("Appointment", ids, known=True)
+            self._swept = found
+            return handed
+
+    def _is_ours(self, resource: Json) -> bool:
+        system, told = self._exchange.connection.get("order_system"), resource.get("identifier")
+        return isinstance(told, list) and any(isinstance(one, dict) and one.get("system") == system for one in told)
+
     # --- by name -----------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, kind: str, ids: list[str]) -> int:
+    async def _fetch(self, kind: str, ids: list[str], *, known: bool = False) -> int:
         document = await self._find(kind, [("_id", ",".join(ids))])
         handed = await self._hand_on(kind, document)
         found = {str(resource.get("id")) for resource in [*_of(kind, document), *document.left_out]}
         for own in ids:
-            if own not in found and await self._is_gone(f"{kind}/{own}"):
+            if own not in found and await self._is_gone(f"{kind}/{own}", known=known):
                 handed += await self._give(self._news.gone(f"{kind}/{own}"), {f"{kind}/{own}": "gone"})
         return handed
 
-    async def _is_gone(self, name: str) -> bool:
-        """Whether the server says that it was deleted. "Not found" may be a name that never was, or an index that lags."""
+    async def _is_gone(self, name: str, *, known: bool) -> bool:
+        """Whether the server says that it was deleted. "Not found" says so only of what was `known` to be there."""
         try:
             reply = await self._exchange.client.read(name, deadline=Deadline(SEARCH_TIMEOUT_S), fresh=True)
         except ReplyInvalid:
             return False
         except ExchangeError as error:
             raise HisUnavailable(str(error)) from error
-        return reply.status == 410
+        return reply.status == 410 or (known and reply.status == 404)
 
     # --- handing on --------------------------------------------------------------------------------------------------
 

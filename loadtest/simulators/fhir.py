@@ -232,7 +232,7 @@ class FhirSimulator:
 def _operation(request: web.Request, kind: str, key: str, body: Json) -> str:
     """The port's verb that this request belongs to: what faults and counts are keyed by."""
     if request.method == "GET":
-        if "_lastUpdated" in request.query or (kind == "Appointment" and "_id" in request.query):
+        if "_lastUpdated" in request.query or (kind == "Appointment" and {"_id", "date"} & set(request.query)):
             return "fetch_changes"
         if kind == "DiagnosticReport" and ("identifier" in request.query or "_id" in request.query):
             return "fetch_report"

@@ -190,7 +190,8 @@ class Store:
         return Found([make.patient(person) for person in people])
 
     def _appointments(self, params: Params) -> Found:
-        _only(params, "identifier", "_lastUpdated", "_id")
+        _only(params, "identifier", "_lastUpdated", "_id", "date")
+        days = [value for name, value in params if name == "date"]
         ids = next((value.split(",") for name, value in params if name == "_id"), None)
         times = [value for name, value in params if name == "_lastUpdated"]
         return Found(
@@ -199,6 +200,7 @@ class Store:
                 for no, kept in self.appointments.items()
                 if _identified(kept, params)
                 and (ids is None or no in ids)
+                and all(_fits_day(kept.resource["start"][:10], value) for value in days)
                 and all(_fits(kept.updated, value) for value in times)
             ]
         )
@@ -413,6 +415,10 @@ def _fits(moment: dt.datetime, value: str) -> bool:
     prefix, text = (value[:2], value[2:]) if value[:1].isalpha() else ("eq", value)
     other = dt.datetime.fromisoformat(text)
     return {"ge": moment >= other, "lt": moment < other, "eq": moment == other}[prefix]
+
+
+def _fits_day(day: str, value: str) -> bool:
+    return day >= value[2:] if value[:2] == "ge" else day < value[2:]
 
 
 def _identified(kept: Kept, params: Params) -> bool:
