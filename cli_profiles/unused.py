@@ -19,7 +19,7 @@ _RULES = ("success", "error_code", "error_text", "error_texts", "faults", "retry
 _OF_PROTOCOL = {
     "soap": {*Connection.__struct_fields__, *_RULES},
     "hl7v2": {*Hl7Settings.__struct_fields__, "error"},
-    "fhir": {"settle_wait_s", "seat_attempts"},
+    "fhir": {"assumed", "fhir_release", "seat_attempts", "settle_wait_s"},
 }
 _OURS = ("his_refs", "document")
 """What no HIS has a word for."""
