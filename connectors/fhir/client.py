@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -35,6 +36,8 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK = 65_536
 # From so many bytes on, decoding takes longer than a turn of the event loop may (5 ms).
 _OFF_LOOP_BYTES = 500_000
+# Replies that are kept to be asked about again: so many, and none larger.
+_MOST_KEPT, _MOST_KEPT_BYTES = 64, 100_000
 # All pages of one search together, in bodies of the largest size allowed: decoded they take several times as much memory.
 _MAX_BODIES = 4
 
@@ -118,6 +121,7 @@ class FhirClient:
         self._auth: Auth = auth or NoAuth()
         self._tls = tls
         self._pace = Pace()
+        self._kept: OrderedDict[URL, Reply] = OrderedDict()
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -149,10 +153,24 @@ class FhirClient:
         await self._auth.close()
 
     async def read(self, path: str, params: Params = (), *, deadline: Deadline, fresh: bool = False) -> Reply:
-        """GET `[base]/path`; `fresh` asks every cache on the way to look again. Raises ExchangeError."""
-        return await self._send(
-            "GET", self._url(path, params), {"Cache-Control": "no-cache"} if fresh else {}, deadline
-        )
+        """GET `[base]/path`; `fresh` asks every cache on the way to look again. Raises ExchangeError.
+
+        What was read before, and had an ETag, is asked for with If-None-Match (FHIR R4, http.html#cread); where the server says
+        that it is the same (304), it is the reply of then, which nobody may change.
+        """
+        url = self._url(path, params)
+        headers = {"Cache-Control": "no-cache"} if fresh else {}
+        kept = self._kept.pop(url, None)
+        if kept is not None and kept.etag is not None:
+            headers["If-None-Match"] = kept.etag
+        reply = await self._send("GET", url, headers, deadline)
+        if reply.status == 304 and kept is not None:
+            reply = kept
+        if reply.status == 200 and reply.etag is not None and reply.size <= _MOST_KEPT_BYTES:
+            self._kept[url] = reply
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return reply
 
     async def pages(
         self, path: str, params: Params, *, deadline: Deadline, fresh: bool = False
