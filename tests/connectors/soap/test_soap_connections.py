@@ -88,6 +88,17 @@ async def test_verb_has_its_own_time_out() -> None:
         assert await his.cancel_registration(golden_order()) == Accepted()
 
 
+async def test_hospital_is_called_directly_when_the_environment_names_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/")
+    counted = Counted()
+    async with serving(counted) as url, connected(endpoint=url) as his:
+        await his.ping()
+    assert len(counted.ports) == 1
+
+
 # --- TLS ----------------------------------------------------------------------------------------------------------------
 
 
