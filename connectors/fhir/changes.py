@@ -15,12 +15,12 @@ from time import monotonic
 from urllib.parse import parse_qsl
 
 from connectors.fhir.calls import Call
-from connectors.fhir.client import ExchangeError, ReplyInvalid
+from connectors.fhir.client import ExchangeError
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json, decode_json
 from connectors.fhir.exchange import Exchange
 from connectors.fhir.news import KINDS, News, instant_of, name_of, version_of
-from connectors.port import HisReplyInvalid, HisUnavailable, Inbound, InboundHandler, Refused
+from connectors.port import HisError, HisReplyInvalid, HisUnavailable, Inbound, InboundHandler, Refused
 from mappings.profile import Profile
 from monitoring.logs import get_logger
 from monitoring.metrics import register_message_types
@@ -28,7 +28,7 @@ from monitoring.metrics import register_message_types
 log = get_logger(__name__)
 
 MOST_SEEN = 50_000
-FIRST_SWEEP_S, SWEEP_EVERY_S = 600.0, 86_400.0
+FIRST_SWEEP_S, SWEEP_AGAIN_S, SWEEP_EVERY_S = 600.0, 3_600.0, 86_400.0
 FEW = 20  # so many deletions at once are believed whatever share they are
 LEAST_SLICE, LONGEST_SLICE = dt.timedelta(minutes=1), dt.timedelta(days=1)
 SEARCH_TIMEOUT_S = 60.0
@@ -56,11 +56,9 @@ class Changes:
 
     async def look(self) -> int:
         """Hand on whatever has changed since the last look; how many. Raises HisError, what was handed on stays so."""
-        if "Appointment" in self._watched and monotonic() >= self._sweep_at:
-            await self.sweep()
-            self._sweep_at = monotonic() + SWEEP_EVERY_S
         async with self._turn:
-            return sum([await self._look_for(kind) for kind in self._watched])
+            handed = sum([await self._look_for(kind) for kind in self._watched])
+        return handed + await self._sweep_if_due()
 
     async def fetch(self, names: Iterable[str]) -> int:
         """Hand on these resources, `Type/id`, as the server has them now; those of types that are not watched are left."""
@@ -124,6 +122,20 @@ class Changes:
 
     # --- all of them -------------------------------------------------------------------------------------------------
 
+    async def _sweep_if_due(self) -> int:
+        """A sweep that fails is made again after a while: what it looks for waits, and other changes must not."""
+        if "Appointment" not in self._watched or monotonic() < self._sweep_at:
+            return 0
+        self._sweep_at = monotonic() + SWEEP_AGAIN_S
+        try:
+            handed = await self.sweep()
+        except HisError as error:
+            hospital, connector = self._exchange.hospital.id, self._exchange.name
+            log.warning("fhir_sweep_failed", reason=str(error), hospital=hospital, connector=connector)
+            return 0
+        self._sweep_at = monotonic() + SWEEP_EVERY_S
+        return handed
+
     async def sweep(self) -> int:
         """Look at every Appointment of ours from today on, and for those that the last sweep saw and this one does not.
 
@@ -169,10 +181,10 @@ class Changes:
         """Whether the server says that it was deleted. "Not found" says so only of what was `known` to be there."""
         try:
             reply = await self._exchange.client.read(name, deadline=Deadline(SEARCH_TIMEOUT_S), fresh=True)
-        except ReplyInvalid:
-            return False
         except ExchangeError as error:
             raise HisUnavailable(str(error)) from error
+        if reply.status not in (200, 404, 410):
+            raise HisUnavailable(f"HTTP {reply.status}")
         return reply.status == 410 or (known and reply.status == 404)
 
     # --- handing on --------------------------------------------------------------------------------------------------

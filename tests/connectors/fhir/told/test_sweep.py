@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connectors.fhir import FhirConnector
-from connectors.port import HisUnavailable, Order
+from connectors.port import Order
 from loadtest.simulators import fhir
 from tests.connectors.fhir.fhir_hospital import booked_order, hospital, switch
 from tests.connectors.fhir.told.desk import Desk
@@ -67,9 +67,23 @@ async def test_nothing_is_released_when_all_is_there_or_the_server_is_away(days:
         days.now += DAY_S
         simulator.store.delete(order.his_refs["appointment"])
         switch(simulator, "read_appointment", "down")
-        with pytest.raises(HisUnavailable):
-            await connector.fetch_changes()
+        await connector.fetch_changes()
         assert desk.statuses == ["locked"]
+
+
+async def test_changes_go_on_when_the_sweep_fails_and_it_is_made_again_after_an_hour(days: Days) -> None:
+    async with swept(days) as (simulator, connector, desk, order):
+        simulator.store.delete(order.his_refs["appointment"])
+        switch(simulator, "read_appointment", "fault", times=1)
+        days.now += DAY_S
+        await connector.fetch_changes()
+        assert desk.statuses == ["locked"]
+        another = await booked_order(connector)
+        assert await connector.fetch_changes() == 1
+        assert desk.registrations[-1].his_id == another.his_refs["appointment"]
+        days.now += 3_600
+        await connector.fetch_changes()
+        assert desk.statuses[-1] == "released"
 
 
 async def test_nothing_is_believed_when_most_appointments_are_missing_at_once(
