@@ -7,7 +7,7 @@ with a decimal point decode as `Decimal`, because money must not pass through bi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -20,7 +20,10 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 def decode_json(text: str) -> Any:
     """Decode JSON text; raises `msgspec.DecodeError` (a ValueError) for what is none, truncated text included."""
-    return _decoder.decode(text)
+    try:
+        return _decoder.decode(text)
+    except InvalidOperation as error:
+        raise msgspec.DecodeError("a number has an exponent that no decimal has") from error
 
 
 def encode_json(value: Any) -> bytes:

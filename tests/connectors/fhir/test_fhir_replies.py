@@ -131,6 +131,7 @@ async def test_paging_without_end_is_stopped() -> None:
         (lambda _: fhir_json('{"resourceType": "Slot", "id": "张伟"}'), HisReplyInvalid),
         (lambda _: fhir_json("[1, 2]"), HisReplyInvalid),
         (lambda _: fhir_json("[" * 100_000), HisReplyInvalid),
+        (lambda _: fhir_json('{"resourceType": "Bundle", "total": 1e99999999999999999999}'), HisReplyInvalid),
         (lambda _: fhir_json(b"\x81\xff\x00"), HisReplyInvalid),
         (lambda _: fhir_json(b"{" + b" " * 2_000 + b"}"), HisReplyInvalid),
         (lambda _: fhir_json(""), HisReplyInvalid),

@@ -57,6 +57,7 @@ def test_resources_are_named_by_the_entries_when_events_name_none() -> None:
         b'{"resourceType": "Bundle", "type": "history", "entry": [{"resource": {"resourceType": "Appointment"}}]}',
         b'{"resourceType": "Bundle", "type": "history", "entry": [{"resource": {"resourceType": "Parameters"}}]}',
         b'{"resourceType": "Bundle", "type": "transaction", "entry": []}', b"[" * 100_000,
+        b'{"resourceType": "Appointment", "id": "a", "x": 1e99999999999999999999}',
         b'{"resourceType": "Bundle", "type": "history", "entry": [{"resource": {"resourceType": "SubscriptionStatus"}}]}',
     ],
 )  # fmt: skip
