@@ -112,7 +112,7 @@ def values_of(request: SearchRequest, system: str) -> list[str]:
 async def patients(tx: Tx, view: View, request: SearchRequest) -> Found:
     """A client's own, by what it knows of them: nobody can list."""
     if not request.texts("identifier"):
-        raise invalid("?identifier", "or _id: patients cannot be listed")
+        raise invalid("?identifier", "an identifier, or `_id`: patients cannot be listed")
     found = {}
     for token in tokens(request.texts("identifier")[0]):
         for row, person in await _patients_named(tx, view, token):
