@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -95,7 +96,7 @@ class Finding:
 
 
 def _wanted(given: Given, hospital: Hospital) -> tuple[tuple[str, str], Wanted | None]:
-    """The period as it was written, and what is looked for; None where nothing can fit. Raises ApiProblem."""
+    """The period that was asked for, and what is looked for; None where nothing can fit. Raises ApiProblem."""
     written: list[str] = []
     spans = []
     for name in ("start", "end"):
@@ -118,7 +119,15 @@ def _wanted(given: Given, hospital: Hospital) -> tuple[tuple[str, str], Wanted |
     fits = _is_here(given, hospital) and all(codes is None or codes for codes in narrowed)
     departments, practitioners, clinic_types = (codes or frozenset() for codes in narrowed)
     wanted = Wanted(from_ms, until_ms, departments, practitioners, clinic_types)
-    return (written[0], written[1]), wanted if fits else None
+    return _asked(written, (spans[0][0], spans[1][1])), wanted if fits else None
+
+
+def _asked(written: Sequence[str], span: tuple[dt.datetime, dt.datetime]) -> tuple[str, str]:
+    """Dates of one precision as they were written, else instants: of others nobody can tell whether they are in order (per-1)."""
+    start, end = written
+    if len(start) == len(end) and "T" not in start:
+        return start, end
+    return span[0].isoformat(timespec="milliseconds"), span[1].isoformat(timespec="milliseconds")
 
 
 def _departments(given: Given, hospital: Hospital) -> frozenset[str] | None:
