@@ -297,7 +297,12 @@ async def _ask_too_much(site: Installation, patient_id: str) -> None:
 async def _admitted(site: Installation, patient_id: str) -> dict[str, str]:
     """The field with a patient's ticket, once it lets it hold; nothing where the room is closed and none is needed any more."""
     portal, room = site.portal(), f"/v1/hospitals/{RELEASED}/waiting-room/tickets"
-    joined = await portal.call("POST", room, {"user_ref": f"user of {patient_id}", "patient_id": patient_id})
+    joined = await until(
+        lambda: portal.call("POST", room, {"user_ref": f"user of {patient_id}", "patient_id": patient_id}),
+        lambda told: told.status not in (429, 503),  # a crowd on a busy machine is told to come again
+        what="a place in line",
+        within_s=GO_ON_WITHIN_S,
+    )
     if joined.status == 409 and joined.code == "waiting_room_closed":
         return {}
     ticket = str(joined.body["ticket"])
