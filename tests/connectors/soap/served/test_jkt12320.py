@@ -163,7 +163,7 @@ async def test_call_without_a_time_is_taken_unless_the_site_says_that_all_have_o
         assert len(us.desk.taken) == 1
     strict = tmp_path / "strict" / "profile.yaml"
     strict.parent.mkdir()
-    fresh = "connection: {server: {fresh: {required: true, within_s: 300}}}"
+    fresh = "connection: {server: {fresh: {required: true, within_s: 86400}}}"
     strict.write_text(f"name: strict\nversion: 1\nprotocol: soap\nextends: jkt12320@1\n{fresh}\n", "utf-8")
     async with platform(tmp_path, profile="strict") as us:
         assert (await us.post(call("5002", f"{time}{NAMED}"))).code == "100004"
