@@ -28,6 +28,7 @@ WITHIN_S = 280.0  # a dozen fresh processes on a machine that does other things 
         ("delay",),
         ("soap", "wsdl"),
         ("fhir-slots",),
+        ("fhir-get", "fhir-book"),
         ("post-pg-64", "engine"),
         ("join-sqlite", "join-pg"),
         ("scale-get-sqlite", "scale-post-sqlite"),
