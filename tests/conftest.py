@@ -19,7 +19,7 @@ ALLOWED_SKIPS = ("corpus is not there",) if not CORPUS.is_dir() else ()
 
 # How long an example takes is a matter of what else the machine does.
 settings.register_profile("hisbridge", deadline=None)
-settings.register_profile("ci", deadline=None, max_examples=40)  # a short form, as of all that takes long
+settings.register_profile("ci", deadline=None, max_examples=25)  # a short form, as of all that takes long
 settings.load_profile("ci" if os.environ.get("HISBRIDGE_CI") else "hisbridge")
 
 _skipped: dict[str, str] = {}
