@@ -19,7 +19,7 @@ from booking.api.fhir.search.including import included
 from booking.api.fhir.search.requests import Criterion, SearchRequest, read_search
 from booking.api.fhir.search.slots import SlotSearch, fhir_slot_renderer
 from booking.api.fhir.search.tables import KINDS
-from booking.api.fhir.serving import base_of, fhir_route, invalid, prefers, read_parameters
+from booking.api.fhir.serving import base_of, check_wanted, fhir_route, invalid, prefers, read_parameters
 from booking.api.listing import Listing
 from booking.api.report_routes import ReportHandlers
 from booking.api.routing import AtOnce, Call, Handler, Ready, RequestClass, Route
@@ -110,6 +110,7 @@ class Searches:
         given = read_parameters(call.query)
         if isinstance(call.body, bytes):
             given += read_form(call.body)
+            check_wanted(call, given)
         strict = prefers(call.request.headers, "handling", ("strict", "lenient")) == "strict"
         request = read_search(kind, given, strict=strict)
         day = _DAY_PARAMETER.get(kind)

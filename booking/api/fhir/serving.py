@@ -59,7 +59,12 @@ def fhir_route(
 
 
 def _check(call: Call[Any, Any]) -> None:
-    wanted = next((value for name, value in read_parameters(call.query) if name == "_format"), None)
+    check_wanted(call, read_parameters(call.query))
+
+
+def check_wanted(call: Call[Any, Any], given: Parameters) -> None:
+    """The format that parameters or the header ask for. Raises ApiProblem(not_acceptable)."""
+    wanted = next((value for name, value in given if name == "_format"), None)
     check_format(call.request.headers.get(hdrs.ACCEPT), wanted)
 
 
