@@ -138,18 +138,25 @@ async def test_refund_follows_the_portals_word_when_it_reports_back(site: Instal
 
 
 async def crowd(site: Installation, hospital_id: str, people: int) -> tuple[str, list[Answer]]:
-    """So many patients ask for one slot at once; the slot and what each was answered."""
-    patients = await asyncio.gather(*(site.patient(hospital_id, made_up_person()) for _ in range(people)))
+    """So many patients ask for one slot at once; the slot and what each was told in the end.
+
+    They register one after another: so many new patients at once are more than a busy machine takes. Whom the service tells
+    to come again does so.
+    """
+    patients = [await site.patient(hospital_id, made_up_person()) for _ in range(people)]
     slot = next(s for s in await site.open_slots(hospital_id) if s["remaining"] == 5)
-    body = {"user_ref": "user", "slot_id": slot["id"]}
-    of = f"/v1/hospitals/{hospital_id}/bookings"
-    answers = await asyncio.gather(
-        *(
-            site.portal().call("POST", of, {**body, "patient_id": patient}, key=f"crowd-{patient}")
-            for patient in patients
-        )
-    )
-    return str(slot["id"]), list(answers)
+
+    async def ask(patient: str) -> Answer:
+        body = {"user_ref": "user", "slot_id": slot["id"], "patient_id": patient}
+        while True:
+            answer = await site.portal().call(
+                "POST", f"/v1/hospitals/{hospital_id}/bookings", body, key=f"crowd-{patient}"
+            )
+            if answer.status != 503:
+                return answer
+            await asyncio.sleep(float(answer.headers["Retry-After"]))
+
+    return str(slot["id"]), list(await asyncio.gather(*map(ask, patients)))
 
 
 async def assert_five_were_sold(site: Installation, hospital_id: str) -> None:
