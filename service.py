@@ -47,6 +47,7 @@ from booking.secrets import read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
     Hospital,
     Listen,
+    Mode,
     Settings,
     load_settings,
     parse_listen,
@@ -493,6 +494,7 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
         currency=hospital.currency,
         clock_warn_s=hospital.clock_warn_s,
         calls_at_once=hospital.his_concurrency,
+        writes=hospital.mode == Mode.LIVE,
     )
     profiles_dir = None if settings.profiles_dir is None else Path(settings.profiles_dir)
     built: dict[str, Connector] = {}

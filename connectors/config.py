@@ -10,6 +10,7 @@ import msgspec
 class HospitalContext(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a hospital that connectors need. `zone` resolves times without an offset; `currency` is ISO 4217.
 
+    `writes`: whether anything may be written there at all.
     `clock_warn_s` is how far the HIS's clock may be off before the log says so. `calls_at_once`: what the HIS bears.
     """
 
@@ -18,6 +19,7 @@ class HospitalContext(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "CNY"
     clock_warn_s: float = 5.0
     calls_at_once: int = 8
+    writes: bool = True
 
 
 class ConnectorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

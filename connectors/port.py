@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -428,6 +428,19 @@ class FetchesChanges(Protocol):
 
     async def fetch_changes(self) -> int:
         """Ask, and hand to the handler of `serve` what has changed since the last time; how many changes. Raises HisError."""
+        ...
+
+
+Gate = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Makes a call when there is a place for it, and counts it under a name. Raises HisError, also where there is none in time."""
+
+
+@runtime_checkable
+class AsksByItself(Protocol):
+    """A connector that asks its HIS something that nobody has called it for: what it was told of, for one."""
+
+    def ask_through(self, gate: Gate) -> None:
+        """Make such calls through `gate` from now on. Called before `serve`."""
         ...
 
 

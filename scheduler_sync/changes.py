@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from booking.settings import Hospital
 from booking.store.engine import StoreUnavailable
-from connectors.port import FetchesChanges, HisError
+from connectors.port import FetchesChanges, Gate, HisError, HisUnavailable
 from monitoring.logs import get_logger
 from monitoring.sparse import SparseLog
 from scheduler_sync.gateway import HospitalLink
@@ -38,6 +39,17 @@ class Changes:
         else:
             if found:
                 log.info("changes_fetched", hospital=self._hospital.id, connector=self.name, changes=found)
+
+
+def gate_of(hospital: Hospital, link: HospitalLink, name: str) -> Gate:
+    """What a connector asks by itself goes this way: through its bulkhead, and not at all while the hospital is paused."""
+
+    async def ask(what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        if hospital.mode == "paused":
+            raise HisUnavailable("the hospital is paused", hospital_id=hospital.id, verb=what)
+        return await link.ask(name, what, call)
+
+    return ask
 
 
 def changes_of(hospital: Hospital, link: HospitalLink) -> Iterator[Changes]:

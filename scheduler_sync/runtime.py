@@ -14,12 +14,12 @@ from booking.news import NUMBERED, SEQUENCER, number_all
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
-from connectors.port import CannotServe, Connector, HandsOnTogether, Recording, TakesQuestions
+from connectors.port import AsksByItself, CannotServe, Connector, HandsOnTogether, Recording, TakesQuestions
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
 from scheduler_sync.certificates import CERTIFICATES_EVERY_S, Certificates
-from scheduler_sync.changes import changes_of
+from scheduler_sync.changes import changes_of, gate_of
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.leases import Fence
@@ -147,6 +147,8 @@ class HospitalRuntime:
                 connector.hand_on_together(self._inbox.handle_together)
             if isinstance(connector, TakesQuestions):
                 connector.take_questions(self._questions.refunds)
+            if isinstance(connector, AsksByItself):
+                connector.ask_through(gate_of(self.hospital, self.link, name))
             await connector.start()
             try:
                 await connector.serve(self._inbox.handle)

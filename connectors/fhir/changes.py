@@ -56,6 +56,7 @@ class Changes:
 
     async def look(self) -> int:
         """Hand on whatever has changed since the last look; how many. Raises HisError, what was handed on stays so."""
+        await self._exchange.statements.known(Deadline(SEARCH_TIMEOUT_S))
         async with self._turn:
             handed = sum([await self._look_for(kind) for kind in self._watched])
         return handed + await self._sweep_if_due()
@@ -67,6 +68,8 @@ class Changes:
             kind, _, own = name.partition("/")
             if kind in self._watched:
                 by_kind.setdefault(kind, []).append(own)
+        if by_kind:
+            await self._exchange.statements.known(Deadline(SEARCH_TIMEOUT_S))
         async with self._turn:
             handed = 0
             for kind, ids in by_kind.items():

@@ -25,6 +25,7 @@ from connectors.persons import without_others
 from connectors.port import (
     BillPayment,
     Capability,
+    Gate,
     HisError,
     HisReplyInvalid,
     HisUnavailable,
@@ -71,7 +72,7 @@ _CARRIED = frozenset(Verb) - {
 
 
 class FhirConnector:
-    """A `Connector` (see connectors.port), which also `FetchesChanges` and `ReadsAgain`."""
+    """A `Connector` (see connectors.port), which also `FetchesChanges`, `AsksByItself` and `ReadsAgain`."""
 
     def __init__(
         self,
@@ -113,6 +114,11 @@ class FhirConnector:
         """See connectors.port.Recording. Only what was set aside is told so far."""
         self._exchange.aside.record.recorder = recorder
 
+    def ask_through(self, gate: Gate) -> None:
+        """See connectors.port.AsksByItself."""
+        if self._push is not None:
+            self._push.ask_through(gate)
+
     async def serve(self, handler: InboundHandler) -> None:
         """Hand what changes at the server to `handler` from now on; with a `listen_port`, take notifications."""
         self._changes.handler = handler
@@ -136,7 +142,6 @@ class FhirConnector:
     async def fetch_changes(self) -> int:
         """See connectors.port.FetchesChanges."""
         try:
-            await self._exchange.statements.known(Deadline(self._traits[Verb.PING].timeout_s))
             return await self._changes.look()
         except HisError as error:
             error.hospital_id, error.verb = self.hospital_id, "fetch_changes"

@@ -8,13 +8,13 @@ sends it again, and the next look by `_lastUpdated` finds it as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from connectors.fhir.changes import Changes
 from connectors.fhir.notifications import Notification, Told, name_in
 from connectors.fhir.numbering import Numbering
-from connectors.port import HisError
+from connectors.port import Gate, HisError
 from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.sparse import SparseLog
@@ -23,7 +23,13 @@ log = get_logger(__name__)
 
 ANSWER_WITHIN_S = 20.0  # servers give a notification up after half a minute or so; the reading goes on
 MOST_WAITING = 100  # notifications whose resources are being read
+ASKED_AS = "fetch_changes"
 MOST_NAMES = 200  # beyond so many names the newest changes are asked for instead
+
+
+async def ungated(_what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+    """A gate that is open."""
+    return await call()
 
 
 class NotFetched(Exception):
@@ -35,6 +41,7 @@ class Notified:
 
     def __init__(self, changes: Changes, base_url: str, labels: dict[str, str]) -> None:
         self._changes, self._base_url, self._labels = changes, base_url, labels
+        self.gate: Gate = ungated
         self._numbering = Numbering()
         self._turn = asyncio.Lock()
         self._next_look: asyncio.Task[int] | None = None
@@ -76,11 +83,12 @@ class Notified:
     async def _look_once(self) -> int:
         async with self._turn:
             self._next_look = None
-            return await self._changes.look()
+            handed: int = await self.gate(ASKED_AS, self._changes.look)
+            return handed
 
     async def _fetch(self, names: Sequence[str], *, and_look: bool) -> None:
         if names and len(names) <= MOST_NAMES:
-            await self._changes.fetch(names)
+            await self.gate(ASKED_AS, lambda: self._changes.fetch(names))
         if and_look:
             await self.look()
 

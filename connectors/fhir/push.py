@@ -39,7 +39,7 @@ class Push:
 
     def __init__(self, options: PushOptions, notified: Notified, labels: dict[str, str]) -> None:
         """Raises ValueError for settings that are no good."""
-        self._options, self._notified, self._labels = options, notified, labels
+        self._options, self.notified, self._labels = options, notified, labels
         secret = options.notify_secret_file or options.notify_secret_env
         self._secret = (
             Secret("notify_secret", options.notify_secret_file, options.notify_secret_env) if secret else None
@@ -96,7 +96,7 @@ class Push:
         http, self._http = self._http, None
         if http is not None:
             await http.close()
-        await self._notified.close()
+        await self.notified.close()
 
     def _tls(self) -> TLSContext | None:
         options = self._options
@@ -147,9 +147,9 @@ class Push:
 
     async def _take(self, told: Notification, peer: str) -> web.Response:
         try:
-            await self._notified.take(told)
+            await self.notified.take(told)
         except NotFetched as error:
-            self._notified.count("not_fetched")
+            self.notified.count("not_fetched")
             self._warn("fhir_notification_not_fetched", reason=str(error), peer=peer, **self._labels)
             return web.Response(
                 status=503, text="it comes too early, send it again\n", headers={"Retry-After": AGAIN_S}
@@ -157,7 +157,7 @@ class Push:
         return web.Response(status=200)
 
     def _refuse(self, result: str, status: int, why: str, peer: str) -> web.StreamResponse:
-        self._notified.count(result)
+        self.notified.count(result)
         self._warn("fhir_notification_refused", reason=why, peer=peer, **self._labels)
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
         return last(web.Response(status=status, text=f"{why}\n", headers=headers))

@@ -11,8 +11,12 @@ from connectors.fhir.notified import Notified
 from connectors.fhir.push import Push
 from connectors.fhir.push_options import PushOptions
 from connectors.fhir.subscriptions import Subscriptions, compile_subscriptions
+from connectors.port import Gate
 from mappings.profile import Profile
+from monitoring.logs import get_logger
 from monitoring.trace_context import nobodys
+
+log = get_logger(__name__)
 
 
 class Pushing:
@@ -27,6 +31,12 @@ class Pushing:
         await self.push.start()
         if self._subscriptions is not None and self._looking is None:
             self._looking = asyncio.create_task(self._subscriptions.run(), context=nobodys())
+
+    def ask_through(self, gate: Gate) -> None:
+        """Whatever the server is asked from here is asked through `gate`."""
+        self.push.notified.gate = gate
+        if self._subscriptions is not None:
+            self._subscriptions.gate = gate
 
     async def close(self) -> None:
         """Answer what is in hand, and close every connection. The Subscriptions stay: the next start finds them."""
@@ -52,6 +62,9 @@ def make_push(
         return Pushing(push, None)
     if urlsplit(options.public_url or "").scheme not in ("http", "https"):
         raise ValueError("subscribe needs public_url, as in https://hisbridge.example/notifications")
+    if not exchange.hospital.writes:
+        log.info("fhir_subscriptions_not_asked_for", reason="nothing is written here but in mode live", **where)
+        return Pushing(push, None)
     names = {"push.url": options.public_url or ""}
     if push.shown_secret:
         names |= {"push.authorization": push.shown_secret, "push.header": f"Authorization: {push.shown_secret}"}

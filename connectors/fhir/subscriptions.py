@@ -16,8 +16,9 @@ import msgspec
 from connectors.fhir.client import ExchangeError, Reply
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Json
-from connectors.fhir.exchange import Exchange
-from connectors.port import HisError
+from connectors.fhir.exchange import Exchange, read_failed
+from connectors.fhir.notified import ungated
+from connectors.port import Gate, HisError, HisRefused
 from mappings.engine import MappingError, RequestTree, compile_request
 from mappings.profile import Profile
 from monitoring import metrics
@@ -31,7 +32,7 @@ FIRST_S = 1.0  # the listener listens, and the server may be asked
 _ABOUT = ("criteria", "topic")
 
 
-class SubscriptionTrouble(Exception):
+class SubscriptionTrouble(HisRefused):
     """The server did not do what was asked; the text says which request, and its status."""
 
 
@@ -51,6 +52,7 @@ class Subscriptions:
         """`push` are the names that trees may read; `catch_up` asks for what was not told while one was down."""
         self._exchange, self._trees, self._push = exchange, dict(trees), dict(push)
         self._every_s, self._catch_up, self._labels = every_s, catch_up, labels
+        self.gate: Gate = ungated
         self._ids: dict[str, str] = {}
         self._was_down: set[str] = set()
         self._warn = SparseLog(log.warning, every_s=60.0)
@@ -66,27 +68,42 @@ class Subscriptions:
             for name in self._trees:
                 try:
                     await self.look(name)
-                except (SubscriptionTrouble, ExchangeError, HisError, MappingError) as error:
+                except (HisError, MappingError) as error:
                     self._warn("fhir_subscription_trouble", reason=str(error), subscription=name, **self._labels)
                 except Exception as error:  # whatever one reply contained, the next one may be well
                     log.error("fhir_subscription_broken", subscription=name, exc_info=error, **self._labels)
             await asyncio.sleep(self._every_s)
 
     async def look(self, name: str) -> None:
-        """See that this one is there and active. Raises SubscriptionTrouble, ExchangeError, HisError, MappingError."""
-        deadline = Deadline(TIMEOUT_S)
+        """See that this one is active, and ask for what was not told while it was not. Raises HisError, MappingError."""
         context = self._exchange.context()
         context = msgspec.structs.replace(context, extra={**context.extra, **self._push})
         wanted: Json = self._trees[name].write({}, context)
+        if await self.gate("subscriptions", lambda: self._look(name, wanted)):
+            try:
+                await self._catch_up()
+            except HisError:
+                self._was_down.add(name)  # the next look asks again
+                raise
+
+    async def _look(self, name: str, wanted: Json) -> bool:
+        """Whether there is something to catch up with. Raises HisError."""
+        try:
+            return await self._look_after(name, wanted, Deadline(TIMEOUT_S))
+        except ExchangeError as error:
+            raise read_failed(error) from error
+
+    async def _look_after(self, name: str, wanted: Json, deadline: Deadline) -> bool:
         current = await self._current(name, wanted, deadline)
         if current is None:
             await self._create(name, wanted, deadline)
         elif current.get("status") in ("off", "error", "entered-in-error"):
             await self._ask_again(name, current, wanted, deadline)
         elif current.get("status") == "active":
-            await self._note_active(name)
+            return self._note_active(name)
         else:
             self._active[name].set(0)  # requested: the server has yet to shake hands
+        return False
 
     async def _current(self, name: str, wanted: Json, deadline: Deadline) -> Json | None:
         client, known = self._exchange.client, self._ids.get(name)
@@ -129,12 +146,13 @@ class Subscriptions:
         self._asked[name].inc()
         log.info("fhir_subscription_asked_for", subscription=name, **self._labels)
 
-    async def _note_active(self, name: str) -> None:
+    def _note_active(self, name: str) -> bool:
         self._active[name].set(1)
-        if name in self._was_down:
-            self._was_down.discard(name)
-            log.info("fhir_subscription_active", subscription=name, **self._labels)
-            await self._catch_up()
+        if name not in self._was_down:
+            return False
+        self._was_down.discard(name)
+        log.info("fhir_subscription_active", subscription=name, **self._labels)
+        return True
 
 
 def compile_subscriptions(profile: Profile, connection: Mapping[str, Any], names: list[str]) -> dict[str, RequestTree]:

@@ -122,6 +122,8 @@ async def test_booking_follows_what_the_hospital_says_when_it_notifies_us(tmp_pa
         assert await post(url, backport("heartbeat", since_start=2)) == 200
         await site.becomes(HERE, booking, state="checked_in")
         assert await site.metric("hisbridge_fhir_notifications_total", result="missed") == 1
+        # Every read that a notification led to had a place at the hospital: two that name one, the forged one, a catch-up.
+        assert await site.metric("hisbridge_his_calls_total", verb="fetch_changes", outcome="ok") >= 3
 
 
 async def post(url: str, body: bytes, *, secret: str = SECRET) -> int:

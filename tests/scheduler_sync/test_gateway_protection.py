@@ -10,6 +10,7 @@ import pytest
 
 from connectors.port import HisUnavailable, Order, Outcome, Rejected, Verb
 from monitoring import metrics
+from scheduler_sync.changes import gate_of
 from scheduler_sync.gateway import HospitalLink
 from tests.booking.world import FEE_FEN, ZHANG, make_hospital, make_schedule, make_slot
 from tests.scheduler_sync.peer import Peer, accept, hang
@@ -129,3 +130,33 @@ async def test_his_never_sees_more_at_once_than_its_ceiling_when_thousands_want_
     link = make_link("gate-7", peer, his_concurrency=5, his_queue=5_000)
     await asyncio.gather(*(link.write(Verb.LOCK_SLOT, order(n)) for n in range(2_000)))
     assert (len(peer.calls()), most) == (2_000, 5)
+
+
+async def test_what_a_connector_asks_by_itself_waits_for_a_place_like_any_read() -> None:
+    peer = Peer()
+    link = make_link("gate-self", peer, his_concurrency=1, his_queue_deadline_s=0.05)
+    ask = gate_of(link.hospital, link, "his")
+    asked = 0
+
+    async def call() -> str:
+        nonlocal asked
+        asked += 1
+        return "told"
+
+    assert await ask("fetch_changes", call) == "told"
+    async with locks_that_hang(link, peer, 1):
+        with pytest.raises(HisUnavailable, match="no place became free in time"):
+            await ask("fetch_changes", call)
+    assert asked == 1
+    labels = {"hospital": "gate-self", "verb": "fetch_changes", "outcome": "ok"}
+    assert metrics.REGISTRY.get_sample_value("hisbridge_his_calls_total", labels) == 1
+
+
+async def test_connector_asks_nothing_by_itself_while_the_hospital_is_paused() -> None:
+    link = make_link("gate-paused", Peer(), mode="paused")
+
+    async def call() -> None:
+        raise AssertionError("the HIS is asked")
+
+    with pytest.raises(HisUnavailable, match="paused"):
+        await gate_of(link.hospital, link, "his")("fetch_changes", call)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from connectors.fhir import FhirConnector, Options, create
-from connectors.port import Order
+from connectors.port import HisUnavailable, Order
 from loadtest.simulators import fhir
 from monitoring.metrics import REGISTRY
 from tests.acceptance.installation import until
@@ -152,6 +152,31 @@ async def test_server_is_told_to_come_again_when_it_cannot_be_read_or_nothing_be
         assert await us.send(body) == 200
         assert await us.send(body) == 200  # sent again: known
         assert us.desk.statuses == ["locked", "released"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_server_is_not_read_past_the_gate_when_it_notifies_us(named: bool, tmp_path: Path) -> None:
+    calls: list[str] = []
+    full = True
+
+    async def gate(what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        calls.append(what)
+        if full:
+            raise HisUnavailable("the queue is full")
+        return await call()
+
+    async with listening(tmp_path) as us:
+        us.connector.ask_through(gate)
+        us.change("cancelled")
+        asked = len(us.simulator.requests)
+        events = [(1, f"Appointment/{us.appointment}")] if named else [(1, None)]
+        body = backport("event-notification", since_start=1, events=events)
+        assert await us.send(body) == 503
+        assert len(us.simulator.requests) == asked
+        full = False
+        assert await us.send(body) == 200
+        assert us.desk.statuses == ["locked", "released"]
+        assert calls == ["fetch_changes"] * 2
 
 
 async def test_one_look_serves_many_cues_when_they_come_at_once(tmp_path: Path) -> None:

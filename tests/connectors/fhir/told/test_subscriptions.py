@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fhir.resources.subscription import Subscription
 
+from connectors.config import HospitalContext
 from connectors.fhir import FhirConnector, Options, create
 from connectors.fhir.subscriptions import compile_subscriptions
+from connectors.port import Gate
 from loadtest.ports import free_port
 from loadtest.simulators import fhir
 from mappings.context import MapContext
@@ -33,7 +35,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def subscribed(
-    folder: Path, simulator: fhir.FhirSimulator, name: str, port: int, desk: Desk
+    folder: Path, simulator: fhir.FhirSimulator, name: str, port: int, desk: Desk, gate: Gate | None = None
 ) -> AsyncIterator[FhirConnector]:
     (folder / "notify").write_text(SECRET)
     async with connected(
@@ -44,6 +46,8 @@ async def subscribed(
         subscribe=[name],
         subscriptions_every_s=0.1,
     ) as connector:
+        if gate is not None:
+            connector.ask_through(gate)
         await connector.serve(desk.handle)
         yield connector
 
@@ -127,6 +131,49 @@ async def test_gauge_says_so_when_the_server_takes_no_subscriptions(tmp_path: Pa
         async with subscribed(tmp_path, simulator, "backport", port, Desk()):
             await asyncio.sleep(0.3)
             assert active("backport") == 0
+
+
+async def test_server_is_asked_for_nothing_when_the_hospital_is_only_observed(tmp_path: Path) -> None:
+    """The listener is there: whoever made a Subscription by hand is heard. No gauge, and so no alert, says that one is down."""
+    (tmp_path / "notify").write_text(SECRET)
+    observed = HospitalContext(id="fhir-observed", zone=HOSPITAL.zone, writes=False)
+    port = free_port()
+    given: dict[str, Any] = {"listen_port": port, "notify_secret_file": str(tmp_path / "notify"), "hospital": observed}
+    given |= {"subscribe": ["backport"], "public_url": f"http://127.0.0.1:{port}/told", "subscriptions_every_s": 0.01}
+    async with server() as simulator, connected(simulator.base_url, **given) as connector:
+        await connector.serve(Desk().handle)
+        assert connector.listen_port == port
+        await asyncio.sleep(0.1)
+        assert simulator.subscriptions.asked == []
+        assert REGISTRY.get_sample_value("hisbridge_fhir_subscription_active", {
+            "hospital": observed.id, "connector": "his", "subscription": "backport"
+        }) is None  # fmt: skip
+
+
+async def test_subscription_is_looked_after_through_the_gate(tmp_path: Path) -> None:
+    """What a look leads to, the catch-up, has a place of its own: within the first it would wait for itself."""
+    inside, calls = 0, list[str]()
+
+    async def gate(what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        nonlocal inside
+        assert inside == 0
+        inside += 1
+        calls.append(what)
+        try:
+            return await call()
+        finally:
+            inside -= 1
+
+    port, desk = free_port(), Desk()
+    async with server() as simulator, subscribed(tmp_path, simulator, "backport", port, desk, gate) as connector:
+
+        async def look() -> list[str]:
+            return calls
+
+        await until(look, lambda seen: "fetch_changes" in seen, what="the catch-up")
+        assert calls[0] == "subscriptions"
+        assert active("backport") == 1
+        assert connector.listen_port == port
 
 
 @pytest.mark.parametrize(
