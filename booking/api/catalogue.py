@@ -58,8 +58,10 @@ _BOOKING: tuple[Row, ...] = (
      "请重新查询。若重复扣款，请上报，将转为退款。"),
     ("patient_rejected", 409, False, "rejected", "The hospital does not accept this patient's data",
      "医院未接受该患者信息",
-     "Ask the patient to check name and number, or to go to the window once (`detail` says why).",
-     "请患者核对姓名与证件号，或到窗口办理一次（原因见 `detail`）。"),
+     "See `extra.reason`: `patient_mismatch`: have name and number compared with the document; `patient_ambiguous`: the window "
+     "must merge this patient's records once; `patient_pending`: try again in a minute; any other: the window.",
+     "见 `extra.reason`：`patient_mismatch` 请患者核对姓名与证件号；`patient_ambiguous` 医院有多条记录，须到窗口合并一次；"
+     "`patient_pending` 请一分钟后重试；其他原因请到窗口办理。"),
     ("not_offered_by_hospital", 409, False, "rejected", "The hospital does not offer this", "该医院不提供此服务",
      "Hide the function for this hospital: see `capabilities` of GET /v1/hospitals.",
      "请对该医院隐藏此功能：参见 GET /v1/hospitals 的 `capabilities`。"),

@@ -7,15 +7,13 @@ from typing import Any
 
 from booking import people
 from booking.api.context import Context
+from booking.api.patient_records import patient_record
 from booking.api.present import patient_view, registration_view
-from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import Call, Reply, RequestClass, Route
 from booking.api.views import NewPatient, PatientView, RegistrationList
-from booking.identity import ID_CARD, read_id_card
 from booking.records import Person
 from booking.store.engine import Tx
 from booking.visits import visits_of
-from mappings.canonical import Patient, Sex
 
 
 class PatientHandlers:
@@ -49,7 +47,7 @@ def adding(
     context: Context, call: Call[Any, Any], body: NewPatient
 ) -> Callable[[Tx], Awaitable[tuple[str, str, Person]]]:
     """What makes a patient known to the caller in a write: gives their id, user and person. Raises ApiProblem(invalid_field)."""
-    record, capabilities = _record(body), context.live.capabilities(call.hospital_id)
+    record, capabilities = patient_record(body), context.live.capabilities(call.hospital_id)
     asks_his = "native" in (capabilities["create_patient"], capabilities["find_patient"])
 
     async def add(tx: Tx) -> tuple[str, str, Person]:
@@ -59,39 +57,6 @@ def adding(
         return patient_id, body.user_ref, person
 
     return add
-
-
-def _record(body: NewPatient) -> Patient:
-    """The canonical patient; what an identity card carries is taken from it and compared with what was given."""
-    if not body.name.strip():
-        raise _invalid("$.name", "a name")
-    number = body.id_number.strip().upper()
-    birth_date, sex = body.birth_date, body.sex
-    if body.id_type == ID_CARD:
-        carried = read_id_card(number)
-        if carried is None:
-            raise _invalid("$.id_number", "an 18-digit identity card number with its check character")
-        if birth_date not in (None, carried[0]):
-            raise _invalid("$.birth_date", "the birth date that the identity card carries")
-        if sex not in (None, Sex.UNKNOWN, carried[1]):
-            raise _invalid("$.sex", "the sex that the identity card carries")
-        birth_date, sex = carried
-    return Patient(
-        name=body.name.strip(),
-        id_type=body.id_type,
-        id_number=number,
-        phone=body.phone.strip(),
-        birth_date=birth_date,
-        sex=sex or Sex.UNKNOWN,
-        card_type=None if body.card is None else body.card.type,
-        card_number=None if body.card is None else body.card.number,
-        guardian_name=None if body.guardian is None else body.guardian.name,
-        guardian_id_number=None if body.guardian is None else body.guardian.id_number,
-    )
-
-
-def _invalid(path: str, expected: str) -> ApiProblem:
-    return ApiProblem("invalid_field", errors=(FieldError(path=path, expected=expected),))
 
 
 def patient_routes(context: Context) -> list[Route]:

@@ -155,7 +155,8 @@ class SlotList(View, frozen=True):
 
 
 class Card(Body, frozen=True):
-    """A hospital or insurance card. `type` `mrn` is the hospital's own patient number."""
+    """A hospital or insurance card. `type` is `mrn` (the hospital's own patient number), `health_card`, `insurance_card`,
+    `visit_card`, `e_health_code`, or the hospital's own code of at most 4 letters and digits."""
 
     type: Text
     number: Text
@@ -169,7 +170,9 @@ class Guardian(Body, frozen=True):
 
 
 class NewPatient(Body, frozen=True):
-    """A patient of the portal's user `user_ref`. `id_type` is `id_card` for the resident's ID (18 digits, GB 11643)."""
+    """A patient of the portal's user `user_ref`. `id_type` is one of `id_card` (18 digits, GB 11643), `household_register`,
+    `passport`, `military_id`, `hk_macau_permit`, `taiwan_permit`, `hmt_residence_permit`, `foreigner_permanent_id`,
+    `birth_certificate`, `other`; common other names of these are understood."""
 
     user_ref: Text
     name: Text
@@ -183,7 +186,11 @@ class NewPatient(Body, frozen=True):
 
 
 class PatientView(View, frozen=True):
-    """A patient, masked. `his_state`: pending (being looked up at the hospital), linked, rejected (see `reject_code`)."""
+    """A patient, masked. `his_state`: pending (being looked up at the hospital), linked, rejected (see `reject_code`).
+
+    `reject_code`: `patient_mismatch` (the hospital knows name and number otherwise), `patient_ambiguous` (it has several records:
+    the window must merge them), `patient_unknown` (the window must make one), or a code of the refusal.
+    """
 
     id: str
     user_ref: str

@@ -104,7 +104,8 @@ def _of_room(request: HoldRequest, facts: Facts, terms: RoomTerms) -> Refused | 
 def _of_patient(patient: PatientFacts) -> Refused | None:
     if patient.his_state != "rejected":
         return None
-    return Refused("patient_rejected", f"The hospital has refused this patient's record: {patient.reject_code}.")
+    detail = f"The hospital has refused this patient's record: {patient.reject_code}."
+    return Refused("patient_rejected", detail, {"reason": patient.reject_code})
 
 
 def _of_time(slot: SlotFacts, now_ms: int, terms: Terms) -> Refused | None:

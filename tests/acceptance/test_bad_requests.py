@@ -266,6 +266,10 @@ async def test_every_body_is_refused_when_it_is_wrong(site: Installation, docume
     [
         ({"id_number": "110101199003070037"}, "$.id_number"),  # the check character would be 8
         ({"id_number": "11010119900307003"}, "$.id_number"),
+        ({"id_number": "110101900307003"}, "$.id_number"),  # of 15 digits: not valid since 2013
+        ({"id_type": "library_card"}, "$.id_type"),
+        ({"id_type": "birth_certificate"}, "$.id_number"),
+        ({"card": {"type": "library", "number": "1"}}, "$.card.type"),
         ({"birth_date": "1990-13-01"}, "$.birth_date"),
         ({"birth_date": "2001-01-01"}, "$.birth_date"),  # the card carries another one
         ({"phone": ""}, "$.phone"),

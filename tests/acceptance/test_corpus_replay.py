@@ -24,7 +24,7 @@ from tests.scheduler_sync.peer import until
 
 AHEAD = dt.timezone(dt.timedelta(hours=2, minutes=15))
 KEY = "corpus-portal-key"
-DOCUMENTS = {"PATID1234": ("SS", "123456789")}  # PID-3 of ADT-A04-01
+DOCUMENTS = {"PATID1234": ("other", "123456789")}  # PID-3 of ADT-A04-01, type SS there
 
 SETTINGS = """
 [service]

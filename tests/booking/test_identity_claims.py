@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import msgspec
 import pytest
@@ -211,3 +212,37 @@ async def test_no_more_than_one_record_is_made_when_a_wrong_name_is_typed_again_
         for record in (ZHANG, TYPO, ZHANG, TYPO, TYPO):
             await add_patient(tx, client_id=CLIENT, user_ref="u1", record=record, links_by_command=False)
         assert len(await tx.all(select(persons.c.id))) == 2
+
+
+# --- reasons -----------------------------------------------------------------------------------------------------------
+
+
+async def test_reason_says_what_to_do_when_a_patient_is_rejected(store: Store) -> None:
+    pending = await put_patient(store, TYPO, asks_his=True)
+    assert await rejected(store, ZHANG) == "patient_pending"
+    await accept(store, pending, "M1")
+    assert await rejected(store, ZHANG) == "patient_mismatch"
+    await hear(store, Patient(name="李娜", mrn="M7", id_type="id_card", id_number="110101198001011090"))
+    assert await rejected(store, by_card(LI, "M7")) == "patient_mismatch"
+
+
+async def rejected(store: Store, record: Patient) -> object:
+    with pytest.raises(Refusal) as refused:
+        await put_patient(store, record, client="another")
+    assert refused.value.code == "patient_rejected"
+    return refused.value.extra["reason"]
+
+
+@pytest.mark.parametrize(
+    ("known", "given"),
+    [
+        (ZHANG, {"id_type": "01", "id_number": "１１０１０１ 19900307 0038"}),
+        (ZHANG, {"id_type": "household_register"}),
+        ({"id_type": "hk_macau_permit", "id_number": "H12345678"}, {"id_type": "permit", "id_number": "h1234567802"}),
+    ],
+)
+async def test_person_is_one_when_a_document_is_written_in_two_ways(store: Store, known: Any, given: Any) -> None:
+    """Else one could hold several places in a waiting room."""
+    first = known if isinstance(known, Patient) else msgspec.structs.replace(ZHANG, **known)
+    one = await put_patient(store, first)
+    assert await put_patient(store, msgspec.structs.replace(first, **given)) == one

@@ -1,0 +1,40 @@
+"""Persons and patients: a person is one human at one hospital, a patient is an API client's handle to a person."""
+
+from booking.people.hearing import hear_patient, link_person, merge_persons, reject_person
+from booking.people.identities import documents_differ, identity_of
+from booking.people.patients import (
+    add_patient,
+    own_patient,
+    own_patients,
+    patient_of_client,
+    patients_by_document,
+    patients_of_client,
+    patients_of_user,
+    unknown_patient,
+    user_of,
+)
+from booking.people.persons import load_person, means, mrn_digests, owner_ids, person_by_mrn, save_person
+
+__all__ = [
+    "add_patient",
+    "documents_differ",
+    "hear_patient",
+    "identity_of",
+    "link_person",
+    "load_person",
+    "means",
+    "merge_persons",
+    "mrn_digests",
+    "own_patient",
+    "own_patients",
+    "owner_ids",
+    "patient_of_client",
+    "patients_by_document",
+    "patients_of_client",
+    "patients_of_user",
+    "person_by_mrn",
+    "reject_person",
+    "save_person",
+    "unknown_patient",
+    "user_of",
+]
