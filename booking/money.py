@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import BindParameter, ColumnElement, Table, bindparam, select, update
 
+from booking.ledger import post_received, post_refund_due, post_settled
 from booking.lifecycle import HisState, State
 from booking.news import tell
 from booking.records import Booking
@@ -144,6 +145,7 @@ async def record_payment(
         unusable=unusable,
     )
     await tx.add(payments, msgspec.to_builtins(row))
+    await post_received(tx, row.channel, row.trade_no, row.amount_fen)
     if unusable is not None:
         await owe_refund(tx, row, client_id=client_id, reason=unusable)
     return row
@@ -153,6 +155,8 @@ async def set_settlement(tx: Tx, payment: PaymentRow, settlement: str) -> None:
     """How far the HIS has settled a payment; `payment` is changed as well."""
     payment.settlement = settlement
     await tx.later(_SETTLE, {**_named(tx, payment.channel, payment.trade_no), "new_settlement": settlement})
+    if settlement == "settled":
+        await post_settled(tx, payment.channel, payment.trade_no)
 
 
 async def reject_settlement(tx: Tx, payment: PaymentRow) -> None:
@@ -187,6 +191,14 @@ async def owe_refund(tx: Tx, payment: PaymentRow, *, client_id: str, reason: str
             "created_ms": tx.now_ms,
             "updated_ms": tx.now_ms,
         },
+    )
+    await post_refund_due(
+        tx,
+        payment.channel,
+        payment.trade_no,
+        payment.amount_fen,
+        refund_id=row_id,
+        settled=payment.settlement == "settled",
     )
     await tell(
         tx,

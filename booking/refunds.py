@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from booking.errors import Refusal
+from booking.ledger import post_refunded
 from booking.money import payment_sum, purse_of
 from booking.moves import load_booking, save_booking
 from booking.news import tell
@@ -51,6 +52,8 @@ async def report_refund(tx: Tx, row: dict[str, Any], *, word: str, refund_trade_
     await tx.run(
         update(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row["id"]).values(**values)
     )
+    if status == "refunded":
+        await post_refunded(tx, row["channel"], row["trade_no"], row["amount_fen"], refund_id=row["id"])
     row = {**row, **values}
     await tell(
         tx,

@@ -395,6 +395,31 @@ refunds = Table(
     Index(None, "hospital_id", "updated_ms"),
 )
 
+# Double entry, one movement a row: `amount_fen` goes from the account `credit` to the account `debit`, so that no row can be out
+# of balance; see booking.ledger. Rows are added, and never altered or deleted.
+ledger = Table(
+    "ledger",
+    metadata,
+    _key("hospital_id"),
+    Column("channel", String(32), primary_key=True),
+    Column("trade_no", String(128), primary_key=True),
+    Column("entry", String(16), primary_key=True),
+    Column("refund_id", String(64), primary_key=True),  # empty for what is of no refund
+    _str("debit"),
+    _str("credit"),
+    Column("amount_fen", BigInteger, nullable=False),
+    _ms("at_ms", null=False),
+    _check("amount_fen > 0", name="amount"),
+    _check(
+        "case entry when 'received' then debit = 'merchant_clearing' and credit = 'receipts' and refund_id = ''"
+        " when 'settled' then debit = 'receipts' and credit = 'his_settlement' and refund_id = ''"
+        " when 'refund_due' then debit in ('receipts','his_settlement') and credit = 'refunds_payable' and refund_id <> ''"
+        " when 'refunded' then debit = 'refunds_payable' and credit = 'merchant_clearing' and refund_id <> ''"
+        " else false end",
+        name="entry",
+    ),
+)
+
 bills = Table(
     "bills",
     metadata,

@@ -13,9 +13,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
+from booking.ledger import balances, imbalances
 from booking.store.migrate import SCRIPTS, migrate, newest_revision
 from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
 from scheduler_sync.messages.store import VERSION_TABLE
+from tests.stores import opened
 
 TWO_STEPS = """
 import sqlalchemy as sa
@@ -107,3 +109,33 @@ async def test_command_of_an_older_program_stays_and_has_no_trace_when_the_datab
         assert reader.execute("select id, status, trace from outbox").fetchall() == [("c1", "queued", None)]
     finally:
         reader.close()
+
+
+async def test_ledger_has_what_was_recorded_before_the_upgrade(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(SCRIPTS))
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = "alembic_version"
+        command.upgrade(config, "0005")
+        for trade_no, kept, settlement in (("T1", 1, "settled"), ("T2", 0, "none"), ("T3", 1, "pending")):
+            connection.exec_driver_sql(
+                "insert into payments (hospital_id, channel, trade_no, client_id, bill_id, amount_fen, paid_at_ms, kept,"
+                " settlement, created_ms) values ('h1', 'wechat', ?, 'c', ?, 500, 1, ?, ?, 1)",
+                (trade_no, trade_no, kept, settlement),
+            )
+        for trade_no, status in (("T1", "refund_due"), ("T2", "refunded")):
+            connection.exec_driver_sql(
+                "insert into refunds (hospital_id, id, channel, trade_no, client_id, bill_id, amount_fen, status, reason,"
+                " created_ms, updated_ms) values ('h1', ?, 'wechat', ?, 'c', 'b', 500, ?, 'r', 2, 3)",
+                (f"rf_{trade_no}", trade_no, status),
+            )
+    engine.dispose()
+    await migrate(f"sqlite:///{file}", SCRIPTS)
+    async with opened(f"sqlite:///{file}") as store:
+        assert [one async for one in imbalances(store, "h1")] == []
+        async with store.read("h1") as tx:
+            held = {one.account: one.amount_fen for one in await balances(tx)}
+    assert held == {"merchant_clearing": 1000, "receipts": 500, "his_settlement": 0, "refunds_payable": 500}

@@ -31,6 +31,7 @@ _COPIES: list[tuple[Table, dict[str, str]]] = [
                   "paid_at_ms": f"paid_at_ms - {_LATER}", "created_ms": f"created_ms - {_LATER}"}),
     (t.refunds, {"id": _OWN, "trade_no": _OWN, "booking_id": _OWN, "status": "'refunded'",
                  "created_ms": f"created_ms - {_LATER}", "updated_ms": f"updated_ms - {_LATER}"}),
+    (t.ledger, {"trade_no": _OWN}),
     (t.bills, {"id": _OWN, "his_id": _OWN, "mrn_digest": _OWN}),
     (t.reports, {"id": _OWN, "his_id": _OWN, "mrn_digest": _OWN}),
     (t.outbox, {"id": _OWN, "line": _OWN, "subject_id": _OWN, "status": "'done'", "waits_for": "null"}),

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 LARGE = frozenset(
     {
         "slots", "schedules", "bookings", "outbox", "events", "idempotency_keys", "persons", "person_mrns", "patients",
-        "fragments", "payments", "refunds", "bills", "reports", "registrations", "messages", "waiting_tickets", "waiting_steps",
-        "exchanges", "message_notes", "message_links",
+        "fragments", "payments", "refunds", "ledger", "bills", "reports", "registrations", "messages", "waiting_tickets",
+        "waiting_steps", "exchanges",
+        "message_notes", "message_links",
     }
 )  # fmt: skip
 """What grows with the years or with the catalogue; the others have a handful of rows for each hospital or portal."""
