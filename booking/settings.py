@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from booking.conversion import SettingsError, Where, convert_options
+from booking.people.rules import PatientRule
 from booking.release import ReleaseRule, rule_problems
 from booking.waiting_room.rules import WaitingRoomRule, room_problems
 
@@ -188,6 +189,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     publish_slots: Annotated[str, Meta(pattern="^(off|key|public)$")] = "key"
     release: ReleaseRule = ReleaseRule()
     waiting_room: WaitingRoomRule = WaitingRoomRule()
+    patients: PatientRule = PatientRule()
     connector: dict[str, dict[str, Any]] = {}
     route: dict[str, str] = {}
 

@@ -76,6 +76,7 @@ class Patient(Record, frozen=True, kw_only=True):
     card_number: str | None = None
     address: str | None = None
     guardian_name: str | None = None
+    guardian_id_type: str | None = None
     guardian_id_number: str | None = None
     identifiers: tuple[Identifier, ...] = ()
     his_refs: HisRefs = {}

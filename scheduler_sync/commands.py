@@ -11,7 +11,14 @@ from booking.bookings import CommandResult, settle_command
 from booking.lifecycle import Command
 from booking.money import kept_payment
 from booking.moves import load_booking
-from booking.people import documents_differ, link_person, load_person, reject_person
+from booking.people import (
+    documents_differ,
+    is_guardians,
+    link_person,
+    load_person,
+    registered_as,
+    reject_person,
+)
 from booking.settings import Hospital, ReserveBy
 from booking.store.engine import Store, Tx
 from connectors.port import (
@@ -212,10 +219,11 @@ class PersonCommand:
             person = await load_person(tx, subject_id)
         if person is None:
             raise LookupError("a command's person is gone")
-        found = await self._find(link, person.record)
+        record = registered_as(person.record)
+        found = await self._find(link, record)
         if found is not None:
             return found
-        outcome = await link.write(verb, person.record)
+        outcome = await link.write(verb, record)
         if isinstance(outcome, Accepted):
             told = outcome.record
             if isinstance(told, Patient) and told.mrn is not None:
@@ -233,7 +241,7 @@ class PersonCommand:
             raise LookupError("a command's person is gone")
         if link.traits(Verb.FIND_PATIENT).capability != Capability.NATIVE:
             return Verdict.dead("the outcome is unknown and this hospital offers no way to ask")
-        found = await self._find(link, person.record) or Verdict.absent()
+        found = await self._find(link, registered_as(person.record)) or Verdict.absent()
         # A look that brought no answer has settled nothing: what was created may still show.
         return Verdict.unknown(found.code or "no answer") if found.kind == "again" else found
 
@@ -253,7 +261,10 @@ class PersonCommand:
         if not found:
             return None
         # A child may stand under a parent's document: of several, only those of this name count.
-        found = [p for p in found if p.name == wanted.name] or found
+        named = [p for p in found if p.name == wanted.name]
+        if not named and is_guardians(wanted):
+            return None  # only the guardian, or a brother
+        found = named or found
         if len({p.mrn for p in found}) > 1:
             return Verdict.rejected("patient_ambiguous")
         if found[0].name and wanted.name and found[0].name != wanted.name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -47,12 +48,18 @@ def adding(
     context: Context, call: Call[Any, Any], body: NewPatient
 ) -> Callable[[Tx], Awaitable[tuple[str, str, Person]]]:
     """What makes a patient known to the caller in a write: gives their id, user and person. Raises ApiProblem(invalid_field)."""
-    record, capabilities = patient_record(body), context.live.capabilities(call.hospital_id)
+    hospital, capabilities = context.hospital(call), context.live.capabilities(call.hospital_id)
+    record = patient_record(body, hospital.patients, dt.datetime.now(hospital.zone).date())
     asks_his = "native" in (capabilities["create_patient"], capabilities["find_patient"])
 
     async def add(tx: Tx) -> tuple[str, str, Person]:
         patient_id, person = await people.add_patient(
-            tx, client_id=call.caller.id, user_ref=body.user_ref, record=record, links_by_command=asks_his
+            tx,
+            client_id=call.caller.id,
+            user_ref=body.user_ref,
+            record=record,
+            links_by_command=asks_his,
+            per_user=hospital.patients.per_user,
         )
         return patient_id, body.user_ref, person
 
@@ -66,7 +73,7 @@ def patient_routes(context: Context) -> list[Route]:
     return [
         Route("POST", of, handlers.create, summary="Bind a patient", tag="patients",
               request_class=RequestClass.HOLD, request=NewPatient,
-              response=PatientView, status=201, scopes=scopes, errors=("patient_rejected",), idempotent=True,
+              response=PatientView, status=201, scopes=scopes, errors=("patient_rejected", "limit_reached"), idempotent=True,
               identified_by=("user_ref",),
               description="Answers at once; the hospital's own record is looked up or created behind it (`his_state`)."),
         Route("GET", of + "/{patient_id}", handlers.get, summary="A patient, masked", tag="patients",

@@ -163,22 +163,24 @@ class Card(Body, frozen=True):
 
 
 class Guardian(Body, frozen=True):
-    """Who answers for a child."""
+    """Who answers for a child: an adult, with a document as of `NewPatient`."""
 
     name: Text
     id_number: Text
+    id_type: Text = "id_card"
 
 
 class NewPatient(Body, frozen=True):
     """A patient of the portal's user `user_ref`. `id_type` is one of `id_card` (18 digits, GB 11643), `household_register`,
     `passport`, `military_id`, `hk_macau_permit`, `taiwan_permit`, `hmt_residence_permit`, `foreigner_permanent_id`,
-    `birth_certificate`, `other`; common other names of these are understood."""
+    `birth_certificate`, `other`; common other names of these are understood. A child without a document leaves `id_type` and
+    `id_number` out, and gives `birth_date` and `guardian`."""
 
     user_ref: Text
     name: Text
-    id_type: Text
-    id_number: Annotated[str, Meta(min_length=1, max_length=40, pattern=PLAIN)]
     phone: Annotated[str, Meta(min_length=3, max_length=30, pattern=PLAIN)]
+    id_type: Text | None = None
+    id_number: Annotated[str, Meta(min_length=1, max_length=40, pattern=PLAIN)] | None = None
     birth_date: dt.date | None = None
     sex: Sex | None = None
     card: Card | None = None

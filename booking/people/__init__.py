@@ -1,7 +1,7 @@
 """Persons and patients: a person is one human at one hospital, a patient is an API client's handle to a person."""
 
 from booking.people.hearing import hear_patient, link_person, merge_persons, reject_person
-from booking.people.identities import documents_differ, identity_of
+from booking.people.identities import documents_differ, identity_of, is_guardians, registered_as
 from booking.people.patients import (
     add_patient,
     own_patient,
@@ -20,6 +20,7 @@ __all__ = [
     "documents_differ",
     "hear_patient",
     "identity_of",
+    "is_guardians",
     "link_person",
     "load_person",
     "means",
@@ -33,6 +34,7 @@ __all__ = [
     "patients_of_client",
     "patients_of_user",
     "person_by_mrn",
+    "registered_as",
     "reject_person",
     "save_person",
     "unknown_patient",

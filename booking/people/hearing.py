@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from booking.documents import plain_number
 from booking.people.identities import (
     claim_document,
     documents_differ,
@@ -71,6 +72,9 @@ async def hear_patient(tx: Tx, told: Patient) -> None:
         return
     before, digest = person.record, person.identity_digest
     fields = {f: getattr(told, f) for f in told.__struct_fields__ if getattr(told, f) not in (None, (), {}, "unknown")}
+    if _is_guardians(before, told):
+        fields.pop("id_type", None)
+        fields.pop("id_number", None)
     person.record = msgspec.structs.replace(person.record, **fields)
     if documents_differ(before.id_number, told.id_number) and not may_be_own(before, told.birth_date):
         # The HIS has corrected a document that was never theirs: it is its owner's again.
@@ -93,3 +97,10 @@ async def merge_persons(tx: Tx, *, surviving_mrn: str, retired_mrn: str) -> None
     if retired is not None and retired.id != survivor.id:
         await merge(tx, survivor=survivor, retired=retired)
     await tx.upsert(person_mrns, [{"hospital_id": tx.hospital_id, "mrn_digest": digest, "person_id": survivor.id}])
+
+
+def _is_guardians(known: Patient, told: Patient) -> bool:
+    """Whether the document that a HIS tells of a child is the one of their guardian, under which we had them registered."""
+    if known.id_number is not None or not told.id_number or not known.guardian_id_number:
+        return False
+    return plain_number(told.id_number) == plain_number(known.guardian_id_number)

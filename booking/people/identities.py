@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+import msgspec
 from sqlalchemy import bindparam, select
 
 from booking.documents import document_key, document_type, plain_number
@@ -17,12 +18,33 @@ from mappings.canonical import Patient
 
 
 def identity_of(patient: Patient) -> str | None:
-    """What makes two records one person before the HIS has spoken: the document, else the card. None for neither."""
+    """What makes two records one person before the HIS has spoken: the document, else the guardian's with name and birth date,
+    else the card. None for none of them."""
     if patient.id_type and patient.id_number:
         return document_key(patient.id_type, patient.id_number)
+    if patient.guardian_id_number and patient.birth_date:
+        of = document_key(patient.guardian_id_type or ID_CARD, patient.guardian_id_number)
+        return f"child:{of}\n{patient.name}\n{patient.birth_date}"
     if patient.card_type and patient.card_number:
         return f"card:{patient.card_type}:{patient.card_number}"
     return None
+
+
+def registered_as(record: Patient) -> Patient:
+    """A record as a HIS is asked about it: a child without a document is registered under the guardian's, as at the window.
+
+    By it the child can be found again, so that an unknown outcome is not resent blind.
+    """
+    if record.id_number or not record.guardian_id_number:
+        return record
+    return msgspec.structs.replace(
+        record, id_type=record.guardian_id_type or ID_CARD, id_number=record.guardian_id_number
+    )
+
+
+def is_guardians(record: Patient) -> bool:
+    """Whether the document of a record is the guardian's."""
+    return record.guardian_id_number is not None and record.id_number == record.guardian_id_number
 
 
 def is_confirmed(person: Person) -> bool:

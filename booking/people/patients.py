@@ -105,13 +105,14 @@ async def own_patients(tx: Tx, client_id: str, patient_id: str) -> list[tuple[di
 
 
 async def add_patient(
-    tx: Tx, *, client_id: str, user_ref: str, record: Patient, links_by_command: bool
+    tx: Tx, *, client_id: str, user_ref: str, record: Patient, links_by_command: bool, per_user: int | None = None
 ) -> tuple[str, Person]:
     """Find or create the person, and this client's handle to them; returns the patient's id.
 
     A new person is asked for at the HIS through the outbox where the hospital can do so (`links_by_command`); elsewhere they
     count as linked, and messages carry their documents. Raises Refusal(patient_rejected) when the HIS knows a document or card
-    under another name, or a card's holder by another document: nobody may reach a record by a number alone.
+    under another name, or a card's holder by another document: nobody may reach a record by a number alone. Raises
+    Refusal(limit_reached) for one more than `per_user` of this user of the client's.
     """
     person = await _find(tx, record)
     if person is None:
@@ -132,6 +133,8 @@ async def add_patient(
     )
     if known is not None:
         return known["id"], person
+    if per_user is not None:
+        await _within(tx, client_id, user_ref, per_user)
     patient_id = new_id()
     await tx.insert(
         patients,
@@ -145,6 +148,25 @@ async def add_patient(
         },
     )
     return patient_id, person
+
+
+async def _within(tx: Tx, client_id: str, user_ref: str, per_user: int) -> None:
+    bound = await tx.all(
+        select(patients.c.id)
+        .where(
+            patients.c.hospital_id == tx.hospital_id,
+            patients.c.client_id == client_id,
+            patients.c.user_ref == user_ref,
+        )
+        .limit(per_user)
+    )
+    if len(bound) >= per_user:
+        raise Refusal(
+            "limit_reached",
+            f"One user may bind {per_user} patients at this hospital.",
+            limit="patients_per_user",
+            most=per_user,
+        )
 
 
 async def _find(tx: Tx, record: Patient) -> Person | None:

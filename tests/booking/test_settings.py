@@ -14,6 +14,7 @@ import connectors.fhir
 import connectors.hl7v2
 import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
+from booking.people.rules import PatientRule
 from booking.release import ReleaseRule
 from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
@@ -247,6 +248,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         Hospital: {**hospital, "id": None},
         ReleaseRule: hospital["release"],
         WaitingRoomRule: hospital["waiting_room"],
+        PatientRule: hospital["patients"],
         Campus: hospital["campuses"][0],
         Settings: {**raw, "where": None},
         connectors.soap.Options: {**hospital["connector"]["his"]},
@@ -266,10 +268,12 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (Hospital, raw["hospital"]["first-hospital"]),
         (ReleaseRule, raw["hospital"]["first-hospital"]["release"]),
         (WaitingRoomRule, raw["hospital"]["first-hospital"]["waiting_room"]),
+        (PatientRule, raw["hospital"]["first-hospital"]["patients"]),
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
+        "patients", "per_user",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator
 
 import pytest
@@ -87,6 +88,37 @@ async def test_patient_is_rejected_when_name_and_number_differ(at: Desk) -> None
     await at.until_row(await ask(at), status="done")
     person = await only_person(at.store)
     assert (person.his_state, person.reject_code, person.record.mrn) == ("rejected", "patient_mismatch", None)
+
+
+CHILD = Patient(
+    name="张小明", birth_date=dt.date(2028, 5, 1), guardian_name="张伟", guardian_id_type="id_card",
+    guardian_id_number=ZHANG.id_number,
+)  # fmt: skip
+
+
+async def test_child_is_created_under_the_guardians_document_when_only_the_guardian_is_known(at: Desk) -> None:
+    """As at the window, so that the child is found there again and never made twice."""
+    at.peer.patients.append(KNOWN)
+    for _ in range(2):
+        await put_patient(at.store, CHILD, asks_his=True)
+        person = await only_person(at.store)
+        await at.until_row(person.line, status="done")
+        assert ((await only_person(at.store)).record.mrn, person.record.id_number) in (("M2", None),)
+    made = at.peer.patients[1]
+    assert (made.name, made.id_number, at.peer.calls()) == (
+        "张小明", ZHANG.id_number, ["find_patient", "create_patient"],
+    )  # fmt: skip
+
+
+async def test_child_is_found_under_the_guardians_document_when_the_outcome_was_lost(at: Desk) -> None:
+    at.peer.script(CREATE, lose_reply)
+    await put_patient(at.store, CHILD, asks_his=True)
+    line = (await only_person(at.store)).line
+    await at.until_row(line, status="unknown")
+    at.turn(1)
+    await at.until_row(line, status="done")
+    assert (await only_person(at.store)).record.mrn == "M1"
+    assert at.peer.calls(CREATE) == ["create_patient"]
 
 
 async def test_patient_is_rejected_when_the_his_refuses_to_create_them(at: Desk) -> None:
