@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from connectors.clock import HisClock
 from connectors.fhir.auth import Auth, AuthFailed, NoAuth
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Json, decode_json, encode_json
+from connectors.fhir.kept import LARGEST_BYTES, Kept, pack, unpack
 from connectors.fhir.pace import BUSY, Pace, retry_after_s
 from connectors.tls import TLSContext
 from monitoring.traces import headers_here
@@ -36,8 +36,7 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK = 65_536
 # From so many bytes on, decoding takes longer than a turn of the event loop may (5 ms).
 _OFF_LOOP_BYTES = 500_000
-# Replies that are kept to be asked about again: so many, and none larger.
-_MOST_KEPT, _MOST_KEPT_BYTES = 64, 100_000
+_OFF_LOOP_PACKED_BYTES = 20_000
 # All pages of one search together, in bodies of the largest size allowed: decoded they take several times as much memory.
 _MAX_BODIES = 4
 
@@ -82,7 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP reply. `body` is decoded JSON, None when empty; `data` the bytes of an answer that need not be JSON.
 
-    `size` is that of the body in bytes. `retry_after_s`: with 429 and 503, how long the server wants to be left alone.
+    `size` is that of the body in bytes; `packed` the body again, where it may be kept. `retry_after_s`: with 429 and 503, how
+    long the server wants to be left alone.
     """
 
     status: int
@@ -92,6 +92,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = ""
     data: bytes = b""
     size: int = 0
+    packed: bytes = b""
     retry_after_s: float | None = None
 
 
@@ -121,7 +122,7 @@ class FhirClient:
         self._auth: Auth = auth or NoAuth()
         self._tls = tls
         self._pace = Pace()
-        self._kept: OrderedDict[URL, Reply] = OrderedDict()
+        self.kept: Kept[URL] = Kept()
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -156,40 +157,38 @@ class FhirClient:
         """GET `[base]/path`; `fresh` asks every cache on the way to look again. Raises ExchangeError.
 
         What was read before, and had an ETag, is asked for with If-None-Match (FHIR R4, http.html#cread); where the server says
-        that it is the same (304), it is the reply of then, which nobody may change.
+        that it is the same (304), it is the reply of then.
         """
-        url = self._url(path, params)
-        headers = {"Cache-Control": "no-cache"} if fresh else {}
-        kept = self._kept.pop(url, None)
-        if kept is not None and kept.etag is not None:
-            headers["If-None-Match"] = kept.etag
-        reply = await self._send("GET", url, headers, deadline)
-        if reply.status == 304 and kept is not None:
-            reply = kept
-        if reply.status == 200 and reply.etag is not None and reply.size <= _MOST_KEPT_BYTES:
-            self._kept[url] = reply
-            if len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
-        return reply
+        return await self._get_again(self._url(path, params), {"Cache-Control": "no-cache"} if fresh else {}, deadline)
 
     async def pages(
         self, path: str, params: Params, *, deadline: Deadline, fresh: bool = False
     ) -> AsyncGenerator[Reply, None]:
         """GET a search and all its `next` links, exactly as given (FHIR R4, http.html#paging); all within `deadline`.
 
-        Nothing of a page is kept here. Stops after the first page that is not 200. Raises ReplyInvalid for a link that leaves
-        the server, a circle, or more pages than allowed: a part must never look like the whole.
+        Pages that need not be fresh are asked for with If-None-Match where they were read before. Stops after the first
+        that is not 200. Raises ReplyInvalid for a link that leaves the server, a circle, or more pages than allowed: a part must
+        never look like the whole.
         """
-        headers = {"Cache-Control": "no-cache"} if fresh else {}
         url: URL | None = self._url(path, params)
         seen: set[URL] = set()
-        while url is not None:
-            if url in seen or len(seen) >= self._settings.max_pages:
-                raise ReplyInvalid(f"the search does not end within {self._settings.max_pages} pages")
-            seen.add(url)
-            reply = await self._send("GET", url, headers, deadline)
-            url = self._next_page(url, reply) if reply.status == 200 else None
-            yield reply
+        try:
+            while url is not None:
+                if url in seen or len(seen) >= self._settings.max_pages:
+                    raise ReplyInvalid(f"the search does not end within {self._settings.max_pages} pages")
+                seen.add(url)
+                if fresh:  # an outcome may hang on it: it is not left to an ETag
+                    reply = await self._send("GET", url, {"Cache-Control": "no-cache"}, deadline)
+                else:
+                    reply = await self._get_again(url, {}, deadline)
+                ended = reply.status == 200
+                url = self._next_page(url, reply) if ended else None
+                yield reply
+            if ended:
+                seen.clear()
+        finally:
+            for one in seen:  # a page of before may lead on to what the server has let go
+                self.kept.drop(one)
 
     async def read_pages(self, path: str, params: Params, *, deadline: Deadline, fresh: bool = False) -> list[Reply]:
         """All `pages` of a search at once. Raises ReplyInvalid also where they are too large, taken together."""
@@ -220,6 +219,28 @@ class FhirClient:
         """GET an attachment of this server, relative or absolute; the reply's bytes are in `data`."""
         url = self._own(self._base, address, encoded=False)
         return await self._send("GET", url, {"Accept": f"{accept}, {FHIR_JSON};q=0.9"}, deadline, any_type=True)
+
+    async def _get_again(self, url: URL, headers: dict[str, str], deadline: Deadline) -> Reply:
+        """GET, by the ETag where it was read before: a 304 is the reply of then."""
+        known = self.kept.known(url)
+        if known is not None:
+            headers = headers | {"If-None-Match": known.etag}
+        reply = await self._send("GET", url, headers, deadline)
+        if reply.status == 304 and known is not None:
+            self.kept.confirm(url)
+            return await self._of_before(known.etag, known.packed)
+        if reply.status == 200 and reply.etag is not None and reply.packed:
+            self.kept.keep(url, reply.etag, reply.packed)
+        else:
+            self.kept.drop(url)
+        return reply if not reply.packed else msgspec.structs.replace(reply, packed=b"")
+
+    async def _of_before(self, etag: str, packed: bytes) -> Reply:
+        def read() -> Reply:
+            data = unpack(packed)
+            return Reply(status=200, body=self._decode(data), etag=etag, content_type=FHIR_JSON, size=len(data))
+
+        return read() if len(packed) < _OFF_LOOP_PACKED_BYTES else await asyncio.to_thread(read)
 
     def _url(self, path: str, params: Params) -> URL:
         return self._base.joinpath(path).with_query(list(params)) if params else self._base.joinpath(path)
@@ -345,14 +366,17 @@ class FhirClient:
             body = self._decode(data)
         elif data and not any_type and response.status not in (401, 429, 503):
             raise ReplyInvalid(f"HTTP {response.status} with {_known_type(response.content_type)} instead of FHIR JSON")
+        etag = response.headers.get("ETag")
+        again = etag is not None and response.method == "GET" and body is not None and len(data) <= LARGEST_BYTES
         return Reply(
             status=response.status,
             body=body,
-            etag=response.headers.get("ETag"),
+            etag=etag,
             location=response.headers.get("Location") or response.headers.get("Content-Location"),
             content_type=response.content_type,
             data=data if any_type else b"",
             size=len(data),
+            packed=pack(data) if again and response.status == 200 else b"",
             retry_after_s=_retry_after_s(response),
         )
 

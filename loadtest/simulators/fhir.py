@@ -15,6 +15,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 
@@ -76,6 +77,7 @@ class FhirSimulator:
         self.control_port = 0
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.document_bytes = 0
+        self.unchanged = 0  # pages of searches that were answered 304
         self._token = token
         self._is_r5 = release == "R5"
         self.tokens = tokens
@@ -193,7 +195,12 @@ class FhirSimulator:
         if key:
             return _resource(200, self._told(self.store.read(kind, key)))
         params: Params = list(request.query.items())
-        return as_json(200, self._told(self._page(request, kind, params, shift)))
+        page = self._told(self._page(request, kind, params, shift))
+        etag = f'W/"{sha256(json.dumps(page).encode()).hexdigest()[:16]}"'
+        if request.headers.get("If-None-Match") == etag:
+            self.unchanged += 1
+            return web.Response(status=304, headers={"ETag": etag})
+        return as_json(200, page, {"ETag": etag})
 
     def _told(self, resource: Json) -> Json:
         return to_r5(resource) if self._is_r5 else resource
