@@ -63,6 +63,10 @@ def _unknown_keys(raw: Mapping[str, Any], struct: Any, where: Where) -> Iterator
         inner = _struct_in(known[key])
         if inner is not None and isinstance(value, Mapping):
             yield from _unknown_keys(value, inner, where.at(key))
+        elif inner is not None and isinstance(value, list):
+            for n, one in enumerate(value):
+                if isinstance(one, Mapping):
+                    yield from _unknown_keys(one, inner, where.at(key, str(n)))
 
 
 def _struct_in(annotation: Any) -> Any:
@@ -161,8 +165,13 @@ def _line_of(text: str, path: tuple[str, ...]) -> int | None:
 
 
 def _table_line(lines: list[str], path: tuple[str, ...]) -> int | None:
-    header = "[" + ".".join(path) + "]"
+    """The line of a table's header; of `[[...]]` the last of `path` is its number."""
+    header, left = "[" + ".".join(path) + "]", 0
+    if path[-1].isdigit():
+        header, left = "[[" + ".".join(path[:-1]) + "]]", int(path[-1])
     for number, line in enumerate(lines, start=1):
         if line.split("#")[0].replace(" ", "").replace('"', "").strip() == header:
-            return number
+            if not left:
+                return number
+            left -= 1
     return None

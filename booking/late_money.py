@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from sqlalchemy import select
 
-from booking import catalog
 from booking.gathering import write_now
+from booking.inventory.histories import Histories
+from booking.inventory.requests import LiveFacts, PatientFacts, Refused, ScheduleFacts, SlotFacts
 from booking.lifecycle import TABLE, Event, State
 from booking.moves import is_lock_over
+from booking.people import load_person
 from booking.records import Booking
+from booking.rules.facts import Past
+from booking.rules.hours import closed_until_ms
+from booking.rules.judging import Case, judge
+from booking.rules.settings import NO_RULES, wanted_by
 from booking.settings import Hospital, Mode
 from booking.store.engine import Tx
 from booking.store.tables import bookings, schedules, slots
 
 
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rules look at, read in the transaction that records the money."""
+    """What is looked at, in the transaction that records the money. `refused`: what a new hold would be told (None: granted)."""
 
     mode: str
     foreseen: bool
-    stopped: bool
-    begun: bool
-    price_changed: bool
-    booked_again: bool
+    refused: Refused | None
     lock_over: bool
     seat_needed: bool
-    remaining: int
 
 
 def may_take_up(now: Circumstances) -> bool:
@@ -34,18 +38,49 @@ def may_take_up(now: Circumstances) -> bool:
 
     A seat that the HIS still locks for us is used as it is; else a new one must be free, as for any other patient.
     """
-    if now.mode != Mode.LIVE or not now.foreseen or now.stopped or now.begun or now.price_changed or now.booked_again:
+    if now.mode != Mode.LIVE or not now.foreseen or now.refused is not None:
         return False
-    return now.remaining > 0 if now.seat_needed else not now.lock_over
+    return now.seat_needed or not now.lock_over
 
 
 async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
     """Whether a hold that has run out, or expired, can go on now that its money is there."""
     await write_now(tx)  # others of this transaction may have taken the last seat of the quota, or given one back
-    row = await tx.first(
-        select(
-            slots, schedules.c.fee_fen, schedules.c.quota, schedules.c.taken, schedules.c.status.label("of_schedule")
+    slot = await _slot(tx, booking)
+    person = await load_person(tx, booking.person_id)
+    if slot is None or person is None:
+        return False
+    event = Event.MONEY_USABLE if booking.state == State.HELD else Event.LATE_MONEY_USABLE
+    case = Case(
+        now_ms=tx.now_ms,
+        zone=hospital.zone,
+        slot=slot,
+        patient=PatientFacts(person.id, person.his_state, person.reject_code, booking.user_ref),
+        client_id=booking.client_id,
+        user_ref=booking.user_ref,
+        patient_id=booking.patient_id,
+        rules=hospital.rules if hospital.rules.is_used else NO_RULES,
+        past=await _past(tx, hospital, booking, person.id),
+        live=await _other_booking(tx, booking),
+        shown_fen=booking.fee_fen,
+        closed_until_ms=closed_until_ms(hospital, tx.now_ms),
+        seat_needed=not booking.occupies,
+    )
+    return may_take_up(
+        Circumstances(
+            mode=hospital.mode,
+            foreseen=(event, booking.axes) in TABLE,
+            refused=judge(case),
+            lock_over=is_lock_over(hospital, booking, tx.now_ms),
+            seat_needed=not booking.occupies,
         )
+    )
+
+
+async def _slot(tx: Tx, booking: Booking) -> SlotFacts | None:
+    of_schedule = ("department_id", "opens_at_ms", "fee_fen", "quota", "taken", "clinic_type")
+    row = await tx.first(
+        select(slots, *(schedules.c[name] for name in of_schedule), schedules.c.status.label("of_schedule"))
         .select_from(
             slots.join(
                 schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
@@ -53,10 +88,22 @@ async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
         )
         .where(slots.c.hospital_id == tx.hospital_id, slots.c.id == booking.slot_id)
     )
-    if row is None:
-        return False
-    other = await tx.first(
-        select(bookings.c.id).where(
+    return None if row is None else _facts(row)
+
+
+def _facts(row: dict[str, Any]) -> SlotFacts:
+    schedule = ScheduleFacts(
+        row["schedule_id"], row["date"], row["department_id"], row["opens_at_ms"], row["of_schedule"] == "stopped",
+        row["fee_fen"], row["quota"], row["taken"], row["clinic_type"],
+    )  # fmt: skip
+    return SlotFacts(
+        row["id"], schedule, row["starts_at_ms"], row["status"] == "stopped", row["his_left"], row["unreflected"]
+    )
+
+
+async def _other_booking(tx: Tx, booking: Booking) -> LiveFacts | None:
+    row = await tx.first(
+        select(bookings.c.id, bookings.c.client_id).where(
             bookings.c.hospital_id == tx.hospital_id,
             bookings.c.person_id == booking.person_id,
             bookings.c.schedule_id == booking.schedule_id,
@@ -64,17 +111,19 @@ async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
             bookings.c.id != booking.id,
         )
     )
-    event = Event.MONEY_USABLE if booking.state == State.HELD else Event.LATE_MONEY_USABLE
-    return may_take_up(
-        Circumstances(
-            mode=hospital.mode,
-            foreseen=(event, booking.axes) in TABLE,
-            stopped="stopped" in (row["status"], row["of_schedule"]),
-            begun=row["starts_at_ms"] <= tx.now_ms,
-            price_changed=row["fee_fen"] != booking.fee_fen,
-            booked_again=other is not None,
-            lock_over=is_lock_over(hospital, booking, tx.now_ms),
-            seat_needed=not booking.occupies,
-            remaining=catalog.remaining_of(row),
-        )
-    )
+    return None if row is None else LiveFacts(row["id"], row["client_id"])
+
+
+async def _past(tx: Tx, hospital: Hospital, booking: Booking, person_id: str) -> Past | None:
+    """Earlier bookings, where the rules look at them; the one that is to be taken up does not stand in its own way."""
+    wanted = wanted_by(hospital.rules)
+    if wanted is None:
+        return None
+    user = (booking.client_id, booking.user_ref)
+    asked = Histories(
+        tx.dialect, tx.hospital_id, wanted, tx.now_ms, [person_id], [user],
+        lambda sealed: tx.unseal(sealed, "persons", "record"),
+    )  # fmt: skip
+    for (statement, values), take in asked.questions():
+        take([tuple(row.values()) for row in await tx.all(statement, values)])
+    return asked.past.without(booking.id)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from booking.lifecycle import Axes, Command, CommandStatus, HisState, State
+from booking.rules.facts import phone_digits
 from booking.store.crypto import Seals
 from booking.store.engine import Tx
 from mappings.canonical import HisRefs, Patient, Registration
@@ -43,6 +44,7 @@ class Booking(msgspec.Struct, kw_only=True):
     lock_by_ms: int | None = None
     pay_by_ms: int | None = None
     expires_at_ms: int | None = None
+    cancelled_ms: int | None = None
     reason: str | None = None
     his_id: str | None = None
     deferred_news: str | None = None
@@ -124,4 +126,6 @@ def person_to_row(tx: Tx, person: Person) -> dict[str, Any]:
     """Encode for the table `persons`."""
     row = {f: getattr(person, f) for f in person.__struct_fields__ if f != "record"}
     row["sealed_record"] = tx.seal(msgspec.json.encode(person.record), "persons", "record")
+    phone = phone_digits(person.record.phone)
+    row["phone_digest"] = None if phone is None else tx.digest("phone", phone)
     return row

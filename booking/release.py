@@ -38,7 +38,7 @@ def opens_at(rule: ReleaseRule, visit_date: dt.date, zone: dt.tzinfo) -> dt.date
     """When visits on a day open for booking, in UTC; None without a rule."""
     if rule.time is None:
         return None
-    return _instant(visit_date - dt.timedelta(days=rule.days_ahead), _minutes(rule.time), zone)
+    return instant_at(visit_date - dt.timedelta(days=rule.days_ahead), _minutes(rule.time), zone)
 
 
 def release_near(rule: ReleaseRule, now: dt.datetime, zone: dt.tzinfo, *, lasts_s: float) -> dt.datetime | None:
@@ -48,7 +48,7 @@ def release_near(rule: ReleaseRule, now: dt.datetime, zone: dt.tzinfo, *, lasts_
     ended = now.astimezone(dt.UTC) - dt.timedelta(seconds=lasts_s)
     day = ended.astimezone(zone).date() - dt.timedelta(days=1)  # 24:00 of the day before is today
     while True:
-        opening = _instant(day, _minutes(rule.time), zone)
+        opening = instant_at(day, _minutes(rule.time), zone)
         if opening > ended:
             return opening
         day += dt.timedelta(days=1)
@@ -105,10 +105,10 @@ def _end_of(span: str, wall: dt.datetime, zone: dt.tzinfo) -> dt.datetime | None
     begins, ends = _bounds(span)
     minute = wall.hour * 60 + wall.minute
     if begins < ends:
-        return _instant(wall.date(), ends, zone) if begins <= minute < ends else None
+        return instant_at(wall.date(), ends, zone) if begins <= minute < ends else None
     if minute >= begins:
-        return _instant(wall.date() + dt.timedelta(days=1), ends, zone)
-    return _instant(wall.date(), ends, zone) if minute < ends else None
+        return instant_at(wall.date() + dt.timedelta(days=1), ends, zone)
+    return instant_at(wall.date(), ends, zone) if minute < ends else None
 
 
 def _covered(span: str) -> range | list[int]:
@@ -128,7 +128,7 @@ def _minutes(time: str) -> int:
     return int(time[:2]) * 60 + int(time[3:])
 
 
-def _instant(date: dt.date, minutes: int, zone: dt.tzinfo) -> dt.datetime:
+def instant_at(date: dt.date, minutes: int, zone: dt.tzinfo) -> dt.datetime:
     """The first moment at which the clock of `zone` shows this time of this day, or a later one."""
     wall = dt.datetime.combine(date, dt.time(), zone) + dt.timedelta(minutes=minutes)
     instant = wall.astimezone(dt.UTC)

@@ -19,6 +19,7 @@ from msgspec import Meta
 from booking.conversion import SettingsError, Where, convert_options
 from booking.people.rules import PatientRule
 from booking.release import ReleaseRule, rule_problems
+from booking.rules.settings import NO_RULES, BookingRules, booking_rule_problems
 from booking.waiting_room.rules import WaitingRoomRule, room_problems
 
 __all__ = [
@@ -188,6 +189,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     clock_warn_s: Seconds = 5
     publish_slots: Annotated[str, Meta(pattern="^(off|key|public)$")] = "key"
     release: ReleaseRule = ReleaseRule()
+    rules: BookingRules = NO_RULES
     waiting_room: WaitingRoomRule = WaitingRoomRule()
     patients: PatientRule = PatientRule()
     connector: dict[str, dict[str, Any]] = {}
@@ -329,6 +331,8 @@ def _hospital_problems(hospital: Hospital, where: Where, verbs: Collection[str] 
         yield f"{where.at('his_concurrency_floor')}: expected at most his_concurrency ({hospital.his_concurrency})"
     for key, problem in rule_problems(hospital.release, hospital.horizon_days):
         yield f"{where.at('release', key)}: {problem}"
+    for path, problem in booking_rule_problems(hospital.rules):
+        yield f"{where.at('rules', *path)}: {problem}"
     for key, problem in room_problems(hospital.waiting_room, hospital.release):
         yield f"{where.at('waiting_room', key)}: {problem}"
     if not hospital.connector:

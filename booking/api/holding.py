@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 import msgspec
 
 from booking.api.present import booking_view
@@ -13,7 +11,8 @@ from booking.inventory.writer import TermsOf
 from booking.openings import lock_verb
 from booking.ports import LiveHis
 from booking.records import Booking
-from booking.release import closed_until
+from booking.rules.hours import closed_until_ms
+from booking.rules.settings import NO_RULES
 from booking.settings import Hospital
 
 _encode = msgspec.json.Encoder().encode
@@ -27,8 +26,10 @@ def terms_by(live: LiveHis) -> TermsOf:
         return Terms(
             mode=hospital.mode.value,
             offered=offered,
-            closed_until_ms=_closed_until_ms(hospital, now_ms),
+            closed_until_ms=closed_until_ms(hospital, now_ms),
             room=_room_terms(hospital),
+            rules=hospital.rules if hospital.rules.is_used else NO_RULES,
+            zone=hospital.zone,
         )
 
     return terms
@@ -44,14 +45,6 @@ def _room_terms(hospital: Hospital) -> RoomTerms | None:
         admitted_ms=int(rule.admitted_s * 1000),
         lasts_ms=int(rule.lasts_s * 1000),
     )
-
-
-def _closed_until_ms(hospital: Hospital, now_ms: int) -> int | None:
-    if not hospital.release.closed:
-        return None
-    zone = hospital.zone
-    until = closed_until(hospital.release, dt.datetime.fromtimestamp(now_ms / 1000, zone), zone)
-    return None if until is None else round(until.timestamp() * 1000)
 
 
 def renderer(hospital: Hospital) -> Render:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 
-from booking import seats
 from booking.inventory.requests import (
     Decision,
     Facts,
@@ -13,13 +11,14 @@ from booking.inventory.requests import (
     HoldRequest,
     KeyFacts,
     LiveFacts,
-    PatientFacts,
     Refused,
     Replayed,
     RoomTerms,
-    SlotFacts,
     Terms,
 )
+from booking.lifecycle import State
+from booking.rules.facts import Past, Visit
+from booking.rules.judging import Case, judge
 from booking.waiting_room.gate import turn_away
 
 KEEP_KEYS_MS = 24 * 3600 * 1000
@@ -53,8 +52,18 @@ def decide(requests: Sequence[HoldRequest], booking_ids: Sequence[str], facts: F
             facts.live[decision.patient.person_id, decision.slot.schedule.id] = LiveFacts(
                 booking_ids[index], request.client_id
             )
+            if facts.past is not None:
+                _count(facts.past, request, booking_ids[index], decision, facts.now_ms)
         decisions.append(decision)
     return decisions
+
+
+def _count(past: Past, request: HoldRequest, booking_id: str, granted: Granted, now_ms: int) -> None:
+    """What was granted counts for the later items."""
+    schedule, patient = granted.slot.schedule, granted.patient
+    visit = Visit(booking_id, request.patient_id, schedule.date, schedule.department_id, State.HELD, now_ms)
+    user_ref = patient.user_ref if request.user_ref is None else request.user_ref
+    past.add(visit, person_id=patient.person_id, user=(request.client_id, user_ref))
 
 
 _REUSED = Refused("idempotency_key_reused", "This Idempotency-Key was used for another request.")
@@ -78,12 +87,21 @@ def _decide(index: int, request: HoldRequest, facts: Facts, terms: Terms) -> Dec
     patient = facts.patients.get((request.client_id, request.patient_id))
     if patient is None:
         return Refused("patient_unknown", f"There is no patient {request.patient_id} of yours at this hospital.")
-    return (
-        _of_patient(patient)
-        or _of_time(slot, facts.now_ms, terms)
-        or _of_seat(request, slot, patient, facts)
-        or Granted(index, slot, patient, slot.schedule.fee_fen or 0)
+    case = Case(
+        now_ms=facts.now_ms,
+        zone=terms.zone,
+        slot=slot,
+        patient=patient,
+        client_id=request.client_id,
+        user_ref=patient.user_ref if request.user_ref is None else request.user_ref,
+        patient_id=request.patient_id,
+        rules=terms.rules,
+        past=facts.past,
+        live=facts.live.get((patient.person_id, slot.schedule.id)),
+        shown_fen=request.fee_fen,
+        closed_until_ms=terms.closed_until_ms,
     )
+    return judge(case) or Granted(index, slot, patient, slot.schedule.fee_fen or 0)
 
 
 def _of_room(request: HoldRequest, facts: Facts, terms: RoomTerms) -> Refused | None:
@@ -99,64 +117,3 @@ def _of_room(request: HoldRequest, facts: Facts, terms: RoomTerms) -> Refused | 
     if facts.now_ms >= place.admitted_ms + terms.admitted_ms:
         return turn_away(terms.hospital_id, "expired")
     return turn_away(terms.hospital_id, "used") if place.holds >= terms.holds else None
-
-
-def _of_patient(patient: PatientFacts) -> Refused | None:
-    if patient.his_state != "rejected":
-        return None
-    detail = f"The hospital has refused this patient's record: {patient.reject_code}."
-    return Refused("patient_rejected", detail, {"reason": patient.reject_code})
-
-
-def _of_time(slot: SlotFacts, now_ms: int, terms: Terms) -> Refused | None:
-    detail = f"Slot {slot.id}."
-    opens_at_ms = slot.schedule.opens_at_ms
-    if slot.stopped or slot.schedule.stopped:
-        return Refused("schedule_stopped", detail)
-    if slot.starts_at_ms <= now_ms:
-        return Refused("slot_in_past", detail)
-    if opens_at_ms is not None and now_ms < opens_at_ms:
-        return not_released(slot.id, opens_at_ms)
-    if terms.closed_until_ms is not None:
-        return Refused("hospital_closed", detail, {"opens_at": _instant(terms.closed_until_ms)})
-    return None
-
-
-def _of_seat(request: HoldRequest, slot: SlotFacts, patient: PatientFacts, facts: Facts) -> Refused | None:
-    detail, fee_fen = f"Slot {slot.id}.", slot.schedule.fee_fen
-    live = facts.live.get((patient.person_id, slot.schedule.id))
-    if live is not None:
-        return Refused(
-            "duplicate_booking", detail, {"booking_id": live.booking_id} if live.client_id == request.client_id else {}
-        )
-    if fee_fen is None:
-        return Refused("fee_unknown", detail)
-    if request.fee_fen is not None and request.fee_fen != fee_fen:
-        return Refused(
-            "price_changed", f"The fee is {fee_fen} fen now; {request.fee_fen} was shown.", {"fee_fen": fee_fen}
-        )
-    if not has_seat(slot):
-        return sold_out(slot.id)
-    return None
-
-
-def has_seat(slot: SlotFacts) -> bool:
-    """Whether every counter that the slot draws on is above 0: its own seats, and its schedule's quota if it has one."""
-    if seats.hold(seats.Seats(slot.his_left, slot.unreflected)) is None:
-        return False
-    quota = slot.schedule.quota
-    return quota is None or slot.schedule.taken < quota
-
-
-def sold_out(slot_id: str) -> Refused:
-    """The refusal for want of a seat."""
-    return Refused("slot_sold_out", f"Slot {slot_id}.")
-
-
-def not_released(slot_id: str, opens_at_ms: int) -> Refused:
-    """The refusal for a slot that is not yet on sale."""
-    return Refused("slot_not_released", f"Slot {slot_id}.", {"opens_at": _instant(opens_at_ms)})
-
-
-def _instant(ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)

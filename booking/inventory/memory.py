@@ -16,9 +16,9 @@ import msgspec
 
 from booking.feed import FRESH_MS
 from booking.inventory.bloom import Bloom
-from booking.inventory.decide import has_seat, not_released, sold_out
 from booking.inventory.requests import HoldRequest, Refused
 from booking.inventory.rows import Batch
+from booking.rules.judging import has_seat, not_released, sold_out
 
 MOST_ENTRIES = 100_000
 # A slot that opens within this time is asked of the store, whose clock is the one that counts.

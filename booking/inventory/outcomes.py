@@ -7,6 +7,7 @@ from typing import Protocol
 
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts
 from booking.inventory.rows import Batch
+from booking.rules.settings import Wanted
 
 Work = Callable[[Facts], Batch]
 """Decides a batch from its facts: pure but for ids and nonces."""
@@ -30,8 +31,10 @@ class Batches(Protocol):
 
     async def close(self) -> None: ...
 
-    async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
-        """One transaction under the hospital's lock: gather, `work`, write, commit.
+    async def transact(
+        self, hospital_id: str, requests: Sequence[HoldRequest], work: Work, wanted: Wanted | None = None
+    ) -> Batch:
+        """One transaction under the hospital's lock: gather, and what the rules want beside it, `work`, write, commit.
 
         Raises StoreUnavailable (nothing was committed), Violation, CommitUnknown.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,10 +13,13 @@ import asyncpg
 
 from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
+from booking.inventory.histories import Histories, open_record
 from booking.inventory.outcomes import CommitUnknown, Violation, Work
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PassFacts, PatientFacts
 from booking.inventory.rows import Batch
 from booking.inventory.sqlite import LONGEST_CHAIN
+from booking.rules.settings import Wanted
+from booking.store.crypto import HospitalVault
 from booking.store.engine import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Store, StoreUnavailable
 
 CONNECTIONS = 2
@@ -57,11 +61,16 @@ class PostgresBatches:
         while self._idle:
             await self._idle.pop().close(timeout=CONNECT_TIMEOUT_S)
 
-    async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
+    async def transact(
+        self, hospital_id: str, requests: Sequence[HoldRequest], work: Work, wanted: Wanted | None = None
+    ) -> Batch:
         async with self._connection() as connection:
             try:
                 await self._begin(connection, hospital_id)
-                batch = work(await self._gather(connection, hospital_id, requests))
+                facts = await self._gather(connection, hospital_id, requests)
+                if wanted is not None:
+                    await self._look_back(connection, hospital_id, requests, facts, wanted)
+                batch = work(facts)
                 if batch.granted:
                     await self._write(connection, hospital_id, batch)
             except asyncpg.IntegrityConstraintViolationError as e:
@@ -153,6 +162,16 @@ class PostgresBatches:
             places = await connection.fetch(sql.POSTGRES_PLACES, hospital_id, facts.room_ms, persons)
             facts.passes = {person_id: PassFacts(*place) for person_id, *place in places}
         return facts
+
+    async def _look_back(
+        self, connection: Any, hospital_id: str, requests: Sequence[HoldRequest], facts: Facts, wanted: Wanted
+    ) -> None:
+        vault = HospitalVault(self._store.vault, hospital_id)
+        asked = Histories.of_batch("postgresql", hospital_id, wanted, requests, facts, partial(open_record, vault))
+        for (statement, values), take in asked.questions():
+            sql_text, own, names = statement.for_postgresql
+            take(await connection.fetch(sql_text, *[values[n] if n in values else own[n] for n in names]))
+        facts.past = asked.past
 
     async def _follow(self, connection: Any, hospital_id: str, facts: Facts, merged: Merged) -> None:
         request, person_id, schedule_id, user_ref = merged

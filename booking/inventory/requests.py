@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import msgspec
 
+from booking.rules.facts import Past
+from booking.rules.settings import NO_RULES, BookingRules
 from monitoring.traces import Span
 
 
@@ -49,6 +52,7 @@ class ScheduleFacts(msgspec.Struct):
     fee_fen: int | None
     quota: int | None
     taken: int
+    clinic_type: str | None = None
 
 
 class SlotFacts(msgspec.Struct):
@@ -104,7 +108,8 @@ class Facts(msgspec.Struct):
 
     `patients` is keyed by (client, patient id), `keys` by (client, key), `live` by (person, schedule). `last_event` is the last
     number of an event, where the writer of the batch numbers its events itself. `old_keys`: requested ones that bind no more.
-    `room_ms` is the release whose waiting room is open (0: none), and `passes` its places by person.
+    `room_ms` is the release whose waiting room is open (0: none), and `passes` its places by person. `past` is there where the
+    hospital's rules look at earlier bookings.
     """
 
     now_ms: int
@@ -117,6 +122,7 @@ class Facts(msgspec.Struct):
     old_keys: list[tuple[str, str]] = []
     room_ms: int = 0
     passes: dict[str, PassFacts] = {}
+    past: Past | None = None
 
     @property
     def is_room_open(self) -> bool:
@@ -136,13 +142,15 @@ class RoomTerms(msgspec.Struct, frozen=True, kw_only=True):
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What a hospital allows now. `offered`: it can hold seats at all. `closed_until_ms`: it takes no holds until then.
 
-    `room` None: it has no waiting room.
+    `room` None: it has no waiting room. `zone` is that of its calendar, by which `rules` count.
     """
 
     mode: str
     offered: bool
     closed_until_ms: int | None = None
     room: RoomTerms | None = None
+    rules: BookingRules = NO_RULES
+    zone: dt.tzinfo = dt.UTC
 
 
 class Granted(msgspec.Struct, frozen=True):

@@ -9,14 +9,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
 from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
+from booking.inventory.histories import Histories, open_record
 from booking.inventory.outcomes import Violation, Work
 from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PassFacts, PatientFacts
 from booking.inventory.rows import WRITTEN, Batch
+from booking.rules.settings import Wanted
+from booking.store.crypto import HospitalVault
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.here import LoopConnection
 
@@ -38,11 +42,16 @@ class SqliteBatches:
     async def close(self) -> None:
         """Nothing to do: the connection is the store's."""
 
-    async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
+    async def transact(
+        self, hospital_id: str, requests: Sequence[HoldRequest], work: Work, wanted: Wanted | None = None
+    ) -> Batch:
         # Nobody sees a commit that failed here, and the next one is written in its place. Should we die before that, all of it
         # may turn out to be stored: then a repeat with the same key finds it.
         async with self._transaction() as lent:
-            batch = work(self._gather(lent.raw, hospital_id, requests))
+            facts = self._gather(lent.raw, hospital_id, requests)
+            if wanted is not None:
+                self._look_back(lent.raw, hospital_id, requests, facts, wanted)
+            batch = work(facts)
             if batch.granted:
                 self._write(lent.raw, hospital_id, batch)
             else:
@@ -84,6 +93,20 @@ class SqliteBatches:
             places = connection.execute(sql.SQLITE_PLACES, (hospital_id, facts.room_ms, persons))
             facts.passes = {person_id: PassFacts(*place) for person_id, *place in places}
         return facts
+
+    def _look_back(
+        self,
+        connection: sqlite3.Connection,
+        hospital_id: str,
+        requests: Sequence[HoldRequest],
+        facts: Facts,
+        wanted: Wanted,
+    ) -> None:
+        vault = HospitalVault(self._store.vault, hospital_id)
+        asked = Histories.of_batch("sqlite", hospital_id, wanted, requests, facts, partial(open_record, vault))
+        for (statement, values), take in asked.questions():
+            take([tuple(row.values()) for row in statement.rows(connection, values)])
+        facts.past = asked.past
 
     def _follow(self, connection: sqlite3.Connection, hospital_id: str, facts: Facts, merged: Merged) -> None:
         request, person_id, schedule_id, user_ref = merged

@@ -21,6 +21,7 @@ from booking.inventory.requests import Answer, Facts, HoldRequest, KeyFacts, Ref
 from booking.inventory.rows import Batch, Render, build
 from booking.inventory.sqlite import SqliteBatches
 from booking.news import NUMBERED, SEQUENCER
+from booking.rules.settings import wanted_by
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
 from booking.store.engine import WRITER_TIMEOUT_S, Store, StoreBusy, StoreUnavailable, changes_topic
@@ -312,7 +313,7 @@ class HoldWriter:
             return build(hospital, requests, booking_ids, decisions, facts, vault, render)
 
         async with self._turn(hospital.id):
-            return await self._batches.transact(hospital.id, requests, work)
+            return await self._batches.transact(hospital.id, requests, work, wanted_by(hospital.rules))
 
     @asynccontextmanager
     async def _turn(self, hospital_id: str) -> AsyncIterator[None]:

@@ -102,10 +102,10 @@ def _bound(own: dict[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def is_one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """Whether a column of text is among the texts of the bound list `name`, whose length the statement does not know."""
-    return _OneOf(column, bindparam(name, type_=_Texts()))
+    return _OneOf(column, bindparam(name, type_=Texts()))
 
 
-class _Texts(TypeDecorator[list[str]]):
+class Texts(TypeDecorator[list[str]]):
     """A list of texts: an array on PostgreSQL, JSON on SQLite."""
 
     impl = Text

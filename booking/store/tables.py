@@ -206,6 +206,7 @@ persons = Table(
     _key("id"),
     _str("identity_digest", null=True),
     _str("mrn_digest", null=True),
+    _str("phone_digest", null=True),
     _str("his_state"),
     _str("reject_code", null=True),
     _str("merged_into", null=True),
@@ -215,6 +216,8 @@ persons = Table(
     _check("his_state in ('pending', 'linked', 'rejected')", name="his_state"),
     Index("ux_persons_identity", "hospital_id", "identity_digest", unique=True, sqlite_where=text("merged_into is null"),
           postgresql_where=text("merged_into is null")),
+    Index("ix_persons_phone", "hospital_id", "phone_digest", sqlite_where=text("phone_digest is not null"),
+          postgresql_where=text("phone_digest is not null")),
 )  # fmt: skip
 
 person_mrns = Table(
@@ -274,6 +277,7 @@ bookings = Table(
     _ms("lock_by_ms"),
     _ms("pay_by_ms"),
     _ms("expires_at_ms"),
+    _ms("cancelled_ms"),  # when the patient asked for it; null again where the hospital refused
     _str("reason", null=True),
     _str("his_id", null=True),
     _str("deferred_news", null=True),

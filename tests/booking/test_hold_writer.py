@@ -17,6 +17,7 @@ from booking.inventory.outcomes import Batches, CommitUnknown, Violation, Work
 from booking.inventory.requests import Answer, HoldRequest, KeyFacts
 from booking.inventory.rows import Batch
 from booking.inventory.writer import Crowded, HoldWriter
+from booking.rules.settings import Wanted
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import bookings, events, fragments, idempotency_keys, outbox, persons, schedules
@@ -197,13 +198,15 @@ class Unlucky:
     async def close(self) -> None:
         await self._inner.close()
 
-    async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
+    async def transact(
+        self, hospital_id: str, requests: Sequence[HoldRequest], work: Work, wanted: Wanted | None = None
+    ) -> Batch:
         failure = self._failures.pop(0) if self._failures else None
         if failure == "before":
             raise StoreUnavailable("away")
         if failure == "lost before":
             raise CommitUnknown("the connection broke")
-        batch = await self._inner.transact(hospital_id, requests, work)
+        batch = await self._inner.transact(hospital_id, requests, work, wanted)
         if failure == "lost after":
             raise CommitUnknown("the connection broke")
         return batch
@@ -362,9 +365,11 @@ async def test_other_hospitals_are_served_in_turn_when_one_has_a_crowd(store: St
     order: list[tuple[str, int]] = []
 
     class Watching(Unlucky):
-        async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
+        async def transact(
+            self, hospital_id: str, requests: Sequence[HoldRequest], work: Work, wanted: Wanted | None = None
+        ) -> Batch:
             order.append((hospital_id, len(requests)))
-            return await super().transact(hospital_id, requests, work)
+            return await super().transact(hospital_id, requests, work, wanted)
 
     inner = unlucky(store)
     async with hold_writer(store, batches=Watching(inner)) as writer:
@@ -514,9 +519,11 @@ async def test_batch_holds_all_of_a_crowd_who_ask_again_when_they_are_answered(s
     sizes: list[int] = []
 
     class Watching(Unlucky):
-        async def transact(self, hospital_id: str, requests: Sequence[HoldRequest], work: Work) -> Batch:
+        async def transact(
+            self, hospital_id: str, requests: Sequence[HoldRequest], work: Work, wanted: Wanted | None = None
+        ) -> Batch:
             sizes.append(len(requests))
-            return await super().transact(hospital_id, requests, work)
+            return await super().transact(hospital_id, requests, work, wanted)
 
     crowd = make_hospital()
     async with hold_writer(store, batches=Watching(unlucky(store))) as writer:

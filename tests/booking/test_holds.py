@@ -203,7 +203,7 @@ async def test_slot_opens_by_the_clock_alone_when_its_hour_comes(store: Store, h
     wall.turn(3_599.999)
     with pytest.raises(Refusal, match="slot_not_released") as raised:
         await hold(store, hospital, slot_id, patient_id)
-    assert raised.value.extra == {"opens_at": opens}
+    assert raised.value.extra == {"opens_at": opens, "allowed_at": opens}
     wall.turn(0.001)
     assert (await hold(store, hospital, slot_id, patient_id)).state == "held"
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from booking.bookings import expire_due
 from booking.fetches import put_schedules
+from booking.inventory.requests import Refused
 from booking.late_money import Circumstances, may_take_up
 from booking.settings import Hospital, Mode, ReserveBy
 from booking.store.engine import Store
@@ -201,18 +202,15 @@ async def test_late_money_buys_from_our_own_quota_when_the_hospital_has_given_us
     assert await remaining(store, slot_id) == 0
 
 
-_WELL = Circumstances(
-    mode=Mode.LIVE, foreseen=True, stopped=False, begun=False, price_changed=False, booked_again=False,
-    lock_over=False, seat_needed=True, remaining=1,
-)  # fmt: skip
+_WELL = Circumstances(mode=Mode.LIVE, foreseen=True, refused=None, lock_over=False, seat_needed=True)
 
 
 def test_each_rule_alone_forbids_to_take_a_booking_up() -> None:
     assert may_take_up(_WELL)
-    assert may_take_up(msgspec.structs.replace(_WELL, seat_needed=False, remaining=0))
+    assert may_take_up(msgspec.structs.replace(_WELL, seat_needed=False))
     for change in (
-        {"mode": Mode.PAUSED}, {"mode": Mode.OBSERVE}, {"foreseen": False}, {"stopped": True}, {"begun": True},
-        {"price_changed": True}, {"booked_again": True}, {"remaining": 0}, {"seat_needed": False, "lock_over": True},
+        {"mode": Mode.PAUSED}, {"mode": Mode.OBSERVE}, {"foreseen": False}, {"refused": Refused("limit_reached", "")},
+        {"seat_needed": False, "lock_over": True},
     ):  # fmt: skip
         assert not may_take_up(msgspec.structs.replace(_WELL, **change)), change
 

@@ -16,6 +16,7 @@ import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
 from booking.people.rules import PatientRule
 from booking.release import ReleaseRule
+from booking.rules.settings import BookingRules
 from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
     Campus,
@@ -169,6 +170,37 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             LEAST + '[hospital.h1.release]\nclosed = ["06:00-18:00", "18:00-06:00"]\n',
             "hospital.h1.release.closed: expected a time of day at which holds are taken",
         ),
+        (
+            LEAST + '[[hospital.h1.rules.limits]]\nper = "patient"\nwithin = "day"\nmost = 1\nin_dept = true\n',
+            "hisbridge.toml:11: hospital.h1.rules.limits.0.in_dept: there is no such setting; did you mean 'in_department'?",
+        ),
+        (
+            LEAST + '[[hospital.h1.rules.limits]]\nper = "family"\nwithin = "day"\nmost = 1\n',
+            "hospital.h1.rules.limits.0.per: expected one of patient, user, phone",
+        ),
+        (
+            LEAST
+            + '[hospital.h1.rules]\nlimits = [{per = "patient", within = "day", most = 1, counts = "patients"}]\n',
+            "hisbridge.toml:8: hospital.h1.rules.limits.0.counts: expected bookings: a patient is always one patient",
+        ),
+        (
+            LEAST
+            + '[[hospital.h1.rules.blocks]]\nafter = "no_shows"\ncount = 3\nwithin = "a month"\nlasts = "1 month"\n',
+            "hospital.h1.rules.blocks.0.within: expected",
+        ),
+        (
+            LEAST
+            + '[[hospital.h1.rules.blocks]]\nafter = "no_shows"\ncount = 3\nwithin = "9 months"\nlasts = "900 days"\n',
+            "hospital.h1.rules.blocks.0.lasts: expected at most 800 days together with within",
+        ),
+        (
+            LEAST + '[[hospital.h1.rules.eligibility]]\ndepartments = ["1"]\n',
+            "hospital.h1.rules.eligibility.0: expected sex, min_age or max_age: as it is, it says nothing",
+        ),
+        (
+            LEAST + "[[hospital.h1.rules.eligibility]]\nmin_age = 14\nmax_age = 13\n",
+            "hospital.h1.rules.eligibility.0.min_age: expected at most max_age (13): nobody could book",
+        ),
         (LEAST.replace('name = "第一医院"', 'name="x"\nid = "y"'), "the id is the table's name, [hospital.h1]"),
         (LEAST.replace("h1", "H_1"), "a hospital's id has 1 to 40 of a-z, 0-9 and -"),
         (LEAST.replace('protocol = "soap"\n', ""), "hospital.h1.connector.his.protocol: this setting is required"),
@@ -247,6 +279,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         Tracing: raw["tracing"],
         Hospital: {**hospital, "id": None},
         ReleaseRule: hospital["release"],
+        BookingRules: hospital["rules"],
         WaitingRoomRule: hospital["waiting_room"],
         PatientRule: hospital["patients"],
         Campus: hospital["campuses"][0],
@@ -267,13 +300,14 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (Tracing, raw["tracing"]),
         (Hospital, raw["hospital"]["first-hospital"]),
         (ReleaseRule, raw["hospital"]["first-hospital"]["release"]),
+        (BookingRules, raw["hospital"]["first-hospital"]["rules"]),
         (WaitingRoomRule, raw["hospital"]["first-hospital"]["waiting_room"]),
         (PatientRule, raw["hospital"]["first-hospital"]["patients"]),
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
-        "patients", "per_user",
+        "patients", "per_user", "rules", "limits", "blocks", "eligibility",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):

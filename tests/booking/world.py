@@ -155,7 +155,7 @@ async def hold_writer(store: Store, **options: Any) -> AsyncIterator[HoldWriter]
     """A running writer of holds for hospitals that offer everything."""
 
     def terms(hospital: Hospital, now_ms: int) -> Terms:
-        return Terms(mode=hospital.mode.value, offered=True)
+        return Terms(mode=hospital.mode.value, offered=True, rules=hospital.rules, zone=hospital.zone)
 
     writer = HoldWriter(store, **{"terms": terms, "render": renderer, **options})
     await writer.start()

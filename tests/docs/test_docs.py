@@ -23,6 +23,7 @@ import yaml
 
 from booking.lifecycle import TABLE
 from booking.release import ReleaseRule
+from booking.rules.settings import BookingRules
 from booking.settings import Hospital, Secrets, Service, Settings, StoreSettings, Tracing, load_settings
 from booking.waiting_room.rules import WaitingRoomRule
 from booking.webhooks import sign
@@ -145,6 +146,7 @@ TABLES = {
     "`[tracing]`": Tracing,
     "`[hospital.<id>]`": Hospital,
     "`[hospital.<id>.release]`": ReleaseRule,
+    "`[hospital.<id>.rules]`": BookingRules,
     "`[hospital.<id>.waiting_room]`": WaitingRoomRule,
 }
 
