@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, select, update
 
+from booking.cancellations import refused_cancellation
 from booking.commands import close_flying
 from booking.errors import Refusal
 from booking.gathering import gathered, kept, payment_named
@@ -66,15 +67,23 @@ async def find_bookings(
 # --- the patient and the portal ------------------------------------------------------------------------------------
 
 
-async def cancel_booking(tx: Tx, hospital: Hospital, booking: Booking, reason: str) -> None:
-    """Begin to cancel. Asking twice is harmless. Raises Refusal(not_cancellable)."""
+async def cancel_booking(tx: Tx, hospital: Hospital, booking: Booking, reason: str, *, by_patient: bool = True) -> None:
+    """Begin to cancel. Asking twice is harmless. Raises Refusal(not_cancellable, cancel_too_late).
+
+    What is not `by_patient` has no cutoff, and is no cancellation that the booking rules count.
+    """
     if booking.state in (State.CANCELLING, State.CANCELLED):
         return
     if hospital.mode != "live":
         raise Refusal("hospital_paused" if hospital.mode == "paused" else "hospital_observe_only")
+    if by_patient and (refused := await refused_cancellation(tx, hospital, booking)) is not None:
+        raise Refusal(refused.code, refused.detail, **refused.extra)
+    before = booking.cancelled_ms
+    booking.cancelled_ms = tx.now_ms if by_patient else None
     try:
         await apply(tx, hospital, booking, Event.CANCEL_REQUESTED, reason=reason)
     except IllegalMove:
+        booking.cancelled_ms = before
         raise Refusal("not_cancellable", f"A booking that is {booking.state} cannot be cancelled.") from None
 
 

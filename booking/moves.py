@@ -78,9 +78,7 @@ async def apply(tx: Tx, hospital: Hospital, booking: Booking, event: Event, *, r
     before = booking.axes
     if reason is not None:
         booking.reason = reason
-    if event == Event.CANCEL_REQUESTED:
-        booking.cancelled_ms = tx.now_ms
-    elif step.to.state in (State.HELD, State.BOOKED):
+    if step.to.state in (State.HELD, State.BOOKED):
         booking.cancelled_ms = None  # the hospital has refused the cancellation
     await _take(tx, hospital, booking, step)
     if hospital.reserve_by == ReserveBy.QUOTA:

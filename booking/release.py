@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 DAY_MIN = 24 * 60
+TIME_OF_DAY = r"^(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00"
 _SPAN = re.compile(rf"({_TIME})-({_TIME})")
 
@@ -122,6 +123,11 @@ def _bounds(span: str) -> tuple[int, int]:
     if found is None:
         raise ValueError(f"{span} is not HH:MM-HH:MM")
     return _minutes(found[1]), _minutes(found[2])
+
+
+def time_of_day_at(date: dt.date, time: str, zone: dt.tzinfo) -> dt.datetime:
+    """The instant of a time of day such as 24:00, in UTC."""
+    return instant_at(date, _minutes(time), zone)
 
 
 def _minutes(time: str) -> int:

@@ -174,5 +174,5 @@ def booking_routes(context: Context) -> list[Route]:
         Route("POST", of + "/{booking_id}/cancel", handlers.cancel, summary="Cancel a booking", tag="bookings",
               request_class=RequestClass.STEP,
               request=Cancel, response=BookingView, status=202, scopes=scopes, identified_by=("booking_id",),
-              errors=("booking_unknown", "not_cancellable", "hospital_paused", "hospital_observe_only")),
+              errors=("booking_unknown", "not_cancellable", "cancel_too_late", "hospital_paused", "hospital_observe_only")),
     ]  # fmt: skip

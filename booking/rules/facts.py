@@ -85,10 +85,10 @@ def phone_digits(phone: str | None) -> str | None:
 def someone(record: Patient, phone: str | None) -> Someone:
     """What the rules may know of a person with this record; a resident identity card says what the record leaves out.
 
-    A card beside a guardian is the guardian's.
+    A guardian's card says nothing about the child.
     """
     birth_date, sex = record.birth_date, record.sex
-    if record.id_type == ID_CARD and record.id_number and record.guardian_id_number is None:
+    if record.id_type == ID_CARD and record.id_number and record.id_number != record.guardian_id_number:
         carried = read_id_card(record.id_number.upper())
         if carried is not None:
             birth_date, sex = birth_date or carried[0], carried[1] if sex == Sex.UNKNOWN else sex

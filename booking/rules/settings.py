@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from booking.release import TIME_OF_DAY
 from booking.rules.spans import SPAN, Within, most_days
 
 Words = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=1_000)]
@@ -102,6 +103,17 @@ class Eligibility(Where, frozen=True, kw_only=True):
     max_age: Annotated[int, Meta(ge=0, le=150)] | None = None
 
 
+class CancelCutoff(Where, frozen=True, kw_only=True):
+    """`[[...rules.cancel_cutoffs]]`: until when patients may cancel at these clinics; the first that fits a clinic counts.
+
+    Either `before_s` seconds before the visit begins, or until the time of day `at`, `days_before` the day of the visit.
+    """
+
+    before_s: Annotated[float, Meta(ge=0, le=2_678_400)] | None = None
+    at: Annotated[str, Meta(pattern=TIME_OF_DAY)] | None = None
+    days_before: Annotated[int, Meta(ge=0, le=90)] = 0
+
+
 class BookingRules(_Table, frozen=True, kw_only=True):
     """`[hospital.<id>.rules]`: rules that are not there cost nothing. `wait_after_cancel_s` after a patient has cancelled, they
     may book again.
@@ -111,6 +123,7 @@ class BookingRules(_Table, frozen=True, kw_only=True):
     limits: Annotated[tuple[Limit, ...], Meta(max_length=50)] = ()
     blocks: Annotated[tuple[Block, ...], Meta(max_length=20)] = ()
     eligibility: Annotated[tuple[Eligibility, ...], Meta(max_length=500)] = ()
+    cancel_cutoffs: Annotated[tuple[CancelCutoff, ...], Meta(max_length=500)] = ()
 
     @property
     def is_used(self) -> bool:
@@ -154,6 +167,11 @@ def booking_rule_problems(rules: BookingRules) -> Iterator[tuple[tuple[str, ...]
     for n, block in enumerate(rules.blocks):
         if most_days(block.within) + most_days(block.lasts) > LONGEST_DAYS:
             yield ("blocks", str(n), "lasts"), f"expected at most {LONGEST_DAYS} days together with within"
+    for n, cutoff in enumerate(rules.cancel_cutoffs):
+        if (cutoff.before_s is None) == (cutoff.at is None):
+            yield ("cancel_cutoffs", str(n)), "expected before_s or at, one of the two"
+        elif cutoff.before_s is not None and cutoff.days_before:
+            yield ("cancel_cutoffs", str(n), "days_before"), "expected it together with at only"
     for n, who in enumerate(rules.eligibility):
         place = ("eligibility", str(n))
         if who.sex is None and who.min_age is None and who.max_age is None:

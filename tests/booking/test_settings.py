@@ -201,6 +201,18 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             LEAST + "[[hospital.h1.rules.eligibility]]\nmin_age = 14\nmax_age = 13\n",
             "hospital.h1.rules.eligibility.0.min_age: expected at most max_age (13): nobody could book",
         ),
+        (
+            LEAST + '[[hospital.h1.rules.cancel_cutoffs]]\nat = "12:00"\nbefore_s = 60\n',
+            "hisbridge.toml:7: hospital.h1.rules.cancel_cutoffs.0: expected before_s or at, one of the two",
+        ),
+        (
+            LEAST + "[[hospital.h1.rules.cancel_cutoffs]]\nbefore_s = 60\ndays_before = 1\n",
+            "hospital.h1.rules.cancel_cutoffs.0.days_before: expected it together with at only",
+        ),
+        (
+            LEAST + '[[hospital.h1.rules.cancel_cutoffs]]\nat = "7:00"\n',
+            "hospital.h1.rules.cancel_cutoffs.0.at: expected",
+        ),
         (LEAST.replace('name = "第一医院"', 'name="x"\nid = "y"'), "the id is the table's name, [hospital.h1]"),
         (LEAST.replace("h1", "H_1"), "a hospital's id has 1 to 40 of a-z, 0-9 and -"),
         (LEAST.replace('protocol = "soap"\n', ""), "hospital.h1.connector.his.protocol: this setting is required"),
@@ -307,7 +319,7 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
-        "patients", "per_user", "rules", "limits", "blocks", "eligibility",
+        "patients", "per_user", "rules", "limits", "blocks", "eligibility", "cancel_cutoffs",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from booking.api.problems import PROBLEMS
+from booking.rules.cancelling import CANCEL_RULES
 from booking.rules.judging import RULES
-from booking.rules.settings import Block, BookingRules, Eligibility, Limit, booking_rule_problems
+from booking.rules.settings import Block, BookingRules, CancelCutoff, Eligibility, Limit, booking_rule_problems
 from booking.settings import settings_of_text
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,9 +26,11 @@ def codes(page: Path, section: int) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_page_has_every_rule_in_its_order_when_a_seat_is_held(page: Path) -> None:
+def test_page_has_every_rule_in_its_order_when_a_seat_is_held_or_cancelled(page: Path) -> None:
     assert codes(page, 1) == [code for code, _ in RULES]
     assert all(PROBLEMS[code].status == 409 for code, _ in RULES)
+    assert codes(page, 2) == [code for code, _ in CANCEL_RULES]
+    assert all(PROBLEMS[code].status == 409 for code, _ in CANCEL_RULES)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -40,5 +43,11 @@ def test_settings_of_the_page_load_and_are_all_there_when_read(page: Path) -> No
     assert list(booking_rule_problems(rules)) == []
     shown = tomllib.loads(blocks[0])["hospital"]["first-hospital"]["rules"]
     assert set(shown) == set(BookingRules.__struct_fields__)
-    for name, struct in (("limits", Limit), ("blocks", Block), ("eligibility", Eligibility)):
+    lists: dict[str, type[msgspec.Struct]] = {
+        "limits": Limit,
+        "blocks": Block,
+        "eligibility": Eligibility,
+        "cancel_cutoffs": CancelCutoff,
+    }
+    for name, struct in lists.items():
         assert {f.encode_name for f in msgspec.structs.fields(struct)} <= set(re.findall(r"`(\w+)`", text)), name

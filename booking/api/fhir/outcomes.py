@@ -45,6 +45,7 @@ _ISSUES: dict[str, Issue] = {
     "waiting_room_closed": Issue("business-rule"),
     "slot_in_past": Issue("business-rule"),
     "not_cancellable": Issue("business-rule"),
+    "cancel_too_late": Issue("business-rule"),
     "booking_over": Issue("business-rule"),
     "not_payable": Issue("business-rule"),
     "payment_conflict": Issue("conflict"),

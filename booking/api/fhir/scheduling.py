@@ -40,13 +40,15 @@ OF_BOOK = {**OF_HOLD, "appointment-resource": 1, "comment": 1}
 NOT_THERE = frozenset(
     {
         "slot_unknown", "slot_sold_out", "slot_not_released", "slot_in_past", "schedule_stopped", "hospital_closed",
-        "fee_unknown", "duplicate_booking", "booking_unknown", "booking_over", "not_cancellable", "not_offered_by_hospital",
+        "fee_unknown", "duplicate_booking", "booking_unknown", "booking_over", "not_cancellable", "cancel_too_late",
+        "not_offered_by_hospital",
         "hospital_observe_only",
     }
 )  # fmt: skip
 """Codes that mean: this Appointment is not available. ITI-116 wants them told as fatal, not-found."""
 MOST_REASON_CHARS = 200
 MODIFIED = "modified"  # why the old one was cancelled
+NOT_MODIFIED = "not_modified"  # why the new one was, where the old one could not be
 _encode = msgspec.json.Encoder().encode
 
 
@@ -127,7 +129,7 @@ class Scheduling:
             await self._cancelled(call, booking.id, MODIFIED, None)
         except Refusal:
             if new.is_new:
-                await self._cancelled(call, new.booking.id, "not_modified", None)
+                await self._cancelled(call, new.booking.id, NOT_MODIFIED, None)
             raise
         return new
 
@@ -144,7 +146,9 @@ class Scheduling:
         async def work(tx: Tx, booking: Booking) -> Booking:
             if slot is not None:
                 self._check_version(call, Seat(booking, slot))
-            await rules.cancel_booking(tx, hospital, booking, reason)
+            await rules.cancel_booking(
+                tx, hospital, booking, reason, by_patient=slot is not None or reason != NOT_MODIFIED
+            )
             return booking
 
         booking: Booking = await self._steps.take(call.hospital_id, Step(call.caller.id, booking_id, work))
