@@ -283,9 +283,10 @@ class _Application:
         problem = self._problem_of(error, found, call.request_id)
         language = call.request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
         address = call.address or cast(web.BaseRequest, call.request).raw_path  # a target that is no text has none
-        told = answer_outcome if is_fhir(address) else answer_problem
-        answer = told(problem, request_id=call.request_id, accept_language=language)
-        return answer, problem.code
+        if is_fhir(address):
+            outcome = answer_outcome(problem, request_id=call.request_id, accept_language=language, address=address)
+            return outcome, problem.code
+        return answer_problem(problem, request_id=call.request_id, accept_language=language), problem.code
 
     def _problem_of(self, error: Exception, found: Found[Endpoint], request_id: str) -> ApiProblem:
         if isinstance(error, ApiProblem):

@@ -11,9 +11,10 @@ import msgspec
 
 from booking.api.context import Context
 from booking.api.cursors import decode_cursor, encode_cursor
+from booking.api.fhir.bases import bases_of
 from booking.api.fhir.ids import code_of
 from booking.api.fhir.outcomes import FHIR_JSON
-from booking.api.fhir.parameters import Given, ParameterIn, ParametersIn, ReferenceIn, id_in, read_query
+from booking.api.fhir.parameters import Given, ParameterIn, ParametersIn, id_in, read_query
 from booking.api.fhir.periods import span_of
 from booking.api.fhir.proposals import Proposals, Wanted, proposal_renderer, whole
 from booking.api.fhir.resources.elements import his_system
@@ -65,7 +66,8 @@ class Finding:
         return await self._find(call, [*call.body.parameter, *read_query(read_parameters(call.query), _KINDS)])
 
     async def _find(self, call: Call[str, Any], parameters: Sequence[ParameterIn]) -> Ready:
-        given, hospital = Given(parameters, MOST), self._context.hospital(call)
+        given = Given(parameters, MOST, bases_of(call, self._context.public_url))
+        hospital = self._context.hospital(call)
         period, wanted = _wanted(given, hospital)
         patient_ids = given.references("patient-reference", "Patient")
         for patient_id in patient_ids:
@@ -139,7 +141,7 @@ def _departments(given: Given, hospital: Hospital) -> frozenset[str] | None:
 def _practitioners(given: Given, hospital: Hospital) -> frozenset[str] | None:
     if "practitioner" not in given:
         return None
-    return _named(given.either("practitioner", "Practitioner"), "Practitioner", his_system(hospital.id, "practitioner"))
+    return _named(given, "practitioner", "Practitioner", his_system(hospital.id, "practitioner"))
 
 
 def _coded(codes: Sequence[tuple[str | None, str]], system: str) -> frozenset[str]:
@@ -147,12 +149,12 @@ def _coded(codes: Sequence[tuple[str | None, str]], system: str) -> frozenset[st
     return frozenset(code for of, code in codes if of in (None, "", system))
 
 
-def _named(references: Sequence[ReferenceIn], kind: str, system: str) -> frozenset[str]:
+def _named(given: Given, name: str, kind: str, system: str) -> frozenset[str]:
     """The HIS's codes behind references, literal or by identifier."""
     codes = set[str | None]()
-    for told in references:
+    for told in given.either(name, kind):
         if told.reference is not None:
-            codes.add(code_of(id_in(told.reference, kind) or ""))
+            codes.add(code_of(id_in(told.reference, kind, given.bases) or ""))
         elif told.identifier is not None and told.identifier.system in (None, "", system):
             codes.add(told.identifier.value)
     return frozenset(code for code in codes if code)
@@ -160,10 +162,10 @@ def _named(references: Sequence[ReferenceIn], kind: str, system: str) -> frozens
 
 def _is_here(given: Given, hospital: Hospital) -> bool:
     """Whether the places that are named are this hospital's, or one of its campuses."""
-    organizations = _named(given.either("organization", "Organization"), "Organization", "urn:hisbridge:hospital")
+    organizations = _named(given, "organization", "Organization", "urn:hisbridge:hospital")
     if "organization" in given and hospital.id not in organizations:
         return False
-    locations = _named(given.either("location-reference", "Location"), "Location", "urn:hisbridge:campus")
+    locations = _named(given, "location-reference", "Location", "urn:hisbridge:campus")
     if "location-reference" in given and not locations & {hospital.id, *(c.id for c in hospital.campuses)}:
         return False
     texts = [text.casefold() for text in given.texts("location-string")]

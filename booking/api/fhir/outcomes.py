@@ -2,6 +2,11 @@
 
 Statuses follow FHIR R4 http.html where they differ from ours: a search or a body that cannot be read is 400 (sections 3.1.0.5
 and 3.1.0.11), never 422.
+
+IHE ITI Scheduling 1.0.1 says how its transactions fail: `$hold` answers the OperationOutcome alone (2:3.116.4.2.2), `$book` a
+Bundle with nothing but it (2:3.117.4.2.2), `$find` and the search of Appointments one whose severity is `fatal` (tables
+2:3.115.4.2.4-2 and 2:3.118.4.2.4-2; their `code`, the words of an HTTP error, is none of the required value set, so it is the
+standard's). The HTTP status says that it failed, in each of them.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ from booking.api.wire import Ready, join_head, render_head
 FHIR_JSON = "application/fhir+json"
 FHIR_ROOT = "/fhir/R4"
 PROBLEM_SYSTEM = "urn:hisbridge:problem"
+_BOOKING = "/Appointment/$book"
+_ASKING = ("/Appointment/$find", "/Appointment/_search", "/Appointment")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -102,10 +109,13 @@ def is_fhir(address: str) -> bool:
     return address.startswith(FHIR_ROOT) and address[len(FHIR_ROOT) :][:1] in ("", "/")
 
 
-def describe_outcome(problem: ApiProblem, *, request_id: str = "", accept_language: str = "") -> dict[str, Any]:
+def describe_outcome(
+    problem: ApiProblem, *, request_id: str = "", accept_language: str = "", severity: str | None = None
+) -> dict[str, Any]:
     """The OperationOutcome of one occurrence: an issue for each field that is wrong, else a single one.
 
-    `details.coding` holds our code, `details.text` its title, `diagnostics` what happened, what to do and the request's id.
+    `details.coding` holds our code, `details.text` its title, `diagnostics` what happened, what to do and the request's id;
+    `severity` counts more than the problem's own.
     """
     known = problem.problem
     issue = NOT_AVAILABLE if isinstance(problem, NotAvailable) else ISSUES[known.code]
@@ -118,7 +128,7 @@ def describe_outcome(problem: ApiProblem, *, request_id: str = "", accept_langua
         said = [problem.detail, remedy if error is None else f"{error.path}: {error.expected}"]
         said += [_facts(problem.extra), instance] if not issues else []
         told: dict[str, Any] = {
-            "severity": issue.severity,
+            "severity": severity or issue.severity,
             "code": issue.code,
             "details": {"coding": [coding], "text": title},
         }
@@ -141,16 +151,24 @@ def outcome_status(code: str) -> int:
     return ISSUES[code].status or PROBLEMS[code].status
 
 
-def answer_outcome(problem: ApiProblem, *, request_id: str, accept_language: str = "") -> Ready:
-    """The answer for one occurrence, with `Retry-After` where a delay is known."""
+def answer_outcome(problem: ApiProblem, *, request_id: str, accept_language: str = "", address: str = "") -> Ready:
+    """The answer for one occurrence, with `Retry-After` where a delay is known. `address` is the path that was asked."""
     status, chinese = outcome_status(problem.code), prefers_chinese(accept_language)
     if problem.retry_after_s is None and not problem.headers:
         head = _head(status, chinese)
     else:
         wait = {} if problem.retry_after_s is None else {"Retry-After": str(problem.retry_after_s)}
         head = render_head(status, {**_fields(chinese), **(problem.headers or {}), **wait})
-    document = describe_outcome(problem, request_id=request_id, accept_language=accept_language)
-    return join_head(head, status, _encode(document))
+    severity = "fatal" if address.endswith(_ASKING) else None
+    document = describe_outcome(problem, request_id=request_id, accept_language=accept_language, severity=severity)
+    body = _encode(document)
+    return join_head(head, status, _in_bundle(body, address) if address.endswith(_BOOKING) else body)
+
+
+def _in_bundle(outcome: bytes, address: str) -> bytes:
+    links = _encode([{"relation": "self", "url": address}])
+    entry = b'{"resource":%b,"search":{"mode":"outcome"}}' % outcome
+    return b'{"resourceType":"Bundle","type":"searchset","total":0,"link":%b,"entry":[%b]}' % (links, entry)
 
 
 def _fields(chinese: bool) -> dict[str, str]:

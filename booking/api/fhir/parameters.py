@@ -14,13 +14,12 @@ import msgspec
 from msgspec import Meta
 
 from booking.api.codec import decode_body
+from booking.api.fhir.bases import Bases, relative
 from booking.api.fhir.serving import Parameters, invalid
 from booking.api.problems import ApiProblem, FieldError
 
 MOST_PARAMETERS = 100
-_REFERENCE = re.compile(
-    r"(?:https?://[^\s?#]{1,500}/)?(?P<kind>[A-Z][A-Za-z]{1,40})/(?P<id>[A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?"
-)
+_REFERENCE = re.compile(r"(?P<kind>[A-Z][A-Za-z]{1,40})/(?P<id>[A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?")
 _Short = Annotated[str, Meta(max_length=1_000)]
 _Nothing = Annotated[list[msgspec.Raw], Meta(max_length=0)]
 """As `modifierExtension`: what turns round what the rest means must be understood (R4 extensibility.html#modifierExtension)."""
@@ -138,9 +137,13 @@ _NUMBERS = ("valueInteger", "valuePositiveInt", "valueUnsignedInt")
 
 
 class Given:
-    """The parameters of one call by their names. `most` says how often each may come; a name that it lacks is refused."""
+    """The parameters of one call by their names. `most` says how often each may come; a name that it lacks is refused.
 
-    def __init__(self, parameters: Sequence[ParameterIn], most: Mapping[str, int]) -> None:
+    `bases` are the addresses that are ours: a reference to another server's resource is no reference to one of ours.
+    """
+
+    def __init__(self, parameters: Sequence[ParameterIn], most: Mapping[str, int], bases: Bases = ()) -> None:
+        self.bases = bases
         self._found: dict[str, list[tuple[int, ParameterIn]]] = {}
         for index, parameter in enumerate(parameters):
             if parameter.name not in most:
@@ -161,7 +164,7 @@ class Given:
     def references(self, name: str, kind: str) -> list[str]:
         """The FHIR ids of the references of one name, which are to resources of one kind."""
         return [
-            _id_of(parameter.valueReference, kind, f"$.parameter[{index}].valueReference")
+            self._id_of(parameter.valueReference, kind, f"$.parameter[{index}].valueReference")
             for index, parameter in self._found.get(name, ())
         ]
 
@@ -177,7 +180,7 @@ class Given:
             if told is None or (told.reference is None and (told.identifier is None or not told.identifier.value)):
                 raise invalid(f"$.parameter[{index}]", "a valueReference")
             if told.reference is not None:
-                _id_of(told, kind, f"$.parameter[{index}].valueReference")
+                self._id_of(told, kind, f"$.parameter[{index}].valueReference")
             given.append(told)
         return given
 
@@ -228,6 +231,12 @@ class Given:
             return int(number)
         return None
 
+    def _id_of(self, told: ReferenceIn | None, kind: str, path: str) -> str:
+        fhir_id = None if told is None else id_in(told.reference, kind, self.bases)
+        if fhir_id is None:
+            raise invalid(f"{path}.reference", f"a literal reference to one {kind} of this server: {kind}/id")
+        return fhir_id
+
     def patient(self) -> PatientIn | None:
         """`patient-resource`."""
         return self._resource("patient-resource", _patient)
@@ -268,14 +277,7 @@ def read_query(parameters: Parameters, kinds: Mapping[str, str]) -> list[Paramet
     return given
 
 
-def id_in(text: str | None, kind: str) -> str | None:
-    """The id of a literal reference to a resource of this kind, relative or absolute; None for anything else."""
-    found = _REFERENCE.fullmatch(text or "")
+def id_in(text: str | None, kind: str, bases: Bases) -> str | None:
+    """The id of a literal reference to a resource of ours of this kind, relative or absolute; None for anything else."""
+    found = _REFERENCE.fullmatch(relative(text or "", bases) or "")
     return found["id"] if found is not None and found["kind"] == kind else None
-
-
-def _id_of(told: ReferenceIn | None, kind: str, path: str) -> str:
-    fhir_id = None if told is None else id_in(told.reference, kind)
-    if fhir_id is None:
-        raise invalid(f"{path}.reference", f"a literal reference to one {kind}: {kind}/id")
-    return fhir_id

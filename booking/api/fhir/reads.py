@@ -27,7 +27,7 @@ from booking.store.engine import Tx
 
 def view_of(context: Context, call: Call[Any, Any], now_ms: int) -> View:
     """What this request may see."""
-    return View(context.hospital(call), call.caller.id, now_ms, base_of(call, context.public_url))
+    return View(context.hospital(call), call.caller.id, now_ms, base_of(call, context.public_url), call.caller.scopes)
 
 
 class Reads:

@@ -16,6 +16,7 @@ import msgspec
 from booking import bookings as rules
 from booking.api.auth import require_access
 from booking.api.context import Context
+from booking.api.fhir.bases import Bases, bases_of
 from booking.api.fhir.holds import BOOK, HOLD, TAKEN, Holds, Seat
 from booking.api.fhir.ids import row_id_of
 from booking.api.fhir.new_patients import new_patient
@@ -69,12 +70,12 @@ class Scheduling:
 
     async def hold(self, call: Call[str, ParametersIn]) -> Ready:
         """Hold a proposed Appointment for a patient of the caller's; one that is held already is answered as it stands."""
-        given = Given(call.body.parameter, OF_HOLD)
+        given = Given(call.body.parameter, OF_HOLD, bases_of(call, self._context.public_url))
         return await self._told(call, self._referred(call, given, None, HOLD))
 
     async def book(self, call: Call[str, ParametersIn]) -> Ready:
         """Book, modify or cancel, by the status of `appointment-resource`; with `appointment-reference` alone it books."""
-        given = Given(call.body.parameter, OF_BOOK)
+        given = Given(call.body.parameter, OF_BOOK, bases_of(call, self._context.public_url))
         return await self._told(call, self._booked(call, given))
 
     async def _booked(self, call: Call[str, Any], given: Given) -> Seat:
@@ -85,7 +86,7 @@ class Scheduling:
         if told.id is None or reference not in (None, told.id):
             raise invalid("$.parameter", "`appointment-resource` with the id of an existing Appointment")
         if told.status == "booked":
-            return await self._modify(call, told)
+            return await self._modify(call, told, given.bases)
         if told.status == "cancelled":
             comment = next(iter(given.texts("comment")), None)
             return await self._cancel(call, told.id, _reason_of(told, comment))
@@ -107,11 +108,11 @@ class Scheduling:
             raise Refusal("booking_over", f"The booking is {seat.booking.state}.")
         return seat
 
-    async def _modify(self, call: Call[str, Any], told: AppointmentIn) -> Seat:
+    async def _modify(self, call: Call[str, Any], told: AppointmentIn, bases: Bases) -> Seat:
         seat = await self._holds.look(call, told.id or "")
         booking = seat.booking
-        slots = [row_id_of(slot_id) for slot_id in _slots_in(told)]
-        if len(slots) > 1 or not set(_patients_in(told)) <= {booking.patient_id}:
+        slots = [row_id_of(slot_id) for slot_id in _slots_in(told, bases)]
+        if len(slots) > 1 or not set(_patients_in(told, bases)) <= {booking.patient_id}:
             raise invalid("$.parameter", "one slot, and the booking's own patient")
         moves = slots not in ([], [booking.slot_id])
         is_repeat = moves and booking.reason == MODIFIED
@@ -163,7 +164,7 @@ class Scheduling:
 
     async def _patient_of(self, call: Call[str, Any], given: Given, told: AppointmentIn | None) -> str | None:
         """The one patient whom the call names, made known where it brings the resource; None where it names nobody."""
-        named = {*given.references("patient-reference", "Patient"), *(_patients_in(told) if told else ())}
+        named = {*given.references("patient-reference", "Patient"), *(_patients_in(told, given.bases) if told else ())}
         brought = given.patient()
         if brought is not None and brought.id is not None and not brought.identifier:
             named.add(brought.id)
@@ -228,7 +229,7 @@ def _referred_id(given: Given, told: AppointmentIn | None) -> str:
     reference = given.reference("appointment-reference", "Appointment")
     meant = {reference} if reference is not None else set()
     if told is not None:
-        meant |= set(_slots_in(told)) or ({told.id} if told.id is not None else set())
+        meant |= set(_slots_in(told, given.bases)) or ({told.id} if told.id is not None else set())
     if len(meant) != 1:
         raise invalid(
             "$.parameter", "one Appointment: `appointment-reference`, or `appointment-resource` with one slot"
@@ -236,17 +237,17 @@ def _referred_id(given: Given, told: AppointmentIn | None) -> str:
     return next(iter(meant))
 
 
-def _slots_in(told: AppointmentIn) -> list[str]:
-    ids = [id_in(slot.reference, "Slot") for slot in told.slot]
+def _slots_in(told: AppointmentIn, bases: Bases) -> list[str]:
+    ids = [id_in(slot.reference, "Slot", bases) for slot in told.slot]
     if None in ids:
-        raise invalid("$.parameter", "literal references to Slots")
+        raise invalid("$.parameter", "literal references to Slots of this server")
     return [slot_id for slot_id in ids if slot_id is not None]
 
 
-def _patients_in(told: AppointmentIn) -> list[str]:
-    """The Patients among the participants; others are the slot's own."""
+def _patients_in(told: AppointmentIn, bases: Bases) -> list[str]:
+    """The Patients of ours among the participants; others are the slot's own."""
     actors = [p.actor.reference for p in told.participant if p.actor is not None]
-    return [patient_id for patient_id in (id_in(actor, "Patient") for actor in actors) if patient_id is not None]
+    return [patient_id for patient_id in (id_in(actor, "Patient", bases) for actor in actors) if patient_id is not None]
 
 
 def _reason_of(told: AppointmentIn, comment: str | None) -> str:

@@ -11,12 +11,13 @@ import msgspec
 
 from booking import people
 from booking.api.context import Context
+from booking.api.fhir.bases import bases_of
 from booking.api.fhir.bundles import Page, render_matches, searchset
 from booking.api.fhir.outcomes import FHIR_JSON
 from booking.api.fhir.reads import view_of
 from booking.api.fhir.search.finders import find, patient_of
 from booking.api.fhir.search.including import included
-from booking.api.fhir.search.requests import Criterion, SearchRequest, read_search
+from booking.api.fhir.search.requests import Criterion, SearchRequest, localized, read_search
 from booking.api.fhir.search.slots import SlotSearch, fhir_slot_renderer
 from booking.api.fhir.search.tables import KINDS
 from booking.api.fhir.serving import base_of, check_wanted, fhir_route, invalid, prefers, read_parameters
@@ -111,6 +112,7 @@ class Searches:
         if isinstance(call.body, bytes):
             given += read_form(call.body)
             check_wanted(call, given)
+        given = localized(kind, given, bases_of(call, self._context.public_url))
         strict = prefers(call.request.headers, "handling", ("strict", "lenient")) == "strict"
         request = read_search(kind, given, strict=strict)
         day = _DAY_PARAMETER.get(kind)

@@ -10,7 +10,9 @@ SUBSETTED = {"system": OBSERVATION_VALUE, "code": "SUBSETTED"}
 SUMMARY = {
     "Slot": ("identifier", "serviceType", "appointmentType", "schedule", "status", "start", "end"),
     "Schedule": ("identifier", "active", "serviceType", "actor", "planningHorizon"),
-    "Appointment": ("identifier", "status", "cancelationReason", "serviceType", "start", "end"),
+    "Appointment": (
+        "identifier", "status", "cancelationReason", "serviceType", "specialty", "appointmentType", "start", "end",
+    ),
     "Patient": ("identifier", "active", "name", "telecom"),
     "Practitioner": ("identifier", "active", "name"),
     "PractitionerRole": ("identifier", "active", "practitioner", "code"),

@@ -9,12 +9,13 @@ from booking.settings import Hospital
 
 
 class View(NamedTuple):
-    """One request's view of a hospital; `now_ms` by the store's clock, `base` absolute."""
+    """One request's view of a hospital; `now_ms` by the store's clock, `base` absolute, `scopes` the key's."""
 
     hospital: Hospital
     client_id: str
     now_ms: int
     base: str
+    scopes: frozenset[str] = frozenset()
 
     @property
     def zone(self) -> dt.tzinfo:

@@ -16,6 +16,7 @@ from booking.api.application import build_server
 from booking.api.auth import ApiClient, Authenticator, digest_api_key
 from booking.api.booking_routes import booking_routes
 from booking.api.context import Context, translate
+from booking.api.fhir.routes import fhir_routes
 from booking.api.holding import renderer, terms_by
 from booking.api.waiting_routes import waiting_routes
 from booking.feed import ChangeFeed
@@ -105,6 +106,16 @@ class Site:
             headers["Waiting_Room_Ticket"] = ticket
         return await self.ask("POST", BOOKINGS, body, by=by, **headers)
 
+    async def operate(self, operation: str, slot_id: str, patient_id: str, **headers: str) -> Answered:
+        """`$hold` or `$book` of the facade, without a key."""
+        named = (
+            ("appointment-reference", f"Appointment/{slot_id.replace('_', '-')}"),
+            ("patient-reference", f"Patient/{patient_id}"),
+        )
+        given = [{"name": name, "valueReference": {"reference": reference}} for name, reference in named]
+        body = {"resourceType": "Parameters", "parameter": given}
+        return await self.ask("POST", f"/fhir/R4/hospitals/{HOSPITAL}/Appointment/${operation}", body, **headers)
+
 
 @asynccontextmanager
 async def serve(store: Store, hospital: Hospital, wall: Wall, *, share: float = 1.0) -> AsyncIterator[Site]:
@@ -118,7 +129,7 @@ async def serve(store: Store, hospital: Hospital, wall: Wall, *, share: float = 
         holds = HoldWriter(store, terms=terms_by(his), render=renderer, memory=memory, gate=rooms.gate)
         context = Context(store, hospitals, his, holds, feed=feed, rooms=rooms)
         server = build_server(
-            [*booking_routes(context), *waiting_routes(context)],
+            [*booking_routes(context), *waiting_routes(context), *fhir_routes(context)],
             authenticator=Authenticator(_Keys()),
             hospital_known=hospitals.__contains__,
             translate=translate,

@@ -119,6 +119,29 @@ async def test_hold_needs_an_admitted_ticket_of_that_very_patient(store: Store, 
         assert (await site.hold(slot, patient, admitted)).status == 201
 
 
+async def test_facade_sends_to_the_room_as_v1_does(store: Store, wall: Wall) -> None:
+    """`$hold` answers the OperationOutcome alone, `$book` in a Bundle (ITI-116, ITI-117); the ticket is that of `/v1`."""
+    slot, patients = await released_slot(store), await put_patients(store, 30)
+    async with serve(store, hospital_with(), wall) as site:
+        await site.turn(HOUR_S - 300)
+        tickets = await gather(site, patients)
+        await site.turn(300)
+        by_state = dict(zip(await states(site, tickets), zip(patients, tickets, strict=True), strict=True))
+        (patient, admitted), (other, waiting) = by_state["admitted"], by_state["waiting"]
+        for operation in ("hold", "book"):
+            for headers in ({}, {"Waiting_Room_Ticket": waiting}):
+                refused = await site.operate(operation, slot, other, **headers)
+                outcome = refused.json["entry"][0]["resource"] if operation == "book" else refused.json
+                [issue] = outcome["issue"]
+                assert (refused.status, issue["code"]) == (429, "throttled")
+                assert issue["details"]["coding"][0]["code"] == "waiting_room"
+                assert int(refused.headers["Retry-After"]) > 0
+                assert f'<{ROOM}/tickets>; rel="create-form"' in refused.headers["Link"]
+        held = await site.operate("hold", slot, patient, Waiting_Room_Ticket=admitted)
+        assert held.status == 200
+        assert held.json["entry"][0]["resource"]["status"] == "pending"
+
+
 async def test_joining_again_changes_nothing_whichever_way_it_is_done(store: Store, wall: Wall) -> None:
     """The same person as another user's patient, and as another portal's, has the same place."""
     slot, (patient,) = await released_slot(store), await put_patients(store, 1)

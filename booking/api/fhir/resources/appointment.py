@@ -9,9 +9,11 @@ from booking.api.fhir.ids import row_id_to_fhir
 from booking.api.fhir.resources.elements import (
     EXTENSION,
     ORDER_SYSTEM,
+    concept,
     date_time,
     department_concept,
     department_reference,
+    his_system,
     instant,
     practitioner_reference,
     reference,
@@ -45,7 +47,11 @@ def appointment_resource(hospital: Hospital, booking: Booking, slot: dict[str, A
         code, display = CANCELATION_REASON[booking.state]
         coding = {"system": f"{TERMINOLOGY}/appointment-cancellation-reason", "code": code, "display": display}
         resource["cancelationReason"] = {"coding": [coding]}
-    resource["serviceType"] = [department_concept(hospital.id, slot["department_id"], slot["department_name"])]
+    clinic = [department_concept(hospital.id, slot["department_id"], slot["department_name"])]
+    resource["serviceType"] = resource["specialty"] = clinic
+    if slot["clinic_type"]:
+        system = his_system(hospital.id, "clinic-type")
+        resource["appointmentType"] = concept(system, slot["clinic_type"], slot["clinic_type"])
     resource["start"] = instant(slot["starts_at_ms"], zone)
     resource["end"] = instant(slot["ends_at_ms"], zone)
     resource["minutesDuration"] = max(1, (slot["ends_at_ms"] - slot["starts_at_ms"]) // 60_000)

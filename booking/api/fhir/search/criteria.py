@@ -15,7 +15,8 @@ _DATE = re.compile(
 )
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000  # as in `/v1`: outside of these a date cannot be turned into every zone's instant
-_PLACE = re.compile(r"(?:https?://[^\s|]{1,500}/)?(?:(?P<kind>[A-Za-z]{1,40})/)?(?P<id>[A-Za-z0-9.-]{1,64})")
+_PLACE = re.compile(r"(?:(?P<kind>[A-Za-z]{1,40})/)?(?P<id>[A-Za-z0-9.-]{1,64})")
+_ELSEWHERE = re.compile(r"https?://[^\s|]{1,500}", re.IGNORECASE)
 _ALTERNATIVE = re.compile(r"((?:[^,\\]|\\.|\\(?=,$))*)(,)", re.DOTALL)
 FOREVER_MS = 1 << 60
 
@@ -73,7 +74,7 @@ class Token(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A resource that a reference names; `kind` None: the value was an id alone."""
+    """A resource that a reference names; `kind` None: the value was an id alone, "": it is another server's, and fits nothing."""
 
     kind: str | None
     id: str
@@ -99,8 +100,11 @@ def read_token(text: str) -> Token:
 
 
 def read_place(name: str, text: str) -> Place:
-    """Raises ApiProblem invalid_field."""
-    match = _PLACE.fullmatch(unescape(text))
+    """An address of ours is relative by now (`bases`). Raises ApiProblem invalid_field."""
+    text = unescape(text)
+    if _ELSEWHERE.fullmatch(text):
+        return Place("", "")
+    match = _PLACE.fullmatch(text)
     if match is None:
         raise invalid(f"?{name}", "an id, [type]/[id] or an address of a resource")
     return Place(match["kind"], match["id"])

@@ -13,25 +13,19 @@ from booking.api.fhir.lookups import (
     practitioner_rows,
     show_bookings,
 )
-from booking.api.fhir.resources.elements import (
-    ORDER_SYSTEM,
-    PATIENT_SYSTEM,
-    SCHEDULE_SYSTEM,
-    USER_SYSTEM,
-    document_type,
-)
+from booking.api.fhir.resources.elements import ORDER_SYSTEM, SCHEDULE_SYSTEM
 from booking.api.fhir.resources.people import patient_resource, practitioner_resource, role_resource
 from booking.api.fhir.resources.places import location_resource, service_resource
 from booking.api.fhir.resources.report import observation_resources, report_resource
 from booking.api.fhir.resources.schedule import schedule_resource
-from booking.api.fhir.search.criteria import FOREVER_MS, Token, split_values, unescape
+from booking.api.fhir.search.criteria import FOREVER_MS, split_values, unescape
 from booking.api.fhir.search.fits import check_values, places, spans, tokens
+from booking.api.fhir.search.identified import patients_named, without_chains
 from booking.api.fhir.search.requests import SearchRequest
 from booking.api.fhir.search.scanning import Found, Key, Row, page_of, scan
 from booking.api.fhir.serving import Resource, invalid
 from booking.api.fhir.view import View
 from booking.named import schedules_named
-from booking.records import Person
 from booking.store.engine import Tx
 
 Finder = Callable[[Tx, View, SearchRequest], Awaitable[Found]]
@@ -87,7 +81,7 @@ async def appointments(tx: Tx, view: View, request: SearchRequest) -> Found:
         shown = {one["id"]: one for one in await show_bookings(tx, view, found)}
         return [((b.id,), shown.get(b.id, _NOTHING)) for b in found]
 
-    return await scan(request, batch, view.zone)
+    return await scan(request, batch, view.zone, few=patient_id is not None)  # ITI-118, 2:3.118.4.2.2: always a total
 
 
 _NOTHING: Resource = {"resourceType": "Appointment", "id": "", "status": ""}
@@ -115,23 +109,9 @@ async def patients(tx: Tx, view: View, request: SearchRequest) -> Found:
         raise invalid("?identifier", "an identifier, or `_id`: patients cannot be listed")
     found = {}
     for token in tokens(request.texts("identifier")[0]):
-        for row, person in await _patients_named(tx, view, token):
+        for row, person in await patients_named(tx, view, token):
             found[row["id"]] = patient_resource(view.hospital, row, person)
     return page_of(request, found.values(), view.zone, but=("identifier",))
-
-
-async def _patients_named(tx: Tx, view: View, token: Token) -> list[tuple[dict[str, str], Person]]:
-    if not token.code:
-        return []
-    match token.system:
-        case None:
-            return await people.patients_of_user(tx, view.client_id, token.code)
-        case s if s == USER_SYSTEM:
-            return await people.patients_of_user(tx, view.client_id, token.code)
-        case s if s == PATIENT_SYSTEM:
-            return await people.own_patients(tx, view.client_id, token.code)
-    id_type = document_type(token.system)
-    return [] if id_type is None else await people.patients_by_document(tx, view.client_id, id_type, token.code)
 
 
 async def practitioners(tx: Tx, view: View, request: SearchRequest) -> Found:
@@ -197,5 +177,8 @@ FINDERS: dict[str, Finder] = {
 async def find(tx: Tx, view: View, request: SearchRequest) -> Found:
     """The page that a search asks for. Raises ApiProblem, StoreUnavailable."""
     check_values(request, view.zone)
-    finder = by_ids if request.texts("_id") else FINDERS[request.kind]
-    return await finder(tx, view, request)
+    meant = await without_chains(tx, view, request)
+    if meant is None:
+        return Found([], total=0)
+    finder = by_ids if meant.texts("_id") else FINDERS[meant.kind]
+    return await finder(tx, view, meant)

@@ -200,6 +200,8 @@ LOOKS: dict[tuple[str, str], Callable[[Resource], Iterable[Any]]] = {
     ("Appointment", "practitioner"): _references("participant", "actor"),
     ("Appointment", "date"): _instants("start"),
     ("Appointment", "slot"): _references("slot"),
+    ("Appointment", "specialty"): _codings("specialty"),
+    ("Appointment", "appointment-type"): _codings("appointmentType"),
     ("PractitionerRole", "practitioner"): _references("practitioner"),
     ("PractitionerRole", "service"): _references("healthcareService"),
     ("HealthcareService", "service-type"): _codings("type"),

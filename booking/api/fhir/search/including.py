@@ -16,7 +16,7 @@ _MOST_ROUNDS = 4  # Slot, Schedule, PractitionerRole, Practitioner
 
 
 async def included(tx: Tx, view: View, request: SearchRequest, matches: Sequence[Resource]) -> list[Resource]:
-    """Each once, and none that is a match already."""
+    """Each once, none that is a match already, and none of a kind that the caller's key may not read."""
     known = {(one["resourceType"], one["id"]) for one in matches}
     found: list[Resource] = []
     fresh: Sequence[Resource] = matches
@@ -24,7 +24,7 @@ async def included(tx: Tx, view: View, request: SearchRequest, matches: Sequence
     for _ in range(_MOST_ROUNDS if names else 0):
         wanted: dict[str, list[str]] = {}
         for kind, fhir_id in dict.fromkeys(_targets(fresh, names)):
-            if (kind, fhir_id) not in known and kind in LOOK_UPS:
+            if (kind, fhir_id) not in known and kind in LOOK_UPS and KINDS[kind].scope in view.scopes:
                 wanted.setdefault(kind, []).append(fhir_id)
         fresh = [one for kind, ids in wanted.items() for one in await LOOK_UPS[kind](tx, view, ids)]
         fresh = [one for one in fresh if (one["resourceType"], one["id"]) not in known]
@@ -37,13 +37,14 @@ async def included(tx: Tx, view: View, request: SearchRequest, matches: Sequence
 
 
 def _targets(resources: Iterable[Resource], names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What these resources refer to, by the paths of the tables."""
+    """What these resources refer to, by the paths of the tables; a third part of a name is the only type that is wanted."""
     for resource in resources:
         of_kind = KINDS[resource["resourceType"]].includes
         for name in names:
-            for path in of_kind.get(name, ()):
+            include, wanted = ":".join(name.split(":")[:2]), name.split(":")[2:]
+            for path in of_kind.get(include, ()):
                 elements, _, only = path.partition(":")
                 for reference in references(resource, *elements.split(".")):
                     kind, _, fhir_id = reference.partition("/")
-                    if only in ("", kind):
+                    if only in ("", kind) and wanted in ([], [kind]):
                         yield kind, fhir_id

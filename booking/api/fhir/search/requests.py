@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from booking.api.fhir.bases import Bases, relative
 from booking.api.fhir.search.tables import KINDS, RESULT_PARAMETERS, Kind
 from booking.api.fhir.serving import Parameters, invalid
 from booking.api.problems import ApiProblem, FieldError
@@ -87,6 +88,20 @@ def read_search(kind_name: str, given: Parameters, *, strict: bool) -> SearchReq
     return SearchRequest(kind=kind_name, criteria=tuple(criteria), **_shape(kind, control, strict=strict))
 
 
+def localized(kind_name: str, given: Parameters, bases: Bases) -> Parameters:
+    """The parameters with addresses of ours as relative references: others name resources of other servers."""
+    if not any("://" in text for _, text in given):
+        return given
+    known = KINDS[kind_name].parameters
+    told = list[tuple[str, str]]()
+    for name, text in given:
+        parameter = known.get(name.partition(":")[0])
+        if parameter is not None and parameter.type == "reference":
+            text = ",".join(relative(one, bases) or one for one in text.split(","))
+        told.append((name, text))
+    return tuple(told)
+
+
 def _shown(name: str) -> str:
     """A caller chooses the names: they are told back only where they look like one."""
     return name if len(name) <= 40 and name.replace("-", "").replace("_", "").replace(":", "").isalpha() else "..."
@@ -143,11 +158,11 @@ def _includes(kind: Kind, given: list[str] | tuple[()], *, strict: bool, iterate
     told: list[str] = []
     offered = {name for one in (KINDS.values() if iterate else (kind,)) for name in one.includes}
     for text in given:
-        name = ":".join(text.split(":")[:2])  # a third part names the target's type, and ours have one each
+        include, *target = text.rsplit(":", 1) if text.count(":") == 2 else [text]
         if text == f"{kind.name}:*" or text == "*":
             told += sorted(kind.includes)
-        elif name in offered:
-            told.append(name)
+        elif include in offered and all(one.isascii() and one.isalpha() and len(one) <= 40 for one in target):
+            told.append(text)
         elif text and strict:
             raise invalid("?_include", f"one of {', '.join(sorted(offered))}")
     return tuple(dict.fromkeys(told))

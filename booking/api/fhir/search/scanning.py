@@ -38,9 +38,11 @@ def after_of(request: SearchRequest, parts: int) -> Key | None:
 
 
 async def scan(
-    request: SearchRequest, batch: Batch, zone: dt.tzinfo, *, parts: int = 1, but: Iterable[str] = ()
+    request: SearchRequest, batch: Batch, zone: dt.tzinfo, *, parts: int = 1, but: Iterable[str] = (), few: bool = False
 ) -> Found:
-    """The page that is asked for. Keys have so many `parts`; criteria named in `but` are the batch's own business."""
+    """The page that is asked for. Keys have so many `parts`; criteria named in `but` are the batch's own business. Where the
+    rows are `few`, each page has the total.
+    """
     after = after_of(request, parts)
     if request.counts_only:
         return Found([], total=await _count(request, batch, zone, but))
@@ -55,7 +57,7 @@ async def scan(
     if len(matches) > request.count:
         after, more = matches[request.count - 1][0], True
     total = len(page) if request.cursor is None and not more else None
-    if total is None and request.total != "none" and request.cursor is None:
+    if total is None and (few or (request.total != "none" and request.cursor is None)):
         total = await _count(request, batch, zone, but)
     return Found(page, encode_cursor(*after) if more and after is not None else None, total)
 

@@ -68,6 +68,10 @@ KINDS: dict[str, Kind] = {
             Parameter("status", "token", "pending (unpaid), booked, checked-in, fulfilled, noshow, cancelled"),
             Parameter("slot", "reference", "The slot that it takes", ("Slot",)),
             _SERVICE,
+            Parameter("specialty", "token", "The clinic, as in $find"),
+            Parameter("appointment-type", "token", "The clinic type in the hospital's words"),
+            Parameter("patient.identifier", "token", "As identifier of Patient (chained); needs the scope of patients"),
+            Parameter("practitioner.identifier", "token", "As identifier of Practitioner (chained)"),
         ), {
             "Appointment:slot": ("slot",),
             "Appointment:patient": ("participant.actor:Patient",),

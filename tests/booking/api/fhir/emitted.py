@@ -32,7 +32,10 @@ def check_emitted(status: int, headers: Mapping[str, str], body: bytes, *, has_b
     for resource in resources:
         check_resource(resource)
     if status >= 400:
-        assert resources[0]["resourceType"] == "OperationOutcome"
+        [told] = resources
+        if told["resourceType"] == "Bundle":  # ITI-117, 2:3.117.4.2.2
+            [told] = [entry["resource"] for entry in told["entry"]]
+        assert told["resourceType"] == "OperationOutcome"
 
 
 def check_resource(resource: dict[str, Any]) -> None:

@@ -100,8 +100,18 @@ class Told:
     @property
     def code(self) -> str:
         """Our code in an OperationOutcome."""
-        assert self.json["resourceType"] == "OperationOutcome", self.body
-        return str(self.json["issue"][0]["details"]["coding"][0]["code"])
+        return str(self.issue["details"]["coding"][0]["code"])
+
+    @property
+    def issue(self) -> dict[str, Any]:
+        """The first issue of a failure: of an OperationOutcome, or of the only entry of a Bundle (`$book`)."""
+        told = self.json
+        if told["resourceType"] == "Bundle":
+            [entry] = told["entry"]
+            assert entry["search"] == {"mode": "outcome"}
+            told = entry["resource"]
+        assert told["resourceType"] == "OperationOutcome", self.body
+        return dict(told["issue"][0])
 
     @property
     def resources(self) -> list[dict[str, Any]]:

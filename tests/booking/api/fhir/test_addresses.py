@@ -117,6 +117,23 @@ async def test_format_is_negotiated_when_accept_or_format_ask_for_one(
     assert answer.headers["Content-Type"] == JSON
 
 
+@pytest.mark.parametrize(
+    ("accept", "query", "form", "offered"),
+    [
+        ("text/html", "", "_format=json", True),
+        ("application/fhir+json", "", "_format=xml", False),
+        ("text/html", "", "status=free", False),
+        ("text/html", "?_format=json", "status=free", True),
+    ],
+)
+async def test_format_of_a_form_counts_more_than_accept(
+    site: FhirSite, accept: str, query: str, form: str, offered: bool
+) -> None:
+    headers = {"Accept": accept, "Content-Type": "application/x-www-form-urlencoded"}
+    answer = await site.ask(f"Slot/_search{query}", "POST", form.encode(), headers=headers)
+    assert answer.status == (200 if offered else 406)
+
+
 async def test_read_is_304_when_nothing_has_changed(site: FhirSite) -> None:
     slot_id = (await put_slot(site.store)).replace("_", "-")
     first = await site.ask(f"Slot/{slot_id}")

@@ -53,7 +53,7 @@ async def test_outcome_is_told_when_the_body_is_no_good(
 ) -> None:
     told = await site.ask(f"Appointment/${operation}", "POST", body)
     assert told.status in statuses
-    assert told.json["resourceType"] == "OperationOutcome"
+    assert told.issue["severity"] in ("error", "fatal")
     assert len(told.body) < 4_000
 
 
@@ -158,11 +158,11 @@ async def test_resource_is_refused_when_something_modifies_it_that_is_not_unders
     assert (created.status, created.json["issue"][0]["expression"]) == (400, [name])
     cancel = {"resourceType": "Appointment", "id": "b1", "status": "cancelled", **more}
     booked = await site.ask("Appointment/$book", "POST", parameters(appointment_resource=cancel))
-    assert (booked.status, booked.json["issue"][0]["expression"]) == (400, [f"parameter[0].resource.{name}"])
+    assert (booked.status, booked.issue["expression"]) == (400, [f"parameter[0].resource.{name}"])
 
 
 @pytest.mark.parametrize(("language", "remedy"), [("en", "metadata"), ("zh-CN", "请对照")])
 async def test_outcome_says_what_to_do_when_no_element_is_wrong(site: FhirSite, language: str, remedy: str) -> None:
     told = await site.ask("Encounter", headers={"Accept-Language": language})
     assert told.status == 404
-    assert remedy in told.json["issue"][0]["diagnostics"]
+    assert remedy in told.issue["diagnostics"]

@@ -56,7 +56,8 @@ async def test_every_parameter_and_include_is_answered_when_it_is_told(
 
 def test_every_parameter_has_a_way_to_look_when_it_is_in_the_tables() -> None:
     offered = {(kind.name, name) for kind in KINDS.values() for name in kind.parameters}
-    assert offered - set(LOOKS) == {("Slot", "schedule.actor")}  # looked at by `slots` itself
+    chained = {("Appointment", "patient.identifier"), ("Appointment", "practitioner.identifier")}  # `without_chains`
+    assert offered - set(LOOKS) == {("Slot", "schedule.actor"), *chained}  # looked at by `slots` itself
 
 
 async def test_statement_is_of_the_hospital_when_its_base_is_asked(site: FhirSite) -> None:

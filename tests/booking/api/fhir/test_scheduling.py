@@ -38,7 +38,7 @@ def only(told: Told) -> dict[str, Any]:
 
 def fatal(told: Told) -> str:
     """Our code in an answer that says: not available (ITI-116, 2:3.116.4.2.3)."""
-    issue = told.json["issue"][0]
+    issue = told.issue
     assert (issue["severity"], issue["code"]) == ("fatal", "not-found"), issue
     return told.code
 
@@ -198,7 +198,7 @@ async def test_old_one_stays_when_the_new_slot_is_of_the_same_session(site: Fhir
     wish = {**held, "status": "booked", "slot": [{"reference": f"Slot/{new_slot.replace('_', '-')}"}]}
     told = await call(site, "book", appointment_resource=wish)
     assert (told.status, fatal(told)) == (409, "duplicate_booking")
-    assert held["id"] in told.json["issue"][0]["diagnostics"]
+    assert held["id"] in told.issue["diagnostics"]
     assert (await get(site.store, held["id"])).state == "held"
 
 
@@ -231,6 +231,57 @@ async def test_version_is_demanded_when_if_match_comes_with_a_cancellation(site:
     assert (
         only(await site.ask("Appointment/$book", "POST", wish, headers={"If-Match": current}))["status"] == "cancelled"
     )
+
+
+async def test_failure_has_the_shape_of_its_transaction_when_the_seat_cannot_be_had(site: FhirSite) -> None:
+    """2:3.116.4.2.2 `$hold`: "only an OperationOutcome resource"; 2:3.117.4.2.2 `$book`: "only an OperationOutcome resource
+    within the Bundle"; tables 2:3.115.4.2.4-2 and 2:3.118.4.2.4-2: its severity is fatal.
+    """
+    patient_id = await put_patient(site.store)
+    asked = {"appointment_reference": f"Appointment/sl-{'0' * 26}", "patient_reference": f"Patient/{patient_id}"}
+    held, booked_ = await call(site, "hold", **asked), await call(site, "book", **asked)
+    assert (held.status, held.json["resourceType"], fatal(held)) == (404, "OperationOutcome", "slot_unknown")
+    assert (booked_.status, booked_.json["resourceType"], fatal(booked_)) == (404, "Bundle", "slot_unknown")
+    assert (booked_.json["type"], booked_.json["total"]) == ("searchset", 0)
+    [entry] = booked_.json["entry"]
+    assert (entry["resource"]["resourceType"], entry["search"]) == ("OperationOutcome", {"mode": "outcome"})
+    refused = [
+        await call(site, "find", start="2031-03-04"),
+        await site.ask("Appointment?date=tomorrow"),
+        await site.ask("Appointment?date=2031-03-04", by=None),
+    ]
+    for told in refused:
+        assert told.json["resourceType"] == "OperationOutcome"
+        assert told.issue["severity"] == "fatal"
+    unread = await site.ask("Appointment/%24book", "POST", b"{")
+    assert (unread.status, unread.json["resourceType"], unread.code) == (400, "Bundle", "malformed_json")
+
+
+OURS = ("http://{host}/fhir/R4", "https://{host}/fhir/R4/hospitals/h1", "HTTP://{host}/fhir/R4")  # a proxy may end TLS
+OTHERS = (
+    "http://{host}/fhir/R4/hospitals/h2", "http://{host}/fhir/R5", "http://elsewhere.example/fhir/R4",
+    "http://{host}.example/fhir/R4", "ftp://{host}/fhir/R4",
+)  # fmt: skip
+
+
+async def test_reference_means_ours_only_when_its_base_is_ours(site: FhirSite) -> None:
+    """appointment-hold: "servers only perform this operation on their own appointments"."""
+    slot_id, patient_id = (await put_slot(site.store)).replace("_", "-"), await put_patient(site.store)
+    seat, whom = f"Appointment/{slot_id}", f"Patient/{patient_id}"
+    host = (await site.ask("metadata")).json["implementation"]["url"].split("/")[2]
+    for base in (one.format(host=host) for one in OURS + OTHERS):
+        ours = base in [one.format(host=host) for one in OURS]
+        resource = {"resourceType": "Appointment", "status": "pending", "participant": [{"actor": {"reference": whom}}]}
+        for given in (
+            {"appointment_reference": f"{base}/{seat}", "patient_reference": whom},
+            {"appointment_reference": seat, "patient_reference": f"{base}/{whom}"},
+            {"appointment_resource": {**resource, "slot": [{"reference": f"{base}/Slot/{slot_id}"}]}},
+        ):
+            told = await call(site, "book", **given)
+            assert told.status == (200 if ours else 400), (base, told.body)
+        if not base.startswith("ftp"):
+            for name, value in (("slot", f"{base}/Slot/{slot_id}"), ("actor", f"{base}/{whom}")):
+                assert len((await site.ask(f"Appointment?{name}={value}")).resources) == ours, base
 
 
 @pytest.mark.parametrize("operation", ["hold", "book"])
