@@ -28,6 +28,7 @@ DEFINITIONS = {
 """Where each operation is defined: IHE ITI Scheduling 1.0.1 and SMART Scheduling Links."""
 _INTERACTIONS = {
     ("GET", "{id}"): "read",
+    ("GET", "{id}/_history/{version}"): "vread",
     ("GET", ""): "search-type",
     ("POST", ""): "create",
     ("PUT", "{id}"): "update",
@@ -88,12 +89,14 @@ class Capability:
             "type": kind.name,
             "interaction": [{"code": code} for code in self._interactions(kind.name)],
             "versioning": "versioned",
-            "readHistory": False,
+            "readHistory": False,  # vread is of the version that is there now
             "updateCreate": False,
             "conditionalCreate": False,
             "conditionalRead": "not-match",
             "referencePolicy": ["literal"],
         }
+        if kind.sorts:
+            told["documentation"] = f"`_sort`: {', '.join(kind.sorts)}; other orders are ignored."
         if kind.includes:
             told["searchInclude"] = sorted(kind.includes)
         # A chained parameter (`schedule.actor`) is none of its own (search.html#chaining).

@@ -9,7 +9,7 @@ from booking.api.context import Context
 from booking.api.fhir.bulk_publish import BulkPublish
 from booking.api.fhir.finding import Finding
 from booking.api.fhir.outcomes import FHIR_ROOT
-from booking.api.fhir.parameters import ParametersIn
+from booking.api.fhir.parameters import AppointmentIn, ParametersIn
 from booking.api.fhir.scheduling import Scheduling
 from booking.api.fhir.serving import FHIR_BODIES, OF_HOSPITAL, fhir_route
 from booking.api.routing import Handler, RequestClass, Route
@@ -34,6 +34,15 @@ def operation_routes(context: Context, feed: ChangeFeed) -> list[Route]:
         *fhir_route("POST", find, finding.posted, request_class=RequestClass.READ, **posted),
         *fhir_route("POST", hold, scheduling.hold, at_once=scheduling.hold_at_once, **takes),
         *fhir_route("POST", book, scheduling.book, at_once=scheduling.book_at_once, **takes),
+        *fhir_route(
+            "PUT",
+            "Appointment/{id}",
+            scheduling.update,
+            request=AppointmentIn,
+            accepts=FHIR_BODIES,
+            scopes=("booking",),
+            request_class=RequestClass.STEP,
+        ),
         *_published("$bulk-publish", bulk.manifest, bulk.is_public),
         *_published("$bulk-publish/{file}", bulk.file, bulk.is_public),
     ]

@@ -1,4 +1,4 @@
-"""Reads of single resources: `GET [base]/[type]/[id]` (FHIR R4 http.html#read)."""
+"""Reads of single resources: `GET [base]/[type]/[id]` (FHIR R4 http.html#read), and of their present version (#vread)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from booking.api.fhir.serving import (
     read_parameters,
     reply_resource,
     unknown_resource,
+    version_of,
 )
 from booking.api.fhir.subsets import subset
 from booking.api.fhir.view import View
+from booking.api.problems import ApiProblem
 from booking.api.report_routes import ReportHandlers
 from booking.api.routing import Call, Handler, Ready, RequestClass, Route
 from booking.store.engine import Tx
@@ -59,9 +61,12 @@ class Reads:
 
 
 def reply_read(call: Call[str, Any], kind: str, resource: Resource | None) -> Ready:
-    """The resource, or the part of it that is asked for. Raises ApiProblem(resource_unknown)."""
+    """The resource, or the part of it that is asked for. Raises ApiProblem(resource_unknown), also for an earlier version."""
     if resource is None or resource["id"] != call.path["id"]:
         raise unknown_resource(kind, call.path["id"])
+    version = call.path.get("version")
+    if version is not None and version != version_of(resource):
+        raise ApiProblem("resource_unknown", f"Of {kind} there is the present version alone: no history is kept.")
     shape = tuple(one for one in read_parameters(call.query) if one[0] in ("_summary", "_elements"))
     strict = prefers(call.request.headers, "handling", ("strict", "lenient")) == "strict"
     request = read_search(kind, read_parameters(call.query) if strict else shape, strict=strict)
@@ -81,12 +86,14 @@ def read_routes(context: Context) -> list[Route]:
     reads, routes = Reads(context), list[Route]()
     for kind in KINDS.values():
         live = kind.name == "DiagnosticReport"
-        routes += fhir_route(
-            "GET",
-            f"{kind.name}/{{id}}",
-            reads.report if live else reads.of(kind.name),
-            scopes=(kind.scope,),
-            request_class=RequestClass.LIVE if live else RequestClass.READ,
-            heeds_wait=live,
-        )
+        handler = reads.report if live else reads.of(kind.name)
+        for path in ("{id}", "{id}/_history/{version}"):
+            routes += fhir_route(
+                "GET",
+                f"{kind.name}/{path}",
+                handler,
+                scopes=(kind.scope,),
+                request_class=RequestClass.LIVE if live else RequestClass.READ,
+                heeds_wait=live,
+            )
     return routes

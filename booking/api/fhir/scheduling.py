@@ -1,4 +1,4 @@
-"""`Appointment/$hold` and `Appointment/$book` (IHE ITI Scheduling 1.0.1, ITI-116 and ITI-117). They decide nothing.
+"""`Appointment/$hold`, `Appointment/$book` (IHE ITI Scheduling 1.0.1, ITI-116 and ITI-117) and PUT. They decide nothing.
 
 An Appointment's id is its slot's while it is proposed, and its booking's from the hold on. To the engine a hold and a booking are
 the same: `pending` until the hospital has registered it, which follows the payment in `/v1` where there is a fee. So `$book` of a
@@ -23,7 +23,7 @@ from booking.api.fhir.new_patients import new_patient
 from booking.api.fhir.outcomes import FHIR_JSON, NotAvailable
 from booking.api.fhir.parameters import AppointmentIn, Given, ParametersIn, PatientIn, id_in
 from booking.api.fhir.resources.appointment import appointment_resource, appointment_status
-from booking.api.fhir.serving import base_of, check_if_match, invalid, render_resource
+from booking.api.fhir.serving import base_of, check_if_match, etag_of, invalid, prefers, render_resource, versioned
 from booking.api.patient_routes import adding
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Pending, Ready, make_ready
@@ -77,6 +77,22 @@ class Scheduling:
         """Book, modify or cancel, by the status of `appointment-resource`; with `appointment-reference` alone it books."""
         given = Given(call.body.parameter, OF_BOOK, bases_of(call, self._context.public_url))
         return await self._told(call, self._booked(call, given))
+
+    async def update(self, call: Call[str, AppointmentIn]) -> Ready:
+        """PUT of an Appointment that is `cancelled` cancels it, as `$book` does (R4 http.html#update). Nothing else is put: a
+        move makes another Appointment, which `$book` answers.
+        """
+        told = call.body
+        if told.id != call.path["id"]:
+            raise invalid("$.id", "the id of the address")
+        if told.status != "cancelled":
+            raise invalid("$.status", "cancelled: whatever else is to change goes by $book")
+        seat = await self._cancel(call, call.path["id"], _reason_of(told, told.comment))
+        whole = versioned(appointment_resource(self._context.hospital(call), seat.booking, seat.slot))
+        fields = {"ETag": etag_of(whole["meta"]["versionId"]), "Cache-Control": "no-store"}
+        if prefers(call.request.headers, "return", ("minimal", "representation")) == "minimal":
+            return make_ready(headers=fields)
+        return make_ready(_encode(whole), headers={"Content-Type": FHIR_JSON, **fields})
 
     async def _booked(self, call: Call[str, Any], given: Given) -> Seat:
         told = given.appointment()
@@ -135,6 +151,8 @@ class Scheduling:
         return new
 
     async def _cancel(self, call: Call[str, Any], booking_id: str, reason: str) -> Seat:
+        if call.admit_as is not None:
+            call.admit_as("booking_id", booking_id)
         seat = await self._holds.look(call, booking_id)
         return Seat(await self._cancelled(call, booking_id, reason, seat.slot), seat.slot)
 

@@ -22,7 +22,7 @@ from booking.api.fhir.search.criteria import FOREVER_MS, split_values, unescape
 from booking.api.fhir.search.fits import check_values, places, spans, tokens
 from booking.api.fhir.search.identified import patients_named, without_chains
 from booking.api.fhir.search.requests import SearchRequest
-from booking.api.fhir.search.scanning import Found, Key, Row, page_of, scan
+from booking.api.fhir.search.scanning import Found, Key, Row, page_of, scan, sort_all
 from booking.api.fhir.serving import Resource, invalid
 from booking.api.fhir.view import View
 from booking.named import schedules_named
@@ -81,6 +81,8 @@ async def appointments(tx: Tx, view: View, request: SearchRequest) -> Found:
         shown = {one["id"]: one for one in await show_bookings(tx, view, found)}
         return [((b.id,), shown.get(b.id, _NOTHING)) for b in found]
 
+    if request.sort:
+        return await sort_all(request, batch, view.zone)
     return await scan(request, batch, view.zone, few=patient_id is not None)  # ITI-118, 2:3.118.4.2.2: always a total
 
 

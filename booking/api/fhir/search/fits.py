@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from booking.api.fhir.search.criteria import (
+    FOREVER_MS,
     Place,
     Span,
     Token,
@@ -27,6 +28,19 @@ Coding = tuple[str | None, str | None]
 def fits(request: SearchRequest, resource: Resource, zone: dt.tzinfo, *, but: Iterable[str] = ()) -> bool:
     """Whether it fits every criterion; those named in `but` have been looked at elsewhere."""
     return all(_fits(request.kind, one, resource, zone) for one in request.criteria if one.name not in but)
+
+
+def order_of(request: SearchRequest, zone: dt.tzinfo) -> Callable[[Resource], tuple[int | str, ...]]:
+    """What resources stand in order by: their instants and ids where `_sort` asks for that, those without one last; else ids."""
+    if not request.sort:
+        return lambda resource: (str(resource["id"]),)
+    look, sign = LOOKS[request.kind, request.sort.lstrip("-")], -1 if request.sort.startswith("-") else 1
+
+    def order(resource: Resource) -> tuple[int | str, ...]:
+        at_ms = next((_ms(text, zone) for text in look(resource)), None)
+        return (FOREVER_MS if at_ms is None else sign * at_ms, str(resource["id"]))
+
+    return order
 
 
 def check_values(request: SearchRequest, zone: dt.tzinfo) -> None:
@@ -178,6 +192,10 @@ def _instants(*path: str) -> Callable[[Resource], Iterator[str]]:
 
 LOOKS: dict[tuple[str, str], Callable[[Resource], Iterable[Any]]] = {
     **{(kind, "_id"): _id for kind in KINDS},
+    **{
+        (kind, "_lastUpdated"): _instants("meta", "lastUpdated")
+        for kind in ("Appointment", "Patient", "DiagnosticReport")
+    },
     **{(kind, "identifier"): _identifiers for kind in KINDS},
     **{(kind, "status"): _code("status") for kind in ("Slot", "Appointment", "DiagnosticReport", "Observation")},
     **{(kind, "service-type"): _codings("serviceType") for kind in ("Slot", "Schedule", "Appointment")},

@@ -35,6 +35,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     criteria: tuple[Criterion, ...] = ()
     count: int = DEFAULT_COUNT
     cursor: str | None = None
+    sort: str = ""
     summary: str = "false"
     elements: tuple[str, ...] = ()
     total: str = "none"
@@ -60,6 +61,8 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
             told.append(("_elements", ",".join(self.elements)))
         if self.total != "none" and cursor is None:
             told.append(("_total", self.total))
+        if self.sort:
+            told.append(("_sort", self.sort))
         told.append(("_count", str(self.count)))
         if cursor or self.cursor:
             told.append(("_cursor", cursor or self.cursor or ""))
@@ -130,6 +133,7 @@ def _shape(kind: Kind, control: dict[str, list[str]], *, strict: bool) -> dict[s
     return {
         "count": _count(control),
         "cursor": cursor or None,
+        "sort": _sort(kind, control, strict=strict),
         "summary": summary,
         "elements": tuple(dict.fromkeys(e.rpartition(f"{kind.name}.")[2].partition(".")[0] for e in elements)),
         "total": _one_of("_total", control, TOTALS) or "none",
@@ -145,6 +149,16 @@ def _count(control: dict[str, list[str]]) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise invalid("?_count", "a number of resources, 0 for the total alone")
     return min(int(text), MOST_COUNT)
+
+
+def _sort(kind: Kind, control: dict[str, list[str]], *, strict: bool) -> str:
+    """An order that can be had. Another one is ignored as an unknown parameter is (search.html#sort, #errors)."""
+    text = control.get("_sort", [""])[-1]
+    if text in kind.sorts:
+        return text
+    if text and strict:
+        raise invalid("?_sort", f"one of {', '.join(kind.sorts)}" if kind.sorts else "no order: ids")
+    return ""
 
 
 def _one_of(name: str, control: dict[str, list[str]], offered: tuple[str, ...]) -> str | None:

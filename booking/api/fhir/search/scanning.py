@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from booking.api.cursors import decode_cursor, encode_cursor
-from booking.api.fhir.search.fits import fits
+from booking.api.fhir.search.fits import fits, order_of
 from booking.api.fhir.search.requests import SearchRequest
 from booking.api.fhir.serving import Resource, invalid
 
@@ -19,6 +20,7 @@ Batch = Callable[[Key | None, int], Awaitable[Sequence[Row]]]
 AT_ONCE = 200
 MOST_LOOKED_AT = 1_000  # for one page; what is left is for the next one, be this one as short as it likes
 MOST_COUNTED = 20_000
+MOST_SORTED = 2_000
 
 
 class Found(NamedTuple):
@@ -75,14 +77,31 @@ async def _count(request: SearchRequest, batch: Batch, zone: dt.tzinfo, but: Ite
     return found
 
 
+async def sort_all(request: SearchRequest, batch: Batch, zone: dt.tzinfo) -> Found:
+    """The same in the order that is asked for. Raises ApiProblem invalid_field where there are too many rows to sort."""
+    found, after = list[Resource](), None
+    while rows := await batch(after, AT_ONCE):
+        found += [resource for _, resource in rows]
+        after = rows[-1][0]
+        if len(rows) < AT_ONCE:
+            break
+        if len(found) >= MOST_SORTED:
+            raise invalid("?_sort", f"a narrower search: no more than {MOST_SORTED} are sorted")
+    return page_of(request, found, zone)
+
+
 def page_of(
     request: SearchRequest, resources: Iterable[Resource], zone: dt.tzinfo, *, but: Iterable[str] = ()
 ) -> Found:
-    """The same of few, which are all there, by their ids."""
-    after = after_of(request, 1)
-    fitting = sorted((one for one in resources if fits(request, one, zone, but=but)), key=lambda one: str(one["id"]))
+    """The same of few, which are all there, by their ids or in the order that is asked for."""
+    order = order_of(request, zone)
+    types: tuple[type, ...] = (int, str) if request.sort else (str,)
+    after = None if request.cursor is None else decode_cursor(request.cursor, *types)
+    keyed = [(order(one), one) for one in resources if fits(request, one, zone, but=but)]
+    keyed.sort(key=itemgetter(0))
     if request.counts_only:
-        return Found([], total=len(fitting))
-    rest = [one for one in fitting if after is None or one["id"] > after[0]]
+        return Found([], total=len(keyed))
+    rest = [row for row in keyed if after is None or row[0] > after]
     page = rest[: request.count]
-    return Found(page, encode_cursor(page[-1]["id"]) if len(rest) > request.count else None, len(fitting))
+    behind = encode_cursor(*page[-1][0]) if len(rest) > request.count else None
+    return Found([resource for _, resource in page], behind, len(keyed))

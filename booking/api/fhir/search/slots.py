@@ -1,7 +1,8 @@
 """Searches of slots, from ready-made days: the fragments of `/v1`, in FHIR.
 
 Pages go by date and id, which a slot keeps whatever its HIS changes of it: nothing is missed and nothing comes twice. Within a
-page slots stand by their start.
+page slots stand by their start. `_sort=start` has all pages go by date, start and id: then a slot that the HIS moves to another
+hour may come twice or be missed, as in any list that is sorted by what changes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from booking.api.fhir.search.criteria import FOREVER_MS, split_values, unescape
 from booking.api.fhir.search.finders import values_of
 from booking.api.fhir.search.fits import check_values, fits, places, spans, tokens
 from booking.api.fhir.search.requests import SearchRequest
-from booking.api.fhir.search.scanning import MOST_COUNTED, Key
+from booking.api.fhir.search.scanning import MOST_COUNTED
 from booking.api.fhir.serving import invalid, render_resource
 from booking.api.fhir.subsets import is_partial, subset
 from booking.api.listing import Listing
@@ -45,6 +46,7 @@ _AT_ONCE = 500
 _LAST_ID = "zz"  # behind every id of a date, whatever the store's collation: all begin with sl_
 _ONE_DAY = dt.timedelta(days=1)
 _Step = tuple[dt.date, list[DayKey]]
+SlotKey = tuple[str, str] | tuple[str, int, str]
 
 
 def fhir_slot_renderer(hospital: Hospital) -> Render:
@@ -162,7 +164,8 @@ class SlotSearch:
         self._request = request
         self._base = base
         self._choice = Choice(request, hospital)
-        self._after: Any = None if request.cursor is None else decode_cursor(request.cursor, str, str)
+        types: tuple[type, ...] = (str, int, str) if request.sort else (str, str)
+        self._after: Any = None if request.cursor is None else decode_cursor(request.cursor, *types)
         self._counts = request.counts_only or (request.total != "none" and request.cursor is None)
 
     async def compose(self) -> Made[Listing]:
@@ -186,7 +189,7 @@ class SlotSearch:
                 )
                 found += [slot for slot in items if self._choice.takes(slot) and self._is_behind(slot)]
             if not self._counts and (len(found) > self._request.count or looked_at >= MOST_LOOKED_AT):
-                resume = (date.isoformat(), _LAST_ID) if date < last else None
+                resume = self._end_of(date.isoformat()) if date < last else None
                 break
             await asyncio.sleep(0)  # so many slots are looked at in a millisecond or two; others may go between
         return Made(
@@ -199,13 +202,21 @@ class SlotSearch:
         )
 
     def _is_behind(self, slot: Shown) -> bool:
-        return self._after is None or (slot.date, slot.id) > self._after
+        return self._after is None or self._key(slot) > self._after
+
+    def _key(self, slot: Shown) -> SlotKey:
+        """Where a slot stands among the pages."""
+        return (slot.date, slot.starts_at_ms, slot.id) if self._request.sort else (slot.date, slot.id)
+
+    def _end_of(self, date: str) -> SlotKey:
+        """Behind all slots of a date."""
+        return (date, FOREVER_MS, _LAST_ID) if self._request.sort else (date, _LAST_ID)
 
     def _steps(self, date: dt.date, last: dt.date, departments: dict[str, tuple[str, ...]]) -> Iterator[_Step]:
         """The days to look at, a whole date at least at a time, with the last of them; notes in `departments` what there was."""
         hospital_id = self._hospital.id
         if self._after is not None:
-            on, slot_id = self._after
+            on, slot_id = self._after[0], self._after[-1]
             behind = _date_of(on, date)
             date = max(date, behind + _ONE_DAY if slot_id == _LAST_ID else behind)
         keys: list[DayKey] = []
@@ -241,10 +252,12 @@ class SlotSearch:
             named += [row_id_of(unescape(text)) for text in split_values(one.text)]
         return named or values_of(self._request, SLOT_SYSTEM)
 
-    async def _scan(self, tx: Tx) -> tuple[list[Shown], Key | None, int]:
+    async def _scan(self, tx: Tx) -> tuple[list[Shown], SlotKey | None, int]:
         """What fits, where it goes on if not all was looked at, and until when it holds."""
         first, last = self._choice.dates()
         found, after, until_ms, looked_at = list[Shown](), self._after, ALWAYS_MS, 0
+        if after is not None and self._request.sort:  # a date in the order of starts is read whole
+            after = (after[0], _LAST_ID if after[-1] == _LAST_ID else "")
         most = MOST_COUNTED if self._counts else MOST_LOOKED_AT
         while True:
             rows = await catalog.slots_by_date(tx, date_from=first, date_to=last, after=after, limit=_AT_ONCE)
@@ -253,9 +266,13 @@ class SlotSearch:
             looked_at += len(rows)
             if len(rows) < _AT_ONCE:
                 return found, None, until_ms
-            after = (rows[-1]["date"], rows[-1]["id"])
+            after, begun = (rows[-1]["date"], rows[-1]["id"]), rows[0]["date"]
             if looked_at >= most or (len(found) > self._request.count and not self._counts):
-                break
+                if not self._request.sort or self._counts:
+                    break
+                if begun < after[0]:  # the dates up to the last one are whole
+                    whole = [slot for slot in found if slot.date < after[0]]
+                    return whole, self._end_of(max(row["date"] for row in rows if row["date"] < after[0])), until_ms
         if self._counts:
             raise invalid("?start", f"a narrower search: no more than {MOST_COUNTED} are counted")
         return found, after, until_ms
@@ -268,12 +285,12 @@ class SlotSearch:
         )
         return [slot for slot in shown if self._choice.takes(slot) and self._is_behind(slot)]
 
-    def _page(self, found: list[Shown], resume: Key | None) -> Page:
+    def _page(self, found: list[Shown], resume: SlotKey | None) -> Page:
         """`resume`: behind this key nothing was looked at, and there may be more."""
         request = self._request
-        found.sort()  # by date and id
+        found.sort(key=self._key)
         page, rest = found[: request.count], found[request.count :]
-        behind = (page[-1].date, page[-1].id) if page and rest else resume
+        behind = self._key(page[-1]) if page and rest else resume
         following = None if behind is None or request.counts_only else encode_cursor(*behind)
         total = len(found) if self._counts or (request.cursor is None and following is None) else None
         page.sort(key=lambda slot: (slot.starts_at_ms, slot.id))

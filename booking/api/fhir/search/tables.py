@@ -18,13 +18,15 @@ class Parameter(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A type of resource. `includes` maps `[type]:[parameter]` to the elements in which the references stand."""
+    """A type of resource. `includes` maps `[type]:[parameter]` to the elements in which the references stand; `sorts` are
+    the values of `_sort` that can be heeded, other orders nobody gets.
+    """
 
     name: str
     scope: str
     parameters: dict[str, Parameter]
     includes: dict[str, tuple[str, ...]]
-    searched: bool = True
+    sorts: tuple[str, ...] = ()
 
 
 def _parameters(*rows: Parameter) -> dict[str, Parameter]:
@@ -32,6 +34,7 @@ def _parameters(*rows: Parameter) -> dict[str, Parameter]:
 
 
 _ID = Parameter("_id", "token", "The resource's id")
+_CHANGED = Parameter("_lastUpdated", "date", "When it last changed here")
 _SERVICE = Parameter("service-type", "token", "The clinic: its code at the hospital")
 
 # http://hl7.org/fhir/R4/searchparameter-registry.html; what is not there is none of ours
@@ -48,7 +51,7 @@ KINDS: dict[str, Kind] = {
             Parameter("appointment-type", "token", "The clinic type in the hospital's words"),
             Parameter("schedule.actor", "reference", "Who or what the Schedule is for (chained)",
                       ("Practitioner", "HealthcareService", "PractitionerRole")),
-        ), {"Slot:schedule": ("schedule",)}),
+        ), {"Slot:schedule": ("schedule",)}, ("start",)),
         Kind("Schedule", "booking", _parameters(
             _ID,
             Parameter("actor", "reference", "The doctor or the clinic",
@@ -57,9 +60,10 @@ KINDS: dict[str, Kind] = {
             Parameter("active", "token", "true, or false for a stopped one"),
             _SERVICE,
             Parameter("identifier", "token", "Our id of the schedule in /v1 (urn:hisbridge:schedule)"),
-        ), {"Schedule:actor": ("actor",)}),
+        ), {"Schedule:actor": ("actor",)}, ("date",)),
         Kind("Appointment", "booking", _parameters(
             _ID,
+            _CHANGED,
             Parameter("identifier", "token", "The order number (urn:hisbridge:order-no)"),
             Parameter("patient", "reference", "For whom", ("Patient",)),
             Parameter("actor", "reference", "Anybody who takes part", ("Patient", "Practitioner", "HealthcareService")),
@@ -77,9 +81,10 @@ KINDS: dict[str, Kind] = {
             "Appointment:patient": ("participant.actor:Patient",),
             "Appointment:practitioner": ("participant.actor:Practitioner",),
             "Appointment:actor": ("participant.actor",),
-        }),
+        }, ("date", "-date", "_lastUpdated", "-_lastUpdated")),
         Kind("Patient", "patients", _parameters(
             _ID,
+            _CHANGED,
             Parameter("identifier", "token", "Our id, your user's reference, or a document number (system: its type)"),
         ), {}),
         Kind("Practitioner", "booking", _parameters(
@@ -110,6 +115,7 @@ KINDS: dict[str, Kind] = {
         ), {}),
         Kind("DiagnosticReport", "reports", _parameters(
             _ID,
+            _CHANGED,
             Parameter("patient", "reference", "Whose reports; this, subject or _id must be given", ("Patient",)),
             Parameter("subject", "reference", "As patient", ("Patient",)),
             Parameter("identifier", "token", "The hospital's number of the report"),
@@ -122,7 +128,7 @@ KINDS: dict[str, Kind] = {
             "DiagnosticReport:result": ("result",),
             "DiagnosticReport:patient": ("subject",),
             "DiagnosticReport:subject": ("subject",),
-        }),
+        }, ("date", "-date", "issued", "-issued", "_lastUpdated", "-_lastUpdated")),
         Kind("Observation", "reports", _parameters(
             _ID,
             Parameter("patient", "reference", "Whose results; this, subject or _id must be given", ("Patient",)),
@@ -130,10 +136,10 @@ KINDS: dict[str, Kind] = {
             Parameter("code", "token", "The hospital's code of the observation"),
             Parameter("status", "token", "registered, preliminary, final ..."),
             Parameter("date", "date", "When it was observed"),
-        ), {"Observation:patient": ("subject",), "Observation:subject": ("subject",)}),
+        ), {"Observation:patient": ("subject",), "Observation:subject": ("subject",)}, ("date", "-date")),
     )
 }  # fmt: skip
 RESULT_PARAMETERS = (
-    "_format", "_pretty", "_summary", "_elements", "_count", "_total", "_include", "_include:iterate", "_cursor",
+    "_format", "_pretty", "_summary", "_elements", "_count", "_total", "_sort", "_include", "_include:iterate", "_cursor",
 )  # fmt: skip
 """What shapes the answer and selects nothing (search.html#Summary). `_cursor` is ours, in next links."""

@@ -143,6 +143,18 @@ async def test_read_is_304_when_nothing_has_changed(site: FhirSite) -> None:
     assert (await site.ask(f"Slot/{slot_id}", headers={"If-None-Match": 'W/"other"'})).status == 200
 
 
+async def test_present_version_is_read_by_its_id_and_no_other(site: FhirSite) -> None:
+    """R4 http.html#vread: the present version alone; of an earlier one 404 with an outcome that says so."""
+    slot_id = (await put_slot(site.store)).replace("_", "-")
+    version = (await site.ask(f"Slot/{slot_id}")).json["meta"]["versionId"]
+    assert (await site.ask(f"Slot/{slot_id}/_history/{version}")).json["id"] == slot_id
+    earlier = await site.ask(f"Slot/{slot_id}/_history/1")
+    assert (earlier.status, earlier.code) == (404, "resource_unknown")
+    assert "no history" in earlier.issue["diagnostics"]
+    for path in (f"Slot/{slot_id}/_history", "Slot/_history", "_history"):
+        assert (await site.ask(path)).status == 404
+
+
 async def test_resources_are_named_by_the_public_address_when_there_is_one(store: Store, hospital: Hospital) -> None:
     slot_id = (await put_slot(store)).replace("_", "-")
     async with serve_fhir(store, hospital, public_url="https://booking.example/api/") as site:

@@ -69,26 +69,38 @@ CHANGES = st.sampled_from(["sell", "stop", "move", "more"])
     slots=st.integers(5, 24),
     changes=st.lists(st.tuples(CHANGES, st.integers(0, 23)), max_size=8),
     ready=st.booleans(),
+    by_start=st.booleans(),
 )
 def test_each_slot_that_stays_comes_once_when_slots_change_between_pages(
-    sqlite_originals: Path, tmp_path: Path, count: int, slots: int, changes: list[tuple[str, int]], ready: bool
+    sqlite_originals: Path,
+    tmp_path: Path,
+    count: int,
+    slots: int,
+    changes: list[tuple[str, int]],
+    ready: bool,
+    by_start: bool,
 ) -> None:
-    """`move`: its HIS gives it another hour; `more`: a new slot beside it; `ready`: from ready-made days or through the store."""
+    """`move`: its HIS gives it another hour; `more`: a new slot beside it; `ready`: from ready-made days or through the store;
+    `by_start`: in the order of starts, in which what moves has no place of its own.
+    """
 
     async def page(site: FhirSite) -> None:
         before = await fill(site.store, slots)
         await site.parts.feed.catch_up(10)
         query = f"start=ge{DAY}&start=le{DAY + dt.timedelta(days=2)}" if ready else "start=ge2030-01-01"
-        answer = await site.ask(f"Slot?{query}&_count={count}")
-        seen = [one["id"] for one in answer.resources]
-        left = list(changes)
+        answer = await site.ask(f"Slot?{query}&_count={count}" + ("&_sort=start" if by_start else ""))
+        shown = answer.resources
+        left = [one for one in changes if not (by_start and one[0] == "move")]
         while (following := answer.link("next")) is not None:
             if left:
                 await change(site.store, *left.pop())
                 await site.parts.feed.catch_up(10)
             answer = await site.ask(following)
-            seen += [one["id"] for one in answer.resources]
-            assert len(seen) <= 200, "paging does not end"
+            shown += answer.resources
+            assert len(shown) <= 200, "paging does not end"
+        seen = [one["id"] for one in shown]
+        if by_start:
+            assert shown == sorted(shown, key=lambda one: (one["start"], one["id"]))
         assert len(set(seen)) == len(seen), "a slot came twice"
         assert set(before) <= set(seen), "a slot was left out"
 

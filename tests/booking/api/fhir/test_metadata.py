@@ -34,12 +34,19 @@ async def test_statement_tells_version_and_types_when_asked_without_a_key(statem
 
 async def test_every_operation_is_defined_when_it_is_told(statement: dict[str, Any]) -> None:
     appointment = next(r for r in statement["rest"][0]["resource"] if r["type"] == "Appointment")
+    assert {i["code"] for i in appointment["interaction"]} == {"read", "vread", "search-type", "update"}
     assert {o["name"] for o in appointment["operation"]} == {"find", "hold", "book"}
 
 
 async def test_every_parameter_and_include_is_answered_when_it_is_told(
     site: FhirSite, statement: dict[str, Any]
 ) -> None:
+    for kind in KINDS.values():
+        needed = "patient=x&" if kind.scope == "reports" else ""
+        for sort in kind.sorts:
+            answer = await site.ask(f"{kind.name}?{needed}_sort={sort}", headers={"Prefer": "handling=strict"})
+            assert answer.status == 200, sort
+            assert f"_sort={sort}" in str(answer.link("self"))
     values = {"token": "x", "reference": "x", "date": "2031-03-04", "string": "x"}
     for resource in statement["rest"][0]["resource"]:
         kind = resource["type"]

@@ -90,7 +90,9 @@ async def test_slots_of_a_schedule_are_found_when_named_in_any_form(site: FhirSi
     await site.parts.feed.catch_up(10)
     slot = (await site.ask(f"Slot?start={DAY}&service-type=D1")).resources[0]
     of = slot["schedule"]["reference"]
-    for form in (of, of.partition("/")[2], f"http://other.example/fhir/{of}"):
+    base = (await site.ask("metadata")).json["implementation"]["url"]
+    assert (await site.ask(f"Slot?start={DAY}&schedule={quote(f'http://other.example/fhir/R4/{of}')}")).resources == []
+    for form in (of, of.partition("/")[2], f"{base}/{of}"):
         found = (await site.ask(f"Slot?start={DAY}&schedule={quote(form)}")).resources
         assert len(found) == 10
         assert {one["schedule"]["reference"] for one in found} == {of}
