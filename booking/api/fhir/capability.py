@@ -26,6 +26,8 @@ DEFINITIONS = {
     "bulk-publish": "http://fhir-registry.smarthealthit.org/OperationDefinition/scheduling-links-bulk-publish",
 }
 """Where each operation is defined: IHE ITI Scheduling 1.0.1 and SMART Scheduling Links."""
+PROFILES = {"Appointment": ["https://profiles.ihe.net/ITI/Scheduling/StructureDefinition/ihe-sched-appt"]}
+"""Profiles that every resource of a type is true to."""
 _INTERACTIONS = {
     ("GET", "{id}"): "read",
     ("GET", "{id}/_history/{version}"): "vread",
@@ -95,6 +97,8 @@ class Capability:
             "conditionalRead": "not-match",
             "referencePolicy": ["literal"],
         }
+        if kind.name in PROFILES:
+            told["supportedProfile"] = PROFILES[kind.name]
         if kind.sorts:
             told["documentation"] = f"`_sort`: {', '.join(kind.sorts)}; other orders are ignored."
         if kind.includes:

@@ -162,12 +162,12 @@ def answer_outcome(problem: ApiProblem, *, request_id: str, accept_language: str
     severity = "fatal" if address.endswith(_ASKING) else None
     document = describe_outcome(problem, request_id=request_id, accept_language=accept_language, severity=severity)
     body = _encode(document)
-    return join_head(head, status, _in_bundle(body, address) if address.endswith(_BOOKING) else body)
+    return join_head(head, status, _in_bundle(body) if address.endswith(_BOOKING) else body)
 
 
-def _in_bundle(outcome: bytes, address: str) -> bytes:
-    links = _encode([{"relation": "self", "url": address}])
+def _in_bundle(outcome: bytes) -> bytes:
     entry = b'{"resource":%b,"search":{"mode":"outcome"}}' % outcome
+    links = b'[{"relation":"self","url":"Appointment/$book"}]'  # a caller may have written anything before it
     return b'{"resourceType":"Bundle","type":"searchset","total":0,"link":%b,"entry":[%b]}' % (links, entry)
 
 

@@ -27,7 +27,8 @@ from tests.stores import Wall, opened, run_apart
 _PIECES = st.sampled_from(
     ["ge", "lt", "ap", "ne", "2031", "2031-03", "2031-03-04", "2031-02-30", "0001", "9999-12-31", "T08:00", ":00", "Z", "+08:00",
      "Slot/", "sl-", "Practitioner/P1", "http://h/fhir/", "urn:hisbridge:slot", "|", ",", "\\", "$", "D1", "free", "busy", "x-me",
-     "h-0", "%", "&", "=", "\x00", "\ud7ff", "病", "1e9", "-1", "0", "9" * 20, "*", ":", "Slot:schedule", "true", "count"]
+     "h-0", "%", "&", "=", "\x00", "\ud7ff", "病", "1e9", "-1", "0", "9" * 20, "*", ":", "Slot:schedule", "true", "count",
+     "-date", "start", "_lastUpdated"]
 )  # fmt: skip
 _TEXT = st.lists(_PIECES, max_size=5).map("".join) | st.text(max_size=20)
 _NAMES = st.sampled_from([name for kind in KINDS.values() for name in kind.parameters] + list(RESULT_PARAMETERS))

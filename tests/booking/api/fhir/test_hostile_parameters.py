@@ -114,6 +114,14 @@ async def test_words_of_the_caller_come_back_nowhere_when_they_are_markup(site: 
     assert await remaining(site.store, slot_id) == 4
 
 
+async def test_address_is_told_back_nowhere_when_there_is_no_such_hospital(site: FhirSite) -> None:
+    for path in ("%3Cscript%3E%20x/Appointment/$book", "%00/Appointment/%24book", "x" * 500 + "/Appointment/$book"):
+        told = await site.ask(f"/fhir/R4/hospitals/{path}", "POST", parameters())
+        assert told.status in (400, 404)
+        assert "script" not in told.body.decode()
+        assert len(told.body) < 2_000
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),

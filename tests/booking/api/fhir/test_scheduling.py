@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from booking.api.application import ApiOptions
 from booking.people import hear_patient, merge_persons, own_patient
 from booking.settings import Hospital
 from booking.store.engine import Store
-from tests.booking.api.fhir.calling import call, fhir_patient, found
+from tests.booking.api.fhir.calling import call, fhir_patient, found, parameters
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
 from tests.booking.world import (
     HOSPITAL,
@@ -71,6 +72,29 @@ async def test_the_same_booking_is_answered_when_the_call_is_repeated(site: Fhir
     assert "Idempotent-Replayed" not in first.headers
     assert again.headers["Idempotent-Replayed"] == "true"
     assert await remaining(site.store, slot_id) == 0
+
+
+async def test_there_is_one_booking_when_the_caller_has_gone_before_the_answer(site: FhirSite) -> None:
+    """However far the first call came: whoever asks again, without a key, has that booking or the only one."""
+    slot_id, patient_id = await put_slot(site.store, 5), await put_patient(site.store)
+    asked = {
+        "appointment_reference": f"Appointment/{slot_id.replace('_', '-')}",
+        "patient_reference": f"Patient/{patient_id}",
+    }
+    body = msgspec.json.encode(parameters(**asked))
+    base = (await site.ask("metadata")).json["implementation"]["url"].split("/")[2]
+    host, _, port = base.partition(":")
+    for _ in range(3):
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /fhir/R4/Appointment/$hold HTTP/1.1\r\nHost: {base}\r\nAuthorization: Bearer portal\r\n"
+        more = f"Content-Type: application/fhir+json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + more.encode() + body)
+        await writer.drain()
+        writer.transport.abort()
+    held = only(await call(site, "hold", **asked))
+    assert only(await call(site, "hold", **asked))["id"] == held["id"]
+    assert [a["id"] for a in (await site.ask(f"Appointment?patient={patient_id}")).resources] == [held["id"]]
+    assert await remaining(site.store, slot_id) == 4
 
 
 async def test_held_seat_is_booked_when_either_id_is_given(site: FhirSite) -> None:
