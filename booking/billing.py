@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 
 from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
+from booking.errors import SetAside as SetAside
 from booking.money import (
     PaymentRow,
     find_payment,
@@ -29,10 +30,6 @@ from mappings.canonical import Bill, BillStatus, Payment, Settlement
 
 KEPT_MS = 24 * 3600 * 1000
 """What a HIS goes on telling is written again after so long, so that it stays among what was told lately."""
-
-
-class SetAside(Exception):
-    """A record cannot be taken over as it is; a person must look at it. The text holds no patient data."""
 
 
 class BillRow(msgspec.Struct, kw_only=True):

@@ -11,3 +11,7 @@ class Refusal(Exception):
         self.code = code
         self.detail = detail
         self.extra = extra
+
+
+class SetAside(Exception):
+    """A record of the HIS cannot be taken over as it is; a person must look at it. The text holds no patient data."""

@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, delete, select
 
-from booking.billing import SetAside
-from booking.errors import Refusal
+from booking.errors import Refusal, SetAside
 from booking.news import tell_owners
-from booking.people import mrn_digests, owner_ids
+from booking.people import digests_of, mrn_digests, owner_ids
 from booking.records import Person
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
@@ -58,8 +57,8 @@ async def put_report(
     if owner is None:
         raise SetAside("report without a patient")
     digest = tx.digest("mrn", owner)
-    row_id = _id_of(tx, report, digest)
-    known = await load_report(tx, row_id)
+    known = await _known(tx, report, digest)
+    row_id = _id_of(tx, report, digest) if known is None else known.id
     report = msgspec.structs.replace(report, mrn=owner)
     if known is not None:
         if occurred_ms is not None and known.occurred_ms is not None and occurred_ms < known.occurred_ms:
@@ -133,12 +132,33 @@ def _count_delay(tx: Tx, report: Report, occurred_ms: int | None) -> None:
 async def is_known(tx: Tx, report: Report, *, mrn: str) -> bool:
     """Whether a report as the HIS tells it now is stored as this patient's: then `put_report` has nothing to do."""
     report = msgspec.structs.replace(report, mrn=report.mrn or mrn)
-    known = await load_report(tx, _id_of(tx, report, tx.digest("mrn", str(report.mrn))))
+    known = await _known(tx, report, tx.digest("mrn", str(report.mrn)))
     return known is not None and _adds_nothing(report, known.record)
 
 
 def _id_of(tx: Tx, report: Report, mrn_digest: str) -> str:
     return derived_id("rp_", tx.hospital_id, mrn_digest, report.id)
+
+
+async def _known(tx: Tx, report: Report, mrn_digest: str) -> ReportRow | None:
+    """The stored one of this number, also under another number of the same person: since a merge it is the same report."""
+    known = await load_report(tx, _id_of(tx, report, mrn_digest))
+    person_id = None if known is not None else await owner_ids(tx, mrn_digest)
+    if person_id is None:
+        return known
+    others = [digest for digest in await digests_of(tx, person_id) if digest != mrn_digest]
+    if not others:
+        return None
+    row = await tx.first(
+        select(reports)
+        .where(
+            reports.c.hospital_id == tx.hospital_id,
+            reports.c.mrn_digest.in_(others),
+            reports.c.his_id == tx.digest("report", report.id),
+        )
+        .limit(1)
+    )
+    return None if row is None else _row(tx, row, await _or_aside(tx.unseal, row["sealed_record"]))
 
 
 def _adds_nothing(report: Report, known: Report) -> bool:

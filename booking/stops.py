@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import Column, Table, select
 
-from booking.billing import SetAside
 from booking.bookings import MOST_IN_A_TURN, stop_bookings
+from booking.errors import SetAside
 from booking.fetches import stop_slots
 from booking.settings import Hospital
 from booking.store.budget import Budget

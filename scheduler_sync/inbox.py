@@ -12,7 +12,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from booking.billing import SetAside
+from booking.errors import SetAside
 from booking.lifecycle import IllegalMove
 from booking.moves import RuleBroken
 from booking.settings import Hospital

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from booking.billing import SetAside
+from booking.errors import SetAside
 from booking.fetches import apply_slots, put_departments, put_practitioners, put_schedules
 from booking.moves import fetch_topic
 from booking.release import opens_at

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from booking import people
-from booking.billing import SetAside
+from booking.errors import SetAside
 from booking.records import Person
 from booking.store.budget import Budget
 from booking.store.engine import Store, Tx

@@ -13,10 +13,11 @@ from booking.people.patients import (
     unknown_patient,
     user_of,
 )
-from booking.people.persons import load_person, means, mrn_digests, owner_ids, person_by_mrn, save_person
+from booking.people.persons import digests_of, load_person, means, mrn_digests, owner_ids, person_by_mrn, save_person
 
 __all__ = [
     "add_patient",
+    "digests_of",
     "documents_differ",
     "hear_patient",
     "identity_of",

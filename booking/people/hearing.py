@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from booking.documents import plain_number
+from booking.errors import SetAside
 from booking.people.identities import (
     claim_document,
     documents_differ,
@@ -70,6 +71,12 @@ async def hear_patient(tx: Tx, told: Patient) -> None:
         else:
             await link_person(tx, holder, told)
         return
+    if person.mrn_digest != tx.digest("mrn", told.mrn):
+        if person.record.name:
+            _refuse_split(person.record, told)
+            return
+        # Two unknown numbers were merged: nothing else is known of this person yet.
+        told = msgspec.structs.replace(told, mrn=person.record.mrn)
     before, digest = person.record, person.identity_digest
     fields = {f: getattr(told, f) for f in told.__struct_fields__ if getattr(told, f) not in (None, (), {}, "unknown")}
     if _is_guardians(before, told):
@@ -83,8 +90,24 @@ async def hear_patient(tx: Tx, told: Patient) -> None:
         await save_person(tx, person)
 
 
+def _refuse_split(known: Patient, told: Patient) -> None:
+    """News under a number that was merged: late, and changes nothing; of somebody else, it means that the HIS has split them.
+
+    Whose bookings, bills and reports are whose then, no message says: raises SetAside, for a person.
+    """
+    if told.name and told.name != known.name:
+        raise SetAside("news of a merged record under another name: a merge is not undone by a message")
+    if documents_differ(known.id_number, told.id_number):
+        raise SetAside("news of a merged record with another document: a merge is not undone by a message")
+
+
 async def merge_persons(tx: Tx, *, surviving_mrn: str, retired_mrn: str) -> None:
-    """ADT A40: whatever was known under the retired MRN belongs to the surviving one from now on."""
+    """ADT A40: whatever was known under the retired MRN belongs to the surviving one from now on.
+
+    Raises SetAside for a number that is to be merged into itself.
+    """
+    if surviving_mrn == retired_mrn:
+        raise SetAside("a record is to be merged into itself")
     survivor, retired = await person_by_mrn(tx, surviving_mrn), await person_by_mrn(tx, retired_mrn)
     digest = tx.digest("mrn", retired_mrn)
     if survivor is None and retired is not None:
@@ -96,6 +119,11 @@ async def merge_persons(tx: Tx, *, surviving_mrn: str, retired_mrn: str) -> None
         await link_person(tx, survivor, Patient(name="", mrn=surviving_mrn))
     if retired is not None and retired.id != survivor.id:
         await merge(tx, survivor=survivor, retired=retired)
+    elif survivor.mrn_digest == digest:
+        # One person to us already, whom the HIS calls by the other number from now on.
+        survivor.record = msgspec.structs.replace(survivor.record, mrn=surviving_mrn)
+        survivor.mrn_digest = tx.digest("mrn", surviving_mrn)
+        await save_person(tx, survivor)
     await tx.upsert(person_mrns, [{"hospital_id": tx.hospital_id, "mrn_digest": digest, "person_id": survivor.id}])
 
 

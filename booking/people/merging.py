@@ -16,7 +16,8 @@ from booking.store.tables import bookings, patients, person_mrns
 async def merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
     """Retired's patients, live bookings and numbers now belong to the survivor.
 
-    Where both have the same (a handle of one user, a live booking at one schedule), retired keeps its own.
+    Where both have the same (a handle of one user, a live booking at one schedule), retired keeps its own: a handle leads on to
+    the survivor, and of two bookings none is cancelled by us, because the HIS has them both.
     """
     retired.merged_into = survivor.id
     retired.his_state = "linked"
@@ -32,6 +33,10 @@ async def merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
             id_number=old.id_number,
             card_type=known.card_type or old.card_type,
             card_number=known.card_number or old.card_number,
+            birth_date=known.birth_date or old.birth_date,
+            guardian_name=known.guardian_name or old.guardian_name,
+            guardian_id_type=known.guardian_id_type or old.guardian_id_type,
+            guardian_id_number=known.guardian_id_number or old.guardian_id_number,
         )
         await save_person(tx, survivor)
     await claim_document(tx, survivor)

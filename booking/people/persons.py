@@ -12,6 +12,9 @@ from booking.store.ids import new_id
 from booking.store.tables import person_mrns, persons
 from mappings.canonical import Patient
 
+MOST_MERGES = 100
+"""How long a chain of merges is followed; a person's own numbers always lead to the survivor at once."""
+
 _PERSON = Fixed(
     select(persons).where(persons.c.hospital_id == bindparam("of_hospital"), persons.c.id == bindparam("of_person"))
 )
@@ -19,7 +22,7 @@ _PERSON = Fixed(
 
 async def load_person(tx: Tx, person_id: str) -> Person | None:
     """A person, following merges to the survivor."""
-    for _ in range(10):  # a chain of merges is short; a ring would be a fault of ours
+    for _ in range(MOST_MERGES):  # a ring would be a fault of ours
         row = await tx.first(_PERSON, {"of_hospital": tx.hospital_id, "of_person": person_id})
         if row is None or row["merged_into"] is None:
             return None if row is None else person_from_row(tx, row)
@@ -84,9 +87,14 @@ async def save_person(tx: Tx, person: Person) -> None:
 
 async def mrn_digests(tx: Tx, person: Person) -> list[str]:
     """The digests of every MRN that means this person, for looking up bills and reports."""
+    return await digests_of(tx, person.id)
+
+
+async def digests_of(tx: Tx, person_id: str) -> list[str]:
+    """`mrn_digests` of the person of this id, who has not been merged into another."""
     rows = await tx.all(
         select(person_mrns.c.mrn_digest).where(
-            person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.person_id == person.id
+            person_mrns.c.hospital_id == tx.hospital_id, person_mrns.c.person_id == person_id
         )
     )
     return [r["mrn_digest"] for r in rows]

@@ -7,9 +7,8 @@ import datetime as dt
 import pytest
 from sqlalchemy import select
 
-from booking.billing import SetAside
 from booking.bookings import any_due, expire_due, find_bookings, find_by_visit, hear_registration, own_booking, payable
-from booking.errors import Refusal
+from booking.errors import Refusal, SetAside
 from booking.lifecycle import CommandStatus, IllegalMove, State
 from booking.money import refund_id
 from booking.moves import RuleBroken, load_booking, note_command, save_booking

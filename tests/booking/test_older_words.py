@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from booking.billing import SetAside, bills_of, load_bill, pay_bill, put_bill, return_money, settle_payment
+from booking.billing import bills_of, load_bill, pay_bill, put_bill, return_money, settle_payment
+from booking.errors import SetAside
 from booking.money import refunds_of
 from booking.people import hear_patient, merge_persons, person_by_mrn
 from booking.reporting import put_report

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from booking.billing import BillRow, SetAside, bills_of, own_bill, pay_bill, put_bill, settle_payment
-from booking.errors import Refusal
+from booking.billing import BillRow, bills_of, own_bill, pay_bill, put_bill, settle_payment
+from booking.errors import Refusal, SetAside
 from booking.news import tell_owners
 from booking.people import add_patient, hear_patient, link_person, load_person, merge_persons, own_patient
 from booking.records import Person
