@@ -435,6 +435,23 @@ Gate = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Makes a call when there is a place for it, and counts it under a name. Raises HisError, also where there is none in time."""
 
 
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be booked in a window, as one reading of the HIS shows it."""
+
+    schedules: Sequence[Schedule]
+    slots: Sequence[Slot]
+    stops: Sequence[ScheduleStopped]
+
+
+@runtime_checkable
+class FetchesInventory(Protocol):
+    """A connector whose HIS tells schedules, slots and stops in one: asked one by one it would tell the same thrice."""
+
+    async def fetch_inventory(self, window: Window) -> Inventory:
+        """What `fetch_schedules`, `fetch_slots` of all schedules and `fetch_stops` give together. Raises HisError."""
+        ...
+
+
 @runtime_checkable
 class AsksByItself(Protocol):
     """A connector that asks its HIS something that nobody has called it for: what it was told of, for one."""

@@ -15,15 +15,18 @@ from connectors.port import (
     Accepted,
     Capability,
     Connector,
+    FetchesInventory,
     HisRefused,
     HisReplyInvalid,
     HisUnavailable,
+    Inventory,
     NotOffered,
     Outcome,
     Rejected,
     Unknown,
     Verb,
     VerbTraits,
+    Window,
 )
 from monitoring import metrics
 from monitoring.logs import get_logger
@@ -36,6 +39,7 @@ T = TypeVar("T")
 log = get_logger("gateway")
 
 READ_RANK = 9
+_INVENTORY = (Verb.FETCH_SCHEDULES, Verb.FETCH_SLOTS, Verb.FETCH_STOPS)
 READ_ATTEMPTS = 2
 
 
@@ -80,6 +84,21 @@ class HospitalLink:
     def capabilities(self) -> dict[str, str]:
         """`native`, `pushed` or `off` for every verb."""
         return {verb.value: self.traits(verb).capability.value for verb in Verb}
+
+    def inventory(self) -> FetchesInventory | None:
+        """The connector that tells schedules, slots and stops in one reading; None where they go different ways."""
+        name = self._name(Verb.FETCH_SLOTS)
+        connector = self.connectors[name]
+        alike = all(
+            self._name(verb) == name and connector.traits(verb).capability == Capability.NATIVE for verb in _INVENTORY
+        )
+        return connector if alike and isinstance(connector, FetchesInventory) else None
+
+    async def read_inventory(self, connector: FetchesInventory, window: Window) -> Inventory:
+        """One reading by the connector that `inventory` gives. Raises HisError."""
+        return await self.ask(
+            self._name(Verb.FETCH_SLOTS), "fetch_inventory", lambda: connector.fetch_inventory(window)
+        )
 
     @property
     def status(self) -> str:

@@ -154,9 +154,16 @@ class Puller:
         return stops
 
     async def _pull_window(self, window: Window) -> None:
-        """Schedules, slots and stops of some days."""
-        stops = await self._fetch_stops(window)
-        told: Sequence[Schedule] = await self._link.read(Verb.FETCH_SCHEDULES, window)
+        """Schedules, slots and stops of some days: of one reading where the HIS can be read so."""
+        at_once = self._link.inventory()
+        started_ms, found = await self._now_ms(), None
+        if at_once is not None:
+            found = await self._link.read_inventory(at_once, window)
+            stops, told = found.stops, found.schedules
+            ended_ms = await self._now_ms()
+        else:
+            stops = await self._fetch_stops(window)
+            told = await self._link.read(Verb.FETCH_SCHEDULES, window)
         schedules: list[Schedule] = []
         for start in range(0, len(told), CHUNK):
             schedules += [self._with_opening(schedule) for schedule in told[start : start + CHUNK]]
@@ -175,12 +182,13 @@ class Puller:
             await carry_known_stops(self._store, self._hospital, schedule_ids=stopped)
             self._stops_left = False
             await _give_way()
-        # The fetch of the seats begins here: what the HIS counted before this moment is what its figures show.
-        async with self._store.read(self._hospital.id) as tx:
-            started_ms = tx.now_ms
-        slots = await self._link.read(Verb.FETCH_SLOTS, window, schedules)
-        async with self._store.read(self._hospital.id) as tx:
-            ended_ms = tx.now_ms
+        if found is None:
+            # The fetch of the seats begins here: what the HIS counted before this moment is what its figures show.
+            started_ms = await self._now_ms()
+            slots = await self._link.read(Verb.FETCH_SLOTS, window, schedules)
+            ended_ms = await self._now_ms()
+        else:
+            slots = found.slots
         set_aside = 0
         for start in range(0, len(slots), CHUNK):
             chunk = slots[start : start + CHUNK]

@@ -9,7 +9,7 @@ import msgspec
 from connectors.aside import Job, work
 from connectors.fhir.calls import compile_calls
 from connectors.fhir.documents import Document, decode_json
-from connectors.fhir.sifter import UNKNOWN, Setup
+from connectors.fhir.sifter import CHECKED, UNKNOWN, Setup
 from connectors.fhir.sifting import map_context, sift
 
 MOST_BESIDE = 4
@@ -26,7 +26,7 @@ def _job(setup: Setup) -> Job:
     around: OrderedDict[str, Document] = OrderedDict()
 
     def answer(payload: bytes, told: str) -> bytes:
-        verb, _, number = told.partition(" ")
+        verb, number, *more = told.split(" ")
         if verb == "beside":
             around[number] = Document.of(decode_json(payload.decode()))
             if len(around) > MOST_BESIDE:
@@ -38,7 +38,8 @@ def _job(setup: Setup) -> Job:
         assert reply is not None  # noqa: S101 - as in `Search`
         context = map_context(setup.hospital, setup.connection)
         entries = decode_json(payload.decode())
-        return msgspec.json.encode(sift(entries, around.get(number), reply, setup.rules, context, _no_pause))
+        rules = None if CHECKED in more else setup.rules
+        return msgspec.json.encode(sift(entries, around.get(number), reply, rules, context, _no_pause))
 
     return answer
 

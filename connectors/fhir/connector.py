@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,10 +15,9 @@ from connectors.fhir.client import ExchangeError, FhirClient, ReplyInvalid
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document
 from connectors.fhir.exchange import Exchange
-from connectors.fhir.inventory import merge_schedules, merge_slots, stops_of
+from connectors.fhir.openings import Openings
 from connectors.fhir.outcomes import error_of_read
 from connectors.fhir.pushing import Pushing
-from connectors.fhir.streams import read_slots
 from connectors.fhir.writes import Ended, Write
 from connectors.persons import without_others
 from connectors.port import (
@@ -32,6 +30,7 @@ from connectors.port import (
     IdempotencyKey,
     Inbound,
     InboundHandler,
+    Inventory,
     NotOffered,
     Order,
     Outcome,
@@ -72,7 +71,7 @@ _CARRIED = frozenset(Verb) - {
 
 
 class FhirConnector:
-    """A `Connector` (see connectors.port), which also `FetchesChanges`, `AsksByItself` and `ReadsAgain`."""
+    """A `Connector` (see connectors.port), which also `FetchesInventory`, `FetchesChanges`, `AsksByItself` and `ReadsAgain`."""
 
     def __init__(
         self,
@@ -93,6 +92,7 @@ class FhirConnector:
         self.name = name
         self._exchange = exchange
         self._client = client
+        self._openings = Openings(exchange)
         self._traits = {verb: _traits(profile, verb, timeout_s) for verb in Verb}
 
     def traits(self, verb: Verb) -> VerbTraits:
@@ -165,47 +165,20 @@ class FhirConnector:
 
     async def fetch_schedules(self, window: Window) -> Sequence[Schedule]:
         """A FHIR Schedule may span days: it is told apart into sessions by the Slots that it has in the window."""
-
-        async def fetch(deadline: Deadline) -> list[Schedule]:
-            calls = self._exchange.calls
-            schedules = await self._exchange.search(calls["fetch_schedules"], window, deadline)
-            # A site may map Schedules one to one: then it is these that give records, and the Slots do not.
-            own = await self._exchange.map_all(calls["fetch_schedules"], schedules)
-
-            def finish(records: Iterable[Schedule], pause: Callable[[], None]) -> list[Schedule]:
-                found = merge_schedules(chain(own, records), pause)
-                return [item for item in found if window.department_id in (None, item.department_id)]
-
-            return await read_slots(self._exchange, "fetch_schedules", window, deadline, finish, schedules)
-
-        return await self._read(Verb.FETCH_SCHEDULES, fetch)
+        return await self._read(Verb.FETCH_SCHEDULES, lambda deadline: self._openings.schedules(window, deadline))
 
     async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]:
         """The segments of `schedules` in the window; of all schedules where none is given."""
-
-        async def fetch(deadline: Deadline) -> list[Slot]:
-            wanted = {schedule.id for schedule in schedules}
-
-            def finish(records: Iterable[Slot], pause: Callable[[], None]) -> list[Slot]:
-                return merge_slots((slot for slot in records if not wanted or slot.schedule_id in wanted), pause)
-
-            return await read_slots(self._exchange, "fetch_slots", window, deadline, finish)
-
-        return await self._read(Verb.FETCH_SLOTS, fetch)
+        of = {schedule.id for schedule in schedules}
+        return await self._read(Verb.FETCH_SLOTS, lambda deadline: self._openings.slots(window, of, deadline))
 
     async def fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]:
         """Sessions, or segments of them, all of whose Slots came, could be read, and are unavailable."""
+        return await self._read(Verb.FETCH_STOPS, lambda deadline: self._openings.stops(window, deadline))
 
-        async def fetch(deadline: Deadline) -> list[ScheduleStopped]:
-            return await read_slots(
-                self._exchange,
-                "fetch_slots",
-                window,
-                deadline,
-                lambda records, pause: stops_of(merge_slots(records, pause), pause),
-            )
-
-        return await self._read(Verb.FETCH_STOPS, fetch)
+    async def fetch_inventory(self, window: Window) -> Inventory:
+        """See connectors.port.FetchesInventory."""
+        return await self._read(Verb.FETCH_SLOTS, lambda deadline: self._openings.inventory(window, deadline))
 
     async def find_patient(self, patient: Patient) -> Sequence[Patient]:
         return without_others(await self._records(Verb.FIND_PATIENT, patient, whole=True), patient)

@@ -29,6 +29,7 @@ PIECE = 500
 """So many resources at once: what comes back of them is decoded within a turn of the loop."""
 
 _WITHIN_S = 60.0
+CHECKED = "checked"
 UNKNOWN = b"?"
 """The process's answer where it does not have what stands beside the page."""
 
@@ -71,12 +72,14 @@ class Sifter:
         """None while there is no process."""
         return self._elsewhere.process_id
 
-    async def sift(self, search: Search, entries: list[Json], deadline: Deadline) -> list[Sifted[Any]]:
-        """What these entries give, piece by piece."""
+    async def sift(
+        self, search: Search, entries: list[Json], deadline: Deadline, *, checked: bool = False
+    ) -> list[Sifted[Any]]:
+        """What these entries give, piece by piece; `checked` ones need not be validated any more."""
         found = []
         for start in range(0, len(entries), PIECE):
             piece = entries[start : start + PIECE]
-            found.append(await self._sift(search, piece, deadline))
+            found.append(await self._sift(search, piece, deadline, checked))
             search.seen += len(piece)
         return found
 
@@ -84,22 +87,22 @@ class Sifter:
         """End the process. Idempotent."""
         await self._elsewhere.close()
 
-    async def _sift(self, search: Search, entries: list[Json], deadline: Deadline) -> Sifted[Any]:
+    async def _sift(self, search: Search, entries: list[Json], deadline: Deadline, checked: bool) -> Sifted[Any]:
         if search.seen >= ELSEWHERE_FROM:
             try:
-                return search.decoder.decode(await self._ask(search, entries, deadline))
+                return search.decoder.decode(await self._ask(search, entries, deadline, checked))
             except Lost:
                 pass  # it is in the log; the work is done here
         context = map_context(self._setup.hospital, self._setup.connection)
-        return await asyncio.to_thread(
-            lambda: sift(entries, search.beside, search.reply, self._setup.rules, context, courtesy())
-        )
+        rules = None if checked else self._setup.rules
+        return await asyncio.to_thread(lambda: sift(entries, search.beside, search.reply, rules, context, courtesy()))
 
-    async def _ask(self, search: Search, entries: list[Json], deadline: Deadline) -> bytes:
+    async def _ask(self, search: Search, entries: list[Json], deadline: Deadline, checked: bool) -> bytes:
         page = encode_json(entries)
         for _ in range(2):
             beside = "" if search.beside is None else str(search.number)
-            answer: bytes = await self._elsewhere.ask(page, f"{search.verb} {beside}", within_s=_left_s(deadline))
+            told = f"{search.verb} {beside} {CHECKED if checked else ''}"
+            answer: bytes = await self._elsewhere.ask(page, told, within_s=_left_s(deadline))
             if answer != UNKNOWN or search.beside is None:
                 return answer
             around = encode_json(search.beside["entry"])

@@ -56,12 +56,15 @@ def sift(
     entries: list[Json],
     beside: Document | None,
     reply: RecordMap,
-    rules: Rules,
+    rules: Rules | None,
     context: MapContext,
     pause: Callable[[], None],
 ) -> Sifted[Any]:
-    """Check and map one page's entries; references may also lead to what is `beside`. `pause` is called now and then."""
-    flaws = flaws_of([entry["resource"] for entry in entries], rules, pause)
+    """Check and map one page's entries; references may also lead to what is `beside`. `pause` is called now and then.
+
+    Without `rules` they have been checked.
+    """
+    flaws = [] if rules is None else flaws_of([entry["resource"] for entry in entries], rules, pause)
     out = {flaw.at for flaw in flaws}
     found: Sifted[Any] = Sifted(size=len(entries), flaws=flaws)
     found.doubted = [schedule_of(entries[at]["resource"]) for at in out if _may_be_slot(entries[at]["resource"])]

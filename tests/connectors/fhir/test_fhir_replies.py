@@ -63,14 +63,14 @@ def slot(number: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def bundle(*resources: dict[str, Any], **links: str) -> web.Response:
-    body = {
+def bundle(*resources: dict[str, Any], total: int | None = None, **links: str) -> web.Response:
+    body: dict[str, Any] = {
         "resourceType": "Bundle",
         "type": "searchset",
         "link": [{"relation": relation, "url": url} for relation, url in links.items()],
         "entry": [{"resource": resource} for resource in resources],
     }
-    return fhir_json(json.dumps(body))
+    return fhir_json(json.dumps(body if total is None else body | {"total": total}))
 
 
 def outcome(severity: str, code: str, detail: str | None = None, text: str = "") -> dict[str, Any]:
@@ -119,7 +119,8 @@ async def test_paging_without_end_is_stopped() -> None:
     count = iter(range(1000))
     with pytest.raises(HisReplyInvalid, match="5 pages"):
         await slots_from(
-            lambda request: bundle(slot("a"), next=f"http://{request.host}/fhir/Slot?n={next(count)}"), max_pages=5
+            lambda request: bundle(slot(f"a{(n := next(count))}"), next=f"http://{request.host}/fhir/Slot?n={n}"),
+            max_pages=5,
         )
 
 

@@ -64,7 +64,8 @@ class Server:
         page = int(request.query.get("page", "0"))
         self.asked.append(page)
         more = {"next": f"Slot?page={page + 1}"} if len(self.slots) > 10 * (page + 1) else {}
-        return bundle(*self.slots[10 * page : 10 * (page + 1)], **more)
+        total = len({one["id"] for one in self.slots if one["resourceType"] == "Slot"})
+        return bundle(*self.slots[10 * page : 10 * (page + 1)], total=total, **more)
 
 
 @pytest.fixture(params=["thread", "process"])
