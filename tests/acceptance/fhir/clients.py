@@ -35,6 +35,8 @@ class Client(Protocol):
 
     async def create(self, resource: Resource) -> Resource: ...
 
+    async def update(self, resource: Resource) -> Resource: ...
+
     async def close(self) -> None: ...
 
 
@@ -64,6 +66,9 @@ class Fhirpy:
         await made.save()
         return dict(made.serialize())
 
+    async def update(self, resource: Resource) -> Resource:
+        return await self.create(resource)  # it puts what has an id
+
     async def close(self) -> None:
         """It opens a session for each request."""
 
@@ -90,6 +95,9 @@ class SmartClient:
 
     async def create(self, resource: Resource) -> Resource:
         return dict(await self._asked(_MODELS[resource["resourceType"]](resource).create, self._client.server))
+
+    async def update(self, resource: Resource) -> Resource:
+        return dict(await self._asked(_MODELS[resource["resourceType"]](resource).update, self._client.server))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._client.server.session.close)
@@ -125,6 +133,9 @@ class FhirKit:
 
     async def create(self, resource: Resource) -> Resource:
         return await self._told("create", resource=resource)
+
+    async def update(self, resource: Resource) -> Resource:
+        return await self._told("update", resource=resource)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._program.end)

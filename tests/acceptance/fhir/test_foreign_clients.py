@@ -100,6 +100,12 @@ async def test_patient_and_booking_are_found_by_search_when_they_were_made(site:
     assert (appointment["id"], appointment["slot"][0]["reference"]) == (booked["id"], f"Slot/{slots[-1]['id']}")
     booking = await site.becomes(HOSPITAL, {"id": booked["id"]}, his_state="locked")
     assert booking["payment_state"] == "due"
+    await client.update({**appointment, "status": "cancelled"})
+    await until(
+        lambda: client.read("Appointment", booked["id"]),
+        lambda a: a["status"] == "cancelled",
+        what="an Appointment that was cancelled by PUT",
+    )
 
 
 async def test_refusal_is_understood_when_a_seat_does_not_exist(client: Client) -> None:

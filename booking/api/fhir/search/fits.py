@@ -190,6 +190,17 @@ def _instants(*path: str) -> Callable[[Resource], Iterator[str]]:
     return look
 
 
+def _part_statuses(resource: Resource) -> Iterator[Coding]:
+    for participant in resource.get("participant", ()):
+        yield None, participant["status"]
+
+
+def _address(resource: Resource) -> Iterator[str]:
+    """The texts of an Address (search.html#string)."""
+    for told in resource.get("address", {}).values():
+        yield from told if isinstance(told, list) else (told,)
+
+
 LOOKS: dict[tuple[str, str], Callable[[Resource], Iterable[Any]]] = {
     **{(kind, "_id"): _id for kind in KINDS},
     **{
@@ -212,18 +223,25 @@ LOOKS: dict[tuple[str, str], Callable[[Resource], Iterable[Any]]] = {
     ("Slot", "appointment-type"): _codings("appointmentType"),
     ("Schedule", "actor"): _references("actor"),
     ("Schedule", "date"): _instants("planningHorizon", "start"),
-    ("Schedule", "active"): _code("active"),
+    **{
+        (kind, "active"): _code("active")
+        for kind in ("Schedule", "Practitioner", "PractitionerRole", "HealthcareService")
+    },
     ("Appointment", "patient"): _references("participant", "actor"),
     ("Appointment", "actor"): _references("participant", "actor"),
     ("Appointment", "practitioner"): _references("participant", "actor"),
     ("Appointment", "date"): _instants("start"),
     ("Appointment", "slot"): _references("slot"),
+    ("Appointment", "part-status"): _part_statuses,
     ("Appointment", "specialty"): _codings("specialty"),
     ("Appointment", "appointment-type"): _codings("appointmentType"),
     ("PractitionerRole", "practitioner"): _references("practitioner"),
     ("PractitionerRole", "service"): _references("healthcareService"),
     ("HealthcareService", "service-type"): _codings("type"),
     ("HealthcareService", "location"): _references("location"),
+    ("Location", "status"): _code("status"),
+    ("Location", "address"): _address,
+    ("DiagnosticReport", "result"): _references("result"),
     ("DiagnosticReport", "category"): _codings("category"),
     ("DiagnosticReport", "issued"): _instants("issued"),
 }

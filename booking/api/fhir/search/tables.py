@@ -35,6 +35,7 @@ def _parameters(*rows: Parameter) -> dict[str, Parameter]:
 
 _ID = Parameter("_id", "token", "The resource's id")
 _CHANGED = Parameter("_lastUpdated", "date", "When it last changed here")
+_ACTIVE = Parameter("active", "token", "true: those who are not there any more are not listed")
 _SERVICE = Parameter("service-type", "token", "The clinic: its code at the hospital")
 
 # http://hl7.org/fhir/R4/searchparameter-registry.html; what is not there is none of ours
@@ -71,6 +72,7 @@ KINDS: dict[str, Kind] = {
             Parameter("date", "date", "When it starts"),
             Parameter("status", "token", "pending (unpaid), booked, checked-in, fulfilled, noshow, cancelled"),
             Parameter("slot", "reference", "The slot that it takes", ("Slot",)),
+            Parameter("part-status", "token", "accepted, needs-action, declined: of anybody who takes part"),
             _SERVICE,
             Parameter("specialty", "token", "The clinic, as in $find"),
             Parameter("appointment-type", "token", "The clinic type in the hospital's words"),
@@ -90,6 +92,7 @@ KINDS: dict[str, Kind] = {
         Kind("Practitioner", "booking", _parameters(
             _ID,
             Parameter("identifier", "token", "The hospital's code"),
+            _ACTIVE,
             Parameter("name", "string", "The beginning of the name"),
         ), {}),
         Kind("PractitionerRole", "booking", _parameters(
@@ -97,6 +100,7 @@ KINDS: dict[str, Kind] = {
             Parameter("practitioner", "reference", "Whose role", ("Practitioner",)),
             Parameter("service", "reference", "The clinic", ("HealthcareService",)),
             Parameter("identifier", "token", "The hospital's code of the doctor"),
+            _ACTIVE,
         ), {
             "PractitionerRole:practitioner": ("practitioner",),
             "PractitionerRole:service": ("healthcareService",),
@@ -104,6 +108,7 @@ KINDS: dict[str, Kind] = {
         Kind("HealthcareService", "booking", _parameters(
             _ID,
             Parameter("identifier", "token", "The hospital's code"),
+            _ACTIVE,
             Parameter("name", "string", "The beginning of the name"),
             Parameter("service-type", "token", "The clinic's code"),
             Parameter("location", "reference", "The campus", ("Location",)),
@@ -111,6 +116,8 @@ KINDS: dict[str, Kind] = {
         Kind("Location", "booking", _parameters(
             _ID,
             Parameter("identifier", "token", "The campus's id"),
+            Parameter("status", "token", "active"),
+            Parameter("address", "string", "The beginning of the address"),
             Parameter("name", "string", "The beginning of the name"),
         ), {}),
         Kind("DiagnosticReport", "reports", _parameters(
@@ -124,6 +131,7 @@ KINDS: dict[str, Kind] = {
             Parameter("code", "token", "The hospital's code of the report"),
             Parameter("date", "date", "When it was observed"),
             Parameter("issued", "date", "When it was issued"),
+            Parameter("result", "reference", "An Observation of the report", ("Observation",)),
         ), {
             "DiagnosticReport:result": ("result",),
             "DiagnosticReport:patient": ("subject",),

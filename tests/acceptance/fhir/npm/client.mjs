@@ -20,5 +20,6 @@ obey({
   search: ({ kind, query }) => told(client.resourceSearch({ resourceType: kind, searchParams: query })),
   next: ({ bundle }) => told(client.nextPage({ bundle })),
   read: ({ kind, id }) => told(client.read({ resourceType: kind, id })),
+  update: ({ resource }) => told(client.update({ resourceType: resource.resourceType, id: resource.id, body: resource })),
   create: ({ resource }) => told(client.create({ resourceType: resource.resourceType, body: resource })),
 });

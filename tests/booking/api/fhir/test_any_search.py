@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from booking.api.fhir.finding import MOST
 from booking.api.fhir.search.tables import KINDS, RESULT_PARAMETERS
 from booking.catalog import slot_key
 from booking.errors import Refusal
@@ -21,7 +22,18 @@ from booking.fetches import put_schedules
 from booking.store.engine import Store
 from mappings.canonical import ScheduleStatus
 from tests.booking.api.fhir.site import FhirSite, serve_fhir
-from tests.booking.world import DAY, HOSPITAL, ZONE, fetch, hold, make_hospital, make_schedule, make_slot, put_patient
+from tests.booking.world import (
+    DAY,
+    HOSPITAL,
+    ZONE,
+    fetch,
+    hold,
+    make_hospital,
+    make_schedule,
+    make_slot,
+    put_patient,
+    put_slot,
+)
 from tests.stores import Wall, opened, run_apart
 
 _PIECES = st.sampled_from(
@@ -31,7 +43,7 @@ _PIECES = st.sampled_from(
      "-date", "start", "_lastUpdated"]
 )  # fmt: skip
 _TEXT = st.lists(_PIECES, max_size=5).map("".join) | st.text(max_size=20)
-_NAMES = st.sampled_from([name for kind in KINDS.values() for name in kind.parameters] + list(RESULT_PARAMETERS))
+_NAMES = st.sampled_from([*MOST, *(name for kind in KINDS.values() for name in kind.parameters), *RESULT_PARAMETERS])
 _MODIFIERS = st.sampled_from(["", "", "", ":not", ":missing", ":exact", ":contains", ":Practitioner", ":", "::"])
 _PARAMETERS = st.lists(st.tuples(st.builds("".join, st.tuples(_NAMES, _MODIFIERS)) | _TEXT, _TEXT), max_size=5)
 
@@ -57,6 +69,10 @@ def test_no_search_is_an_error_of_ours_whatever_its_parameters(
             form = {"Content-Type": "application/x-www-form-urlencoded", **prefer}
             posted = await site.ask(f"{kind}/_search", "POST", query.encode(), headers=form)
             assert posted.status == answer.status
+        for _, parameters, _ in searches[:4]:
+            query = urlencode(parameters, quote_via=quote, errors="replace")
+            proposed = await site.ask(f"Appointment/$find?start={DAY}&end={DAY}&{query}")
+            assert proposed.status in (200, 400, 404, 406), (parameters, proposed.body)
 
     served(sqlite_originals, tmp_path, ask)
 
@@ -104,6 +120,45 @@ def test_each_slot_that_stays_comes_once_when_slots_change_between_pages(
             assert shown == sorted(shown, key=lambda one: (one["start"], one["id"]))
         assert len(set(seen)) == len(seen), "a slot came twice"
         assert set(before) <= set(seen), "a slot was left out"
+
+    served(sqlite_originals, tmp_path, page)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.integers(1, 3),
+    bookings=st.integers(2, 5),
+    cancelled=st.lists(st.integers(0, 4), max_size=3),
+    query=st.sampled_from(["", "&_sort=date", "&_sort=-date", "&_total=accurate", "&_elements=status"]),
+)
+def test_each_appointment_comes_once_when_bookings_change_between_pages(
+    sqlite_originals: Path, tmp_path: Path, count: int, bookings: int, cancelled: list[int], query: str
+) -> None:
+    """Between two pages one is cancelled, and another one is made."""
+
+    async def page(site: FhirSite) -> None:
+        patient_id, made = await put_patient(site.store), list[str]()
+
+        async def book(number: int) -> None:
+            schedule = make_schedule(f"B{number}", date=DAY + dt.timedelta(days=number))
+            slot_id = await put_slot(site.store, schedule=schedule, slot_id=f"b{number}", date=schedule.date)
+            made.append((await hold(site.store, make_hospital(), slot_id, patient_id)).id)
+
+        for number in range(bookings):
+            await book(number)
+        before, left = list(made), list(cancelled)
+        answer = await site.ask(f"Appointment?patient={patient_id}&_count={count}{query}")
+        seen = [one["id"] for one in answer.resources]
+        while (following := answer.link("next")) is not None:
+            if left:
+                wish = {"resourceType": "Appointment", "id": before[left.pop() % bookings], "status": "cancelled"}
+                assert (await site.ask(f"Appointment/{wish['id']}", "PUT", wish)).status == 200
+                await book(len(made))
+            answer = await site.ask(following)
+            seen += [one["id"] for one in answer.resources]
+            assert len(seen) <= 50, "paging does not end"
+        assert len(set(seen)) == len(seen), "one came twice"
+        assert set(before) <= set(seen), "one was left out"
 
     served(sqlite_originals, tmp_path, page)
 

@@ -153,6 +153,8 @@ async def test_appointments_are_those_that_fit_when_searched(site: FhirSite, hos
         ("status=pending", {one}),
         ("status=booked,pending", {one, two}),
         ("status:not=booked", {one}),
+        ("part-status=needs-action", {one}),
+        ("part-status=accepted", {one, two}),
         (f"date={DAY}", {one, two}),
         ("date=ge2031-03-04T12:00:00%2B08:00", {two}),
         (f"date=gt{DAY}", set()),
@@ -239,6 +241,12 @@ async def test_people_and_places_are_found_by_what_is_told_of_them(staffed: Fhir
         ("HealthcareService?location=Location/south", {"内 科/1"}),
         ("Location", {"south", "北_院"}),
         ("Location?name=北", {"北_院"}),
+        ("Location?address=南路", {"south"}),
+        ("Location?address=一号", set()),
+        ("Location?status=active", {"south", "北_院"}),
+        ("Practitioner?active=false", set()),
+        ("PractitionerRole?active=true&practitioner=P1", {"P1"}),
+        ("HealthcareService?active=true&name=外", {"D9"}),
     ):
         found = (await staffed.ask(query)).resources
         assert {r["identifier"][0]["value"] for r in found} == expected, query
@@ -298,12 +306,20 @@ async def test_reports_are_those_that_fit_when_searched(reported: tuple[FhirSite
         ("&category=LAB", {"R1"}),
         ("&code=CBC", {"R1"}),
         ("&identifier=R2", {"R2"}),
+        ("&_sort=issued", {"R1", "R2"}),
+        ("&_lastUpdated=gt2000-01-01", {"R1", "R2"}),
         (f"&issued={DAY}", {"R1"}),
         (f"&date=lt{DAY}", set()),
         (f"&subject=Patient/{patient_id}", {"R1", "R2"}),
     ):
         found = (await site.ask(of + query)).resources
         assert {r["identifier"][0]["value"] for r in found} == expected, query
+    ordered = [(await site.ask(f"{of}&_sort={sort}")).resources for sort in ("issued", "-issued")]
+    assert [[r["identifier"][0]["value"] for r in found] for found in ordered] == [
+        ["R1", "R2"]
+    ] * 2  # R2 has no instant: last
+    result = ordered[0][0]["result"][0]["reference"]
+    assert [r["identifier"][0]["value"] for r in (await site.ask(f"{of}&result={result}")).resources] == ["R1"]
     report = (
         await site.ask(f"{of}&status=final&_include=DiagnosticReport:result&_include=DiagnosticReport:patient")
     ).json
