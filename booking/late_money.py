@@ -121,7 +121,7 @@ async def _past(tx: Tx, hospital: Hospital, booking: Booking, person_id: str) ->
         return None
     user = (booking.client_id, booking.user_ref)
     asked = Histories(
-        tx.dialect, tx.hospital_id, wanted, tx.now_ms, [person_id], [user],
+        tx.dialect, tx.hospital_id, wanted, tx.now_ms, [person_id], [user], [booking.schedule_id],
         lambda sealed: tx.unseal(sealed, "persons", "record"),
     )  # fmt: skip
     for (statement, values), take in asked.questions():

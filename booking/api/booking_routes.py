@@ -149,7 +149,7 @@ def booking_routes(context: Context) -> list[Route]:
     hold_errors = (
         "slot_sold_out", "slot_not_released", "hospital_closed", "schedule_stopped", "slot_in_past", "duplicate_booking",
         "price_changed", "fee_unknown",
-        "limit_reached", "patient_not_eligible", "patient_blocked", "wait_after_cancellation",
+        "limit_reached", "patient_not_eligible", "patient_blocked", "channel_quota_reached", "wait_after_cancellation",
         "slot_unknown", "patient_unknown", "patient_rejected", "hospital_paused", "hospital_observe_only",
         "not_offered_by_hospital", "waiting_room",
     )  # fmt: skip

@@ -63,7 +63,13 @@ def _count(past: Past, request: HoldRequest, booking_id: str, granted: Granted, 
     schedule, patient = granted.slot.schedule, granted.patient
     visit = Visit(booking_id, request.patient_id, schedule.date, schedule.department_id, State.HELD, now_ms)
     user_ref = patient.user_ref if request.user_ref is None else request.user_ref
-    past.add(visit, person_id=patient.person_id, user=(request.client_id, user_ref))
+    past.add(
+        visit,
+        person_id=patient.person_id,
+        user=(request.client_id, user_ref),
+        schedule_id=schedule.id,
+        slot_id=granted.slot.id,
+    )
 
 
 _REUSED = Refused("idempotency_key_reused", "This Idempotency-Key was used for another request.")

@@ -1,6 +1,6 @@
 """What the rules must know beside a batch's own facts: earlier bookings, and who the patients are.
 
-Asked only where the hospital has such rules, once for each kind and batch: at most three statements, however many holds. All are
+Asked only where the hospital has such rules, once for each kind and batch: at most five statements, however many holds. All are
 loops over primary keys and existing indexes; a subject has at most `MOST_LOOKED_AT` bookings that are looked at.
 """
 
@@ -90,6 +90,20 @@ _PHONES = {
     "sqlite": _sqlite(_SQLITE_OF_PHONE + _SQLITE_PATIENTS.format("q.id"), _OF_PATIENT, "subjects"),
     "postgresql": _postgres(_POSTGRES_OF_PHONE + _POSTGRES_PATIENTS.format("q.id"), _OF_PATIENT, "subjects"),
 }
+_SEATS = {
+    "sqlite": _fixed(
+        "select i.value as schedule_id, b.slot_id, b.client_id, count(*) as seats from json_each(:subjects) i"
+        " cross join bookings b on b.hospital_id = :hospital and b.schedule_id = i.value and b.occupies = 1"
+        " group by i.value, b.slot_id, b.client_id",
+        "subjects",
+    ),
+    "postgresql": _fixed(
+        "select i.subject, b.slot_id, b.client_id, b.seats from unnest(cast(:subjects as text[])) as i(subject)"
+        " cross join lateral (select x.slot_id, x.client_id, count(*) as seats from bookings x"
+        " where x.hospital_id = :hospital and x.schedule_id = i.subject and x.occupies group by x.slot_id, x.client_id) b",
+        "subjects",
+    ),
+}
 _RECORDS = {
     "sqlite": _fixed(
         "select p.id, p.sealed_record, p.phone_digest from json_each(:subjects) i"
@@ -116,6 +130,7 @@ class Histories:
         now_ms: int,
         persons: Iterable[str],
         users: Iterable[tuple[str, str]],
+        schedules: Iterable[str],
         unseal: Unseal,
     ) -> None:
         self.past = Past()
@@ -125,6 +140,7 @@ class Histories:
         self._wanted = wanted
         self._persons = sorted(set(persons))
         self._users = sorted(set(users))
+        self._schedules = sorted(set(schedules))
         self._unseal = unseal
 
     @classmethod
@@ -144,7 +160,8 @@ class Histories:
             if (patient := facts.patients.get((r.client_id, r.patient_id))) is not None
         ]
         persons = [patient.person_id for patient in facts.patients.values()]
-        return cls(dialect, hospital_id, wanted, facts.now_ms, persons, users, unseal)
+        schedules = [slot.schedule.id for slot in facts.slots.values()]
+        return cls(dialect, hospital_id, wanted, facts.now_ms, persons, users, schedules, unseal)
 
     def questions(self) -> Iterable[tuple[Question, Callable[[Iterable[Sequence[Any]]], None]]]:
         """Each statement with its values, and what takes its rows."""
@@ -155,6 +172,8 @@ class Histories:
         if self._wanted.of_users and self._users:
             clients, refs = [client for client, _ in self._users], [ref for _, ref in self._users]
             yield self._bookings(_USERS, self.past.users, self._users, refs, clients=clients)
+        if self._wanted.of_channels and self._schedules:
+            yield (_SEATS[self._dialect], {**self._hospital, "subjects": self._schedules}), self._take_seats
         if self._wanted.of_phones:
             phones = sorted({who.phone for who in self.past.people.values() if who.phone is not None})
             if phones:
@@ -176,6 +195,10 @@ class Histories:
 
         values = {**self._of, "subjects": list(keys if subjects is None else subjects), **lists}
         return (statement[self._dialect], values), take
+
+    def _take_seats(self, rows: Iterable[Sequence[Any]]) -> None:
+        for schedule_id, slot_id, client_id, seats in rows:
+            self.past.seats[schedule_id][slot_id, client_id] += seats
 
     def _take_records(self, rows: Iterable[Sequence[Any]]) -> None:
         for person_id, sealed, phone in rows:

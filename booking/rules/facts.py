@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import msgspec
@@ -32,6 +32,10 @@ class Visit(msgspec.Struct, frozen=True):
     cancelled_ms: int | None = None
 
 
+Seat = tuple[str, str]
+"""Of which slot, by which client."""
+
+
 class Someone(msgspec.Struct, frozen=True):
     """What the rules may know of a person. `phone` is a digest."""
 
@@ -45,7 +49,8 @@ UNKNOWN = Someone()
 
 @dataclass(slots=True)
 class Past:
-    """The earlier bookings of a batch's persons, of its users (client, user_ref), and of its persons' phones (digests).
+    """The earlier bookings of a batch's persons, of its users (client, user_ref), and of its persons' phones (digests); and how
+    many seats of its schedules are held, by slot and client.
 
     Those that the batch itself makes are added as it is decided.
     """
@@ -54,9 +59,11 @@ class Past:
     persons: defaultdict[str, list[Visit]] = field(default_factory=lambda: defaultdict(list))
     users: defaultdict[tuple[str, str], list[Visit]] = field(default_factory=lambda: defaultdict(list))
     phones: defaultdict[str, list[Visit]] = field(default_factory=lambda: defaultdict(list))
+    seats: defaultdict[str, Counter[Seat]] = field(default_factory=lambda: defaultdict(Counter))
 
-    def add(self, visit: Visit, *, person_id: str, user: tuple[str, str]) -> None:
+    def add(self, visit: Visit, *, person_id: str, user: tuple[str, str], schedule_id: str, slot_id: str) -> None:
         """A booking that has just been granted."""
+        self.seats[schedule_id][slot_id, user[0]] += 1
         self.persons[person_id].append(visit)
         self.users[user].append(visit)
         phone = self.people.get(person_id, UNKNOWN).phone

@@ -7,7 +7,7 @@ another booking can change has no time at which it would be allowed.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +15,8 @@ import msgspec
 from booking import seats
 from booking.inventory.requests import LiveFacts, PatientFacts, Refused, SlotFacts
 from booking.lifecycle import State
-from booking.rules.facts import COUNTED, MOST_LOOKED_AT, UNKNOWN, Past, Visit, age_on
-from booking.rules.settings import NO_RULES, After, Block, BookingRules, By, Counts, Eligibility, Limit, Per
+from booking.rules.facts import COUNTED, MOST_LOOKED_AT, UNKNOWN, Past, Seat, Visit, age_on
+from booking.rules.settings import NO_RULES, After, Block, BookingRules, By, Counts, Eligibility, Limit, Of, Per
 from booking.rules.spans import add_span, begins_ms, date_at, next_period_ms, period_of
 
 
@@ -227,6 +227,24 @@ def _of_seat(case: Case) -> Refused | None:
     return sold_out(case.slot.id) if case.seat_needed and not has_seat(case.slot) else None
 
 
+def _of_channel(case: Case) -> Refused | None:
+    """The share of the asking client. A seat that is its own already does not count again."""
+    schedule = case.slot.schedule
+    for rule in case.rules.channel_quotas:
+        if case.client_id not in rule.clients or not rule.fits(schedule.department_id, schedule.clinic_type):
+            continue
+        held: Mapping[Seat, int] = {} if case.past is None else case.past.seats.get(schedule.id, {})
+        taken = sum(
+            count
+            for (slot_id, client_id), count in held.items()
+            if client_id in rule.clients and (rule.of == Of.SCHEDULE or slot_id == case.slot.id)
+        )
+        if case.seat_needed and taken >= rule.most:
+            why = f"{rule.most} seats of one {rule.of} are for this channel."
+            return Refused("channel_quota_reached", why, {"most": rule.most, "of": rule.of.value})
+    return None
+
+
 def has_seat(slot: SlotFacts) -> bool:
     """Whether every counter that the slot draws on is above 0: its own seats, and its schedule's quota if it has one."""
     if seats.hold(seats.Seats(slot.his_left, slot.unreflected)) is None:
@@ -266,9 +284,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("fee_unknown", _of_fee),
     ("price_changed", _of_price),
     ("slot_sold_out", _of_seat),
+    ("channel_quota_reached", _of_channel),
 )
 """The code of each rule, and the rule, in the order in which a portal should hear the answers."""
 
-_OPTIONAL = (_of_clinic, _of_blocks, _of_waiting, _of_limits)
+_OPTIONAL = (_of_clinic, _of_blocks, _of_waiting, _of_limits, _of_channel)
 _ALL = tuple(rule for _, rule in RULES)
 _FEW = tuple(rule for rule in _ALL if rule not in _OPTIONAL)

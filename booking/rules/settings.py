@@ -114,6 +114,23 @@ class CancelCutoff(Where, frozen=True, kw_only=True):
     days_before: Annotated[int, Meta(ge=0, le=90)] = 0
 
 
+class Of(StrEnum):
+    """Of what a channel has a share: of each session, or of each of its time segments."""
+
+    SCHEDULE = "schedule"
+    SLOT = "slot"
+
+
+class ChannelQuota(Where, frozen=True, kw_only=True):
+    """`[[...rules.channel_quotas]]`: these API clients together hold at most `most` seats of one schedule or slot."""
+
+    clients: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=1, max_length=200)
+    ]
+    most: Annotated[int, Meta(ge=0, le=100_000)]
+    of: Of = Of.SCHEDULE
+
+
 class BookingRules(_Table, frozen=True, kw_only=True):
     """`[hospital.<id>.rules]`: rules that are not there cost nothing. `wait_after_cancel_s` after a patient has cancelled, they
     may book again.
@@ -124,6 +141,7 @@ class BookingRules(_Table, frozen=True, kw_only=True):
     blocks: Annotated[tuple[Block, ...], Meta(max_length=20)] = ()
     eligibility: Annotated[tuple[Eligibility, ...], Meta(max_length=500)] = ()
     cancel_cutoffs: Annotated[tuple[CancelCutoff, ...], Meta(max_length=500)] = ()
+    channel_quotas: Annotated[tuple[ChannelQuota, ...], Meta(max_length=500)] = ()
 
     @property
     def is_used(self) -> bool:
@@ -135,12 +153,15 @@ NO_RULES = BookingRules()
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rules of a hospital need to know beside the slot and the patient: whose earlier bookings, of how many days."""
+    """What the rules of a hospital need to know beside the slot and the patient: whose earlier bookings, of how many days, and
+    who holds the seats of the schedules.
+    """
 
     of_persons: bool
     of_users: bool
     of_phones: bool
     of_records: bool
+    of_channels: bool
     days: int
 
 
@@ -153,10 +174,12 @@ def wanted_by(rules: BookingRules) -> Wanted | None:
         of_users=Per.USER in per,
         of_phones=of_phones,
         of_records=bool(rules.eligibility) or of_phones,
+        of_channels=bool(rules.channel_quotas),
         # A visit of this month was booked up to SELLABLE_DAYS before it; a missed one up to as many before its block began.
         days=SELLABLE_DAYS + max([31, *(most_days(b.within) + most_days(b.lasts) for b in rules.blocks)]),
     )
-    return wanted if wanted.of_persons or wanted.of_users or wanted.of_records else None
+    needed = (wanted.of_persons, wanted.of_users, wanted.of_records, wanted.of_channels)
+    return wanted if any(needed) else None
 
 
 def booking_rule_problems(rules: BookingRules) -> Iterator[tuple[tuple[str, ...], str]]:

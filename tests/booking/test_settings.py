@@ -320,6 +320,7 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
         "patients", "per_user", "rules", "limits", "blocks", "eligibility", "cancel_cutoffs",
+        "channel_quotas",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):

@@ -12,7 +12,15 @@ import pytest
 from booking.api.problems import PROBLEMS
 from booking.rules.cancelling import CANCEL_RULES
 from booking.rules.judging import RULES
-from booking.rules.settings import Block, BookingRules, CancelCutoff, Eligibility, Limit, booking_rule_problems
+from booking.rules.settings import (
+    Block,
+    BookingRules,
+    CancelCutoff,
+    ChannelQuota,
+    Eligibility,
+    Limit,
+    booking_rule_problems,
+)
 from booking.settings import settings_of_text
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,6 +56,7 @@ def test_settings_of_the_page_load_and_are_all_there_when_read(page: Path) -> No
         "blocks": Block,
         "eligibility": Eligibility,
         "cancel_cutoffs": CancelCutoff,
+        "channel_quotas": ChannelQuota,
     }
     for name, struct in lists.items():
         assert {f.encode_name for f in msgspec.structs.fields(struct)} <= set(re.findall(r"`(\w+)`", text)), name

@@ -45,6 +45,7 @@ _ISSUES: dict[str, Issue] = {
     "limit_reached": Issue("business-rule"),
     "patient_not_eligible": Issue("business-rule"),
     "patient_blocked": Issue("business-rule"),
+    "channel_quota_reached": Issue("business-rule"),
     "wait_after_cancellation": Issue("business-rule"),
     "price_changed": Issue("conflict"),
     "fee_unknown": Issue("business-rule"),

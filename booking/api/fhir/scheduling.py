@@ -40,7 +40,8 @@ OF_HOLD = {"appointment-reference": 1, "patient-reference": 1, "patient-resource
 OF_BOOK = {**OF_HOLD, "appointment-resource": 1, "comment": 1}
 NOT_THERE = frozenset(
     {
-        "slot_unknown", "slot_sold_out", "slot_not_released", "slot_in_past", "schedule_stopped", "hospital_closed",
+        "slot_unknown", "slot_sold_out", "channel_quota_reached",
+        "slot_not_released", "slot_in_past", "schedule_stopped", "hospital_closed",
         "fee_unknown", "duplicate_booking", "booking_unknown", "booking_over", "not_cancellable", "cancel_too_late",
         "not_offered_by_hospital",
         "hospital_observe_only",

@@ -59,6 +59,7 @@ def case(rules: dict[str, Any] | None = None, **changes: Any) -> Case:
     past.persons["ps1"] += changes.get("mine", ())
     past.users["portal", "u1"] += changes.get("users", ())
     past.phones["13800001111"] += changes.get("phones", ())
+    past.seats["sc1"].update(changes.get("seats", {}))
     return Case(
         now_ms=ms(changes.get("now", NOW), zone),
         zone=zone,
@@ -72,4 +73,5 @@ def case(rules: dict[str, Any] | None = None, **changes: Any) -> Case:
         live=LiveFacts("b0", changes["live_of"]) if "live_of" in changes else None,
         shown_fen=changes.get("shown_fen"),
         closed_until_ms=changes.get("closed_until_ms"),
+        seat_needed=changes.get("seat_needed", True),
     )

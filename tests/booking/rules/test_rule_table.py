@@ -25,6 +25,10 @@ CHILDREN = {"eligibility": [{"departments": ["D1"], "max_age": 13}]}
 ADULTS = {"eligibility": [{"clinic_types": ["专家"], "min_age": 14}]}
 WOMEN = {"eligibility": [{"sex": "female"}]}
 
+TWO_PORTALS = {"channel_quotas": [{"clients": ["portal", "app"], "most": 3}]}
+A_SEGMENT = {"channel_quotas": [{"clients": ["portal"], "of": "slot", "most": 1, "clinic_types": ["专家"]}]}
+NONE = {"channel_quotas": [{"clients": ["portal"], "most": 0}]}
+
 
 def missed(*dates: str) -> list[Any]:
     return [visit(date, state="no_show") for date in dates]
@@ -128,6 +132,15 @@ TABLE: list[Row] = [
     ("", WOMEN, {"who": Someone(sex="female")}, None),
     ("patient_not_eligible", WOMEN, {"who": Someone(sex="male")}, None),
     ("patient_not_eligible", WOMEN, {"who": Someone()}, None),
+    # Of each session three seats are for two portals together; of each segment of an expert's one.
+    ("", TWO_PORTALS, {"seats": {("sl1", "portal"): 1, ("sl2", "app"): 1, ("sl1", "other"): 9}}, None),
+    ("channel_quota_reached", TWO_PORTALS, {"seats": {("sl1", "portal"): 1, ("sl2", "app"): 2}}, None),
+    ("", TWO_PORTALS, {"seats": {("sl1", "portal"): 3}, "seat_needed": False}, None),
+    ("slot_sold_out", TWO_PORTALS, {"seats": {("sl1", "portal"): 3}, "his_left": 1}, None),
+    ("", A_SEGMENT, {"seats": {("sl2", "portal"): 5}, "clinic_type": "专家"}, None),
+    ("channel_quota_reached", A_SEGMENT, {"seats": {("sl1", "portal"): 1}, "clinic_type": "专家"}, None),
+    ("", A_SEGMENT, {"seats": {("sl1", "portal"): 1}, "clinic_type": "普通"}, None),
+    ("channel_quota_reached", NONE, {}, None),
     # Born on 29 February: a year older on 1 March of a common year.
     ("", CHILDREN, {"who": Someone(dt.date(2016, 2, 29)), "day": "2030-02-28", "now": "2030-02-20 09:00"}, None),
     ("patient_not_eligible", CHILDREN, {"who": Someone(dt.date(2016, 2, 29)), "day": "2030-03-01",

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from booking.bookings import expire_due
+from booking.bookings import expire_due, find_bookings
 from booking.errors import Refusal
 from booking.inventory.requests import HoldRequest
 from booking.lifecycle import Event
@@ -163,6 +163,22 @@ async def test_clinic_is_refused_by_the_identity_card_when_it_is_for_others(stor
     children = await slot_of(store, "S2", department_id="D2", clinic_type="儿科")
     told = await refused(store, hospital, children, zhang)
     assert (told.code, told.extra) == ("patient_not_eligible", {"rule": "age", "max_age": 13})
+
+
+async def test_channel_gets_its_share_and_no_more_when_holds_come_together_and_seats_come_back(store: Store) -> None:
+    hospital = ruled({"channel_quotas": [{"clients": [CLIENT], "most": 2}]})
+    slot_id = await slot_of(store, "S1")
+    zhang, li, wang = [await put_patient(store, who) for who in (ZHANG, LI, WANG)]
+    asked = [request(slot_id, patient_id) for patient_id in (zhang, li, wang)]
+    assert await together(store, hospital, *asked) == ["held", "held", "channel_quota_reached"]
+    assert (await refused(store, hospital, slot_id, wang)).extra == {"most": 2, "of": "schedule"}
+    theirs = await put_patient(store, WANG, client="other")
+    held = await hold(store, hospital, slot_id, theirs, client="other")
+    await cancel(store, hospital, held.id)
+    async with store.read(HOSPITAL) as tx:
+        mine = await find_bookings(tx, CLIENT, patient_id=zhang)
+    await cancel(store, hospital, mine[0].id)
+    assert (await hold(store, hospital, slot_id, wang)).state == "held"
 
 
 @pytest.mark.parametrize("rules", [DAILY, {"wait_after_cancel_s": 7200}])
