@@ -605,7 +605,16 @@ def to_toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
     """Settings as a TOML document: plain values first, then a header for each table."""
     plain = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
     lines = [f"[{'.'.join(path)}]"] if path else []
-    lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items()]
+    lines += [f"{name} = {_value(value)}" for name, value in plain.items()]
     parts = ["\n".join(lines)] if plain or path else []
     parts += [to_toml(value, (*path, name)) for name, value in table.items() if isinstance(value, Mapping)]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _value(value: Any) -> str:
+    """A value in one line; a table within a list is an inline one."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {_value(one)}' for name, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -23,6 +23,14 @@ from tests.plans.sqlite_watch import MOST_STEPS, SqliteWatch
 from tests.postgres import PostgresServer
 
 FILLED = "soap-demo"
+RULES = {
+    "limits": [{"per": per, "within": "month", "most": 1_000} for per in ("patient", "user", "phone")],
+    "blocks": [{"after": "no_shows", "count": 100, "within": "1 month", "lasts": "1 month"}],
+    "eligibility": [{"max_age": 150, "min_age": 0, "departments": ["none"]}],
+    "cancel_cutoffs": [{"before_s": 0}],
+    "channel_quotas": [{"clients": ["portal"], "most": 1_000}],
+}
+"""Every rule that looks at something in the store, none of which anybody reaches."""
 
 
 @asynccontextmanager
@@ -30,7 +38,7 @@ async def installed(
     folder: Path, store: dict[str, str] | None = None
 ) -> AsyncIterator[tuple[Installation, service.Service]]:
     """A running installation on all but empty databases: everything was done once, so that every table has a row."""
-    async with lay_out(folder, store=store, days=2) as site, run_service(site) as running:
+    async with lay_out(folder, store=store, days=2, hospital={"rules": RULES}) as site, run_service(site) as running:
         await drive(site, running)
         yield site, running
 
