@@ -227,7 +227,11 @@ class _Application:
     ) -> None:
         endpoint = cast(Endpoint, asked.found.endpoint)
         try:
-            answer = cast(Ready, endpoint.ready(told(outcome.result())))
+            result = told(outcome.result())
+            if isinstance(result, Pending):
+                result.outcome.add_done_callback(partial(self._conclude_pending, connection, asked, result.told))
+                return
+            answer = cast(Ready, endpoint.ready(result))
         except asyncio.CancelledError:  # nobody will ever know: what has been asked for goes on by itself
             self._conclude(connection, asked, *self._refuse(ApiProblem("draining"), asked.found, asked.call))
         except Exception as error:

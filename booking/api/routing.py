@@ -106,7 +106,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """A request that waits for one `outcome`. `told` makes of it what a handler would return, or raises."""
+    """A request that waits for one `outcome`. `told` makes of it what a handler would return, or raises.
+
+    Where more has to be awaited then, it returns another one.
+    """
 
     outcome: asyncio.Future[Any]
     told: Callable[[Any], Any]

@@ -48,7 +48,8 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
-        "_admitted", "_answering", "_at_once", "_closes", "_heads", "_kept", "_malformed", "_server", "_unsent", "_waiting",
+        "_admitted", "_answering", "_at_once", "_closes", "_deferred", "_heads", "_kept", "_malformed", "_server", "_unsent",
+        "_waiting",
     )  # fmt: skip
 
     def __init__(self, server: ApiServer, malformed: Malformed, **kwargs: Any) -> None:
@@ -63,6 +64,7 @@ class Connection(web.RequestHandler):
         self._unsent = False  # whether its answer was given, and the caller has not taken all of it
         self._closes = False
         self._kept: list[bytes] = []  # what came behind it
+        self._deferred = False  # whether what has come waits for one turn of the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not self._server.admit():
@@ -95,6 +97,13 @@ class Connection(web.RequestHandler):
         if not self._answering:
             self._heads.expect(self)
         waiter = self._waiter
+        if waiter is None and not (self._answering or self._messages or self._deferred):
+            # The last answer has left, and aiohttp's task has yet to come round to waiting for what is here already.
+            self._deferred = True
+            self._kept.append(data)
+            self._loop.call_soon(self._go_on)
+            return
+        self._deferred = False
         if waiter is None or waiter.done() or self._messages or self._upgraded:
             super().data_received(data)
             return

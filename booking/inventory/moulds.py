@@ -7,6 +7,7 @@ that make any other, with holes for what differs; what comes out is cut at the h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -20,6 +21,11 @@ _encode = msgspec.json.Encoder().encode
 def hole(name: str) -> str:
     """What stands for the value `name` in a sample."""
     return f"{_MARK}{name}{_MARK}"
+
+
+def could_be_cut(row: Mapping[str, Any]) -> bool:
+    """Whether a text of a row could be taken for a hole: no mould is made of such a row."""
+    return any(isinstance(value, str) and _MARK in value for value in row.values())
 
 
 def row_mould(
@@ -67,6 +73,27 @@ def json_mould(sample: bytes, names: Sequence[str]) -> Callable[[tuple[bytes, ..
     pick, constants, join = itemgetter(*places), tuple(pieces), b"".join
     if len(places) == 1:
         return lambda values: rest
+
+    def cast(values: tuple[bytes, ...]) -> bytes:
+        return join(pick(values + constants))
+
+    return cast
+
+
+def text_mould(sample: bytes, names: Sequence[str]) -> Callable[[tuple[bytes, ...]], bytes]:
+    """Casts texts: `sample` with values in the place of its holes, which may stand within strings, each as often as it comes.
+
+    Values are put in as they are: in JSON they must be ones that need no escapes. Otherwise as `json_mould`.
+    """
+    known = b"|".join(re.escape(name.encode()) for name in names)
+    cuts = re.split(b"%b(%b)%b" % (_MARK.encode(), known, _MARK.encode()), sample)
+    pieces = cuts[0::2]
+    places = [len(names)]
+    for number, name in enumerate(cuts[1::2], len(names) + 1):
+        places += (names.index(name.decode()), number)
+    pick, constants, join = itemgetter(*places), tuple(pieces), b"".join
+    if len(places) == 1:
+        return lambda values: sample
 
     def cast(values: tuple[bytes, ...]) -> bytes:
         return join(pick(values + constants))

@@ -7,9 +7,10 @@ one: its key is made of the first key and the booking that it led to, and so on.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,7 @@ from booking.api.views import BookingView
 from booking.api.waiting import place_of
 from booking.errors import Refusal
 from booking.inventory.requests import Answer, HoldRequest
+from booking.inventory.writer import Outcome, granted
 from booking.lifecycle import Command, CommandStatus, HisState, State
 from booking.looks import Looks
 from booking.named import slots_named
@@ -67,9 +69,26 @@ class Holds:
 
         Raises Refusal, ApiProblem and what the writer of holds raises.
         """
-        request = await self._request(call, operation, slot_id, patient_id)
+        if call.admit_as is not None:
+            _admit(call.admit_as, await self._user_of(call, patient_id), patient_id)
+        return await self.settle(call, operation, self._request(call, operation, slot_id, patient_id), renew=renew)
+
+    def ask(self, call: Call[Any, Any], request: HoldRequest) -> asyncio.Future[Outcome]:
+        """Ask for a seat without waiting; what comes of it is for `settle`. Raises as `HoldWriter.ask`."""
+        return self._context.holds.ask(self._context.hospital(call), request, within_s=call.left_s())
+
+    async def settle(
+        self,
+        call: Call[Any, Any],
+        operation: str,
+        request: HoldRequest,
+        outcome: Outcome | None = None,
+        *,
+        renew: bool = True,
+    ) -> Seat:
+        """The seat that came of a request; without its `outcome` it is asked for. Raises as `take`."""
         try:
-            return await self._ask(call, request, renew=renew)
+            return await self._ask(call, request, outcome, renew=renew)
         except Refusal as refusal:
             if refusal.code == "duplicate_booking":
                 return await self._same(call, request, refusal)
@@ -77,13 +96,18 @@ class Holds:
                 raise
             return await self._held_before(call, request, refusal)
 
-    async def _ask(self, call: Call[Any, Any], request: HoldRequest, *, renew: bool = True) -> Seat:
+    async def _ask(
+        self, call: Call[Any, Any], request: HoldRequest, outcome: Outcome | None = None, *, renew: bool = True
+    ) -> Seat:
         hospital, derived = self._context.hospital(call), request.key == f"fhir-{request.digest}"
         for _ in range(MOST_AGAIN):
-            answer = await self._context.holds.hold(hospital, request, within_s=call.left_s())
+            if outcome is None:
+                answer = await self._context.holds.hold(hospital, request, within_s=call.left_s())
+            else:
+                answer, outcome = granted(outcome), None
             if not answer.replayed:
-                return Seat(self._made(call, answer), await self.slot(call.hospital_id, request.slot_id), is_new=True)
-            seat = await self.look(call, self._made(call, answer).id)
+                return Seat(made_by(call, answer), await self.slot(call.hospital_id, request.slot_id), is_new=True)
+            seat = await self.look(call, made_by(call, answer).id)
             if not (derived and renew) or seat.booking.state in TAKEN:
                 return seat
             request = msgspec.structs.replace(request, key=_next_key(request.key, seat.booking.id))
@@ -107,9 +131,10 @@ class Holds:
 
     async def slot(self, hospital_id: str, slot_id: str) -> Row:
         """A slot's row, its seats aside up to `SLOT_KNOWN_S` old. Raises Refusal(slot_unknown)."""
-        known, now_s = self._slots.get((hospital_id, slot_id)), time.monotonic()
-        if known is not None and now_s - known[0] <= SLOT_KNOWN_S:
-            return known[1]
+        known = self.known_slot(hospital_id, slot_id)
+        if known is not None:
+            return known
+        now_s = time.monotonic()
         async with self._context.store.read(hospital_id, here=True) as tx:
             row = (await slots_named(tx, [slot_id])).get(slot_id)
         if row is None:
@@ -117,10 +142,26 @@ class Holds:
         self._slots.put((hospital_id, slot_id), (now_s, row))
         return row
 
-    async def _request(self, call: Call[Any, Any], operation: str, slot_id: str, patient_id: str) -> HoldRequest:
+    def known_slot(self, hospital_id: str, slot_id: str) -> Row | None:
+        """The same where the store has not to be asked; one and the same row until it is read again."""
+        known = self._slots.get((hospital_id, slot_id))
+        return known[1] if known is not None and time.monotonic() - known[0] <= SLOT_KNOWN_S else None
+
+    def request_at_once(
+        self, call: Call[Any, Any], operation: str, slot_id: str, patient_id: str
+    ) -> HoldRequest | None:
+        """The request that asks for this seat; None, and nothing counted, where the store must tell first whose patient it is.
+
+        Raises ApiProblem.
+        """
         if call.admit_as is not None:
-            call.admit_as("user_ref", await self._user_of(call, patient_id))
-            call.admit_as("patient_id", patient_id)
+            user_ref = self._users.get((call.hospital_id, call.caller.id, patient_id))
+            if user_ref is None:
+                return None
+            _admit(call.admit_as, user_ref, patient_id)
+        return self._request(call, operation, slot_id, patient_id)
+
+    def _request(self, call: Call[Any, Any], operation: str, slot_id: str, patient_id: str) -> HoldRequest:
         meaning = _meaning(operation, slot_id, patient_id)
         room_ms, rank = place_of(self._context.rooms, call, patient_id)
         return HoldRequest(
@@ -136,7 +177,7 @@ class Holds:
         )
 
     async def _user_of(self, call: Call[Any, Any], patient_id: str) -> str:
-        """Whose patient it is: neither the client nor the user of a patient ever changes."""
+        """Whose patient it is: neither the client nor the user of a patient ever changes. Raises Refusal."""
         place = (call.hospital_id, call.caller.id, patient_id)
         known = self._users.get(place)
         if known is None:
@@ -156,33 +197,39 @@ class Holds:
             raise refusal
         return seat
 
-    def _made(self, call: Call[Any, Any], answer: Answer) -> Booking:
-        """The booking as the answer shows it, without asking the store."""
-        view = _told.decode(answer.body)
-        return Booking(
-            hospital_id=call.hospital_id,
-            id=view.id,
-            order_no=view.order_no,
-            client_id=call.caller.id,
-            user_ref=view.user_ref,
-            patient_id=view.patient_id,
-            person_id="",
-            slot_id=view.slot_id,
-            schedule_id=view.schedule_id,
-            version=view.version,
-            state=State(view.state),
-            his_state=HisState(view.his_state),
-            his_command=Command(view.his_command),
-            his_command_status=CommandStatus(view.his_command_status),
-            payment_state=view.payment_state,
-            fee_fen=view.fee_fen,
-            live=True,
-            occupies=True,
-            charged=True,
-            created_ms=round(view.created_at.timestamp() * 1000),
-            updated_ms=round(view.updated_at.timestamp() * 1000),
-            expires_at_ms=None if view.expires_at is None else round(view.expires_at.timestamp() * 1000),
-        )
+
+def made_by(call: Call[Any, Any], answer: Answer) -> Booking:
+    """The booking as the answer shows it, without asking the store."""
+    view = _told.decode(answer.body)
+    return Booking(
+        hospital_id=call.hospital_id,
+        id=view.id,
+        order_no=view.order_no,
+        client_id=call.caller.id,
+        user_ref=view.user_ref,
+        patient_id=view.patient_id,
+        person_id="",
+        slot_id=view.slot_id,
+        schedule_id=view.schedule_id,
+        version=view.version,
+        state=State(view.state),
+        his_state=HisState(view.his_state),
+        his_command=Command(view.his_command),
+        his_command_status=CommandStatus(view.his_command_status),
+        payment_state=view.payment_state,
+        fee_fen=view.fee_fen,
+        live=True,
+        occupies=True,
+        charged=True,
+        created_ms=round(view.created_at.timestamp() * 1000),
+        updated_ms=round(view.updated_at.timestamp() * 1000),
+        expires_at_ms=None if view.expires_at is None else round(view.expires_at.timestamp() * 1000),
+    )
+
+
+def _admit(admit_as: Callable[[str, str], None], user_ref: str, patient_id: str) -> None:
+    admit_as("user_ref", user_ref)
+    admit_as("patient_id", patient_id)
 
 
 def key_of(headers: Mapping[str, str], meaning: str) -> str:

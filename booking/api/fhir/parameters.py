@@ -7,7 +7,7 @@ operation does not have are refused: a misspelt one must not be ignored. Errors 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -157,6 +157,11 @@ class Given:
             found.append((index, parameter))
             if len(found) > most[parameter.name]:
                 raise invalid(f"$.parameter[{index}]", f"`{parameter.name}` at most {most[parameter.name]} times")
+
+    @property
+    def names(self) -> Set[str]:
+        """The names of all that is given."""
+        return self._found.keys()
 
     def __contains__(self, name: str) -> bool:
         return name in self._found

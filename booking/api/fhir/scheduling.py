@@ -8,7 +8,8 @@ held Appointment answers how it stands. To modify is to hold the new slot, and o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -17,20 +18,24 @@ from booking import bookings as rules
 from booking.api.auth import require_access
 from booking.api.context import Context
 from booking.api.fhir.bases import Bases, bases_of
-from booking.api.fhir.holds import BOOK, HOLD, TAKEN, Holds, Seat
+from booking.api.fhir.holds import BOOK, HOLD, TAKEN, Holds, Seat, made_by
 from booking.api.fhir.ids import row_id_of
+from booking.api.fhir.new_bookings import NewBookings, bundle_ready, seat_bundle
 from booking.api.fhir.new_patients import new_patient
 from booking.api.fhir.outcomes import FHIR_JSON, NotAvailable
 from booking.api.fhir.parameters import AppointmentIn, Given, ParametersIn, PatientIn, id_in
-from booking.api.fhir.resources.appointment import appointment_resource, appointment_status
+from booking.api.fhir.resources.appointment import appointment_resource
 from booking.api.fhir.serving import base_of, check_if_match, etag_of, invalid, prefers, render_resource, versioned
 from booking.api.patient_routes import adding
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Pending, Ready, make_ready
 from booking.errors import Refusal
+from booking.inventory.requests import Answer, HoldRequest
+from booking.inventory.writer import Outcome
 from booking.lifecycle import State
 from booking.people import user_of
 from booking.records import Booking
+from booking.settings import Hospital
 from booking.steps import Step, Steps
 from booking.store.engine import Tx
 from booking.store.turns import Of
@@ -49,6 +54,7 @@ NOT_THERE = frozenset(
 )  # fmt: skip
 """Codes that mean: this Appointment is not available. ITI-116 wants them told as fatal, not-found."""
 MOST_REASON_CHARS = 200
+_REFERENCES = {"appointment-reference": "Appointment", "patient-reference": "Patient"}
 MODIFIED = "modified"  # why the old one was cancelled
 NOT_MODIFIED = "not_modified"  # why the new one was, where the old one could not be
 _encode = msgspec.json.Encoder().encode
@@ -61,13 +67,35 @@ class Scheduling:
         self._context = context
         self._holds = Holds(context)
         self._steps = Steps(context.store)
+        self._new = NewBookings()
 
     def hold_at_once(self, call: Call[str, ParametersIn]) -> Pending:
-        """Asked for in a task of its own, but not in one of the connection's: what `Pending` saves."""
-        return Pending(asyncio.ensure_future(self.hold(call)), _as_it_is)
+        """As `hold`; where nothing has to be looked up first, it waits for nothing but the decision."""
+        given = Given(call.body.parameter, OF_HOLD, bases_of(call, self._context.public_url))
+        return self._soon(call, HOLD, given) or _in_task(self._told(call, self._referred(call, given, None, HOLD)))
 
     def book_at_once(self, call: Call[str, ParametersIn]) -> Pending:
-        return Pending(asyncio.ensure_future(self.book(call)), _as_it_is)
+        given = Given(call.body.parameter, OF_BOOK, bases_of(call, self._context.public_url))
+        return self._soon(call, BOOK, given) or _in_task(self._told(call, self._booked(call, given)))
+
+    def _soon(self, call: Call[str, Any], operation: str, given: Given) -> Pending | None:
+        """The decision about a slot and a patient that are named by their references; None for whatever else is asked."""
+        meant = _named_in(given)
+        request = None if meant is None else self._holds.request_at_once(call, operation, *meant)
+        if request is None:
+            return None
+        try:
+            asked = self._holds.ask(call, request)
+        except Refusal:  # told as every refusal is, or an earlier booking instead
+            return _in_task(self._told(call, self._holds.settle(call, operation, request)))
+        return Pending(asked, partial(self._decided, call, operation, request))
+
+    def _decided(self, call: Call[str, Any], operation: str, request: HoldRequest, outcome: Outcome) -> Ready | Pending:
+        slot = self._holds.known_slot(call.hospital_id, request.slot_id)
+        told = None
+        if slot is not None and isinstance(outcome, Answer) and not outcome.replayed:
+            told = self._new.answer(*self._where(call), slot, outcome, partial(made_by, call, outcome))
+        return told or _in_task(self._told(call, self._holds.settle(call, operation, request, outcome)))
 
     async def hold(self, call: Call[str, ParametersIn]) -> Ready:
         """Hold a proposed Appointment for a patient of the caller's; one that is held already is answered as it stands."""
@@ -223,24 +251,32 @@ class Scheduling:
             seat = await asked
         except Refusal as refusal:
             _raise_as_told(refusal)
-        hospital, booking = self._context.hospital(call), seat.booking
-        resource = render_resource(appointment_resource(hospital, booking, seat.slot))
+        hospital, base, operation = self._where(call)
+        resource = render_resource(appointment_resource(hospital, seat.booking, seat.slot))
+        return bundle_ready(seat_bundle(hospital, base, operation, seat.booking, resource), is_new=seat.is_new)
+
+    def _where(self, call: Call[str, Any]) -> tuple[Hospital, str, str]:
+        """The hospital, the base that was asked, and the operation as its address names it."""
         base = base_of(call, self._context.public_url)
-        body = (
-            b'{"resourceType":"Bundle","type":"searchset","total":1,"link":[{"relation":"self","url":%b}],'
-            b'"entry":[{"fullUrl":%b,"resource":%b,"search":{"mode":"match"}}%b]}'
-        ) % (
-            _encode(f"{base}/Appointment/{call.address.rpartition('/')[2]}"),
-            _encode(f"{base}/Appointment/{booking.id}"),
-            resource,
-            _outcome(hospital.id, booking),
-        )
-        fields = {"Content-Type": FHIR_JSON, "Cache-Control": "no-store"}
-        return make_ready(body, headers=fields if seat.is_new else {**fields, "Idempotent-Replayed": "true"})
+        return self._context.hospital(call), base, call.address.rpartition("/")[2]
+
+
+def _in_task(asked: Coroutine[Any, Any, Ready]) -> Pending:
+    """In a task of its own, but not in one of the connection's."""
+    return Pending(asyncio.ensure_future(asked), _as_it_is)
 
 
 def _as_it_is(answer: Ready) -> Ready:
     return answer
+
+
+def _named_in(given: Given) -> tuple[str, str] | None:
+    """Slot and patient, where one reference to each is all that is given. Raises ApiProblem."""
+    if given.names != _REFERENCES.keys():
+        return None
+    fhir_id, patient_id = (given.reference(*one) for one in _REFERENCES.items())
+    row_id = "" if fhir_id is None else row_id_of(fhir_id)
+    return (row_id, patient_id) if row_id.startswith("sl_") and patient_id is not None else None
 
 
 def _referred_id(given: Given, told: AppointmentIn | None) -> str:
@@ -283,21 +319,3 @@ def _raise_as_told(refusal: Refusal) -> NoReturn:
     if refusal.code in NOT_THERE:
         raise NotAvailable(refusal.code, refusal.detail or None, extra=refusal.extra) from None
     raise refusal
-
-
-def _outcome(hospital_id: str, booking: Booking) -> bytes:
-    """What the caller should know beside the Appointment, as another entry; nothing where its status says all."""
-    text = None
-    if booking.state == State.CANCELLING:
-        text = "The cancellation has begun; the hospital has not confirmed it yet."
-    elif booking.payment_state == "due":
-        payments = f"/v1/hospitals/{hospital_id}/bookings/{booking.id}/payments"
-        text = f"Unpaid. Read {payments.removesuffix('/payments')} until it is payable, and report the payment at {payments}."
-    elif appointment_status(booking) == "pending":
-        text = "The hospital has not confirmed it yet."
-    if text is None:
-        return b""
-    issue = {"severity": "information", "code": "informational", "details": {"text": text}}
-    return b',{"resource":%b,"search":{"mode":"outcome"}}' % _encode(
-        {"resourceType": "OperationOutcome", "issue": [issue]}
-    )

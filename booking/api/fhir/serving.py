@@ -26,7 +26,7 @@ from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import AtOnce, Call, Handler, Ready, Route, make_ready
 
 Resource = dict[str, Any]
-"""A resource as FHIR JSON, before it is rendered; `resourceType` and `id` come first."""
+"""A resource as FHIR JSON, before it is rendered; `resourceType` and `id` come first, and then `meta` where there is any."""
 Parameters = tuple[tuple[str, str], ...]
 
 OF_HOSPITAL = FHIR_ROOT + "/hospitals/{hospital_id}"
@@ -97,24 +97,56 @@ def base_of(call: Call[Any, Any], public_url: str | None = None) -> str:
 
     `public_url` is the installation's own address; without one it is the one that was asked, and plain HTTP.
     """
-    prefix = FHIR_ROOT
-    if call.address.startswith(FHIR_ROOT + "/hospitals/"):
-        prefix = OF_HOSPITAL.replace("{hospital_id}", call.hospital_id)
+    named = call.hospital_id if call.address.startswith(FHIR_ROOT + "/hospitals/") else None
+    return _base(named, public_url, call.request.headers.get(hdrs.HOST, "") if public_url is None else "")
+
+
+@lru_cache(maxsize=256)
+def _base(hospital_id: str | None, public_url: str | None, host: str) -> str:
+    prefix = FHIR_ROOT if hospital_id is None else OF_HOSPITAL.replace("{hospital_id}", hospital_id)
     if public_url is not None:
         return public_url.rstrip("/") + prefix
-    host = call.request.headers.get(hdrs.HOST, "")
     return f"http://{host if _HOST.fullmatch(host) else 'localhost'}{prefix}"
 
 
 def versioned(resource: Resource) -> Resource:
     """The resource with `meta.versionId`: a digest of its content, which ETag carries too."""
-    body = _encode(resource)
-    if _ODD.search(body):
-        resource = _without_oddities(resource)
-        body = _encode(resource)
-    version = blake2b(body, digest_size=9).hexdigest()
+    resource, body = _plain(resource)
     head = {"resourceType": resource["resourceType"], "id": resource["id"]}
-    return {**head, "meta": {"versionId": version, **resource.get("meta", {})}, **_without_head(resource)}
+    return {**head, "meta": {"versionId": _version(body), **resource.get("meta", {})}, **_without_head(resource)}
+
+
+def render_unversioned(resource: Resource) -> bytes:
+    """The resource as `add_version` takes it."""
+    return _plain(resource)[1]
+
+
+def add_version(body: bytes) -> bytes:
+    """What `render_unversioned` gave, as it is sent: the same as `versioned`, without making the JSON twice."""
+    head = _HEAD.match(body)
+    if head is None:
+        raise ValueError("a resource does not begin with its type and its id")
+    end, version = head.end(), _version(body).encode()
+    if body.startswith(_META, end):
+        return b'%b%b"versionId":"%b",%b' % (body[:end], _META, version, body[end + len(_META) :])
+    return b'%b%b"versionId":"%b"}%b' % (body[:end], _META, version, body[end:])
+
+
+_HEAD = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"[A-Za-z0-9.-]+"')
+_META = b',"meta":{'
+
+
+def _version(body: bytes) -> str:
+    return blake2b(body, digest_size=9).hexdigest()
+
+
+def _plain(resource: Resource) -> tuple[Resource, bytes]:
+    """The resource without what FHIR cannot say, and its JSON."""
+    body = _encode(resource)
+    if not _ODD.search(body):
+        return resource, body
+    resource = _without_oddities(resource)
+    return resource, _encode(resource)
 
 
 # What a HIS may have in its texts and FHIR has not: control characters (datatypes.html#string), and what is empty (json.html).
@@ -145,7 +177,7 @@ def version_of(resource: Resource) -> str:
 
 def render_resource(resource: Resource) -> bytes:
     """The resource with its version, as it is sent."""
-    return _encode(versioned(resource))
+    return add_version(render_unversioned(resource))
 
 
 def etag_of(version: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from booking.api.application import ApiOptions
 from booking.api.server import Connection
+from booking.api.wire import Answer
 from tests.booking.api.portal import SNAPSHOT, SNAPSHOT_BODY, Portal, run_portal
 from tests.booking.api.raw import call_raw, head, metric, until_metric
 from tests.booking.api.test_connections import LIST, OPEN, options, post_slow
@@ -200,3 +201,28 @@ async def test_request_whose_body_comes_later_is_left_to_its_task(taken: list[bo
         portal.release.set()
         assert (await caller.read()).status == 201
     assert taken == [False]
+
+
+async def test_request_is_taken_when_it_comes_as_the_answer_before_leaves(
+    taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is with quick callers: aiohttp's task, which gave that answer, has not come round to waiting again."""
+    write_eof = Answer.write_eof
+
+    async def followed(answer: Answer) -> None:
+        await write_eof(answer)
+        connection = cast(Connection, answer._request.protocol)
+        request = head("GET", LIST, "X-Request-Id: behind-1")
+        for part in (request[:20], request[20:]):
+            asyncio.get_running_loop().call_soon(connection.data_received, part)
+
+    async with run_portal(at_once=True) as portal, call_raw(portal) as caller:
+        await portal.get(ASKED)
+        monkeypatch.setattr(Answer, "write_eof", followed)
+        taken.clear()
+        await caller.send(head("GET", ASKED))
+        assert (await caller.read()).status == 200
+        assert (await caller.read()).fields["x-request-id"] == "behind-1"
+        await caller.send(head("GET", LIST))
+        assert (await caller.read()).status == 200
+    assert taken == [False, True, True]
