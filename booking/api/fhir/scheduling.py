@@ -311,7 +311,7 @@ def _reason_of(told: AppointmentIn, comment: str | None) -> str:
     coding = concept.coding[0] if concept is not None and concept.coding else None
     texts = (concept and concept.text, coding and (coding.display or coding.code), comment)
     reason = next((text for text in texts if text), "patient")
-    return "".join(char if char.isprintable() else " " for char in reason)[:MOST_REASON_CHARS].strip() or "patient"
+    return "".join(char if char.isprintable() else " " for char in reason[:MOST_REASON_CHARS]).strip() or "patient"
 
 
 def _raise_as_told(refusal: Refusal) -> NoReturn:

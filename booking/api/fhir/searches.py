@@ -28,6 +28,7 @@ from booking.feed import ChangeFeed
 from booking.snapshots import Answers, Days
 
 FORM = "application/x-www-form-urlencoded"
+MOST_FORM_BYTES = 32_768
 _DAY_PARAMETER = {"Slot": "start", "Schedule": "date"}
 _FEW = 64  # resources are rendered and packed on the loop in less time than a thread takes
 _WITHOUT_DAY = ("_id", "identifier")
@@ -83,14 +84,14 @@ class Searches:
         """Where the page is there and holds."""
         request = self._request(call, "Slot")
         key = (base_of(call, self._context.public_url), request)
-        listing = None if request.includes else self._answers.get(call.hospital_id, key)
+        listing = None if request.includes or not request.is_short else self._answers.get(call.hospital_id, key)
         return None if listing is None else listing.reply(call.request.headers)
 
     async def slots(self, call: Call[str, Any]) -> Ready:
         request, context = self._request(call, "Slot"), self._context
         base = base_of(call, context.public_url)
         search = SlotSearch(context.store, self._days, self._feed, context.hospital(call), request, base)
-        if request.includes or request.texts("_id") or request.texts("identifier"):
+        if request.includes or request.texts("_id") or request.texts("identifier") or not request.is_short:
             return await self._slots_with_more(call, request, search)
         listing = self._answers.get(call.hospital_id, (base, request))
         if listing is not None:
@@ -120,10 +121,10 @@ class Searches:
             return request
         hospital = self._context.hospital(call)
         now_s = self._feed.store_now_ms(hospital.id) // 1000
-        return _from_today(request, day, dt.datetime.fromtimestamp(now_s, hospital.zone).date(), hospital.horizon_days)
+        add = _short_from_today if request.is_short else _from_today
+        return add(request, day, dt.datetime.fromtimestamp(now_s, hospital.zone).date(), hospital.horizon_days)
 
 
-@lru_cache(maxsize=4096)
 def _from_today(request: SearchRequest, name: str, today: dt.date, horizon_days: int) -> SearchRequest:
     """The days that are meant where none are named: the self link tells them, and the next links keep to them."""
     last = today + dt.timedelta(days=horizon_days)
@@ -131,7 +132,9 @@ def _from_today(request: SearchRequest, name: str, today: dt.date, horizon_days:
     return msgspec.structs.replace(request, criteria=(*request.criteria, *added))
 
 
-@lru_cache(maxsize=256)
+_short_from_today = lru_cache(maxsize=4096)(_from_today)
+
+
 def read_form(data: bytes) -> tuple[tuple[str, str], ...]:
     """The parameters of a form. Raises ApiProblem invalid_field."""
     try:
@@ -159,6 +162,7 @@ def search_routes(context: Context) -> list[Route]:
             handler,
             request=bytes,
             accepts=(FORM, "application/octet-stream"),
+            max_body_bytes=MOST_FORM_BYTES,
             **options,
         )
     return routes

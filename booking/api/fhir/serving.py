@@ -33,6 +33,8 @@ OF_HOSPITAL = FHIR_ROOT + "/hospitals/{hospital_id}"
 FHIR_BODIES = (FHIR_JSON, "application/json", "text/json")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _MOST_PARAMETERS = 100
+MOST_KEPT_CHARS = 1_000
+"""What is longer is read each time: nobody fills the memory with searches that nobody repeats."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -69,9 +71,12 @@ def check_wanted(call: Call[Any, Any], given: Parameters) -> None:
     check_format(call.request.headers.get(hdrs.ACCEPT), wanted)
 
 
-@lru_cache(maxsize=2048)
 def read_parameters(query: str) -> Parameters:
     """Names and values in their order. Raises ApiProblem invalid_field."""
+    return _read_short(query) if len(query) <= MOST_KEPT_CHARS else _read(query)
+
+
+def _read(query: str) -> Parameters:
     try:
         given = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
     except (UnicodeDecodeError, ValueError):
@@ -79,6 +84,9 @@ def read_parameters(query: str) -> Parameters:
     if any("\0" in name + value for name, value in given):
         raise invalid("?", "texts without U+0000")
     return tuple(given)
+
+
+_read_short = lru_cache(maxsize=2048)(_read)
 
 
 def invalid(path: str, expected: str) -> ApiProblem:

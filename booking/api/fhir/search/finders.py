@@ -22,7 +22,7 @@ from booking.api.fhir.search.criteria import FOREVER_MS, split_values, unescape
 from booking.api.fhir.search.fits import check_values, places, spans, tokens
 from booking.api.fhir.search.identified import patients_named, without_chains
 from booking.api.fhir.search.requests import SearchRequest
-from booking.api.fhir.search.scanning import Found, Key, Row, page_of, scan, sort_all
+from booking.api.fhir.search.scanning import Found, Key, Row, page_of, page_of_many, scan, sort_all
 from booking.api.fhir.serving import Resource, invalid
 from booking.api.fhir.view import View
 from booking.named import schedules_named
@@ -118,19 +118,20 @@ async def patients(tx: Tx, view: View, request: SearchRequest) -> Found:
 
 async def practitioners(tx: Tx, view: View, request: SearchRequest) -> Found:
     rows = await practitioner_rows(tx, view)
-    return page_of(request, (practitioner_resource(view.hospital, row) for row in rows), view.zone)
+    return await page_of_many(request, rows, lambda row: (practitioner_resource(view.hospital, row),), view.zone)
 
 
 async def roles(tx: Tx, view: View, request: SearchRequest) -> Found:
     names = {row["id"]: row["name"] for row in await department_rows(tx, view)}
     rows = await practitioner_rows(tx, view)
-    shown = (role_resource(view.hospital, row, names.get(row["department_id"])) for row in rows)
-    return page_of(request, shown, view.zone)
+    return await page_of_many(
+        request, rows, lambda row: (role_resource(view.hospital, row, names.get(row["department_id"])),), view.zone
+    )
 
 
 async def services(tx: Tx, view: View, request: SearchRequest) -> Found:
     rows = await department_rows(tx, view)
-    return page_of(request, (service_resource(view.hospital, row) for row in rows), view.zone)
+    return await page_of_many(request, rows, lambda row: (service_resource(view.hospital, row),), view.zone)
 
 
 async def places_of_hospital(tx: Tx, view: View, request: SearchRequest) -> Found:
@@ -139,13 +140,12 @@ async def places_of_hospital(tx: Tx, view: View, request: SearchRequest) -> Foun
 
 async def reports(tx: Tx, view: View, request: SearchRequest) -> Found:
     patient_id, rows = await _reports(tx, view, request)
-    return page_of(request, (report_resource(view, row, patient_id) for row in rows), view.zone)
+    return await page_of_many(request, rows, lambda row: (report_resource(view, row, patient_id),), view.zone)
 
 
 async def observations(tx: Tx, view: View, request: SearchRequest) -> Found:
     patient_id, rows = await _reports(tx, view, request)
-    shown = (one for row in rows for one in observation_resources(view, row, patient_id))
-    return page_of(request, shown, view.zone)
+    return await page_of_many(request, rows, lambda row: observation_resources(view, row, patient_id), view.zone)
 
 
 async def _reports(tx: Tx, view: View, request: SearchRequest) -> tuple[str, list[reporting.ReportRow]]:

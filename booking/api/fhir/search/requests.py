@@ -10,7 +10,7 @@ import msgspec
 
 from booking.api.fhir.bases import Bases, relative
 from booking.api.fhir.search.tables import KINDS, RESULT_PARAMETERS, Kind
-from booking.api.fhir.serving import Parameters, invalid
+from booking.api.fhir.serving import MOST_KEPT_CHARS, Parameters, invalid
 from booking.api.problems import ApiProblem, FieldError
 
 DEFAULT_COUNT, MOST_COUNT = 100, 500
@@ -47,6 +47,11 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
         return [criterion for criterion in self.criteria if criterion.name == name]
 
     @property
+    def is_short(self) -> bool:
+        """Whether it is worth keeping by."""
+        return sum(len(one.text) for one in self.criteria) + len(self.cursor or "") <= MOST_KEPT_CHARS
+
+    @property
     def counts_only(self) -> bool:
         return self.count == 0 or self.summary == "count"
 
@@ -69,16 +74,20 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
         return f"{base}/{self.kind}?{urlencode(told, safe=':/|,')}"
 
 
-@lru_cache(maxsize=4096)
 def read_search(kind_name: str, given: Parameters, *, strict: bool) -> SearchRequest:
     """Raises ApiProblem where a parameter cannot be understood; one that is unknown only where the caller is `strict` (http.html,
     `Prefer: handling`). Empty values count as not given (search.html#errors).
     """
+    is_short = sum(len(name) + len(text) for name, text in given) <= MOST_KEPT_CHARS
+    return _read_short(kind_name, given, strict=strict) if is_short else _read(kind_name, given, strict=strict)
+
+
+def _read(kind_name: str, given: Parameters, *, strict: bool) -> SearchRequest:
     kind = KINDS[kind_name]
     criteria: list[Criterion] = []
     control: dict[str, list[str]] = {}
     for name, text in given:
-        plain, _, modifier = name.partition(":")
+        plain, modifier = _split_name(kind, name)
         if name in RESULT_PARAMETERS:
             control.setdefault(name, []).append(text)
         elif plain not in kind.parameters:
@@ -91,6 +100,17 @@ def read_search(kind_name: str, given: Parameters, *, strict: bool) -> SearchReq
     return SearchRequest(kind=kind_name, criteria=tuple(criteria), **_shape(kind, control, strict=strict))
 
 
+_read_short = lru_cache(maxsize=4096)(_read)
+
+
+def _split_name(kind: Kind, name: str) -> tuple[str, str]:
+    """Parameter and modifier; the type in a chain is none: `patient:Patient.identifier` (search.html#chaining)."""
+    plain, _, modifier = name.partition(":")
+    target, dot, chained = modifier.partition(".")
+    of_ours = plain in kind.parameters and target in kind.parameters[plain].targets
+    return (f"{plain}.{chained}", "") if dot and of_ours else (plain, modifier)
+
+
 def localized(kind_name: str, given: Parameters, bases: Bases) -> Parameters:
     """The parameters with addresses of ours as relative references: others name resources of other servers."""
     if not any("://" in text for _, text in given):
@@ -99,7 +119,7 @@ def localized(kind_name: str, given: Parameters, bases: Bases) -> Parameters:
     told = list[tuple[str, str]]()
     for name, text in given:
         parameter = known.get(name.partition(":")[0])
-        if parameter is not None and parameter.type == "reference":
+        if parameter is not None and parameter.type == "reference" and text.count(",") < _MOST_VALUES:
             text = ",".join(relative(one, bases) or one for one in text.split(","))
         told.append((name, text))
     return tuple(told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from operator import itemgetter
@@ -21,6 +22,7 @@ AT_ONCE = 200
 MOST_LOOKED_AT = 1_000  # for one page; what is left is for the next one, be this one as short as it likes
 MOST_COUNTED = 20_000
 MOST_SORTED = 2_000
+FEW_ROWS = 50  # a report has dozens of lines
 
 
 class Found(NamedTuple):
@@ -31,7 +33,7 @@ class Found(NamedTuple):
     total: int | None = None
 
 
-V = TypeVar("V")
+T = TypeVar("T")
 
 
 def after_of(request: SearchRequest, parts: int) -> Key | None:
@@ -87,7 +89,16 @@ async def sort_all(request: SearchRequest, batch: Batch, zone: dt.tzinfo) -> Fou
             break
         if len(found) >= MOST_SORTED:
             raise invalid("?_sort", f"a narrower search: no more than {MOST_SORTED} are sorted")
-    return page_of(request, found, zone)
+    return await asyncio.to_thread(page_of, request, found, zone)
+
+
+async def page_of_many(
+    request: SearchRequest, rows: Sequence[T], show: Callable[[T], Iterable[Resource]], zone: dt.tzinfo
+) -> Found:
+    """`page_of` the resources that rows are shown as; many are shown and compared in a thread."""
+    shown = (one for row in rows for one in show(row))
+    few = len(rows) <= FEW_ROWS
+    return page_of(request, shown, zone) if few else await asyncio.to_thread(page_of, request, shown, zone)
 
 
 def page_of(

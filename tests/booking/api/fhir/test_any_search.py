@@ -14,7 +14,9 @@ from urllib.parse import quote, urlencode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from booking.api.fhir import searches, serving
 from booking.api.fhir.finding import MOST
+from booking.api.fhir.search import requests
 from booking.api.fhir.search.tables import KINDS, RESULT_PARAMETERS
 from booking.catalog import slot_key
 from booking.errors import Refusal
@@ -75,6 +77,25 @@ def test_no_search_is_an_error_of_ours_whatever_its_parameters(
             assert proposed.status in (200, 400, 404, 406), (parameters, proposed.body)
 
     served(sqlite_originals, tmp_path, ask)
+
+
+async def test_long_searches_are_answered_and_not_kept_when_they_come_as_forms(site: FhirSite) -> None:
+    """`_search` is for what is too long for an address: up to 32 KiB, and none of it stays in memory."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    kept = [cache.cache_info().currsize for cache in CACHES]
+    for n in range(3):
+        values = ",".join(f"{n}-{value:060d}" for value in range(199))
+        for kind in ("Slot", "Practitioner"):
+            told = await site.ask(f"{kind}/_search", "POST", f"identifier={values}".encode(), headers=form)
+            assert told.resources == []
+        told = await site.ask("Slot/_search", "POST", f"service-type={values}".encode(), headers=form)
+        assert told.resources == []
+    assert [cache.cache_info().currsize for cache in CACHES] == kept
+    for text, status in ((f"schedule=http://x/{'a,' * 16_000}", 400), ("status=" + "a" * 32_768, 413)):
+        assert (await site.ask("Slot/_search", "POST", text.encode(), headers=form)).status == status
+
+
+CACHES: tuple[Any, ...] = (serving._read_short, requests._read_short, searches._short_from_today)
 
 
 CHANGES = st.sampled_from(["sell", "stop", "move", "more"])

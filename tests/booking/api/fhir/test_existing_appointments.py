@@ -53,6 +53,7 @@ async def test_appointments_are_found_by_identifiers_and_kinds_of_visit(site: Fh
         (f"patient.identifier={USER}|u1,{USER}|u2", zhangs + lis),
         (f"patient.identifier={ID_CARD}|{ZHANG.id_number}", zhangs),
         (f"patient.identifier={USER}|u9", []),
+        (f"patient:Patient.identifier={USER}|u2", lis),
         ("patient.identifier=urn:oid:1.2.3.4.5|12345", []),  # 2:3.118.4.1.3.1: a system that is not known finds nothing
         ("practitioner.identifier=urn:hisbridge:h1:practitioner|P2", lis),
         ("practitioner.identifier=P1", zhangs),
