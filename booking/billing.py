@@ -28,6 +28,7 @@ from booking.store.ids import derived_id, new_order_no
 from booking.store.tables import bills
 from mappings.canonical import Bill, BillStatus, Payment, Settlement
 
+BILL_CANCELLED = "bill_cancelled"  # why a refund falls due
 KEPT_MS = 24 * 3600 * 1000
 """What a HIS goes on telling is written again after so long, so that it stays among what was told lately."""
 
@@ -85,11 +86,11 @@ async def put_bill(
     if owner is None:
         raise SetAside("bill without a patient")
     digest = tx.digest("mrn", owner)
-    bill_id = derived_id("bl_", tx.hospital_id, bill.id)
+    bill_id = bill_key(tx.hospital_id, bill.id)
     known = await load_bill(tx, bill_id)
     status = bill.status.value
     if known is not None:
-        if not await _same_person(tx, known.mrn_digest, digest):
+        if not await is_same_person(tx, known.mrn_digest, digest):
             raise SetAside(f"bill {bill_id} is known as another patient's")
         if occurred_ms is None:
             occurred_ms = known.occurred_ms
@@ -134,7 +135,7 @@ async def put_bill(
 
 async def is_known(tx: Tx, bill: Bill, *, mrn: str) -> bool:
     """Whether a bill as the HIS tells it now is stored, of late and as this patient's: then `put_bill` has nothing to do."""
-    known = await load_bill(tx, derived_id("bl_", tx.hospital_id, bill.id))
+    known = await load_bill(tx, bill_key(tx.hospital_id, bill.id))
     return (
         known is not None
         and known.mrn_digest == tx.digest("mrn", bill.mrn or mrn)
@@ -144,7 +145,7 @@ async def is_known(tx: Tx, bill: Bill, *, mrn: str) -> bool:
     )
 
 
-async def _same_person(tx: Tx, digest: str, other: str) -> bool:
+async def is_same_person(tx: Tx, digest: str, other: str) -> bool:
     """Whether two MRNs (by their digests) are one number, or of one person since a merge."""
     if digest == other:
         return True
@@ -155,7 +156,7 @@ async def _same_person(tx: Tx, digest: str, other: str) -> bool:
 async def return_money(tx: Tx, bill: BillRow) -> None:
     """A bill that the HIS calls cancelled after our payment was settled there: its refund falls due, once.
 
-    Raises SetAside where another amount is to go back than was paid: a refund is of a whole payment.
+    Parts of it that went back before stay gone. Raises SetAside where the bill is over another amount than was paid.
     """
     if bill.status != BillStatus.CANCELLED:
         return
@@ -164,7 +165,23 @@ async def return_money(tx: Tx, bill: BillRow) -> None:
         return
     if bill.amount_fen != payment.amount_fen:
         raise SetAside(f"bill {bill.id} is cancelled over another amount than was paid: settle it with the hospital")
-    await owe_refund(tx, payment, client_id=payment.client_id, reason="bill_cancelled")
+    await owe_refund(tx, payment, client_id=payment.client_id, reason=BILL_CANCELLED)
+
+
+async def cancel_bill(tx: Tx, bill: BillRow) -> None:
+    """The HIS has taken back the whole of a bill."""
+    if bill.status == BillStatus.CANCELLED:
+        return
+    values = {"status": BillStatus.CANCELLED.value, "updated_ms": tx.now_ms}
+    await tx.run(update(bills).where(bills.c.hospital_id == tx.hospital_id, bills.c.id == bill.id).values(**values))
+    person_id = await owner_ids(tx, bill.mrn_digest)
+    if person_id is not None:
+        await tell_owners(tx, person_id, "bill.changed", {"bill_id": bill.id, "status": "cancelled"})
+
+
+def bill_key(hospital_id: str, his_id: str) -> str:
+    """Our id of a bill, from the HIS's own number."""
+    return derived_id("bl_", hospital_id, his_id)
 
 
 async def load_bill(tx: Tx, bill_id: str) -> BillRow | None:

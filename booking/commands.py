@@ -21,6 +21,7 @@ RANKS = {
     "lock_slot": 3,
     "book": 3,
     "create_patient": 4,  # a crowd of new patients must not hold up those who wait for a seat
+    "refund": 5,  # the money has gone back already
 }
 
 # In the words of the partial index: a list of parameters does not show the engines that it fits.

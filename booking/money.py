@@ -36,6 +36,16 @@ class PaymentRow(msgspec.Struct, kw_only=True):
     booking_id: str | None = None
     bill_id: str | None = None
     unusable: str | None = None
+    returned_fen: int = 0
+
+    @property
+    def left_fen(self) -> int:
+        """What of it neither has gone back nor is to."""
+        return self.amount_fen - self.returned_fen
+
+
+class TooMuchReturned(Exception):
+    """More of a payment is to go back than is left of it. Nothing was changed."""
 
 
 _NAMED = (
@@ -45,6 +55,7 @@ _NAMED = (
 )
 _FIND = Fixed(select(payments).where(*_NAMED))
 _SETTLE = Fixed(update(payments).where(*_NAMED).values(settlement=bindparam("new_settlement")))
+_RETURN = Fixed(update(payments).where(*_NAMED).values(returned_fen=payments.c.returned_fen + bindparam("more_fen")))
 _REJECT = Fixed(update(payments).where(*_NAMED).values(settlement="rejected", kept=False))
 
 
@@ -165,53 +176,64 @@ async def reject_settlement(tx: Tx, payment: PaymentRow) -> None:
     await tx.later(_REJECT, _named(tx, payment.channel, payment.trade_no))
 
 
-def refund_id(hospital_id: str, channel: str, trade_no: str) -> str:
-    """A payment is refunded once: the refund's id follows from the payment's name."""
-    return derived_id("rf_", hospital_id, channel, trade_no)
+def refund_id(hospital_id: str, channel: str, trade_no: str, part: str | None = None) -> str:
+    """Each refund has its id from the payment's name and, where only a part goes back, from the name of the part.
+
+    So that whatever asks for it again asks for the same one.
+    """
+    named = (channel, trade_no) if part is None else (channel, trade_no, part)
+    return derived_id("rf_", hospital_id, *named)
 
 
-async def owe_refund(tx: Tx, payment: PaymentRow, *, client_id: str, reason: str) -> None:
-    """Let the refund of a payment fall due; a second call for the same payment changes nothing."""
-    row_id = refund_id(tx.hospital_id, payment.channel, payment.trade_no)
+async def owe_refund(
+    tx: Tx,
+    payment: PaymentRow,
+    *,
+    client_id: str,
+    reason: str,
+    amount_fen: int | None = None,
+    part: str | None = None,
+) -> str | None:
+    """Let what is left of a payment fall due to go back, or `amount_fen` of it under the name of a `part`; its id.
+
+    A second call for the same changes nothing; None where nothing is left. `payment` is changed as well. Raises
+    TooMuchReturned.
+    """
+    row_id = refund_id(tx.hospital_id, payment.channel, payment.trade_no, part)
     if await tx.first(select(refunds.c.id).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row_id)):
-        return
-    await tx.add(
-        refunds,
-        {
-            "hospital_id": tx.hospital_id,
-            "id": row_id,
-            "channel": payment.channel,
-            "trade_no": payment.trade_no,
-            "client_id": client_id,
-            "booking_id": payment.booking_id,
-            "bill_id": payment.bill_id,
-            "amount_fen": payment.amount_fen,
-            "status": "refund_due",
-            "reason": reason,
-            "created_ms": tx.now_ms,
-            "updated_ms": tx.now_ms,
-        },
-    )
-    await post_refund_due(
-        tx,
-        payment.channel,
-        payment.trade_no,
-        payment.amount_fen,
-        refund_id=row_id,
-        settled=payment.settlement == "settled",
-    )
-    await tell(
-        tx,
-        client_id,
-        "refund.changed",
-        {
-            "refund_id": row_id,
-            "booking_id": payment.booking_id,
-            "bill_id": payment.bill_id,
-            "amount_fen": payment.amount_fen,
-            "status": "refund_due",
-        },
-    )
+        return row_id
+    amount = payment.left_fen if amount_fen is None else amount_fen
+    if amount > payment.left_fen:
+        raise TooMuchReturned(f"{amount} fen of a payment of which {payment.left_fen} fen are left")
+    if amount == 0:
+        return None
+    payment.returned_fen += amount
+    await tx.later(_RETURN, {**_named(tx, payment.channel, payment.trade_no), "more_fen": amount})
+    row = {
+        "hospital_id": tx.hospital_id,
+        "id": row_id,
+        "channel": payment.channel,
+        "trade_no": payment.trade_no,
+        "client_id": client_id,
+        "booking_id": payment.booking_id,
+        "bill_id": payment.bill_id,
+        "amount_fen": amount,
+        "status": "refund_due",
+        "reason": reason,
+        "created_ms": tx.now_ms,
+        "updated_ms": tx.now_ms,
+    }
+    await tx.add(refunds, row)
+    settled = payment.settlement == "settled"
+    await post_refund_due(tx, payment.channel, payment.trade_no, amount, refund_id=row_id, settled=settled)
+    await tell_refund(tx, row)
+    return row_id
+
+
+async def tell_refund(tx: Tx, row: dict[str, Any]) -> None:
+    """Tell the portal that owes it how a refund stands."""
+    told = {name: row[name] for name in ("booking_id", "bill_id", "amount_fen", "status")}
+    await tell(tx, row["client_id"], "refund.changed", {"refund_id": row["id"], **told})
 
 
 async def refunds_of(tx: Tx, *, booking_id: str | None = None, bill_id: str | None = None) -> list[dict[str, Any]]:
@@ -229,7 +251,8 @@ def payment_sum(booking: Booking, paid: list[PaymentRow], owed: list[dict[str, A
     if relevant:
         if any(r["status"] != "refunded" for r in relevant):
             return "refund_due"
-        return "refunded"
+        in_part = kept is not None and sum(r["amount_fen"] for r in relevant) < kept.amount_fen
+        return "part_refunded" if in_part else "refunded"
     if kept is not None:
         return "paid"
     if booking.fee_fen == 0:

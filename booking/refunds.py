@@ -1,4 +1,4 @@
-"""Refunds as the portal carries them out: it moves the money and reports back."""
+"""Refunds: who asks for one, and how the portal carries it out. It moves the money and reports back."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from booking.billing import BILL_CANCELLED, BillRow, SetAside, bill_key, cancel_bill, is_same_person, load_bill
+from booking.bookings import find_by_visit
+from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
 from booking.ledger import post_refunded
-from booking.money import payment_sum, purse_of
+from booking.money import (
+    PaymentRow,
+    TooMuchReturned,
+    find_payment,
+    kept_payment,
+    owe_refund,
+    payment_sum,
+    purse_of,
+    tell_refund,
+)
 from booking.moves import load_booking, save_booking
-from booking.news import tell
 from booking.store.engine import Tx
 from booking.store.tables import refunds
+from mappings.canonical import RefundAsked, Registration, RegistrationStatus
 
 # A time-out at the payment channel is unknown, never failed: only a later word may settle it.
 _AFTER: dict[str, frozenset[str]] = {
@@ -22,25 +34,31 @@ _AFTER: dict[str, frozenset[str]] = {
     "refund_failed": frozenset({"refunding", "refunded", "refund_unknown"}),
     "refunded": frozenset(),
 }
+TAKEN_BACK = "taken_back_by_his"
+_BY_HIS = frozenset({BILL_CANCELLED, TAKEN_BACK})
 _WORDS = {"refunding": "refunding", "refunded": "refunded", "unknown": "refund_unknown", "failed": "refund_failed"}
+
+
+async def load_refund(tx: Tx, refund_id: str) -> dict[str, Any] | None:
+    """A refund of this hospital."""
+    return await tx.first(select(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == refund_id))
 
 
 async def own_refund(tx: Tx, client_id: str, refund_id: str) -> dict[str, Any]:
     """A refund of this API client. Raises Refusal(refund_unknown)."""
-    row = await tx.first(
-        select(refunds).where(
-            refunds.c.hospital_id == tx.hospital_id, refunds.c.id == refund_id, refunds.c.client_id == client_id
-        )
-    )
-    if row is None:
+    row = await load_refund(tx, refund_id)
+    if row is None or row["client_id"] != client_id:
         raise Refusal("refund_unknown", f"There is no refund {refund_id} of yours at this hospital.")
     return row
 
 
-async def report_refund(tx: Tx, row: dict[str, Any], *, word: str, refund_trade_no: str | None) -> dict[str, Any]:
+async def report_refund(
+    tx: Tx, row: dict[str, Any], *, word: str, refund_trade_no: str | None, tells_his: bool = False
+) -> dict[str, Any]:
     """Take over the portal's word on a refund; the same word again changes nothing.
 
-    Raises Refusal(refund_conflict) for a word that would undo a finished refund.
+    `tells_his` says whether the hospital can be told that money went back: it is told of what it had booked, once. Raises
+    Refusal(refund_conflict) for a word that would undo a finished refund.
     """
     status = _WORDS[word]
     known_no = row["refund_trade_no"]
@@ -55,20 +73,110 @@ async def report_refund(tx: Tx, row: dict[str, Any], *, word: str, refund_trade_
     if status == "refunded":
         await post_refunded(tx, row["channel"], row["trade_no"], row["amount_fen"], refund_id=row["id"])
     row = {**row, **values}
-    await tell(
-        tx,
-        row["client_id"],
-        "refund.changed",
-        {
-            "refund_id": row["id"],
-            "booking_id": row["booking_id"],
-            "bill_id": row["bill_id"],
-            "amount_fen": row["amount_fen"],
-            "status": status,
-        },
+    if status == "refunded" and tells_his and await _concerns_his(tx, row):
+        row["his"] = "pending"
+        await _tell_his(tx, row)
+    await tell_refund(tx, row)
+    await _show(tx, row["booking_id"])
+    return row
+
+
+async def _concerns_his(tx: Tx, row: dict[str, Any]) -> bool:
+    """Whether the HIS has booked what has gone back, and did not take it back itself.
+
+    Of a registration's fee only the whole: the message for it says nothing of parts, and many a HIS gives the seat back by it.
+    """
+    payment = await find_payment(tx, row["channel"], row["trade_no"])
+    if payment is None or not payment.kept or payment.settlement != "settled" or row["reason"] in _BY_HIS:
+        return False
+    return payment.bill_id is not None or row["amount_fen"] == payment.amount_fen
+
+
+async def _tell_his(tx: Tx, row: dict[str, Any]) -> None:
+    await note_his(tx, row["id"], "pending")
+    after = None if row["booking_id"] is None else f"booking:{row['booking_id']}"  # its cancellation may be under way
+    await queue_command(tx, line=f"refund:{row['id']}", verb="refund", subject_id=row["id"], waits_for=after)
+    tx.ring(wake_topic(tx.hospital_id))
+
+
+async def note_his(tx: Tx, refund_id: str, his: str) -> None:
+    """How far the HIS has been told of a refund."""
+    await tx.run(
+        update(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == refund_id).values(his=his)
     )
-    if row["booking_id"] is not None and (booking := await load_booking(tx, row["booking_id"])) is not None:
+
+
+async def _show(tx: Tx, booking_id: str | None) -> None:
+    """Let a booking show what its refunds have made of its money."""
+    if booking_id is not None and (booking := await load_booking(tx, booking_id)) is not None:
         shown = payment_sum(booking, *await purse_of(tx, booking.id))
         if shown != booking.payment_state:
             await save_booking(tx, booking)
-    return row
+
+
+async def ask_refund(tx: Tx, payment: PaymentRow | None, *, amount_fen: int, reason: str, part: str) -> dict[str, Any]:
+    """A portal wants a part of what pays for a booking or a bill to go back, or all of it; the same `part` again is the same one.
+
+    Raises Refusal(nothing_to_refund) without money that the HIS has booked, refund_too_large.
+    """
+    if payment is None or payment.settlement != "settled":
+        raise Refusal("nothing_to_refund")
+    try:
+        row_id = await owe_refund(
+            tx, payment, client_id=payment.client_id, reason=reason, amount_fen=amount_fen, part=part
+        )
+    except TooMuchReturned:
+        raise Refusal("refund_too_large", left_fen=payment.left_fen) from None
+    await _show(tx, payment.booking_id)
+    return await own_refund(tx, payment.client_id, str(row_id))
+
+
+async def take_back(tx: Tx, asked: RefundAsked) -> None:
+    """The HIS has taken back a payment, or a part of it: where it is ours that falls due to go back, once.
+
+    Raises SetAside where it does not say enough, names a payment that we do not know, or takes back more than is left.
+    """
+    bill = None if asked.bill_id is None else await load_bill(tx, bill_key(tx.hospital_id, asked.bill_id))
+    if bill is not None and not await _is_of(tx, bill, asked.mrn):
+        raise SetAside(f"bill {bill.id} is known as another patient's")
+    payment = await (_of_booking(tx, asked) if bill is None else kept_payment(tx, bill_id=bill.id))
+    if payment is None:
+        whole = bill is not None and asked.amount_fen in (None, bill.amount_fen)
+    else:
+        whole = asked.amount_fen in (None, payment.amount_fen)
+    if asked.trade_no is not None and (payment is None or asked.trade_no != payment.trade_no):
+        raise SetAside("a payment that we have not reported for this is taken back")
+    if payment is not None:
+        await _owe_taken_back(tx, payment, asked, whole=whole)
+    if whole and bill is not None:
+        await cancel_bill(tx, bill)
+
+
+async def _is_of(tx: Tx, bill: BillRow, mrn: str | None) -> bool:
+    return mrn is None or await is_same_person(tx, bill.mrn_digest, tx.digest("mrn", mrn))
+
+
+async def _of_booking(tx: Tx, asked: RefundAsked) -> PaymentRow | None:
+    # Its status says nothing here: a visit is found by its numbers.
+    named = Registration(status=RegistrationStatus.REGISTERED, order_no=asked.order_no, his_id=asked.his_id)
+    booking = await find_by_visit(tx, named)
+    return None if booking is None else await kept_payment(tx, booking_id=booking.id)
+
+
+async def _owe_taken_back(tx: Tx, payment: PaymentRow, asked: RefundAsked, *, whole: bool) -> None:
+    if payment.settlement != "settled":
+        raise SetAside("a payment is taken back of which we do not know yet that it was booked: apply it again later")
+    if not whole and asked.his_refund_no is None:
+        raise SetAside("a part is taken back under no number: another call could not be told from another part")
+    try:
+        await owe_refund(
+            tx,
+            payment,
+            client_id=payment.client_id,
+            reason=BILL_CANCELLED if whole and payment.bill_id is not None else TAKEN_BACK,
+            amount_fen=asked.amount_fen,
+            part=None if whole else f"his {asked.his_refund_no}",
+        )
+    except TooMuchReturned as e:
+        raise SetAside(f"more is taken back than is left: {e}") from None
+    await _show(tx, payment.booking_id)

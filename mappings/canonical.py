@@ -462,6 +462,22 @@ class BillIssued(Event, frozen=True, kw_only=True, tag="bill_issued"):
     bill: Bill
 
 
+class RefundAsked(Event, frozen=True, kw_only=True, tag="refund_asked"):
+    """The HIS has taken back money that it had booked, and the portal is to return it; nothing else changes by it.
+
+    It is that of one registration (`order_no`, else `his_id`) or one bill (`bill_id`). `amount_fen` None: all of it.
+    `his_refund_no` is the HIS's own number of this refund, by which a second call is the same one: a part must have it.
+    """
+
+    order_no: str | None = None
+    his_id: str | None = None
+    bill_id: str | None = None
+    mrn: str | None = None
+    trade_no: str | None = None
+    amount_fen: int | None = None
+    his_refund_no: str | None = None
+
+
 class DepartmentChanged(Event, frozen=True, kw_only=True, tag="department_changed"):
     """Master data: a department was added or altered."""
 
@@ -482,6 +498,7 @@ AnyEvent = (
     | PatientMerged
     | ReportIssued
     | BillIssued
+    | RefundAsked
     | DepartmentChanged
     | PractitionerChanged
 )

@@ -20,6 +20,7 @@ from booking.billing import put_bill, return_money
 from booking.fetches import put_departments, put_practitioners, reopen
 from booking.moves import fetch_topic
 from booking.people import hear_patient, merge_persons
+from booking.refunds import take_back
 from booking.reporting import put_report
 from booking.settings import Hospital
 from booking.stops import apply_stop, carry_stop
@@ -35,6 +36,7 @@ from mappings.canonical import (
     PatientChanged,
     PatientMerged,
     PractitionerChanged,
+    RefundAsked,
     RegistrationChanged,
     ReportIssued,
     ScheduleChanged,
@@ -240,6 +242,8 @@ async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Bu
         case BillIssued(bill=bill):
             told = await put_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
             await return_money(tx, told)
+        case RefundAsked():
+            await take_back(tx, event)
         case DepartmentChanged(department=department):
             await put_departments(tx, [department])
         case PractitionerChanged(practitioner=practitioner):

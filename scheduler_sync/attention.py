@@ -9,7 +9,8 @@ from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import outbox
 from connectors.port import Verb
-from scheduler_sync.commands import COMMANDS, Verdict
+from scheduler_sync.commands import Verdict
+from scheduler_sync.lines import COMMANDS
 
 
 async def dead_commands(store: Store, hospital_id: str) -> list[dict[str, str]]:

@@ -8,9 +8,9 @@ import msgspec
 
 from booking.billing import settle_payment
 from booking.bookings import CommandResult, settle_command
-from booking.lifecycle import Command
-from booking.money import kept_payment
-from booking.moves import load_booking
+from booking.lifecycle import Command, CommandStatus
+from booking.money import kept_payment, set_settlement
+from booking.moves import load_booking, note_command
 from booking.people import (
     documents_differ,
     is_guardians,
@@ -92,13 +92,16 @@ class His(Protocol):
 
 
 class LineCommand(Protocol):
-    """One kind of line. `send` and `look` talk to the HIS outside of any transaction; `settle` runs in one."""
+    """One kind of line. `send` and `look` talk to the HIS outside of any transaction; `settle` and `mirror` run in one."""
 
     async def send(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict: ...
 
     async def look(self, store: Store, hospital: Hospital, link: His, verb: Verb, subject_id: str) -> Verdict: ...
 
     async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None: ...
+
+    async def mirror(self, tx: Tx, subject_id: str, status: CommandStatus) -> None:
+        """Let the subject show how far its command has got."""
 
 
 # What an attempt has taught and a later look that finds nothing must not forget.
@@ -114,6 +117,8 @@ def judge(verb: Verb, outcome: Outcome) -> Verdict:
             return Verdict.accepted(outcome)
         case Unknown(reason=reason):
             return Verdict.unknown(reason)
+        case Rejected(code="already_done" | "already_exists") if verb == Verb.REFUND:
+            return Verdict.accepted()  # told before: nothing goes back a second time by it
         case Rejected(code="already_exists"):
             # The HIS has done this before under our key: whatever it has is the answer.
             return Verdict.unknown("already exists at the HIS", soon=True, mark="already_exists")
@@ -210,6 +215,11 @@ class BookingCommand:
             ),
         )
 
+    async def mirror(self, tx: Tx, subject_id: str, status: CommandStatus) -> None:
+        booking = await load_booking(tx, subject_id)
+        if booking is not None:
+            await note_command(tx, booking, status)
+
 
 class PersonCommand:
     """create_patient: always looks first, creates only whom the HIS does not know."""
@@ -284,6 +294,9 @@ class PersonCommand:
         else:
             await reject_person(tx, person, verdict.code or "refused")
 
+    async def mirror(self, tx: Tx, subject_id: str, status: CommandStatus) -> None:
+        """A person shows only how it ended."""
+
 
 class BillCommand:
     """settle_bill."""
@@ -329,5 +342,8 @@ class BillCommand:
             code=verdict.code,
         )
 
-
-COMMANDS: dict[str, LineCommand] = {"booking": BookingCommand(), "person": PersonCommand(), "bill": BillCommand()}
+    async def mirror(self, tx: Tx, subject_id: str, status: CommandStatus) -> None:
+        payment = await kept_payment(tx, bill_id=subject_id)
+        shown = {CommandStatus.QUEUED: "pending", CommandStatus.UNKNOWN: "unknown"}.get(status)
+        if payment is not None and shown is not None and payment.settlement != shown:
+            await set_settlement(tx, payment, shown)

@@ -6,14 +6,16 @@ import datetime as dt
 
 from booking.billing import BillRow, load_bill
 from booking.catalog import load_slot
-from booking.money import PaymentRow, kept_payment
+from booking.lifecycle import HisState
+from booking.money import PaymentRow, find_payment, kept_payment
 from booking.moves import load_booking
 from booking.people import load_person, person_by_mrn
 from booking.records import Booking, Person
+from booking.refunds import load_refund
 from booking.settings import Hospital
 from booking.store.engine import Tx
-from connectors.port import BillPayment, Order
-from mappings.canonical import Patient, Payment
+from connectors.port import BillPayment, Order, RefundOrder
+from mappings.canonical import Patient, Payment, Refund
 
 
 def as_payment(row: PaymentRow, hospital: Hospital) -> Payment:
@@ -56,9 +58,36 @@ async def bill_payment_of(tx: Tx, hospital: Hospital, bill_id: str) -> tuple[Bil
     payment = None if bill is None else await kept_payment(tx, bill_id=bill.id)
     if bill is None or payment is None:
         raise LookupError("a command's bill or payment is gone")
+    return bill, BillPayment(
+        order_no=bill.order_no,
+        bill=bill.record,
+        patient=await _patient_of(tx, bill),
+        payment=as_payment(payment, hospital),
+    )
+
+
+async def _patient_of(tx: Tx, bill: BillRow) -> Patient:
     mrn = bill.record.mrn
     person = None if mrn is None else await person_by_mrn(tx, mrn)
-    patient = person.record if person is not None else Patient(name="", mrn=mrn)
-    return bill, BillPayment(
-        order_no=bill.order_no, bill=bill.record, patient=patient, payment=as_payment(payment, hospital)
+    return person.record if person is not None else Patient(name="", mrn=mrn)
+
+
+async def refund_order_of(tx: Tx, hospital: Hospital, refund_id: str) -> tuple[RefundOrder, bool]:
+    """A refund as connectors know it, and whether what it was paid for is given back at the HIS; of a bill always."""
+    row = await load_refund(tx, refund_id)
+    payment = None if row is None else await find_payment(tx, row["channel"], row["trade_no"])
+    if row is None or payment is None:
+        raise LookupError("a command's refund or payment is gone")
+    refund = Refund(
+        refund_no=row["id"],
+        payment=as_payment(payment, hospital),
+        amount_fen=row["amount_fen"],
+        reason=row["reason"],
     )
+    if row["bill_id"] is not None:
+        bill = await load_bill(tx, row["bill_id"])
+        if bill is None:
+            raise LookupError("a refund's bill is gone")
+        return RefundOrder(refund=refund, patient=await _patient_of(tx, bill), bill=bill.record), True
+    booking, order, person = await order_of(tx, hospital, row["booking_id"])
+    return RefundOrder(refund=refund, patient=person.record, order=order), booking.his_state == HisState.RELEASED

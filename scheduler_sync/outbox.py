@@ -30,8 +30,9 @@ from connectors.port import Outcome, Verb, VerbTraits
 from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.traces import Kind, span, working_for
-from scheduler_sync.commands import COMMANDS, MARKS, Verdict
+from scheduler_sync.commands import MARKS, Verdict
 from scheduler_sync.gateway import HospitalLink
+from scheduler_sync.lines import COMMANDS
 from scheduler_sync.verdicts import Row, record_settled, record_verdict
 
 log = get_logger("outbox")
@@ -48,7 +49,7 @@ SOON_TRIES = 10  # how often a command that the store kept from its look is look
 
 _SERVED = (
     Verb.REGISTER, Verb.SETTLE_BILL, Verb.CANCEL_REGISTRATION, Verb.UNLOCK_SLOT, Verb.LOCK_SLOT, Verb.BOOK,
-    Verb.CREATE_PATIENT,
+    Verb.CREATE_PATIENT, Verb.REFUND,
 )  # fmt: skip
 
 

@@ -6,10 +6,10 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+from booking.billing import bill_key
 from booking.bookings import find_by_visit
 from booking.money import refunds_of
 from booking.store.engine import Store, StoreUnavailable, Tx
-from booking.store.ids import derived_id
 from connectors.port import Refused
 from mappings.canonical import RefundQuestion, RefundState, RefundStatus, Registration, RegistrationStatus
 from monitoring.logs import get_logger
@@ -42,7 +42,7 @@ async def _rows(tx: Tx, question: RefundQuestion) -> list[dict[str, Any]]:
         booking = await find_by_visit(tx, named)
         return [] if booking is None else await refunds_of(tx, booking_id=booking.id)
     if question.bill_id is not None:
-        return await refunds_of(tx, bill_id=derived_id("bl_", tx.hospital_id, question.bill_id))
+        return await refunds_of(tx, bill_id=bill_key(tx.hospital_id, question.bill_id))
     return []
 
 

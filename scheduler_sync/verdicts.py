@@ -23,7 +23,8 @@ from booking.store.tables import bookings, outbox, slots
 from connectors.port import Verb
 from monitoring.logs import get_logger
 from monitoring.traces import working_for
-from scheduler_sync.commands import COMMANDS, MARKS, Verdict
+from scheduler_sync.commands import MARKS, Verdict
+from scheduler_sync.lines import COMMANDS
 
 log = get_logger("outbox")
 
@@ -52,7 +53,7 @@ class Row(msgspec.Struct, kw_only=True):
 
     @property
     def kind(self) -> str:
-        """booking, person or bill."""
+        """booking, person, bill or refund."""
         return self.line.partition(":")[0]
 
 
@@ -247,7 +248,9 @@ async def _is_pointless(tx: Tx, row: Row) -> bool:
 
 
 async def _mirror(tx: Tx, row: Row, status: CommandStatus, *, refused: bool = False) -> None:
-    if row.kind == "booking" and (booking := await load_booking(tx, row.subject_id)) is not None:
+    if row.kind != "booking":
+        await COMMANDS[row.kind].mirror(tx, row.subject_id, status)
+    elif (booking := await load_booking(tx, row.subject_id)) is not None:
         if refused and row.verb in (Verb.LOCK_SLOT, Verb.BOOK):
             booking.lock_sent_ms = None  # no lock runs at the HIS: its time begins with the next attempt
         await note_command(tx, booking, status)

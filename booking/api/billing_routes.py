@@ -1,4 +1,4 @@
-"""Bills, their payments, and refunds."""
+"""Bills and their payments."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from functools import partial
 
 from booking import billing, people
 from booking.api.context import Context
-from booking.api.present import bill_view, refund_view
+from booking.api.present import bill_view
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
-from booking.api.views import BillList, BillView, NewPayment, RefundResult, RefundView
+from booking.api.views import BillList, BillView, NewPayment
 from booking.money import payments_of, refunds_of
 from booking.records import Person
-from booking.refunds import own_refund, report_refund
 from booking.store.engine import Tx
 from booking.store.turns import Of
 from mappings.canonical import Payment
@@ -48,17 +47,6 @@ class BillingHandlers:
                 tx, bill, payment, client_id=call.caller.id, offered=offered, mode=self._context.hospital(call).mode
             )
             return await self._view(tx, bill)
-
-    async def refund(self, call: Call[None, None]) -> RefundView:
-        async with self._context.store.read(call.hospital_id) as tx:
-            row = await own_refund(tx, call.caller.id, call.path["refund_id"])
-        return refund_view(row, self._context.hospital(call).zone)
-
-    async def refund_result(self, call: Call[None, RefundResult]) -> RefundView:
-        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
-            row = await own_refund(tx, call.caller.id, call.path["refund_id"])
-            row = await report_refund(tx, row, word=call.body.status, refund_trade_no=call.body.refund_trade_no)
-        return refund_view(row, self._context.hospital(call).zone)
 
     async def _person(self, call: Call[None, None] | Call[None, NewPayment]) -> Person:
         async with self._context.store.read(call.hospital_id) as tx:
@@ -104,11 +92,4 @@ def billing_routes(context: Context) -> list[Route]:
               request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
               errors=("patient_unknown", "bill_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
-        Route("GET", of + "/refunds/{refund_id}", handlers.refund, summary="A refund", tag="billing",
-              request_class=RequestClass.READ,
-              response=RefundView, scopes=scopes, errors=("refund_unknown",)),
-        Route("POST", of + "/refunds/{refund_id}/result", handlers.refund_result, tag="billing", request_class=RequestClass.STEP,
-              summary="Report how a refund ended", request=RefundResult, response=RefundView, scopes=scopes,
-              identified_by=("refund_id",),
-              errors=("refund_unknown", "refund_conflict")),
     ]  # fmt: skip

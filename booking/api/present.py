@@ -96,6 +96,7 @@ def refund_view(row: dict[str, Any], zone: dt.tzinfo) -> RefundView:
         booking_id=row["booking_id"],
         bill_id=row["bill_id"],
         refund_trade_no=row["refund_trade_no"],
+        his=row["his"],
         updated_at=instant(row["updated_ms"], zone),
     )
 

@@ -9,6 +9,7 @@ from booking.api.context import Context
 from booking.api.event_routes import event_routes
 from booking.api.money_routes import money_routes
 from booking.api.patient_routes import patient_routes
+from booking.api.refund_routes import refund_routes
 from booking.api.report_routes import report_routes
 from booking.api.routing import Route
 from booking.api.waiting_routes import waiting_routes
@@ -22,6 +23,7 @@ def api_routes(context: Context) -> list[Route]:
         *waiting_routes(context),
         *patient_routes(context),
         *billing_routes(context),
+        *refund_routes(context),
         *report_routes(context),
         *event_routes(context),
         *money_routes(context),

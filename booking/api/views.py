@@ -274,7 +274,11 @@ class PaymentView(View, frozen=True):
 
 
 class RefundView(View, frozen=True):
-    """A refund: the portal moves the money and reports back. `status` from refund_due to refunded."""
+    """A refund: the portal moves the money and reports back. `status` from refund_due to refunded.
+
+    `his` says whether the hospital has been told that it went back: none (nothing to tell, or no way), pending, unknown, told,
+    rejected.
+    """
 
     id: str
     status: str
@@ -285,6 +289,7 @@ class RefundView(View, frozen=True):
     booking_id: str | None = None
     bill_id: str | None = None
     refund_trade_no: str | None = None
+    his: str = "none"
     updated_at: dt.datetime | None = None
 
 
@@ -399,6 +404,13 @@ class BillList(View, frozen=True):
     items: list[BillView]
     as_of: str
     next: str | None = None
+
+
+class NewRefund(Body, frozen=True):
+    """Some of what pays for a booking or a bill is to go back, at most all that is left of it."""
+
+    amount_fen: Fen
+    reason: Text
 
 
 class RefundResult(Body, frozen=True):

@@ -342,6 +342,10 @@ bookings = Table(
           postgresql_where=text("needs_attention")),
 )  # fmt: skip
 
+# Money that the HIS has not booked yet, and that does not go back; a query must say these very words.
+UNSETTLED = "(settlement = 'pending' or settlement = 'unknown') and returned_fen < amount_fen"
+
+# `kept`: it pays for its purpose. `settlement`: how far the HIS has booked it.
 payments = Table(
     "payments",
     metadata,
@@ -357,7 +361,10 @@ payments = Table(
     _str("settlement"),
     _str("unusable", null=True),
     _ms("created_ms", null=False),
+    # What of it is to go back, or has: the sum of its refunds, moved by whatever writes one.
+    Column("returned_fen", BigInteger, nullable=False, server_default="0"),
     _check("amount_fen > 0", name="amount"),
+    _check("returned_fen >= 0 and returned_fen <= amount_fen", name="returned"),
     _check("settlement in ('none','pending','settled','rejected','unknown')", name="settlement"),
     _check("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
     _check("kept or settlement in ('none','rejected')", name="only_kept_is_settled"),
@@ -369,7 +376,12 @@ payments = Table(
     Index(None, "hospital_id", "booking_id"),
     Index(None, "hospital_id", "bill_id"),
     Index(None, "hospital_id", "paid_at_ms"),
+    Index("ix_payments_unsettled", "hospital_id", "created_ms", sqlite_where=text(UNSETTLED),
+          postgresql_where=text(UNSETTLED)),
 )  # fmt: skip
+
+# What has not gone back yet, or what the HIS does not know of; a query must say these very words.
+OPEN_REFUND = "status <> 'refunded' or his = 'pending' or his = 'unknown' or his = 'rejected'"
 
 refunds = Table(
     "refunds",
@@ -387,17 +399,22 @@ refunds = Table(
     _str("refund_trade_no", null=True),
     _ms("created_ms", null=False),
     _ms("updated_ms", null=False),
+    # Whether the HIS has been told of it: none where there is nothing to tell, or no way.
+    _str("his", default="none"),
+    _check("his in ('none','pending','unknown','told','rejected')", name="his"),
     _check("amount_fen > 0", name="amount"),
     _check(
         "status in ('refund_due','refunding','refunded','refund_unknown','refund_failed')",
         name="status",
     ),
     _check("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
-    Index("ux_refunds_payment", "hospital_id", "channel", "trade_no", unique=True),
+    Index(None, "hospital_id", "channel", "trade_no"),
     Index(None, "hospital_id", "booking_id"),
     Index(None, "hospital_id", "bill_id"),
     Index(None, "hospital_id", "updated_ms"),
-)
+    Index("ix_refunds_open", "hospital_id", "created_ms", sqlite_where=text(OPEN_REFUND),
+          postgresql_where=text(OPEN_REFUND)),
+)  # fmt: skip
 
 # Double entry, one movement a row: `amount_fen` goes from the account `credit` to the account `debit`, so that no row can be out
 # of balance; see booking.ledger. Rows are added, and never altered or deleted.
@@ -438,6 +455,8 @@ bills = Table(
     Column("sealed_record", LargeBinary, nullable=False),
     Column("sealed_settlement", LargeBinary, nullable=True),
     _ms("updated_ms", null=False),
+    # What the insurance pays and what the patient, as the HIS last calculated it (医保预结算).
+    Column("sealed_split", LargeBinary, nullable=True),
     Index(None, "hospital_id", "mrn_digest"),
 )
 

@@ -14,6 +14,7 @@ from mappings.canonical import (
     BillIssued,
     PatientChanged,
     PatientMerged,
+    RefundAsked,
     RegistrationChanged,
     ReportIssued,
     ScheduleStopped,
@@ -56,6 +57,10 @@ def references_of(events: Iterable[AnyEvent]) -> References:
                 mrns.append(report.mrn)
             case BillIssued(bill=bill):
                 mrns.append(bill.mrn)
+            case RefundAsked():
+                order_nos.append(event.order_no)
+                his_ids.append(event.his_id)
+                mrns.append(event.mrn)
             case ScheduleStopped():
                 order_nos.append(event.order_no)
     return References(order_nos=_known(order_nos), his_ids=_known(his_ids), mrns=_known(mrns))

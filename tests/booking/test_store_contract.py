@@ -212,6 +212,9 @@ FORBIDDEN = [
     ("refund of two things", refunds, "one_purpose", {"bill_id": "bl_1"}),
     ("refund of nothing", refunds, "one_purpose", {"booking_id": None}),
     ("refund of no status", refunds, "status", {"status": "promised"}),
+    ("more goes back than was paid", payments, "returned", {"returned_fen": 10**9}),
+    ("less than nothing goes back", payments, "returned", {"returned_fen": -1}),
+    ("told in another word", refunds, "his", {"his": "maybe"}),
 ]  # fmt: skip
 
 

@@ -120,6 +120,7 @@ class Peer:
         self.orders: dict[str, RegistrationStatus] = {}
         self.patients: list[Patient] = []
         self.settled: dict[str, Settlement] = {}
+        self.refunded: dict[str, RefundOrder] = {}
         self.tells_mrn = True
         self.departments: list[Department] = []
         self.practitioners: list[Practitioner] = []
@@ -155,6 +156,11 @@ class Peer:
             case BillPayment(order_no=key):
                 self.settled[key] = Settlement(receipt_no=f"R{key}")
                 return Accepted(record=self.settled[key])
+            case RefundOrder():
+                if argument.refund.refund_no in self.refunded:
+                    return Rejected(code="already_done")
+                self.refunded[argument.refund.refund_no] = argument
+                return Accepted()
         raise AssertionError(f"nobody asks for {verb}")
 
     def _commit_order(self, verb: Verb, key: str) -> Outcome:
@@ -235,8 +241,8 @@ class Peer:
         return self.settled.get(payment.order_no)
 
     async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
-        self._read(Verb.FETCH_REFUND)
-        return None
+        self._read(Verb.FETCH_REFUND, refund.refund.refund_no)
+        return Settlement() if refund.refund.refund_no in self.refunded else None
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
         self._read(Verb.FETCH_REPORTS)
@@ -282,7 +288,7 @@ class Peer:
         return await self._write(Verb.SETTLE_BILL, payment.order_no, payment)
 
     async def refund(self, refund: RefundOrder) -> Outcome:
-        raise AssertionError("nobody asks for refunds yet")
+        return await self._write(Verb.REFUND, refund.refund.refund_no, refund)
 
 
 # --- the desk ----------------------------------------------------------------------------------------------------------

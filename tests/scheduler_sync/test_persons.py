@@ -309,7 +309,7 @@ async def test_money_waits_for_a_person_when_the_settlement_cannot_be_asked_abou
         await at.until_row(f"bill:{bill_id}", status="unknown")
         at.turn(1)
         await at.until_row(f"bill:{bill_id}", status="dead")
-        assert await seen_bill(at, bill_id) == ("open", None, ["pending"], 0)
+        assert await seen_bill(at, bill_id) == ("open", None, ["unknown"], 0)
         (dead,) = await dead_commands(store, HOSPITAL)
         assert await settle_dead(store, hospital, dead["id"], "accepted")
         assert await seen_bill(at, bill_id) == ("paid", None, ["settled"], 0)

@@ -19,6 +19,7 @@ from mappings.canonical import (
     Bill,
     BillIssued,
     BillStatus,
+    RefundAsked,
     RefundQuestion,
     RefundState,
     RefundStatus,
@@ -80,7 +81,9 @@ ROWS = [
     Row("a registration is refunded", "5003",
         f"{AT}{NAMED}<REFUND_TYPE>1</REFUND_TYPE><HOSP_REFUND_ID>F1</HOSP_REFUND_ID><REFUND_AMOUNT>700</REFUND_AMOUNT>", (
         changed(RegistrationStatus.RELEASED, his_refs={"hosp_order_id": "H77", "hosp_refund_id": "F1"}),)),
-    Row("a refund alone", "5003", f"{AT}{NAMED}<REFUND_TYPE>2</REFUND_TYPE><REFUND_AMOUNT>100</REFUND_AMOUNT>", ()),
+    Row("a refund alone", "5003",
+        f"{AT}{NAMED}<REFUND_TYPE>2</REFUND_TYPE><HOSP_REFUND_ID>F1</HOSP_REFUND_ID><REFUND_AMOUNT>100</REFUND_AMOUNT>", (
+        RefundAsked(occurred_at=TOLD_AT, order_no=ORDER, his_id="H77", mrn="P1", amount_fen=100, his_refund_no="F1"),)),
     Row("a patient has checked in", "5004",
         f"{AT}{NAMED}<HOSP_SERIAL_NUM>12</HOSP_SERIAL_NUM><ADDRESS>门诊楼 3 层</ADDRESS>", (
         changed(RegistrationStatus.CHECKED_IN, queue_no="12", check_in_place="门诊楼 3 层",
@@ -90,9 +93,9 @@ ROWS = [
         changed(RegistrationStatus.REGISTERED, queue_no="7", paid=True,
                 his_refs={"hosp_order_id": "H77", "hosp_pay_id": "Y5", "serial_num": "7"}),)),
     Row("a bill is given back", "6001",
-        f"{AT}<BILL_NO>B1</BILL_NO><HOSP_PATIENT_ID>P1</HOSP_PATIENT_ID><REFUND_AMOUNT>12050</REFUND_AMOUNT>", (
-        BillIssued(occurred_at=TOLD_AT, bill=Bill(id="B1", amount_fen=12050, currency="CNY", mrn="P1",
-                                                  status=BillStatus.CANCELLED)),)),
+        f"{AT}<BILL_NO>B1</BILL_NO><HOSP_PATIENT_ID>P1</HOSP_PATIENT_ID><TRANSACTION_ID>42</TRANSACTION_ID>"
+        "<HOSP_REFUND_ID>F2</HOSP_REFUND_ID><REFUND_AMOUNT>12050</REFUND_AMOUNT>", (
+        RefundAsked(occurred_at=TOLD_AT, bill_id="B1", mrn="P1", trade_no="42", amount_fen=12050, his_refund_no="F2"),)),
     Row("bills are pushed", "7001",
         f"{AT}<BILL_LIST><BILL><BILL_NO>B1</BILL_NO><BILL_AMOUNT>12050</BILL_AMOUNT><BILL_NAME>化验费</BILL_NAME>"
         "<HOSP_PATIENT_ID>P1</HOSP_PATIENT_ID><BILL_STATUS>0</BILL_STATUS><BILL_TIME>2026-01-04 10:00:00</BILL_TIME></BILL>"
