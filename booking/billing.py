@@ -23,6 +23,7 @@ from booking.news import tell, tell_owners
 from booking.people import mrn_digests, owner_ids
 from booking.records import Person
 from booking.settings import Mode
+from booking.splits import Split, why_not
 from booking.store.engine import Tx
 from booking.store.ids import derived_id, new_order_no
 from booking.store.tables import bills
@@ -46,6 +47,7 @@ class BillRow(msgspec.Struct, kw_only=True):
     order_no: str
     record: Bill
     settlement: Settlement | None = None
+    split: Split | None = None
     occurred_ms: int | None = None
     updated_ms: int = 0
 
@@ -68,6 +70,9 @@ def _row(tx: Tx, row: dict[str, Any]) -> BillRow:
     settlement = row.pop("sealed_settlement")
     if settlement is not None:
         row["settlement"] = msgspec.json.decode(tx.unseal(settlement, "bills", "settlement"), type=Settlement)
+    split = row.pop("sealed_split")
+    if split is not None:
+        row["split"] = msgspec.json.decode(tx.unseal(split, "bills", "split"), type=Split)
     return msgspec.convert(row, BillRow)
 
 
@@ -109,6 +114,7 @@ async def put_bill(
         order_no=known.order_no if known is not None else new_order_no(tx.now_ms),
         record=msgspec.structs.replace(bill, mrn=owner),
         settlement=None if known is None else known.settlement,
+        split=None if known is None else known.split,
         occurred_ms=occurred_ms,
         updated_ms=tx.now_ms,
     )
@@ -120,7 +126,7 @@ async def put_bill(
                 **{
                     c: getattr(row, c)
                     for c in row.__struct_fields__
-                    if c not in ("record", "settlement", "occurred_ms")
+                    if c not in ("record", "settlement", "split", "occurred_ms")
                 },
                 "sealed_record": tx.seal(msgspec.json.encode(sealed), "bills", "record"),
             }
@@ -243,9 +249,7 @@ async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool, 
         return "not_offered_by_hospital"
     if bill.status != BillStatus.OPEN:
         return f"bill_{bill.status}"
-    if payment.amount_fen != bill.amount_fen:
-        return "wrong_amount"
-    return None
+    return why_not(bill.split, total_fen=bill.amount_fen, paid_fen=payment.amount_fen, now_ms=tx.now_ms)
 
 
 async def settle_payment(

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from mappings.canonical import Attachment, Bill, KeptDocument, Patient, Report, StatementLine
+from mappings.canonical import Attachment, Bill, KeptDocument, Patient, Report, Settlement, StatementLine
 
 
 class LiveFailed(Exception):
@@ -35,6 +35,12 @@ class LiveHis(Protocol):
         ...
 
     async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]: ...
+    async def presettlement(
+        self, hospital_id: str, bill: Bill, patient: Patient, order_no: str, *, within_s: float | None = None
+    ) -> Settlement:
+        """What of a bill the patient would have to pay now, and what the insurance (医保预结算): nothing that lasts is done."""
+        ...
+
     async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]: ...
     async def report(
         self, hospital_id: str, patient: Patient, report_id: str, *, within_s: float | None = None

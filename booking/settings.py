@@ -187,6 +187,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     stop_cancels_at_his: bool = True
     channel_quota: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     clock_warn_s: Seconds = 5
+    presettlement_valid_s: Seconds = 1800
     portal_refunds: bool = False
     publish_slots: Annotated[str, Meta(pattern="^(off|key|public)$")] = "key"
     release: ReleaseRule = ReleaseRule()

@@ -240,7 +240,8 @@ class Settlement(Record, frozen=True, kw_only=True):
     """The HIS's confirmation that a payment was booked there.
 
     `order_no`, `trade_no` and `amount_fen` say which payment that was, where the HIS tells: a bill may have been paid by
-    another one.
+    another one. Of a presettlement (医保预结算) `amount_fen` is what the patient has to pay, `fund_fen` (统筹) and `account_fen`
+    (个人账户) what the insurance does, None where the HIS does not tell.
     """
 
     bill_id: str | None = None
@@ -249,6 +250,8 @@ class Settlement(Record, frozen=True, kw_only=True):
     order_no: str | None = None
     trade_no: str | None = None
     amount_fen: int | None = None
+    fund_fen: int | None = None
+    account_fen: int | None = None
     his_refs: HisRefs = {}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from booking.store.crypto import SealBroken, Vault
-from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
 from monitoring.traces import stored_here
 
 PATH = "/ask"
@@ -27,6 +27,7 @@ MAX_ANSWER_BYTES = 100_000_000  # an attachment, and what its encoding adds
 # Every question that `booking.ports.LiveHis` has: what it is asked with, and what comes back.
 QUESTIONS: dict[str, tuple[Any, Any]] = {
     "bills": (tuple[Patient], list[Bill]),
+    "presettlement": (tuple[Bill, Patient, str], Settlement),
     "reports": (tuple[Patient], list[Report]),
     "report": (tuple[Patient, str], Report | None),
     "attachment": (tuple[Attachment], Attachment),

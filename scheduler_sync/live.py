@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any
 
+import msgspec
+
 from booking.ports import LiveFailed
-from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable, NotOffered, Verb
-from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from connectors.port import (
+    Accepted,
+    BillPayment,
+    Capability,
+    HisError,
+    HisRefused,
+    HisReplyInvalid,
+    HisUnavailable,
+    NotOffered,
+    Rejected,
+    Unknown,
+    Verb,
+)
+from mappings.canonical import Attachment, Bill, Patient, Payment, Report, Settlement, StatementLine
 from scheduler_sync.gateway import HospitalLink
 
 
@@ -33,6 +47,31 @@ class LiveReads:
     async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
         return list(await self._read(hospital_id, Verb.FETCH_BILLS, within_s, patient))
 
+    async def presettlement(
+        self, hospital_id: str, bill: Bill, patient: Patient, order_no: str, *, within_s: float | None = None
+    ) -> Settlement:
+        # Nobody has paid yet: the bill's own amount stands in, under names that no channel has.
+        nothing = Payment(channel="", trade_no="", amount_fen=bill.amount_fen, paid_at=dt.datetime.now(dt.UTC))
+        asked = BillPayment(order_no=order_no, bill=bill, patient=patient, payment=nothing)
+        return await self._within(within_s, self._presettled(hospital_id, asked))  # type: ignore[no-any-return]
+
+    async def _presettled(self, hospital_id: str, asked: BillPayment) -> Settlement:
+        link = self._links[hospital_id]
+        if link.traits(Verb.PRESETTLE_BILL).capability != Capability.NATIVE:
+            raise LiveFailed("not_offered_by_hospital", f"{Verb.PRESETTLE_BILL.value} is off at this hospital.")
+        match await link.write(Verb.PRESETTLE_BILL, asked):
+            case Accepted(record=record, his_refs=his_refs):
+                told = record if isinstance(record, Settlement) else Settlement()
+                return msgspec.structs.replace(told, his_refs={**told.his_refs, **his_refs})
+            case Rejected(code="not_offered"):
+                raise LiveFailed("not_offered_by_hospital", f"{Verb.PRESETTLE_BILL.value} is off for this bill.")
+            case Rejected(code=code, retryable=retryable):
+                if retryable or code in ("not_sent", "busy"):
+                    raise LiveFailed("his_unavailable", "The hospital's system cannot calculate it now.")
+                raise LiveFailed("his_refused", code)
+            case Unknown():
+                raise LiveFailed("his_unavailable", "The hospital's system did not answer in time.")
+
     async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]:
         return list(await self._read(hospital_id, Verb.FETCH_REPORTS, within_s, patient))
 
@@ -55,7 +94,13 @@ class LiveReads:
         link = self._links[hospital_id]
         if within_s is None:
             return await self._told(verb, link.read(verb, *arguments))
-        reading = asyncio.create_task(self._told(verb, link.read(verb, *arguments, within_s=within_s)))
+        return await self._within(within_s, self._told(verb, link.read(verb, *arguments, within_s=within_s)))
+
+    async def _within(self, within_s: float | None, asked: Coroutine[Any, Any, Any]) -> Any:
+        """What was asked; it goes on by itself when the caller has waited for `within_s`."""
+        if within_s is None:
+            return await asked
+        reading = asyncio.create_task(asked)
         self._going_on.add(reading)
         reading.add_done_callback(self._ended)
         await asyncio.wait((reading,), timeout=within_s)

@@ -15,7 +15,7 @@ from booking.refunds import load_refund
 from booking.settings import Hospital
 from booking.store.engine import Tx
 from connectors.port import BillPayment, Order, RefundOrder
-from mappings.canonical import Patient, Payment, Refund
+from mappings.canonical import HisRefs, Patient, Payment, Refund
 
 
 def as_payment(row: PaymentRow, hospital: Hospital) -> Payment:
@@ -63,7 +63,20 @@ async def bill_payment_of(tx: Tx, hospital: Hospital, bill_id: str) -> tuple[Bil
         bill=bill.record,
         patient=await _patient_of(tx, bill),
         payment=as_payment(payment, hospital),
+        his_refs=_presettled(bill, payment),
     )
+
+
+def _presettled(bill: BillRow, payment: PaymentRow) -> HisRefs:
+    """How the HIS calls the presettlement that this payment follows, if it follows one."""
+    split = bill.split
+    if (
+        split is None
+        or split.self_pay_fen != payment.amount_fen
+        or not split.holds(bill.amount_fen, payment.created_ms)
+    ):
+        return {}
+    return split.his_refs
 
 
 async def _patient_of(tx: Tx, bill: BillRow) -> Patient:

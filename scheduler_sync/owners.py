@@ -17,7 +17,7 @@ from booking.store.crypto import SealBroken
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import leases, nodes
 from connectors.port import Verb
-from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
 from monitoring.logs import get_logger
 from scheduler_sync.ask import MAX_ANSWER_BYTES, MOVED, PATH, Asking, StoreClock
 from scheduler_sync.gateway import READ_ATTEMPTS, HospitalLink
@@ -161,6 +161,13 @@ class AskedReads:
 
     async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
         found: list[Bill] = await self._ask(hospital_id, Verb.FETCH_BILLS, "bills", within_s, patient)
+        return found
+
+    async def presettlement(
+        self, hospital_id: str, bill: Bill, patient: Patient, order_no: str, *, within_s: float | None = None
+    ) -> Settlement:
+        asked = (bill, patient, order_no)
+        found: Settlement = await self._ask(hospital_id, Verb.PRESETTLE_BILL, "presettlement", within_s, *asked)
         return found
 
     async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]:

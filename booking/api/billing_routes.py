@@ -6,12 +6,16 @@ from functools import partial
 
 from booking import billing, people
 from booking.api.context import Context
-from booking.api.present import bill_view
+from booking.api.present import bill_view, split_view
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
-from booking.api.views import BillList, BillView, NewPayment
-from booking.money import payments_of, refunds_of
+from booking.api.views import BillList, BillView, NewPayment, SplitView
+from booking.errors import Refusal
+from booking.money import kept_payment, payments_of, refunds_of
+from booking.ports import LiveFailed
 from booking.records import Person
+from booking.settings import Mode
+from booking.splits import SplitInvalid, save_split, split_of
 from booking.store.engine import Tx
 from booking.store.turns import Of
 from mappings.canonical import Payment
@@ -47,6 +51,33 @@ class BillingHandlers:
                 tx, bill, payment, client_id=call.caller.id, offered=offered, mode=self._context.hospital(call).mode
             )
             return await self._view(tx, bill)
+
+    async def presettle(self, call: Call[None, None]) -> SplitView:
+        """Asks the hospital, and keeps what it says: until it runs out, the patient's share is what is to be paid."""
+        person, hospital = await self._person(call), self._context.hospital(call)
+        if hospital.mode == Mode.OBSERVE:
+            raise Refusal("hospital_observe_only")
+        async with self._context.store.read(call.hospital_id) as tx:
+            bill = await self._open_bill(tx, person, call)
+        told = await self._context.live.presettlement(
+            call.hospital_id, bill.record, person.record, bill.order_no, within_s=call.left_s()
+        )
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
+            now = await self._open_bill(tx, person, call)  # it may have been paid meanwhile, or have changed
+            try:
+                split = split_of(bill.record, told, now_ms=tx.now_ms, valid_s=hospital.presettlement_valid_s)
+            except SplitInvalid as e:
+                raise LiveFailed("his_reply_invalid", str(e)) from None
+            await save_split(tx, now.id, split)
+        return split_view(split, hospital.zone)
+
+    async def _open_bill(self, tx: Tx, person: Person, call: Call[None, None]) -> billing.BillRow:
+        bill = await billing.own_bill(tx, person, call.path["bill_id"])
+        if bill.status == "paid" or await kept_payment(tx, bill_id=bill.id) is not None:
+            raise Refusal("already_paid")
+        if bill.status != "open":
+            raise Refusal("not_payable", f"Bill {bill.id} is {bill.status}.")
+        return bill
 
     async def _person(self, call: Call[None, None] | Call[None, NewPayment]) -> Person:
         async with self._context.store.read(call.hospital_id) as tx:
@@ -92,4 +123,8 @@ def billing_routes(context: Context) -> list[Route]:
               request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
               errors=("patient_unknown", "bill_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
+        Route("POST", bills + "/{bill_id}/presettlement", handlers.presettle, tag="billing",
+              request_class=RequestClass.LIVE, heeds_wait=True, response=SplitView, scopes=scopes,
+              summary="What the insurance pays of a bill and what the patient (医保预结算)",
+              errors=("bill_unknown", "already_paid", "not_payable", "hospital_observe_only", *live)),
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from booking.api.views import (
     RegistrationView,
     ReportView,
     SlotView,
+    SplitView,
 )
 from booking.billing import BillRow
 from booking.bookings import payable
@@ -25,6 +26,7 @@ from booking.catalog import remaining_of, slot_status
 from booking.money import PaymentRow
 from booking.records import Booking, Person
 from booking.reporting import ReportRow
+from booking.splits import Split
 from booking.visits import RegistrationRow
 from monitoring.masking import mask_id_number, mask_name, mask_phone
 
@@ -141,6 +143,16 @@ def booking_view(
     )
 
 
+def split_view(split: Split, zone: dt.tzinfo) -> SplitView:
+    return SplitView(
+        total_fen=split.total_fen,
+        self_pay_fen=split.self_pay_fen,
+        fund_fen=split.fund_fen,
+        account_fen=split.account_fen,
+        valid_until=_instant(split.valid_until_ms, zone),
+    )
+
+
 def bill_view(
     bill: BillRow, zone: dt.tzinfo, payments: list[PaymentRow], refunds: list[dict[str, Any]] | None = None
 ) -> BillView:
@@ -159,6 +171,8 @@ def bill_view(
         department_name=record.department_name,
         issued_at=record.issued_at,
         receipt_no=None if bill.settlement is None else bill.settlement.receipt_no,
+        invoice_no=None if bill.settlement is None else bill.settlement.invoice_no,
+        split=None if bill.split is None or bill.status != "open" else split_view(bill.split, zone),
         items=[
             BillItemView(name=i.name, amount_fen=i.amount_fen, quantity=i.quantity, unit=i.unit) for i in record.items
         ],

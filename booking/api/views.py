@@ -381,8 +381,24 @@ class BillItemView(View, frozen=True):
     unit: str | None = None
 
 
+class SplitView(View, frozen=True):
+    """医保预结算: what the insurance pays of a bill and what the patient, until `valid_until`. None: the hospital does not say.
+
+    `fund_fen` 统筹, `account_fen` 个人账户, `self_pay_fen` what is to be paid now.
+    """
+
+    total_fen: int
+    self_pay_fen: int
+    fund_fen: int | None
+    account_fen: int | None
+    valid_until: dt.datetime
+
+
 class BillView(View, frozen=True):
-    """An outpatient bill. `status` open, paid, cancelled; `settlement` is how far a reported payment has got."""
+    """An outpatient bill. `status` open, paid, cancelled; `settlement` is how far a reported payment has got.
+
+    `invoice_no` is the hospital's number of the e-invoice (电子票据), `split` its last presettlement while the bill is open.
+    """
 
     id: str
     amount_fen: int
@@ -393,6 +409,8 @@ class BillView(View, frozen=True):
     department_name: str | None = None
     issued_at: dt.datetime | None = None
     receipt_no: str | None = None
+    invoice_no: str | None = None
+    split: SplitView | None = None
     items: list[BillItemView] = []
     payments: list[PaymentView] = []
     refunds: list[RefundView] = []

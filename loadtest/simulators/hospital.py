@@ -85,10 +85,17 @@ class Charge:
     state: str = "open"  # open | paid
     trade_no: str = ""
     receipt: str = ""
+    fund_fen: int = 0
+    account_fen: int = 0
 
     @property
     def total_fen(self) -> int:
         return sum(fen for _, fen in self.items)
+
+    @property
+    def own_fen(self) -> int:
+        """What the insurance leaves to the patient."""
+        return self.total_fen - self.fund_fen - self.account_fen
 
 
 @dataclass
@@ -270,8 +277,9 @@ class Hospital:
 
     # money and reports -------------------------------------------------------------------------------------------
 
-    def charge(self, mrn: str, items: list[tuple[str, int]]) -> Charge:
-        charge = Charge(self.number("B"), mrn, items)
+    def charge(self, mrn: str, items: list[tuple[str, int]], *, fund_fen: int = 0, account_fen: int = 0) -> Charge:
+        """A bill, of which the insurance pays so much: from its fund and from the patient's account there."""
+        charge = Charge(self.number("B"), mrn, items, fund_fen=fund_fen, account_fen=account_fen)
         self.charges[charge.no] = charge
         return charge
 
@@ -281,7 +289,7 @@ class Hospital:
             raise Refusal("unknown", "no such bill")
         if charge.state == "paid":
             raise Refusal("exists", "bill is paid")
-        if paid_fen != charge.total_fen:
+        if paid_fen != charge.own_fen:
             raise Refusal("mismatch", "amount differs")
         charge.state, charge.trade_no, charge.receipt = "paid", trade_no, self.number("R")
         return charge

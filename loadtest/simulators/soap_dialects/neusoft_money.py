@@ -53,17 +53,16 @@ class Money:
             raise TradeRefused("0", "该处方已收费")
         if fen(given["totCost"]) != charge.total_fen:
             raise TradeRefused("0", "金额不符")
-        cost = yuan(charge.total_fen)
         return [
             (
                 "Data",
                 [
                     ("RECIPE_NO", charge.no),
                     ("PREPAY_NO", f"P{charge.no}"),
-                    ("TOTCOST", cost),
-                    ("PUB_COST", "0.00"),
-                    ("PAY_COST", "0.00"),
-                    ("OWN_COST", cost),
+                    ("TOTCOST", yuan(charge.total_fen)),
+                    ("PUB_COST", yuan(charge.fund_fen)),
+                    ("PAY_COST", yuan(charge.account_fen)),
+                    ("OWN_COST", yuan(charge.own_fen)),
                 ],
             )
         ]
@@ -88,6 +87,7 @@ class Money:
             ("INVOICE_NO", ""),
             ("TRADE_NO", charge.trade_no),
             ("TOTCOST", yuan(charge.total_fen)),
+            ("OWN_COST", yuan(charge.own_fen)),
         ]
 
     def _charge(self, given: Given) -> Charge:
@@ -98,7 +98,7 @@ class Money:
 
     def check_bill(self, given: Given) -> Reply:
         moved = [(v.no, v.key, v.trade_no, v.paid_fen) for v in self.hospital.visits.values() if v.paid_fen]
-        moved += [(c.no, "", c.trade_no, c.total_fen) for c in self.hospital.charges.values() if c.state == "paid"]
+        moved += [(c.no, "", c.trade_no, c.own_fen) for c in self.hospital.charges.values() if c.state == "paid"]
         rows: list[Reply] = []
         for no, key, trade_no, amount in moved:
             for kind, at in (("1", self.ledger.paid_at.get(no)), ("2", self.ledger.refunded_at.get(no))):

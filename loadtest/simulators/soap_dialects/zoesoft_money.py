@@ -53,9 +53,9 @@ class Money:
             ("BillNo", charge.no),
             ("PreSettleId", f"PS{charge.no}"),
             ("Amount", yuan(charge.total_fen)),
-            ("FundAmount", "0.00"),
-            ("AccountAmount", "0.00"),
-            ("SelfAmount", yuan(charge.total_fen)),
+            ("FundAmount", yuan(charge.fund_fen)),
+            ("AccountAmount", yuan(charge.account_fen)),
+            ("SelfAmount", yuan(charge.own_fen)),
         ]
 
     def settle_bill(self, doc: etree._Element) -> Reply:
@@ -79,7 +79,7 @@ class Money:
             ("ReceiptNo", charge.receipt),
             ("InvoiceNo", ""),
             ("TradeNo", charge.trade_no),
-            ("PayAmount", yuan(charge.total_fen)),
+            ("PayAmount", yuan(charge.own_fen)),
         ]
 
     def _charge(self, doc: etree._Element) -> Charge:

@@ -19,7 +19,7 @@ from booking.api.context import Context, translate
 from booking.feed import ChangeFeed
 from booking.settings import Hospital
 from booking.store.engine import Store
-from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
 from monitoring.health import Health
 from tests.booking.world import hold_writer
 from tests.stores import Wall, opened
@@ -43,6 +43,11 @@ class NoHis:
         return self.status
 
     async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
+        raise AssertionError(UNASKED)
+
+    async def presettlement(
+        self, hospital_id: str, bill: Bill, patient: Patient, order_no: str, *, within_s: float | None = None
+    ) -> Settlement:
         raise AssertionError(UNASKED)
 
     async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]:

@@ -258,7 +258,8 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
             "GET /waiting-room/tickets/{ticket}",
         },
         "live": {
-            "GET /patients/{patient_id}/bills", "GET /patients/{patient_id}/reports",
+            "GET /patients/{patient_id}/bills", "POST /patients/{patient_id}/bills/{bill_id}/presettlement",
+            "GET /patients/{patient_id}/reports",
             "GET /patients/{patient_id}/reports/{report_id}", "GET /patients/{patient_id}/reports/{report_id}/attachments/{n}",
         },
         "hold": {"POST /bookings", "POST /patients", "POST /waiting-room/tickets"},
@@ -272,5 +273,5 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
             "GET /reconciliations/{date}",
         },
     }  # fmt: skip
-    assert {r.name for r in routes if r.heeds_wait} == {"hold", "list", "get", "attachment"}
+    assert {r.name for r in routes if r.heeds_wait} == {"hold", "list", "get", "attachment", "presettle"}
     assert all(r.request_class in (RequestClass.HOLD, RequestClass.LIVE) for r in routes if r.heeds_wait)

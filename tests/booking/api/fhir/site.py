@@ -20,7 +20,7 @@ from booking.api.parts import ApiParts
 from booking.api.routes import api_routes
 from booking.settings import Hospital, Service
 from booking.store.engine import Store
-from mappings.canonical import Attachment, Bill, Patient, Report, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
 from monitoring.health import Health
 from tests.booking.api.fhir.emitted import check_emitted
 from tests.booking.world import CLIENT, HOSPITAL
@@ -34,12 +34,13 @@ class Ward:
 
     def __init__(self) -> None:
         self.reported: list[Report] = []
+        self.presettled = Settlement()
         self.off: set[str] = set()
 
     def capabilities(self, hospital_id: str) -> dict[str, str]:
         verbs = (
             "ping", "lock_slot", "book", "register", "cancel_registration", "find_patient", "create_patient", "fetch_reports",
-            "fetch_report", "fetch_bills", "settle_bill", "fetch_registration",
+            "fetch_report", "fetch_bills", "settle_bill", "presettle_bill", "refund", "fetch_registration",
         )  # fmt: skip
         return {verb: "off" if verb in self.off else "native" for verb in verbs}
 
@@ -48,6 +49,11 @@ class Ward:
 
     async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
         return []
+
+    async def presettlement(
+        self, hospital_id: str, bill: Bill, patient: Patient, order_no: str, *, within_s: float | None = None
+    ) -> Settlement:
+        return self.presettled
 
     async def reports(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Report]:
         return self.reported
