@@ -66,7 +66,8 @@ async def test_presettlement_tells_what_is_left_to_pay() -> None:
     async with zoesoft(reply) as (_, his):
         refs = {"pre_settle_id": "PS9", "fund": "100.00", "account": "0.50"}
         assert await his.presettle_bill(golden_bill_payment()) == Accepted(
-            his_refs=refs, record=Settlement(bill_id="R100", amount_fen=2000, his_refs=refs)
+            his_refs=refs,
+            record=Settlement(bill_id="R100", amount_fen=2000, fund_fen=10000, account_fen=50, his_refs=refs),
         )
 
 
