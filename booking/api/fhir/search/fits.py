@@ -67,17 +67,17 @@ def _fits(kind: str, criterion: Criterion, resource: Resource, zone: dt.tzinfo) 
     return string_fits(criterion, look(resource))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)  # asked for again with each resource that is looked at
 def spans(criterion: Criterion, zone: dt.tzinfo) -> tuple[Span, ...]:
     return tuple(read_span(criterion.name, one, zone) for one in split_values(criterion.text))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def places(criterion: Criterion) -> tuple[Place, ...]:
     return tuple(read_place(criterion.name, one) for one in split_values(criterion.text))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def tokens(criterion: Criterion) -> tuple[Token, ...]:
     return tuple(read_token(one) for one in split_values(criterion.text))
 

@@ -35,6 +35,9 @@ async def patients_named(tx: Tx, view: View, token: Token) -> list[tuple[dict[st
     return [] if id_type is None else await people.patients_by_document(tx, view.client_id, id_type, token.code)
 
 
+MOST_CODE_CHARS = 200  # no HIS has a longer one
+
+
 async def without_chains(tx: Tx, view: View, request: SearchRequest) -> SearchRequest | None:
     """The search with the resources themselves for what names them by identifiers (ITI-118, 2:3.118.4.1.3.1); None: there are
     none, and an identifier of a namespace that nobody here knows is one of nobody.
@@ -63,7 +66,7 @@ async def _identified_patients(tx: Tx, view: View, named: Sequence[Token]) -> li
 
 async def _identified_practitioners(tx: Tx, view: View, named: Sequence[Token]) -> list[str]:
     system = his_system(view.hospital.id, "practitioner")
-    codes = [token.code for token in named if token.code and token.system in (None, system)]
+    codes = [t.code for t in named if t.code and len(t.code) <= MOST_CODE_CHARS and t.system in (None, system)]
     return [f"Practitioner/{code_to_fhir(code)}" for code in dict.fromkeys(codes)]
 
 

@@ -106,6 +106,7 @@ async def test_limit_is_told_as_an_outcome_when_it_is_reached(store: Store, hosp
         ("text/html", "?_format=application/fhir+json", True),  # a `+` that was not encoded
         ("text/html", "?_format=application%2Ffhir%2Bjson%3B+fhirVersion%3D4.0", True),
         ("application/fhir+json", "?_format=application/fhir%2Bxml", False),
+        ("application/fhir+json, " + "x" * 2_000, "", False),  # nobody needs so many words for it
     ],
 )
 async def test_format_is_negotiated_when_accept_or_format_ask_for_one(
