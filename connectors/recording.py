@@ -81,7 +81,7 @@ class WireRecord:
                         peer=peer,
                         direction=Direction.OUT,
                         state=passing.state or Passed.DONE,
-                        verb=verb,
+                        verb=verb or None,
                         message_type=message_type,
                         control_id=control_id,
                         request=request,

@@ -20,6 +20,7 @@ from connectors.fhir.push_options import PushOptions
 from connectors.fhir.pushing import make_push
 from connectors.fhir.validation import Mode, rules_of
 from connectors.port import Connector
+from connectors.recording import WireRecord
 from mappings.profile import load_profile
 from monitoring.metrics import connector_up, count_decode_fallback
 
@@ -71,6 +72,7 @@ def create(hospital: HospitalContext, name: str, options: Options, *, profiles_d
         lambda answered: up.set(1 if answered else 0),
         auth=make_auth(options, options.base_url, tls, where),
         tls=tls,
+        record=WireRecord(name),
     )
     connection = {**profile.connection, **options.connection}
     rules = rules_of(options.validation, connection)

@@ -27,6 +27,8 @@ from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Json, decode_json, encode_json
 from connectors.fhir.kept import LARGEST_BYTES, Kept, pack, unpack
 from connectors.fhir.pace import BUSY, Pace, retry_after_s
+from connectors.fhir.record import asking
+from connectors.recording import WireRecord
 from connectors.tls import TLSContext
 from monitoring.traces import headers_here
 
@@ -113,7 +115,9 @@ class FhirClient:
         *,
         auth: Auth | None = None,
         tls: TLSContext | None = None,
+        record: WireRecord | None = None,
     ) -> None:
+        self.record = record or WireRecord("")
         self._settings = settings
         self._base = URL(settings.base_url.rstrip("/") + "/")
         self._clock = clock
@@ -328,27 +332,33 @@ class FhirClient:
         progress = SimpleNamespace(connected=False)
         began = time.time()
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(self._settings.connect_timeout_s, timeout_s))
-        try:
-            async with self._session.request(
-                method,
-                url,
-                data=body,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-                trace_request_ctx=progress,
-                **how,
-            ) as response:
-                self._on_answer(True)
-                self._clock.note_http(response.headers.get("Date"), response.headers.get("Age"), began=began)
-                data = await self._read_body(response)
-                if len(data) > _OFF_LOOP_BYTES:
-                    return await asyncio.to_thread(self._reply, response, data, any_type=any_type)
-                return self._reply(response, data, any_type=any_type)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._on_answer(False)
-            reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-            raise (ReplyLost if progress.connected else NotSent)(reason) from error
+        path = url.path.removeprefix(self._base.path.rstrip("/"))
+        with asking(self.record, method, path, url.raw_query_string, body, peer=self.peer, not_sent=NotSent) as asked:
+            try:
+                async with self._session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    trace_request_ctx=progress,
+                    **how,
+                ) as response:
+                    self._on_answer(True)
+                    self._clock.note_http(response.headers.get("Date"), response.headers.get("Age"), began=began)
+                    data = await self._read_body(response)
+                    asked.answered(response.status, None if any_type else data)
+                    if len(data) > _OFF_LOOP_BYTES:
+                        reply = await asyncio.to_thread(self._reply, response, data, any_type=any_type)
+                    else:
+                        reply = self._reply(response, data, any_type=any_type)
+                    asked.read()
+                    return reply
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._on_answer(False)
+                reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+                raise (ReplyLost if progress.connected else NotSent)(reason) from error
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
         chunks, size = [], 0

@@ -18,6 +18,7 @@ from connectors.fhir.exchange import Exchange
 from connectors.fhir.openings import Openings
 from connectors.fhir.outcomes import error_of_read
 from connectors.fhir.pushing import Pushing
+from connectors.fhir.record import asked_for
 from connectors.fhir.writes import Ended, Write
 from connectors.persons import without_others
 from connectors.port import (
@@ -111,8 +112,8 @@ class FhirConnector:
         await self._client.close()
 
     def record_exchanges(self, recorder: Recorder) -> None:
-        """See connectors.port.Recording. Only what was set aside is told so far."""
-        self._exchange.aside.record.recorder = recorder
+        """See connectors.port.Recording."""
+        self._client.record.recorder = recorder
 
     def ask_through(self, gate: Gate) -> None:
         """See connectors.port.AsksByItself."""
@@ -185,17 +186,19 @@ class FhirConnector:
 
     async def fetch_registration(self, order: Order) -> Registration | None:
         return await self._read(
-            Verb.FETCH_REGISTRATION, lambda deadline: appointments.fetch_registration(self._exchange, order, deadline)
+            Verb.FETCH_REGISTRATION,
+            lambda deadline: appointments.fetch_registration(self._exchange, order, deadline),
+            order,
         )
 
     async def fetch_bills(self, patient: Patient) -> Sequence[Bill]:
         return await self._read(
-            Verb.FETCH_BILLS, lambda deadline: billing.fetch_bills(self._exchange, patient, deadline)
+            Verb.FETCH_BILLS, lambda deadline: billing.fetch_bills(self._exchange, patient, deadline), patient
         )
 
     async def fetch_settlement(self, payment: BillPayment) -> Settlement | None:
         return await self._read(
-            Verb.FETCH_SETTLEMENT, lambda deadline: billing.fetch_settlement(self._exchange, payment, deadline)
+            Verb.FETCH_SETTLEMENT, lambda deadline: billing.fetch_settlement(self._exchange, payment, deadline), payment
         )
 
     async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
@@ -203,12 +206,14 @@ class FhirConnector:
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
         return await self._read(
-            Verb.FETCH_REPORTS, lambda deadline: reports.fetch_reports(self._exchange, patient, deadline)
+            Verb.FETCH_REPORTS, lambda deadline: reports.fetch_reports(self._exchange, patient, deadline), patient
         )
 
     async def fetch_report(self, patient: Patient, report_id: str) -> Report | None:
         return await self._read(
-            Verb.FETCH_REPORT, lambda deadline: reports.fetch_report(self._exchange, patient, report_id, deadline)
+            Verb.FETCH_REPORT,
+            lambda deadline: reports.fetch_report(self._exchange, patient, report_id, deadline),
+            patient,
         )
 
     async def fetch_attachment(self, attachment: Attachment) -> Attachment:
@@ -239,22 +244,24 @@ class FhirConnector:
     # writes --------------------------------------------------------------------------------------------------------
 
     async def create_patient(self, patient: Patient) -> Outcome:
-        return await self._write(Verb.CREATE_PATIENT, lambda write: patients.create_patient(write, patient))
+        return await self._write(Verb.CREATE_PATIENT, patient, lambda write: patients.create_patient(write, patient))
 
     async def lock_slot(self, order: Order) -> Outcome:
-        return await self._write(Verb.LOCK_SLOT, lambda write: locks.lock_slot(write, order))
+        return await self._write(Verb.LOCK_SLOT, order, lambda write: locks.lock_slot(write, order))
 
     async def unlock_slot(self, order: Order) -> Outcome:
-        return await self._write(Verb.UNLOCK_SLOT, lambda write: bookings.unlock_slot(write, order))
+        return await self._write(Verb.UNLOCK_SLOT, order, lambda write: bookings.unlock_slot(write, order))
 
     async def book(self, order: Order) -> Outcome:
-        return await self._write(Verb.BOOK, lambda write: bookings.book(write, order))
+        return await self._write(Verb.BOOK, order, lambda write: bookings.book(write, order))
 
     async def register(self, order: Order) -> Outcome:
-        return await self._write(Verb.REGISTER, lambda write: bookings.register(write, order))
+        return await self._write(Verb.REGISTER, order, lambda write: bookings.register(write, order))
 
     async def cancel_registration(self, order: Order) -> Outcome:
-        return await self._write(Verb.CANCEL_REGISTRATION, lambda write: bookings.cancel_registration(write, order))
+        return await self._write(
+            Verb.CANCEL_REGISTRATION, order, lambda write: bookings.cancel_registration(write, order)
+        )
 
     async def check_in(self, order: Order) -> Outcome:
         return self._refuse(Verb.CHECK_IN)
@@ -263,7 +270,7 @@ class FhirConnector:
         return self._refuse(Verb.PRESETTLE_BILL)
 
     async def settle_bill(self, payment: BillPayment) -> Outcome:
-        return await self._write(Verb.SETTLE_BILL, lambda write: billing.settle_bill(write, payment))
+        return await self._write(Verb.SETTLE_BILL, payment, lambda write: billing.settle_bill(write, payment))
 
     async def refund(self, refund: RefundOrder) -> Outcome:
         return self._refuse(Verb.REFUND)
@@ -276,9 +283,9 @@ class FhirConnector:
             document = await self._exchange.search(call, request, deadline, whole=whole)
             return await self._exchange.map_all(call, document, whole=whole)
 
-        return await self._read(verb, fetch)
+        return await self._read(verb, fetch, request)
 
-    async def _read(self, verb: Verb, work: Callable[[Deadline], Awaitable[T]]) -> T:
+    async def _read(self, verb: Verb, work: Callable[[Deadline], Awaitable[T]], about: object = None) -> T:
         traits = self._traits[verb]
         if traits.capability is not Capability.NATIVE:
             raise self._not_offered(verb)
@@ -286,12 +293,13 @@ class FhirConnector:
             deadline = Deadline(traits.timeout_s)
             if verb is not Verb.PING:
                 await self._exchange.statements.known(deadline)
-            return await work(deadline)
+            with asked_for(verb, about):
+                return await work(deadline)
         except HisError as error:
             error.hospital_id, error.verb = self.hospital_id, verb.value
             raise
 
-    async def _write(self, verb: Verb, work: Callable[[Write], Awaitable[Outcome]]) -> Outcome:
+    async def _write(self, verb: Verb, about: object, work: Callable[[Write], Awaitable[Outcome]]) -> Outcome:
         traits = self._traits[verb]
         if traits.capability is not Capability.NATIVE:
             return self._refuse(verb)
@@ -301,7 +309,8 @@ class FhirConnector:
         except HisReplyInvalid as error:  # a server of another version: nothing was asked of it
             return Rejected(code="not_sent", text=str(error), retryable=True)
         try:
-            return await work(write)
+            with asked_for(verb, about):
+                return await work(write)
         except Ended as ended:
             return ended.outcome
 

@@ -65,7 +65,7 @@ class Exchange:
         self.statements = Statements(client, rules.release)
         self._assumed = assumed_in(connection)
         self.sifter = Sifter(Setup(hospital=hospital, profile=profile, connection=connection, rules=rules))
-        self.aside = SettingAside(name, client.peer)
+        self.aside = SettingAside(client.record, client.peer)
         self._refusing: set[str] = set()
 
     def context(self) -> MapContext:

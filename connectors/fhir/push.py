@@ -15,6 +15,8 @@ from connectors.fhir.push_options import PushOptions
 from connectors.fhir.secrets import Secret
 from connectors.http_connections import Limits
 from connectors.http_listener import HttpListener, Meters, last, peer_of, read_body
+from connectors.port import Passed
+from connectors.recording import WireRecord
 from connectors.tls import TLSContext, server_context
 from connectors.tls_files import FilesMeter
 from monitoring import metrics
@@ -37,9 +39,10 @@ _METERS = Meters(
 class Push:
     """The listener of one connector. Nothing is opened before `start`."""
 
-    def __init__(self, options: PushOptions, notified: Notified, labels: dict[str, str]) -> None:
+    def __init__(self, options: PushOptions, notified: Notified, record: WireRecord, labels: dict[str, str]) -> None:
         """Raises ValueError for settings that are no good."""
         self._options, self.notified, self._labels = options, notified, labels
+        self._record = record
         secret = options.notify_secret_file or options.notify_secret_env
         self._secret = (
             Secret("notify_secret", options.notify_secret_file, options.notify_secret_env) if secret else None
@@ -126,17 +129,18 @@ class Push:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             return self._refuse("unreadable", 415, "send it as it is, without Content-Encoding", peer)
         try:
-            told = await self._read(request)
+            body = await read_body(request, self._limits)
         except web.HTTPRequestEntityTooLarge:
             return self._refuse("too_large", 413, "the notification is larger than max_message_bytes", peer)
         except TimeoutError:
             return self._refuse("slow", 408, "the notification did not come to its end in time", peer)
+        try:
+            told = await self._read(request, body)
         except NotNotified as error:
-            return self._refuse("unreadable", 400, f"this is no notification: {error}", peer)
-        return await self._take(told, peer)
+            return self._refuse("unreadable", 400, f"this is no notification: {error}", peer, body)
+        return await self._take(told, peer, body)
 
-    async def _read(self, request: web.BaseRequest) -> Notification:
-        body = await read_body(request, self._limits)
+    async def _read(self, request: web.BaseRequest, body: bytes) -> Notification:
         if request.method == "DELETE" or not body.strip():
             # R4: PUT or DELETE [endpoint]/Appointment/1 names the resource in its address.
             rest = request.path.removeprefix(self.path).strip("/")
@@ -145,22 +149,36 @@ class Push:
             return await asyncio.to_thread(read_notification, body)
         return read_notification(body)
 
-    async def _take(self, told: Notification, peer: str) -> web.Response:
+    async def _take(self, told: Notification, peer: str, body: bytes) -> web.Response:
         try:
             await self.notified.take(told)
         except NotFetched as error:
             self.notified.count("not_fetched")
             self._warn("fhir_notification_not_fetched", reason=str(error), peer=peer, **self._labels)
+            self._note(503, f"not fetched: {error}", peer, body)
             return web.Response(
                 status=503, text="it comes too early, send it again\n", headers={"Retry-After": AGAIN_S}
             )
         return web.Response(status=200)
 
-    def _refuse(self, result: str, status: int, why: str, peer: str) -> web.StreamResponse:
+    def _refuse(self, result: str, status: int, why: str, peer: str, body: bytes = b"") -> web.StreamResponse:
         self.notified.count(result)
         self._warn("fhir_notification_refused", reason=why, peer=peer, **self._labels)
+        self._note(status, why, peer, body)
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
         return last(web.Response(status=status, text=f"{why}\n", headers=headers))
+
+    def _note(self, status: int, why: str, peer: str, body: bytes) -> None:
+        """For the message store. A body that was not read, because of who sends it or how large it is, is not kept."""
+        self._record.not_taken(
+            Passed.REFUSED,
+            peer=peer,
+            message_type="notification",
+            control_id="",
+            request=body,
+            error=why,
+            answer_code=str(status),
+        )
 
     def _malformed(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._refuse("unreadable", 400, "this is no HTTP request", peer_of(request))

@@ -56,7 +56,7 @@ def make_push(
             raise ValueError("subscribe needs listen_port and public_url, where the server is to tell us")
         return None
     notified = Notified(changes, options.base_url, where)
-    push = Push(options, notified, where)
+    push = Push(options, notified, exchange.client.record, where)
     trees = compile_subscriptions(profile, exchange.connection, options.subscribe)
     if not trees:
         return Pushing(push, None)

@@ -15,10 +15,10 @@ REMEMBERED = 10_000
 
 
 class SettingAside:
-    """What one connector has set aside; nothing is before there is a recorder (`record.recorder`)."""
+    """What one connector has set aside; nothing is before `record` has a recorder."""
 
-    def __init__(self, connector: str, peer: str) -> None:
-        self.record = WireRecord(connector)
+    def __init__(self, record: WireRecord, peer: str) -> None:
+        self.record = record
         self._peer = peer
         self._told: OrderedDict[bytes, None] = OrderedDict()
 

@@ -1,6 +1,7 @@
 """The Subscriptions of the simulated FHIR server: it shakes hands, and tells of every Appointment that the hospital changes.
 
-R4 rest-hooks without the backport are told by an empty POST; with it, by a Bundle whose first entry is a Parameters.
+R4 rest-hooks without the backport are told by an empty POST; with it, by a Bundle whose first entry is a Parameters. One of R5,
+which names a topic, is told by a Bundle whose first entry is a SubscriptionStatus.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class SubscriptionDesk:
             found = self.kept.get(key)
             return _json(200, found) if found else _json(404, {"resourceType": "OperationOutcome", "issue": []})
         url = request.query.get("url")
-        entries = [{"resource": one} for one in self.kept.values() if one["channel"]["endpoint"] == url]
+        entries = [{"resource": one} for one in self.kept.values() if _address(one)[0] == url]
         return _json(200, {"resourceType": "Bundle", "type": "searchset", "entry": entries})
 
     async def tell(self, focus: str) -> list[int]:
@@ -76,16 +77,20 @@ class SubscriptionDesk:
                 await self._send(key, "heartbeat")
 
     async def _send(self, key: str, kind: str, focus: str = "") -> int:
-        channel = self.kept[key]["channel"]
-        headers = dict(line.split(": ", 1) for line in channel.get("header", ()))
-        body = self._bundle(key, kind, focus) if BACKPORT in self.kept[key]["meta"].get("profile", ()) else b""
+        kept = self.kept[key]
+        endpoint, headers = _address(kept)
+        body = b""
+        if "topic" in kept:
+            body = self._status(key, kind, focus)
+        elif BACKPORT in kept["meta"].get("profile", ()):
+            body = self._bundle(key, kind, focus)
         if not body and kind != "event-notification":
             return 200  # plain R4 has neither handshake nor heartbeat
         try:
             async with (
                 aiohttp.ClientSession() as session,
                 session.post(
-                    channel["endpoint"], data=body, headers=headers | {"Content-Type": "application/fhir+json"}
+                    endpoint, data=body, headers=headers | {"Content-Type": "application/fhir+json"}
                 ) as response,
             ):
                 return response.status
@@ -106,6 +111,30 @@ class SubscriptionDesk:
             parameters.append({"name": "notification-event", "part": [number, where]})
         first = {"resource": {"resourceType": "Parameters", "parameter": parameters}}
         return json.dumps({"resourceType": "Bundle", "type": "history", "entry": [first]}).encode()
+
+    def _status(self, key: str, kind: str, focus: str) -> bytes:
+        """R5 subscriptionstatus.html: numbers are integer64, strings in JSON."""
+        count = str(self.counts[key])
+        status: Json = {
+            "resourceType": "SubscriptionStatus",
+            "status": self.kept[key]["status"],
+            "type": kind,
+            "eventsSinceSubscriptionStart": count,
+            "subscription": {"reference": f"Subscription/{key}"},
+            "topic": self.kept[key]["topic"],
+        }
+        if focus:
+            status["notificationEvent"] = [{"eventNumber": count, "focus": {"reference": focus}}]
+        entry = [{"resource": status}]
+        return json.dumps({"resourceType": "Bundle", "type": "subscription-notification", "entry": entry}).encode()
+
+
+def _address(subscription: Json) -> tuple[str, dict[str, str]]:
+    """Where one is told, and with which headers: R4 has them in its channel, R5 as parameters."""
+    channel = subscription.get("channel")
+    if channel is not None:
+        return channel["endpoint"], dict(line.split(": ", 1) for line in channel.get("header", ()))
+    return subscription["endpoint"], {one["name"]: one["value"] for one in subscription.get("parameter", ())}
 
 
 def _json(status: int, body: Json) -> web.Response:

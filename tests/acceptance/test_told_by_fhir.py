@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from loadtest.ports import free_port
 from loadtest.simulators import fhir
@@ -22,17 +23,22 @@ from tests.acceptance.installation import (
     to_toml,
     write_secrets,
 )
-from tests.connectors.fhir.told.sent import backport
+from tests.connectors.fhir.spoken import PROFILES
+from tests.connectors.fhir.told.sent import backport, r5
 
 HERE = "fhir-told"
 SECRET = "told-to-the-server"
 
 
 @contextlib.asynccontextmanager
-async def laid_out(folder: Path, **connector: Any) -> AsyncIterator[tuple[Installation, fhir.FhirSimulator]]:
+async def laid_out(
+    folder: Path, *, release: str = "R4", days: int = 1, **connector: Any
+) -> AsyncIterator[tuple[Installation, fhir.FhirSimulator]]:
     """The hospital, settings and keys; the service does not run yet."""
-    simulator = await fhir.start(hospital=Hospital("F", days=1, seats=30))
+    simulator = await fhir.start(hospital=Hospital("F", days=days, seats=30), release=release)
+    profile = "fhir_demo" if release == "R4" else "demo_r5"
     settings: dict[str, Any] = {
+        "profiles_dir": str(PROFILES),
         "service": {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "drain_s": 5, "key_cache_s": 1},
         "store": {
             "url": f"sqlite:///{folder.as_posix()}/hisbridge.db",
@@ -45,7 +51,7 @@ async def laid_out(folder: Path, **connector: Any) -> AsyncIterator[tuple[Instal
                 "reserve_by": "book",
                 **QUICK,
                 "connector": {
-                    "his": {"protocol": "fhir", "profile": "fhir_demo@1", "base_url": simulator.base_url, **connector}
+                    "his": {"protocol": "fhir", "profile": f"{profile}@1", "base_url": simulator.base_url, **connector}
                 },
             }
         },
@@ -91,19 +97,22 @@ async def test_booking_follows_what_happened_while_the_service_was_away(tmp_path
             await site.becomes(HERE, booking, state="cancelled", payment_state="refund_due")
 
 
-async def test_booking_follows_what_the_hospital_says_when_it_notifies_us(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("release", "notice"), [("R4", backport), ("R5", r5)])
+async def test_booking_follows_what_the_hospital_says_when_it_notifies_us(
+    tmp_path: Path, release: str, notice: Callable[..., bytes]
+) -> None:
     """Nothing is asked for here but what a notification names, or what numbers say was missed."""
     (tmp_path / "notify").write_text(SECRET)
     listen = free_port()
-    told = {"listen_port": listen, "notify_secret_file": str(tmp_path / "notify"), "changes_every_s": 0}
+    told: dict[str, Any] = {"listen_port": listen, "notify_secret_file": str(tmp_path / "notify"), "changes_every_s": 0}
     url = f"http://127.0.0.1:{listen}/notifications"
-    async with laid_out(tmp_path, **told) as (site, simulator), run_process(site):
-        assert await post(url, backport("handshake")) == 200
+    async with laid_out(tmp_path, release=release, **told) as (site, simulator), run_process(site):
+        assert await post(url, notice("handshake")) == 200
 
         booking = await site.booked(HERE)
         focus = f"Appointment/{appointment_of(simulator, booking)}"
         simulator.store.change(appointment_of(simulator, booking), status="cancelled")
-        notification = backport("event-notification", since_start=1, events=[(1, focus)])
+        notification = notice("event-notification", since_start=1, events=[(1, focus)])
         assert await post(url, notification, secret="another") == 401
         assert (await site.booking(HERE, booking))["state"] == "booked"
         assert await post(url, notification) == 200
@@ -119,7 +128,7 @@ async def test_booking_follows_what_the_hospital_says_when_it_notifies_us(tmp_pa
         # Number 2 is lost; a heartbeat tells of it
         simulator.store.change(appointment_of(simulator, booking), status="arrived")
         assert (await site.booking(HERE, booking))["state"] == "booked"
-        assert await post(url, backport("heartbeat", since_start=2)) == 200
+        assert await post(url, notice("heartbeat", since_start=2)) == 200
         await site.becomes(HERE, booking, state="checked_in")
         assert await site.metric("hisbridge_fhir_notifications_total", result="missed") == 1
         # Every read that a notification led to had a place at the hospital: two that name one, the forged one, a catch-up.

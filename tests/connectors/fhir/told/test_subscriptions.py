@@ -23,6 +23,7 @@ from mappings.profile import load_profile
 from monitoring.metrics import REGISTRY
 from tests.acceptance.installation import until
 from tests.connectors.fhir.fhir_hospital import HOSPITAL, booked_order, connected
+from tests.connectors.fhir.spoken import PROFILES
 from tests.connectors.fhir.told.desk import Desk
 
 SECRET = "told-to-the-server"
@@ -45,6 +46,8 @@ async def subscribed(
         notify_secret_file=str(folder / "notify"),
         subscribe=[name],
         subscriptions_every_s=0.1,
+        profile="demo_r5@1" if name == "topic" else "fhir_demo@1",
+        profiles_dir=PROFILES,
     ) as connector:
         if gate is not None:
             connector.ask_through(gate)
@@ -53,8 +56,8 @@ async def subscribed(
 
 
 @contextlib.asynccontextmanager
-async def server() -> AsyncIterator[fhir.FhirSimulator]:
-    simulator = await fhir.start(days=1, seats=2)
+async def server(release: str = "R4") -> AsyncIterator[fhir.FhirSimulator]:
+    simulator = await fhir.start(days=1, seats=2, release=release)
     try:
         yield simulator
     finally:
@@ -73,10 +76,10 @@ async def becomes_active(name: str, value: float = 1.0) -> None:
     await until(look, lambda seen: seen == value, what="the subscription")
 
 
-@pytest.mark.parametrize("name", ["rest_hook", "backport"])
-async def test_server_tells_us_when_it_was_asked_to(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "release"), [("rest_hook", "R4"), ("backport", "R4"), ("topic", "R5")])
+async def test_server_tells_us_when_it_was_asked_to(name: str, release: str, tmp_path: Path) -> None:
     port, desk = free_port(), Desk()
-    async with server() as simulator, subscribed(tmp_path, simulator, name, port, desk) as connector:
+    async with server(release) as simulator, subscribed(tmp_path, simulator, name, port, desk) as connector:
         await becomes_active(name)
         order = await booked_order(connector)
         simulator.store.change(order.his_refs["appointment"], status="cancelled")
