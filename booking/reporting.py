@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from booking.errors import Refusal, SetAside
 from booking.news import tell_owners
 from booking.people import digests_of, mrn_digests, owner_ids
 from booking.records import Person
+from booking.report_rules import ReportRule, shown_from_ms
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
@@ -20,6 +22,7 @@ from booking.store.tables import report_documents, reports
 from mappings.canonical import Report
 from monitoring import metrics
 
+AT_ONCE = ReportRule()
 LONG_BYTES = 65_536  # sealing this much takes a millisecond
 _SEALED = ("reports", "record")
 
@@ -46,11 +49,18 @@ def _row(tx: Tx, row: dict[str, Any], opened: bytes | None = None) -> ReportRow:
 
 
 async def put_report(
-    tx: Tx, report: Report, *, mrn: str | None = None, occurred_ms: int | None = None, told: bool = False
+    tx: Tx,
+    report: Report,
+    *,
+    mrn: str | None = None,
+    occurred_ms: int | None = None,
+    told: bool = False,
+    rule: ReportRule = AT_ONCE,
 ) -> ReportRow:
     """Insert or update a report. An older word than the stored one (by the HIS's time) is dropped, equal ones keep order.
 
     `told` is for news of the HIS: how late it came is measured. What is asked for live is as old as it likes.
+    By the hospital's `rule` portals hear nothing of a report that may not be seen as it is, and of a delayed one from when on.
     Raises SetAside for a report without a patient: it must never be guessed whose it is.
     """
     owner = report.mrn or mrn
@@ -90,12 +100,29 @@ async def put_report(
     await _note_documents(tx, row_id, report, None if known is None else known.record)
     if told:
         _count_delay(tx, report, occurred_ms)
-    person_id = await owner_ids(tx, digest)
-    if person_id is not None:
-        await tell_owners(
-            tx, person_id, "report.changed", {"report_id": row_id, "status": row.status, "version": row.version}
-        )
+    await _tell(tx, row, rule)
     return row
+
+
+async def _tell(tx: Tx, row: ReportRow, rule: ReportRule) -> None:
+    from_ms = _shown_from_ms(row, rule)
+    person_id = None if from_ms is None else await owner_ids(tx, row.mrn_digest)
+    if from_ms is None or person_id is None:
+        return
+    payload = {"report_id": row.id, "status": row.status, "version": row.version}
+    if from_ms > tx.now_ms:
+        payload["shown_at"] = dt.datetime.fromtimestamp(from_ms / 1000, dt.UTC).isoformat()
+    await tell_owners(tx, person_id, "report.changed", payload)
+
+
+def _shown_from_ms(row: ReportRow, rule: ReportRule) -> int | None:
+    return shown_from_ms(rule, row.record, row.updated_ms if row.occurred_ms is None else row.occurred_ms)
+
+
+def is_released(tx: Tx, row: ReportRow, rule: ReportRule) -> bool:
+    """Whether the hospital lets its patient see a report now."""
+    from_ms = _shown_from_ms(row, rule)
+    return from_ms is not None and from_ms <= tx.now_ms
 
 
 _NOT_SHOWN = Fixed(
@@ -190,16 +217,16 @@ async def _or_aside(work: Callable[[bytes, str, str], bytes], data: bytes) -> by
     return await asyncio.to_thread(work, data, *_SEALED)
 
 
-async def own_report(tx: Tx, person: Person, report_id: str) -> ReportRow:
-    """A report of this person. Raises Refusal(report_unknown), also for somebody else's."""
+async def own_report(tx: Tx, person: Person, report_id: str, rule: ReportRule = AT_ONCE) -> ReportRow:
+    """A report of this person. Raises Refusal(report_unknown), also for somebody else's, and for one that is not released."""
     report = await load_report(tx, report_id)
-    if report is None or report.mrn_digest not in await mrn_digests(tx, person):
+    if report is None or report.mrn_digest not in await mrn_digests(tx, person) or not is_released(tx, report, rule):
         raise Refusal("report_unknown", f"There is no report {report_id} of this patient.")
     return report
 
 
-async def reports_of(tx: Tx, person: Person) -> list[ReportRow]:
-    """All stored reports of a person, newest first."""
+async def reports_of(tx: Tx, person: Person, rule: ReportRule = AT_ONCE) -> list[ReportRow]:
+    """The stored reports of a person that are released, newest first."""
     digests = await mrn_digests(tx, person)
     rows = await tx.all(
         select(reports)
@@ -207,4 +234,4 @@ async def reports_of(tx: Tx, person: Person) -> list[ReportRow]:
         .order_by(reports.c.updated_ms.desc(), reports.c.id)
         .limit(200)
     )
-    return [_row(tx, r) for r in rows]
+    return [row for row in (_row(tx, r) for r in rows) if is_released(tx, row, rule)]

@@ -19,6 +19,7 @@ from msgspec import Meta
 from booking.conversion import SettingsError, Where, convert_options
 from booking.people.rules import PatientRule
 from booking.release import ReleaseRule, rule_problems
+from booking.report_rules import ReportRule
 from booking.rules.settings import NO_RULES, BookingRules, booking_rule_problems
 from booking.waiting_room.rules import WaitingRoomRule, room_problems
 
@@ -194,6 +195,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     rules: BookingRules = NO_RULES
     waiting_room: WaitingRoomRule = WaitingRoomRule()
     patients: PatientRule = PatientRule()
+    reports: ReportRule = ReportRule()
     connector: dict[str, dict[str, Any]] = {}
     route: dict[str, str] = {}
 

@@ -17,6 +17,7 @@ from booking.api.taking_over import take_over
 from booking.api.views import ReportList, ReportView
 from booking.ports import DocumentGone, LiveFailed
 from booking.records import Person
+from booking.report_rules import ReportRule
 from mappings.canonical import KeptDocument
 from monitoring.logs import get_logger
 
@@ -33,7 +34,7 @@ class ReportHandlers:
         person = await self._person(call)
         as_of = await self.refresh(call.hospital_id, person, call.left_s())
         async with self._context.store.read(call.hospital_id) as tx:
-            rows = await reporting.reports_of(tx, person)
+            rows = await reporting.reports_of(tx, person, self._rule(call.hospital_id))
         return ReportList(items=[report_view(r, whole=False) for r in rows], as_of=as_of)
 
     async def get(self, call: Call[None, None]) -> ReportView:
@@ -80,7 +81,7 @@ class ReportHandlers:
     async def _own(self, call: Call[None, None]) -> reporting.ReportRow:
         person = await self._person(call)
         async with self._context.store.read(call.hospital_id) as tx:
-            return await reporting.own_report(tx, person, call.path["report_id"])
+            return await reporting.own_report(tx, person, call.path["report_id"], self._rule(call.hospital_id))
 
     async def refresh(self, hospital_id: str, person: Person, within_s: float | None) -> str:
         """Take over what the hospital tells now; `live`, or `stored` where it is not asked."""
@@ -95,7 +96,7 @@ class ReportHandlers:
             person,
             told,
             is_known=partial(reporting.is_known, mrn=mrn),
-            put=partial(reporting.put_report, mrn=mrn),
+            put=partial(reporting.put_report, mrn=mrn, rule=self._rule(hospital_id)),
             heavy=any(report.attachments for report in told),
         )
         return "live"
@@ -120,7 +121,13 @@ class ReportHandlers:
                 log.warning("report_set_aside", hospital=hospital_id, reason="not the report that was asked for")
                 return row
             # The owner's other numbers mean the same person: what was listed under one is completed under that one.
-            return await reporting.put_report(tx, msgspec.structs.replace(whole, mrn=row.record.mrn))
+            rule = self._rule(hospital_id)
+            put = await reporting.put_report(tx, msgspec.structs.replace(whole, mrn=row.record.mrn), rule=rule)
+            # What has come meanwhile may not be for the patient yet: then its heading is what they see.
+            return put if reporting.is_released(tx, put, rule) else row
+
+    def _rule(self, hospital_id: str) -> ReportRule:
+        return self._context.hospitals[hospital_id].reports
 
 
 _HEADERS = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}

@@ -16,6 +16,7 @@ import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
 from booking.people.rules import PatientRule
 from booking.release import ReleaseRule
+from booking.report_rules import ReportRule
 from booking.rules.settings import BookingRules
 from booking.secrets import new_data_key, new_digest_key, read_keys, read_store_password, read_tracing_headers
 from booking.settings import (
@@ -294,6 +295,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         BookingRules: hospital["rules"],
         WaitingRoomRule: hospital["waiting_room"],
         PatientRule: hospital["patients"],
+        ReportRule: hospital["reports"],
         Campus: hospital["campuses"][0],
         Settings: {**raw, "where": None},
         connectors.soap.Options: {**hospital["connector"]["his"]},
@@ -315,11 +317,12 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (BookingRules, raw["hospital"]["first-hospital"]["rules"]),
         (WaitingRoomRule, raw["hospital"]["first-hospital"]["waiting_room"]),
         (PatientRule, raw["hospital"]["first-hospital"]["patients"]),
+        (ReportRule, raw["hospital"]["first-hospital"]["reports"]),
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
-        "patients", "per_user", "rules", "limits", "blocks", "eligibility", "cancel_cutoffs",
+        "patients", "per_user", "reports", "rules", "limits", "blocks", "eligibility", "cancel_cutoffs",
         "channel_quotas",
     )  # fmt: skip
     for struct, table in tables:

@@ -100,6 +100,8 @@ async def locations(tx: Tx, view: View, ids: Sequence[str]) -> list[Resource]:
 async def own_report(tx: Tx, view: View, fhir_id: str) -> tuple[reporting.ReportRow, str, Any] | None:
     """A report of one of the client's patients, that patient's id, and the person."""
     row = await reporting.load_report(tx, row_id_of(fhir_id))
+    if row is not None and not reporting.is_released(tx, row, view.hospital.reports):
+        return None
     own = None if row is None else await people.patient_of_client(tx, view.client_id, row.mrn_digest)
     return None if row is None or own is None else (row, own[0]["id"], own[1])
 

@@ -151,7 +151,7 @@ async def observations(tx: Tx, view: View, request: SearchRequest) -> Found:
 async def _reports(tx: Tx, view: View, request: SearchRequest) -> tuple[str, list[reporting.ReportRow]]:
     patient_id = patient_of(request)
     own = await people.own_patients(tx, view.client_id, patient_id)
-    return patient_id, await reporting.reports_of(tx, own[0][1]) if own else []
+    return patient_id, await reporting.reports_of(tx, own[0][1], view.hospital.reports) if own else []
 
 
 def patient_of(request: SearchRequest) -> str:
