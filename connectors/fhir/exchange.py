@@ -17,6 +17,7 @@ from connectors.fhir.client import ExchangeError, FhirClient, Params, Reply, Rep
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
 from connectors.fhir.outcomes import UNAUTHORISED, error_of_read, issues_of
+from connectors.fhir.readings import Reading
 from connectors.fhir.setting_aside import SettingAside
 from connectors.fhir.sifter import Setup, Sifter
 from connectors.fhir.sifting import MOST_TOLD, map_context
@@ -103,22 +104,38 @@ class Exchange:
         whole: bool = True,
         aside: bool = False,
     ) -> Document:
-        """The same with parameters at hand. `aside`: the others go on, were there none."""
+        """The same with parameters at hand. `aside`: the others go on, were there none.
+
+        Where rows came or went between two pages the search is made once more; with `whole` that one must be whole.
+        """
+        entries, reading = await self._gather(call, params, deadline, fresh=fresh)
+        if reading.pages > 1 and (reading.told_otherwise or (whole and not reading.is_whole)):
+            self.warn("fhir_search_read_again", resource=call.resource, pages=reading.pages)
+            entries, again = await self._gather(call, params, deadline, fresh=fresh)
+            if whole and not (again.is_whole or again.confirms(reading)):
+                raise HisReplyInvalid(f"the search for {call.resource} has changed while it was read")
+        return await self._checked(entries, alone=whole, aside=aside)
+
+    async def _gather(
+        self, call: Call, params: Params, deadline: Deadline, *, fresh: bool
+    ) -> tuple[list[Json], Reading]:
+        """The entries of all pages, each once, and how the reading went."""
         try:
             pages = await self.client.read_pages(call.resource, params, deadline=deadline, fresh=fresh)
         except ExchangeError as error:
             raise read_failed(error) from error
         entries: dict[object, Json] = {}
+        reading = Reading(call.resource)
         for page in pages:
             self.note(page, f"GET {call.resource}")
             if page.status != 200:
                 raise error_of_read(page, call.codes, call.issue_types)
-            for number, entry in enumerate(entries_of_page(page.body, call, self.rules)):
+            for number, entry in enumerate(reading.note(page.body, entries_of_page(page.body, call, self.rules))):
                 resource = entry["resource"]
                 own = resource.get("id")
                 key = (str(resource.get("resourceType")), own) if isinstance(own, str) else (id(page), number)
                 entries.setdefault(key, entry)
-        return await self._checked(list(entries.values()), alone=whole, aside=aside)
+        return list(entries.values()), reading
 
     async def ask(self, call: Call, path: str, body: Json, deadline: Deadline) -> Reply:
         """The reply to a POST that changes nothing."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from connectors.fhir.deadlines import Deadline
 from connectors.port import HisReplyInvalid
 from tests.connectors.fhir.fhir_hospital import canned, connected
 from tests.connectors.fhir.test_fhir_replies import WINDOW, bundle
@@ -145,3 +146,50 @@ async def test_search_fails_when_the_server_gives_the_same_page_for_ever() -> No
         with pytest.raises(HisReplyInvalid, match="same page again"):
             await connector.fetch_slots(WINDOW, [])
     assert asked <= 6
+
+
+# --- searches that are gathered whole --------------------------------------------------------------------------------
+
+
+def departments() -> Rows:
+    return [{"resourceType": "HealthcareService", "id": f"d{n}", "name": f"{n}科"} for n in range(24)]
+
+
+async def found_by(server: Server, *, whole: bool) -> list[str]:
+    async with canned(server.handle) as base_url, connected(base_url) as connector:
+        exchange = connector._exchange
+        document = await exchange.find(exchange.calls["fetch_departments"], [], Deadline(10), whole=whole)
+    return [entry["resource"]["id"] for entry in document["entry"]]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_row_that_fell_between_two_pages_is_found_by_a_second_reading(whole: bool) -> None:
+    server = Server(departments(), exactly, {1: drop_first})
+    assert await found_by(server, whole=whole) == [f"d{n}" for n in range(1, 24)]
+    assert server.asked == 6
+
+
+@pytest.mark.parametrize(
+    ("total", "moves", "whole", "readings"),
+    [
+        pytest.param(exactly, {}, True, 1, id="total that fits"),
+        pytest.param(None, {}, False, 1, id="no total, and nothing hangs on it"),
+        pytest.param(None, {}, True, 2, id="no total, and the same rows twice"),
+        pytest.param(lambda count: count - 3, {}, True, 2, id="total that never fits, and the same rows twice"),
+    ],
+)
+async def test_search_is_made_again_only_when_something_may_be_missing(
+    total: Callable[[int], int] | None, moves: Moves, whole: bool, readings: int
+) -> None:
+    server = Server(departments(), total, moves)
+    assert await found_by(server, whole=whole) == [f"d{n}" for n in range(24)]
+    assert server.asked == 3 * readings
+
+
+@pytest.mark.parametrize("total", [exactly, None], ids=["total", "no total"])
+async def test_answer_that_must_be_whole_is_refused_when_the_pages_never_stand_still(
+    total: Callable[[int], int] | None,
+) -> None:
+    server = Server(departments(), total, {1: drop_first, 4: drop_first})
+    with pytest.raises(HisReplyInvalid, match="has changed while it was read"):
+        await found_by(server, whole=True)
