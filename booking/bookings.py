@@ -17,6 +17,7 @@ from booking.milestones import count_lock, count_registration
 from booking.money import PaymentRow, record_payment, set_settlement
 from booking.moves import apply, is_lock_over, load_booking, save_booking
 from booking.records import Booking, booking_from_row
+from booking.rescheduling.orders import hear_place, without_move
 from booking.settings import Hospital
 from booking.store.budget import Budget
 from booking.store.engine import Tx
@@ -343,6 +344,8 @@ async def hear_registration(tx: Tx, hospital: Hospital, booking: Booking, told: 
     News that answers the command under way settles it (SIU with SCH-1 = our key, where nothing can be asked); any other news
     waits for the command's own outcome.
     """
+    await hear_place(tx, hospital, booking, told)
+    told = without_move(told)
     if await _settles(tx, hospital, booking, told):
         return True
     booking.registration = _merge(booking.registration, told)

@@ -37,6 +37,7 @@ async def refused_cancellation(tx: Tx, hospital: Hospital, booking: Booking) -> 
             rules=hospital.rules,
             state=booking.state,
             paid=booking.payment_state == "paid",
+            moved=booking.moved_ms is not None,
             date=row["date"],
             starts_at_ms=row["starts_at_ms"],
             department_id=row["department_id"],

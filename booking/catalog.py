@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, Table, bindparam, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, func, select
 
 from booking import seats
 from booking.store.engine import Tx
@@ -41,12 +41,16 @@ async def list_practitioners(tx: Tx, department_id: str | None) -> list[dict[str
     return await tx.all(query.order_by(practitioners.c.id))
 
 
+# Who holds a segment: its schedule's practitioner, or the one who stands in for them there.
+HELD_BY: ColumnElement[str] = func.coalesce(slots.c.practitioner_id, schedules.c.practitioner_id)
+HELD_BY_NAME: ColumnElement[str] = func.coalesce(slots.c.practitioner_name, schedules.c.practitioner_name)
+
 _SLOT_ROWS = select(
     slots,
     schedules.c.department_id,
     schedules.c.department_name,
-    schedules.c.practitioner_id,
-    schedules.c.practitioner_name,
+    HELD_BY.label("practitioner_id"),
+    HELD_BY_NAME.label("practitioner_name"),
     schedules.c.session,
     schedules.c.clinic_type,
     schedules.c.fee_fen,
@@ -78,7 +82,7 @@ async def list_slots(
     if department_id is not None:
         query = query.where(schedules.c.department_id == department_id)
     if practitioner_id is not None:
-        query = query.where(schedules.c.practitioner_id == practitioner_id)
+        query = query.where(HELD_BY.in_((practitioner_id,)))
     if after is not None:
         at, slot_id = after
         query = query.where((slots.c.starts_at_ms > at) | ((slots.c.starts_at_ms == at) & (slots.c.id > slot_id)))

@@ -15,6 +15,8 @@ from sqlalchemy import Table, bindparam, select, update
 
 from booking import seats
 from booking.catalog import schedule_key, slot_key
+from booking.rescheduling.marks import Mark, goes_elsewhere, has_moved, is_elsewhere, put_mark
+from booking.rescheduling.seen import changed_in_place, changed_time
 from booking.store.engine import Tx
 from booking.store.tables import bookings, departments, practitioners, schedules, slots
 from mappings.canonical import Department, HisRefs, Practitioner, Schedule, ScheduleStopped, Slot, StopScope
@@ -96,14 +98,23 @@ def _differ(row: _Row, known: _Row, columns: Iterable[str] | None = None) -> boo
 
 
 def is_stopped(schedule: Schedule, stops: Sequence[ScheduleStopped]) -> bool:
-    """Whether a list of stops, fetched beside the schedules, names this whole schedule."""
-    return any(stop.scope == StopScope.SCHEDULE and _of_schedule(stop, schedule) for stop in stops)
+    """Whether a list of stops, fetched beside the schedules, names this whole schedule; what goes on elsewhere is off sale."""
+    return any(stop.scope == StopScope.SCHEDULE and _of_schedule(stop, schedule) and not _stays(stop) for stop in stops)
+
+
+def _stays(stop: ScheduleStopped) -> bool:
+    """Whether only another practitioner or room is told of."""
+    return has_moved(stop) and not is_elsewhere(stop)
 
 
 def is_slot_stopped(slot: Slot, stops: Sequence[ScheduleStopped]) -> bool:
     """Whether a list of stops names this segment."""
     return any(
-        stop.scope == StopScope.SEGMENT and stop.starts_at == slot.starts_at and _of_slot(stop, slot) for stop in stops
+        stop.scope == StopScope.SEGMENT
+        and stop.starts_at == slot.starts_at
+        and _of_slot(stop, slot)
+        and not _stays(stop)
+        for stop in stops
     )
 
 
@@ -139,14 +150,22 @@ async def put_schedules(
     `channel_quota` is how many seats of one schedule this installation may sell; the HIS's own word may only lower it.
     """
     rows = _last([_schedule_row(tx, s, stops, channel_quota) for s in records])
+    marks: dict[str, Mark] = {}
     known = await _known(tx, schedules, (r["id"] for r in rows))
     for row in rows:
-        if row["id"] in known and known[row["id"]]["stopped_ms"] is not None:
+        before = known.get(row["id"])
+        if before is None:
+            continue
+        if before["stopped_ms"] is not None:
             row["status"] = "stopped"
+        if (mark := changed_in_place(tx, row, before, stops)) is not None:
+            marks[row["id"]] = mark
     new = [r for r in rows if r["id"] not in known]
     changed = [r for r in rows if r["id"] in known and _differ(r, known[r["id"]], r.keys() - {"seen_ms"})]
     same = known.keys() - {r["id"] for r in changed}
     await tx.upsert(schedules, new + changed)
+    for row_id, mark in marks.items():
+        await put_mark(tx, schedules, row_id, mark)
     if same:
         await tx.run(
             update(schedules)
@@ -160,7 +179,13 @@ async def put_schedules(
         if _differ(row, before, _SCHEDULE_SHOWN):
             tx.touch(row["date"], row["department_id"])
             tx.touch(before["date"], before["department_id"])
-    return [r["id"] for r in changed if r["status"] == "stopped" and known[r["id"]]["status"] == "open"]
+    return [
+        r["id"]
+        for r in changed
+        if r["status"] == "stopped"
+        and known[r["id"]]["status"] == "open"
+        and not goes_elsewhere(known[r["id"]]["moved"])
+    ]
 
 
 def _schedule_row(tx: Tx, s: Schedule, stops: Sequence[ScheduleStopped], channel_quota: int | None) -> _Row:
@@ -244,8 +269,17 @@ async def apply_slots(
         row |= {"fetch_started_ms": started_ms, "fetch_ended_ms": ended_ms}
     await _write_slots(tx, rows, known)
     await _charge(tx, flips)
+    for row in rows:
+        before = known.get(row["id"])
+        if before is not None and before["booked"] and (mark := changed_time(tx, row, before)) is not None:
+            await put_mark(tx, slots, row["id"], mark)
     return [
-        r["id"] for r in rows if r["status"] == "stopped" and r["id"] in known and known[r["id"]]["status"] == "open"
+        r["id"]
+        for r in rows
+        if r["status"] == "stopped"
+        and r["id"] in known
+        and known[r["id"]]["status"] == "open"
+        and not goes_elsewhere(known[r["id"]]["moved"])
     ]
 
 
@@ -332,6 +366,8 @@ async def stop_slots(tx: Tx, schedule_id: str, *, starts_at_ms: int | None = Non
             slots.c.starts_at_ms == starts_at_ms,
         ]
     values: _Row = {"status": "stopped"}
+    # What moves is marked after.
+    await tx.run(update(table).where(*which, table.c.moved.is_not(None)).values(moved=None))
     if await tx.run(update(table).where(*which, table.c.status != "stopped").values(**values)):
         for of in (await _known(tx, schedules, [schedule_id])).values():
             tx.touch(of["date"], of["department_id"])
@@ -348,8 +384,10 @@ async def reopen(tx: Tx, his_schedule_id: str | None) -> None:
     await tx.run(
         update(schedules)
         .where(schedules.c.hospital_id == tx.hospital_id, schedules.c.id.in_(ids))
-        .values(stopped_ms=None)
+        .values(stopped_ms=None, moved=None)
     )
     await tx.run(
-        update(slots).where(slots.c.hospital_id == tx.hospital_id, slots.c.schedule_id.in_(ids)).values(stopped_ms=None)
+        update(slots)
+        .where(slots.c.hospital_id == tx.hospital_id, slots.c.schedule_id.in_(ids))
+        .values(stopped_ms=None, moved=None, practitioner_id=None, practitioner_name=None)
     )

@@ -17,7 +17,7 @@ from sqlalchemy import Table, bindparam, select, update
 
 from booking import seats
 from booking.money import PaymentRow, Purse, find_payment, purse_of, purses_of
-from booking.news import BOOKING_CHANGED, SEQUENCER, booking_payload, new_event, tell_booking
+from booking.news import BOOKING_CHANGED, SEQUENCER, booking_payload, new_event, tell, tell_booking
 from booking.records import Booking, booking_from_row, booking_to_row
 from booking.store.crypto import SealBroken
 from booking.store.engine import Tx
@@ -197,6 +197,14 @@ async def write_booking(tx: Tx, booking: Booking, *, tell: bool) -> None:
     if tell:
         told = new_event(tx.hospital_id, booking.client_id, BOOKING_CHANGED, booking_payload(booking), tx.now_ms)
         tx.told.append(told)
+
+
+async def tell_of_booking(tx: Tx, booking: Booking, kind: str, payload: dict[str, Any]) -> None:
+    """Tell a booking's client something else about it, after what was told before."""
+    if isinstance(tx, Gathering):
+        tx.told.append(new_event(tx.hospital_id, booking.client_id, kind, payload, tx.now_ms))
+    else:
+        await tell(tx, booking.client_id, kind, payload)
 
 
 # --- seats ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import msgspec
 from booking.gathering import booking_rows, load_booking
 from booking.money import Purse, purse_of, purses_of
 from booking.records import Booking, booking_from_row
+from booking.rescheduling.places import Place, places_of
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, Tx
 from monitoring.logs import request_id
@@ -30,11 +31,12 @@ SLOW_S = 0.5  # a reading that takes longer, as on a connection whose other end 
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A booking at `now_ms` by the store's clock, and its money."""
+    """A booking at `now_ms` by the store's clock, its money, and where it is; None for a slot that is gone."""
 
     booking: Booking
     now_ms: int
     purse: Purse
+    place: Place | None = None
 
 
 class _Asked:
@@ -60,7 +62,10 @@ class Looks:
         if self._store.dialect == "sqlite":
             async with self._store.read(hospital_id, here=True) as tx:
                 booking = await load_booking(tx, booking_id)
-                return None if booking is None else Look(booking, tx.now_ms, await purse_of(tx, booking_id))
+                if booking is None:
+                    return None
+                place = (await places_of(tx, [booking.slot_id])).get(booking.slot_id)
+                return Look(booking, tx.now_ms, await purse_of(tx, booking_id), place)
         asked = _Asked(booking_id)
         if (waiting := self._asked.get(hospital_id)) is not None:
             waiting.append(asked)
@@ -111,8 +116,12 @@ class Looks:
                 row["id"]: _booking(tx, row) for row in await booking_rows(tx, booking_ids)
             }
             purses = await purses_of(tx, list(bookings))
+            slot_ids = [booking.slot_id for booking in bookings.values() if isinstance(booking, Booking)]
+            places = await places_of(tx, slot_ids)
             return {
-                booking_id: booking if isinstance(booking, Exception) else Look(booking, tx.now_ms, purses[booking_id])
+                booking_id: Look(booking, tx.now_ms, purses[booking_id], places.get(booking.slot_id))
+                if isinstance(booking, Booking)
+                else booking
                 for booking_id, booking in bookings.items()
             }
 

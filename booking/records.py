@@ -14,7 +14,10 @@ from mappings.canonical import HisRefs, Patient, Registration
 
 
 class Booking(msgspec.Struct, kw_only=True):
-    """One booking. Changed in place by `booking.moves` and written back with a new version."""
+    """One booking. Changed in place by `booking.moves` and written back with a new version.
+
+    `moved_ms`: when the hospital last moved it (改诊, 替诊); who was moved may cancel without a cutoff.
+    """
 
     hospital_id: str
     id: str
@@ -45,6 +48,7 @@ class Booking(msgspec.Struct, kw_only=True):
     pay_by_ms: int | None = None
     expires_at_ms: int | None = None
     cancelled_ms: int | None = None
+    moved_ms: int | None = None
     reason: str | None = None
     his_id: str | None = None
     deferred_news: str | None = None

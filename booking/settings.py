@@ -24,7 +24,8 @@ from booking.rules.settings import NO_RULES, BookingRules, booking_rule_problems
 from booking.waiting_room.rules import WaitingRoomRule, room_problems
 
 __all__ = [
-    "AccessLog", "Campus", "Hospital", "Listen", "Mode", "ReserveBy", "Secrets", "Service", "Settings", "SettingsError",
+    "AccessLog", "Campus", "Hospital", "Listen", "Mode", "MovedWithoutPlace", "ReserveBy",
+    "Secrets", "Service", "Settings", "SettingsError",
     "StoreSettings", "Tracing", "Where", "convert_options", "load_settings", "parse_listen", "read_settings_text",
     "settings_of_text",
 ]  # fmt: skip
@@ -59,6 +60,13 @@ class ReserveBy(StrEnum):
     LOCK = "lock"
     BOOK = "book"
     QUOTA = "quota"
+
+
+class MovedWithoutPlace(StrEnum):
+    """What becomes of a booking that cannot follow its moved session. attention: a person looks. stop: stopped, and refunded."""
+
+    ATTENTION = "attention"
+    STOP = "stop"
 
 
 class AccessLog(StrEnum):
@@ -186,6 +194,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     his_queue: Count = 200
     his_queue_deadline_s: Seconds = 20
     stop_cancels_at_his: bool = True
+    moved_without_place: MovedWithoutPlace = MovedWithoutPlace.ATTENTION
     channel_quota: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     clock_warn_s: Seconds = 5
     presettlement_valid_s: Seconds = 1800

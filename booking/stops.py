@@ -10,6 +10,11 @@ from sqlalchemy import Column, Table, select
 from booking.bookings import MOST_IN_A_TURN, stop_bookings
 from booking.errors import SetAside
 from booking.fetches import stop_slots
+from booking.rescheduling.carrying import carry_moves
+from booking.rescheduling.marking import mark_change
+from booking.rescheduling.marks import goes_elsewhere, has_moved
+from booking.rescheduling.named import schedules_meant, segments_meant
+from booking.rescheduling.orders import move_order
 from booking.settings import Hospital
 from booking.store.budget import Budget
 from booking.store.engine import Store, Tx
@@ -22,7 +27,9 @@ _CHUNK = 200
 async def apply_stop(
     tx: Tx, hospital: Hospital, stop: ScheduleStopped, *, pushed: bool = True, budget: Budget | None = None
 ) -> int:
-    """Stop what the HIS stopped; returns how many bookings were moved. Applying it twice moves none.
+    """Stop what the HIS stopped; returns how many bookings were stopped. Applying it twice stops none.
+
+    Where it says where they are instead, sessions and segments are only marked: see `booking.rescheduling`.
 
     `pushed` False is for a stop that every fetch lists anew: it is over when the list no longer has it. With a `budget`,
     bookings may be left when it is spent: applying it again goes on with them (see `carry_stop`).
@@ -36,6 +43,11 @@ async def apply_stop(
     }
     if not named[stop.scope]:
         raise SetAside(f"a stop of one {stop.scope.value} that does not say which")
+    if has_moved(stop):
+        if stop.scope == StopScope.ORDER:
+            return await move_order(tx, hospital, stop)
+        await mark_change(tx, stop, pushed=pushed)
+        return 0  # `carry_stop` brings it to the bookings
     released = stop.orders_cancelled or not hospital.stop_cancels_at_his
 
     async def move(
@@ -49,14 +61,14 @@ async def apply_stop(
     if stop.scope == StopScope.ORDER:
         return await move(order_no=stop.order_no)
     moved = 0
-    for schedule_id in await _schedules(tx, stop):
+    for schedule_id in await schedules_meant(tx, stop):
         if stop.scope == StopScope.SCHEDULE:
             await stop_slots(tx, schedule_id, pushed=pushed)
             moved += await move(schedule_id=schedule_id)
         elif stop.starts_at is not None:
             starts_at_ms = round(stop.starts_at.timestamp() * 1000)
             await stop_slots(tx, schedule_id, starts_at_ms=starts_at_ms, pushed=pushed)
-            moved += await move(slot_ids=await _segment(tx, schedule_id, starts_at_ms))
+            moved += await move(slot_ids=await segments_meant(tx, schedule_id, starts_at_ms))
         if budget is not None and budget.spent:
             break
     return moved
@@ -71,7 +83,12 @@ async def carry_stop(store: Store, hospital: Hospital, stop: ScheduleStopped, *,
     async def some(tx: Tx, budget: Budget) -> int:
         return await apply_stop(tx, hospital, stop, pushed=pushed, budget=budget)
 
-    return await _in_turns(store, hospital, some)
+    done = await _in_turns(store, hospital, some)
+    if has_moved(stop) and stop.scope != StopScope.ORDER:
+        async with store.read(hospital.id) as tx:
+            meant = await schedules_meant(tx, stop)
+        done += await carry_moves(store, hospital, schedule_ids=meant)
+    return done
 
 
 async def carry_known_stops(
@@ -87,11 +104,12 @@ async def carry_known_stops(
 
 
 async def carry_left_stops(store: Store, hospital: Hospital) -> int:
-    """Move the live bookings of whatever stands as stopped: a crash may have left some between two transactions."""
+    """Stop the live bookings of whatever stands as stopped, and carry what was moved: a crash may have left some behind."""
     async with store.read(hospital.id) as tx:
         today = dt.datetime.fromtimestamp(tx.now_ms / 1000, hospital.zone).date()
         left = [await _left(tx, *of, today) for of in _BOOKED_OF]
-    return await carry_known_stops(store, hospital, schedule_ids=left[0], slot_ids=left[1])
+    stopped = await carry_known_stops(store, hospital, schedule_ids=left[0], slot_ids=left[1])
+    return stopped + await carry_moves(store, hospital)
 
 
 # Of each table the column that names a schedule, and what a booking of it is known by.
@@ -104,13 +122,14 @@ _BOOKED_OF = (
 async def _left(tx: Tx, table: Table, schedule: Column[str], booked: Column[str], today: dt.date) -> list[str]:
     """The stopped ones from today on that still have live bookings."""
     stopped = await tx.all(
-        select(table.c.id, schedule.label("schedule_id")).where(
+        select(table.c.id, table.c.moved, schedule.label("schedule_id")).where(
             table.c.hospital_id == tx.hospital_id,
             table.c.date >= today.isoformat(),
             table.c.status == "stopped",
             table.c.booked,
         )
     )
+    stopped = [row for row in stopped if not goes_elsewhere(row["moved"])]
     found: set[str] = set()
     for start in range(0, len(stopped), _CHUNK):
         some = stopped[start : start + _CHUNK]
@@ -149,25 +168,3 @@ async def _in_turns(store: Store, hospital: Hospital, some: Callable[[Tx, Budget
         total += moved
         if moved == 0 or (moved < MOST_IN_A_TURN and not budget.spent):
             return total
-
-
-async def _segment(tx: Tx, schedule_id: str, starts_at_ms: int) -> list[str]:
-    rows = await tx.all(
-        select(slots.c.id).where(
-            slots.c.hospital_id == tx.hospital_id,
-            slots.c.schedule_id == schedule_id,
-            slots.c.starts_at_ms == starts_at_ms,
-        )
-    )
-    return [r["id"] for r in rows]
-
-
-async def _schedules(tx: Tx, stop: ScheduleStopped) -> list[str]:
-    query = select(schedules.c.id).where(
-        schedules.c.hospital_id == tx.hospital_id, schedules.c.his_id == stop.schedule_id
-    )
-    if stop.date is not None:
-        query = query.where(schedules.c.date == stop.date.isoformat())
-    if stop.session is not None:
-        query = query.where(schedules.c.session == stop.session.value)
-    return [r["id"] for r in await tx.all(query)]

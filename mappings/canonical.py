@@ -164,7 +164,8 @@ class Registration(Record, frozen=True, kw_only=True):
 
     `order_no` is our own key where the HIS carries it (SCH-1, Appointment.identifier, DHC ExtOrderNo); `his_id` is the
     HIS's key. `sequence` orders events of one registration; None means that arrival order stands. `paid`: the HIS says
-    that it has its fee, which "registered" alone does not say everywhere.
+    that it has its fee, which "registered" alone does not say everywhere. `moved`: this word says that it was moved (改期), to
+    `starts_at`.
     """
 
     status: RegistrationStatus
@@ -185,6 +186,7 @@ class Registration(Record, frozen=True, kw_only=True):
     check_in_until: dt.datetime | None = None
     fee_fen: int | None = None
     paid: bool | None = None
+    moved: bool | None = None
     lock_expires_at: dt.datetime | None = None
     sequence: str | None = None
     his_refs: HisRefs = {}
@@ -415,8 +417,28 @@ class StopScope(StrEnum):
     ORDER = "order"
 
 
+class NewPlace(Record, frozen=True, kw_only=True):
+    """Where a session, a segment or an order is instead: what is None stays as it was.
+
+    Another schedule, day, session, start or slot is 改诊; only another practitioner (替诊) or `location` leaves it in its place.
+    """
+
+    schedule_id: str | None = None
+    date: dt.date | None = None
+    session: Session | None = None
+    starts_at: dt.datetime | None = None
+    slot_id: str | None = None
+    practitioner_id: str | None = None
+    practitioner_name: str | None = None
+    location: str | None = None
+
+
 class ScheduleStopped(Event, frozen=True, kw_only=True, tag="schedule_stopped"):
-    """停诊. `orders_cancelled` says that the HIS has already cancelled the orders itself."""
+    """停诊, or with `moved_to` 改诊 and 替诊: it does not take place as it was planned.
+
+    `orders_cancelled` says that the HIS has already cancelled the orders itself. `moved_to` says where they are instead: the HIS
+    has moved them itself. One that names nothing is none.
+    """
 
     scope: StopScope
     schedule_id: str | None = None
@@ -426,6 +448,11 @@ class ScheduleStopped(Event, frozen=True, kw_only=True, tag="schedule_stopped"):
     order_no: str | None = None
     reason: str | None = None
     orders_cancelled: bool = False
+    moved_to: NewPlace | None = None
+
+    def __post_init__(self) -> None:
+        if self.moved_to == NewPlace():
+            msgspec.structs.force_setattr(self, "moved_to", None)
 
 
 class ScheduleChanged(Event, frozen=True, kw_only=True, tag="schedule_changed"):

@@ -18,6 +18,9 @@ from booking.errors import SetAside
 from booking.fetches import apply_slots, put_departments, put_practitioners, put_schedules
 from booking.moves import fetch_topic
 from booking.release import opens_at
+from booking.rescheduling.carrying import carry_moves
+from booking.rescheduling.marks import has_moved
+from booking.rescheduling.orders import follow_again
 from booking.settings import Hospital, ReserveBy
 from booking.stops import carry_known_stops, carry_left_stops, carry_stop
 from booking.store.engine import Store, StoreUnavailable
@@ -106,7 +109,10 @@ class Puller:
         if self._offers(Verb.FETCH_DEPARTMENTS) and self.age_s("master") >= MASTER_EVERY_S:
             await self._pull_master()
         if self._offers(Verb.FETCH_SCHEDULES):
-            await self._pull_window(self._window(await self._now_ms()))
+            began_ms = await self._now_ms()
+            await self._pull_window(self._window(began_ms))
+            await carry_moves(self._store, self._hospital, fetched_ms=began_ms)
+            await follow_again(self._store, self._hospital)
             self._done_at["schedules"] = time.monotonic()
             if self._offers(Verb.FETCH_STOPS):
                 self._done_at["stops"] = time.monotonic()
@@ -164,6 +170,7 @@ class Puller:
         else:
             stops = await self._fetch_stops(window)
             told = await self._link.read(Verb.FETCH_SCHEDULES, window)
+        await self._apply_stops([stop for stop in stops if has_moved(stop)])  # before they are seen as stopped
         schedules: list[Schedule] = []
         for start in range(0, len(told), CHUNK):
             schedules += [self._with_opening(schedule) for schedule in told[start : start + CHUNK]]

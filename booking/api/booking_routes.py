@@ -103,7 +103,7 @@ class BookingHandlers:
         if look is None or look.booking.client_id != call.caller.id:
             raise rules.unknown_booking(booking_id)
         zone = self._context.hospital(call).zone
-        return look.booking.version, booking_view(look.booking, look.now_ms, zone, *look.purse)
+        return look.booking.version, booking_view(look.booking, look.now_ms, zone, *look.purse, look.place)
 
     async def pay(self, call: Call[None, NewPayment]) -> BookingView:
         hospital, body = self._context.hospital(call), call.body

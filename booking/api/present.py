@@ -19,6 +19,7 @@ from booking.api.views import (
     ReportView,
     SlotView,
     SplitView,
+    VisitView,
 )
 from booking.billing import BillRow
 from booking.bookings import payable
@@ -26,6 +27,8 @@ from booking.catalog import remaining_of, slot_status
 from booking.money import PaymentRow
 from booking.records import Booking, Person
 from booking.reporting import ReportRow
+from booking.rescheduling.orders import seen
+from booking.rescheduling.places import Place
 from booking.splits import Split
 from booking.visits import RegistrationRow
 from monitoring.masking import mask_id_number, mask_name, mask_phone
@@ -109,6 +112,7 @@ def booking_view(
     zone: dt.tzinfo,
     payments: list[PaymentRow] | None = None,
     refunds: list[dict[str, Any]] | None = None,
+    place: Place | None = None,
 ) -> BookingView:
     registration = booking.registration
     return BookingView(
@@ -138,6 +142,8 @@ def booking_view(
         encounter_no=registration.encounter_no if registration else None,
         check_in_place=registration.check_in_place if registration else None,
         check_in_until=registration.check_in_until if registration else None,
+        moved_at=instant(booking.moved_ms, zone),
+        visit=None if place is None else visit_view(seen(place, registration), zone),
         payments=[payment_view(p, zone) for p in payments or ()],
         refunds=[refund_view(r, zone) for r in refunds or ()],
     )
@@ -150,6 +156,18 @@ def split_view(split: Split, zone: dt.tzinfo) -> SplitView:
         fund_fen=split.fund_fen,
         account_fen=split.account_fen,
         valid_until=_instant(split.valid_until_ms, zone),
+    )
+
+
+def visit_view(place: Place, zone: dt.tzinfo) -> VisitView:
+    return VisitView(
+        starts_at=_instant(place.starts_at_ms, zone),
+        ends_at=_instant(place.ends_at_ms, zone),
+        department_id=place.department_id,
+        department_name=place.department_name,
+        practitioner_id=place.practitioner_id,
+        practitioner_name=place.practitioner_name,
+        location=place.location,
     )
 
 

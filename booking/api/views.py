@@ -293,10 +293,23 @@ class RefundView(View, frozen=True):
     updated_at: dt.datetime | None = None
 
 
+class VisitView(View, frozen=True):
+    """Where and with whom a booking is now, after every move (改诊) and substitution (替诊)."""
+
+    starts_at: dt.datetime
+    ends_at: dt.datetime
+    department_id: str
+    department_name: str | None
+    practitioner_id: str | None
+    practitioner_name: str | None
+    location: str | None
+
+
 class BookingView(View, frozen=True):
     """A booking. `state` is what the patient may be told, `his_state` what the hospital has confirmed.
 
-    `payable` says whether money makes sense now, until `pay_by`. `order_no` is what the hospital sees.
+    `payable` says whether money makes sense now, until `pay_by`. `order_no` is what the hospital sees. `moved_at`: when the
+    hospital last moved it, or gave it another practitioner. `visit` comes with `GET .../bookings/{booking_id}`.
     """
 
     id: str
@@ -323,6 +336,8 @@ class BookingView(View, frozen=True):
     encounter_no: str | None = None
     check_in_place: str | None = None
     check_in_until: dt.datetime | None = None
+    moved_at: dt.datetime | None = None
+    visit: VisitView | None = None
     payments: list[PaymentView] = []
     refunds: list[RefundView] = []
 

@@ -15,7 +15,10 @@ from booking.rules.settings import BookingRules, CancelCutoff
 
 
 class Cancelling(msgspec.Struct, frozen=True, kw_only=True):
-    """One cancellation to judge, at `now_ms` of the store's clock: the booking's state, and the clinic and time of its visit."""
+    """One cancellation to judge, at `now_ms` of the store's clock: the booking's state, and the clinic and time of its visit.
+
+    `moved`: the hospital has moved it, or given it another practitioner.
+    """
 
     now_ms: int
     zone: dt.tzinfo
@@ -26,6 +29,7 @@ class Cancelling(msgspec.Struct, frozen=True, kw_only=True):
     starts_at_ms: int
     department_id: str
     clinic_type: str | None = None
+    moved: bool = False
 
 
 def judge_cancellation(case: Cancelling) -> Refused | None:
@@ -45,8 +49,8 @@ def _of_visit(case: Cancelling) -> Refused | None:
 
 
 def _of_cutoff(case: Cancelling) -> Refused | None:
-    """A hold that is not paid may be given up at any time."""
-    if case.state == State.HELD and not case.paid:
+    """A hold that is not paid may be given up at any time, and so may what the hospital has moved (改诊, 替诊)."""
+    if case.moved or (case.state == State.HELD and not case.paid):
         return None
     fits = (rule for rule in case.rules.cancel_cutoffs if rule.fits(case.department_id, case.clinic_type))
     rule = next(fits, None)

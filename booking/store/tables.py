@@ -149,6 +149,7 @@ schedules = Table(
     _str("location", null=True),
     _str("his_refs", default="{}"),
     _ms("stopped_ms"),
+    _str("moved", null=True),  # where it has moved, or what it was before: see booking.rescheduling.marks
     _ms("seen_ms", null=False),
     _flag("booked"),  # whether there ever was a booking of it: such a one is kept for good
     _check("status in ('open', 'stopped')", name="status"),
@@ -158,6 +159,8 @@ schedules = Table(
     Index(None, "hospital_id", "his_id", "date"),
     Index("ix_schedules_opens", "hospital_id", "opens_at_ms", sqlite_where=text("opens_at_ms is not null"),
           postgresql_where=text("opens_at_ms is not null")),
+    Index("ix_schedules_moved", "hospital_id", "date", sqlite_where=text("moved is not null"),
+          postgresql_where=text("moved is not null")),
 )  # fmt: skip
 
 # The parts of the catalogue that readers keep ready-made: a department's day, and the write that changed it last.
@@ -187,6 +190,9 @@ slots = Table(
     _ms("fetch_started_ms", null=False),
     _ms("fetch_ended_ms", null=False),
     _ms("stopped_ms"),
+    _str("moved", null=True),  # as of a schedule
+    _str("practitioner_id", null=True),  # who holds this segment instead of the schedule's
+    _str("practitioner_name", null=True),
     _str("his_refs", default="{}"),
     _flag("booked"),
     _check("ends_at_ms > starts_at_ms", name="span"),
@@ -195,7 +201,9 @@ slots = Table(
     _check("status in ('open', 'stopped')", name="status"),
     Index(None, "hospital_id", "date"),
     Index(None, "hospital_id", "schedule_id"),
-)
+    Index("ix_slots_moved", "hospital_id", "date", sqlite_where=text("moved is not null"),
+          postgresql_where=text("moved is not null")),
+)  # fmt: skip
 
 # --- people ------------------------------------------------------------------------------------------------------
 
@@ -278,6 +286,7 @@ bookings = Table(
     _ms("pay_by_ms"),
     _ms("expires_at_ms"),
     _ms("cancelled_ms"),  # when the patient asked for it; null again where the hospital refused
+    _ms("moved_ms"),
     _str("reason", null=True),
     _str("his_id", null=True),
     _str("deferred_news", null=True),
