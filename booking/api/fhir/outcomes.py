@@ -59,6 +59,8 @@ _ISSUES: dict[str, Issue] = {
     "payment_conflict": Issue("conflict"),
     "refund_conflict": Issue("conflict"),
     "already_paid": Issue("business-rule"),
+    "refund_too_large": Issue("business-rule"),
+    "nothing_to_refund": Issue("business-rule"),
     "patient_rejected": Issue("business-rule"),
     "not_offered_by_hospital": Issue("not-supported"),
     "hospital_paused": Issue("transient"),
