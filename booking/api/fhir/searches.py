@@ -11,7 +11,7 @@ import msgspec
 
 from booking import people
 from booking.api.context import Context
-from booking.api.fhir.bases import bases_of
+from booking.api.fhir.bases import Bases, bases_of
 from booking.api.fhir.bundles import Page, render_matches, searchset
 from booking.api.fhir.outcomes import FHIR_JSON
 from booking.api.fhir.reads import view_of
@@ -20,7 +20,16 @@ from booking.api.fhir.search.including import included
 from booking.api.fhir.search.requests import Criterion, SearchRequest, localized, read_search
 from booking.api.fhir.search.slots import SlotSearch, fhir_slot_renderer
 from booking.api.fhir.search.tables import KINDS
-from booking.api.fhir.serving import base_of, check_wanted, fhir_route, invalid, prefers, read_parameters
+from booking.api.fhir.serving import (
+    MOST_KEPT_CHARS,
+    Parameters,
+    base_of,
+    check_wanted,
+    fhir_route,
+    invalid,
+    prefers,
+    read_parameters,
+)
 from booking.api.listing import Listing
 from booking.api.report_routes import ReportHandlers
 from booking.api.routing import AtOnce, Call, Handler, Ready, RequestClass, Route
@@ -109,20 +118,36 @@ class Searches:
 
     def _request(self, call: Call[str, Any], kind: str) -> SearchRequest:
         """What is asked, in the address and in the form; with the days that are meant where none are named."""
-        given = read_parameters(call.query)
-        if isinstance(call.body, bytes):
-            given += read_form(call.body)
-            check_wanted(call, given)
-        given = localized(kind, given, bases_of(call, self._context.public_url))
+        bases = bases_of(call, self._context.public_url)
         strict = prefers(call.request.headers, "handling", ("strict", "lenient")) == "strict"
-        request = read_search(kind, given, strict=strict)
-        day = _DAY_PARAMETER.get(kind)
-        if day is None or any(one.name == day or one.name in _WITHOUT_DAY for one in request.criteria):
+        if isinstance(call.body, bytes):
+            given = read_parameters(call.query) + read_form(call.body)
+            check_wanted(call, given)
+            request, day = _asked(kind, given, bases, strict=strict)
+        else:
+            read = _asked_shortly if len(call.query) <= MOST_KEPT_CHARS else _asked_by
+            request, day = read(kind, call.query, bases, strict=strict)
+        if day is None:
             return request
         hospital = self._context.hospital(call)
         now_s = self._feed.store_now_ms(hospital.id) // 1000
         add = _short_from_today if request.is_short else _from_today
         return add(request, day, dt.datetime.fromtimestamp(now_s, hospital.zone).date(), hospital.horizon_days)
+
+
+def _asked_by(kind: str, query: str, bases: Bases, *, strict: bool) -> tuple[SearchRequest, str | None]:
+    return _asked(kind, read_parameters(query), bases, strict=strict)
+
+
+_asked_shortly = lru_cache(maxsize=2048)(_asked_by)  # a crowd asks for few days, in the same words
+
+
+def _asked(kind: str, given: Parameters, bases: Bases, *, strict: bool) -> tuple[SearchRequest, str | None]:
+    """The search, and the parameter of the day where it should name one and does not. Raises ApiProblem."""
+    request = read_search(kind, localized(kind, given, bases), strict=strict)
+    day = _DAY_PARAMETER.get(kind)
+    named = any(one.name == day or one.name in _WITHOUT_DAY for one in request.criteria)
+    return request, None if named else day
 
 
 def _from_today(request: SearchRequest, name: str, today: dt.date, horizon_days: int) -> SearchRequest:

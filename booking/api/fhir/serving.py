@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import hdrs
+from multidict import istr
 
 from booking.api.fhir.formats import check_format
 from booking.api.fhir.outcomes import FHIR_JSON, FHIR_ROOT
@@ -33,6 +34,7 @@ OF_HOSPITAL = FHIR_ROOT + "/hospitals/{hospital_id}"
 FHIR_BODIES = (FHIR_JSON, "application/json", "text/json")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _MOST_PARAMETERS = 100
+_PREFER = istr("Prefer")
 MOST_KEPT_CHARS = 1_000
 """What is longer is read each time: nobody fills the memory with searches that nobody repeats."""
 _encode = msgspec.json.Encoder().encode
@@ -219,7 +221,10 @@ def check_if_match(headers: Mapping[str, str], resource: Resource) -> None:
 
 def prefers(headers: Mapping[str, str], name: str, values: Sequence[str]) -> str | None:
     """The preference `name` of `Prefer` where it is one of `values` (RFC 7240): `return`, `handling`. What else is ignored."""
-    for part in headers.get("Prefer", "")[:1_000].replace(";", ",").split(","):
+    told = headers.get(_PREFER)
+    if told is None:
+        return None
+    for part in told[:1_000].replace(";", ",").split(","):
         given, _, value = part.partition("=")
         if given.strip().lower() == name and value.strip().strip('"').lower() in values:
             return value.strip().strip('"').lower()
