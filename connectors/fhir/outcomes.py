@@ -27,11 +27,12 @@ _NONE: Mapping[str, Any] = {}
 
 
 def issues_of(body: Any, *, severe_only: bool = True) -> list[tuple[str, list[str]]]:
-    """(issue code, detail codes) of an OperationOutcome's issues; [] for anything else."""
-    if not isinstance(body, dict) or body.get("resourceType") != "OperationOutcome":
-        return []
+    """(issue code, detail codes) of an OperationOutcome's issues; [] for anything else.
+
+    An operation may answer a failure with a Bundle around the outcome (IHE ITI Scheduling, 2:3.117.4.2.2): its entries count.
+    """
     found = []
-    for issue in _list(body.get("issue")):
+    for issue in _issues(body):
         if not isinstance(issue, dict) or (severe_only and str(issue.get("severity")) not in _SEVERE):
             continue
         concept = issue.get("details")
@@ -39,6 +40,17 @@ def issues_of(body: Any, *, severe_only: bool = True) -> list[tuple[str, list[st
         details = [str(c["code"]) for c in codings if isinstance(c, dict) and c.get("code")]
         found.append((str(issue.get("code", "")), details))
     return found
+
+
+def _issues(body: Any) -> list[Any]:
+    kind = body.get("resourceType") if isinstance(body, dict) else None
+    if kind == "OperationOutcome":
+        return _list(body.get("issue"))
+    if kind != "Bundle":
+        return []
+    inside = [entry.get("resource") for entry in _list(body.get("entry")) if isinstance(entry, dict)]
+    outcomes = [one for one in inside if isinstance(one, dict) and one.get("resourceType") == "OperationOutcome"]
+    return [issue for one in outcomes for issue in _list(one.get("issue"))]
 
 
 def _list(value: Any) -> list[Any]:

@@ -27,6 +27,17 @@ def test_refusal_may_be_tried_again_when_only_time_stands_in_its_way(detail: str
     assert (found.code, found.retryable) == (code, retryable)
 
 
+@pytest.mark.parametrize("entries", [[], ["not an entry"], [{}], [{"resource": []}], "no list"])
+def test_failure_in_a_bundle_is_the_failure_inside_whatever_stands_beside_it(entries: list[object] | str) -> None:
+    bare = refused("NOT-YET")
+    beside = entries if isinstance(entries, list) else []
+    bundle = {"resourceType": "Bundle", "type": "searchset", "entry": [*beside, {"resource": bare.body}]}
+    assert rejection(Reply(status=409, body=bundle), TABLE) == rejection(bare, TABLE)
+    without = rejection(Reply(status=409, body={**bundle, "entry": entries}), TABLE)
+    assert isinstance(without, Rejected)
+    assert without.code == "refused"
+
+
 ISSUE_TYPES = load_profile("fhir_r4").tables["issue_types"]
 # FHIR R4 valueset-issue-type: every code but those of successes and logins.
 STANDARD = {
