@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cli_messages
+import cli_messages.money
 import cli_profiles
 from booking.conversion import SettingsError
 from booking.secrets import new_data_key, new_digest_key
@@ -28,6 +29,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(cli_messages.app, name="messages")
 app.add_typer(commands, name="commands")
 app.add_typer(cli_profiles.app, name="profile")
+cli_messages.money.add_commands(app)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file (TOML).")]
 _DEFAULT = Path("hisbridge.toml")

@@ -14,7 +14,7 @@ that a posting made twice is one. Rows are never altered or deleted: accounts ar
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from typing import Any
 
@@ -154,8 +154,13 @@ def _of_refunds(name: str, *more: Any) -> Any:
     return select(func.coalesce(func.sum(refunds.c.amount_fen), 0)).where(*of).scalar_subquery().label(name)
 
 
-async def imbalances(store: Store, hospital_id: str, *, limit: int = 1_000) -> AsyncIterator[Imbalance]:
-    """Look through all payments, some at a time, and name those whose ledger is not what their records say; at most so many."""
+async def imbalances(
+    store: Store, hospital_id: str, *, limit: int = 1_000, pause: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[Imbalance]:
+    """Look through all payments, some at a time, and name those whose ledger is not what their records say; at most so many.
+
+    `pause` is awaited between two pages.
+    """
     after = ("", "")
     found = 0
     while True:
@@ -177,6 +182,8 @@ async def imbalances(store: Store, hospital_id: str, *, limit: int = 1_000) -> A
         if len(rows) < PAGE:
             return
         after = (rows[-1]["channel"], rows[-1]["trade_no"])
+        if pause is not None:
+            await pause()
 
 
 async def _page(tx: Tx, after: tuple[str, str]) -> list[dict[str, Any]]:

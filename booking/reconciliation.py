@@ -1,22 +1,35 @@
-"""The daily comparison of three books: the merchant's bill, our payments and refunds, the hospital's statement (对账)."""
+"""The daily comparison of three books: the merchant's bill, our payments and refunds, the hospital's statement (对账). Pure.
+
+| kind | 中文 | what it says | what to do next |
+|---|---|---|---|
+| `long` | 长款 | the merchant has money that we do not know, or has not returned what we believe returned | have the portal report the payment again, or carry out the refund |
+| `short` | 短款 | we count on money that the merchant does not have | ask the channel by the trade number: returned by hand, or never paid |
+| `amount` | 金额不符 | two books have it with other amounts | compare the three amounts: a partial refund or a discount is missing in one of them |
+| `his_missing` | 单边账（医院无） | merchant and we agree, the hospital has not got it, asked again by the payment too | have it settled: see `commands list`, or the hospital's cashier |
+| `his_only` | 单边账（仅医院） | only the hospital has it | a payment at its window under our number, or a refund of which it was not told |
+| `status` | 状态不符 | they agree as soon as a refund that is not done on one side is counted | wait, or ask the channel; have the portal report the refund's end |
+| `timing` | 跨日（时间差） | they agree with the days before and after taken together: it went over midnight | nothing; the neighbouring day shows the other half |
+
+Every trade number is netted in each book first: a payment and its refund of one day cancel out.
+"""  # noqa: E501 - a table
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from sys import intern
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
 
-from booking.store.engine import Store, Tx
-from booking.store.tables import merchant_lines, payments, refunds
-from mappings.canonical import StatementLine
+from mappings.canonical import StatementKind, StatementLine
+
+KINDS = ("long", "short", "amount", "his_missing", "his_only", "status", "timing")
+_MERCHANT, _OURS, _HIS = 0, 1, 2
+_UNSURE, _CHANNEL, _SEEN, _FOREIGN = 3, 4, 5, 6
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One movement of money in one of the books; `amount_fen` is negative for a refund. `by_his`: settled at the hospital."""
+    """One movement of money in one of the books; `amount_fen` is negative for a refund."""
 
     trade_no: str
     channel: str | None
@@ -34,41 +47,88 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     his_fen: int | None
 
 
-def compare(merchant: Iterable[Entry], ours: Iterable[Entry], his: Iterable[Entry] | None) -> list[Mismatch]:
-    """Net every trade number in each book and name what differs. Pure.
+class Extra(msgspec.Struct, kw_only=True):
+    """What the days before and after have of a trade number, and refunds of ours that are not done yet (negative)."""
 
-    long 长款: the merchant has money that we do not know; short 短款: we count on money that the merchant does not have;
-    amount: both have it, differently; his_missing, his_only: the hospital's side differs from ours (单边账).
-    A payment and its refund of the same day cancel out in each book.
-    """
-    channels: dict[str, str | None] = {}
+    merchant_fen: int = 0
+    ours_fen: int = 0
+    his_fen: int = 0
+    not_done_fen: int = 0
 
-    def net(entries: Iterable[Entry]) -> dict[str, int]:
-        sums: defaultdict[str, int] = defaultdict(int)
-        for entry in entries:
-            sums[entry.trade_no] += entry.amount_fen
-            channels.setdefault(entry.trade_no, entry.channel)
-        return sums
 
-    m, o = net(merchant), net(ours)
-    h = None if his is None else net(his)
-    found = []
-    for trade_no in sorted(m.keys() | o.keys() | (h.keys() if h is not None else set())):
-        theirs, mine = m.get(trade_no, 0), o.get(trade_no, 0)
-        hospital = None if h is None else h.get(trade_no, 0)
-        kind = _kind(theirs, mine, hospital)
-        if kind is not None:
-            found.append(
-                Mismatch(
-                    kind=kind,
-                    trade_no=trade_no,
-                    channel=channels.get(trade_no),
-                    merchant_fen=m.get(trade_no),
-                    ours_fen=o.get(trade_no),
-                    his_fen=None if h is None else h.get(trade_no),
-                )
+class Books:
+    """A day's books, netted by trade number as they are read: what is kept is one small list for each number."""
+
+    def __init__(self, *, his_known: bool) -> None:
+        """`his_known`: whether the hospital gives a statement at all."""
+        self._his_known = his_known
+        self._trades: dict[str, list[int | str | None]] = {}
+        self.lines = [0, 0, 0]  # of the merchant's (without others' business), ours, the hospital's
+
+    def add_merchant(self, entry: Entry, *, done: bool = True, foreign: bool = False) -> None:
+        """`done`: False where the channel says that it has come to nothing. `foreign`: of another business under the number."""
+        trade = self._trade(entry, _MERCHANT)
+        if not done:
+            trade[_UNSURE] += entry.amount_fen  # type: ignore[operator]
+        else:
+            trade[_MERCHANT] += entry.amount_fen  # type: ignore[operator]
+        if foreign:
+            self.lines[_MERCHANT] -= 1
+        else:
+            trade[_FOREIGN] = 0
+
+    def add_ours(self, entry: Entry) -> None:
+        self._trade(entry, _OURS)[_OURS] += entry.amount_fen  # type: ignore[operator]
+
+    def add_his(self, entry: Entry) -> None:
+        self._trade(entry, _HIS)[_HIS] += entry.amount_fen  # type: ignore[operator]
+
+    def _trade(self, entry: Entry, book: int) -> list[int | str | None]:
+        trade = self._trades.get(entry.trade_no)
+        if trade is None:
+            channel = None if entry.channel is None else intern(entry.channel)
+            trade = self._trades[entry.trade_no] = [0, 0, 0, 0, channel, 0, 1]
+        elif trade[_CHANNEL] is None and entry.channel is not None:
+            trade[_CHANNEL] = intern(entry.channel)
+        trade[_SEEN] |= 1 << book  # type: ignore[operator]
+        self.lines[book] += 1
+        return trade
+
+    def differing(self) -> Iterator[Mismatch]:
+        """Every trade number whose nets differ, in no order; others' business only where we or the hospital know it too."""
+        for trade_no, trade in self._trades.items():
+            m, o, h, unsure, channel, seen, foreign = trade
+            if foreign and seen == 1 << _MERCHANT:
+                continue
+            kind = _kind(m, o, h if self._his_known else None)  # type: ignore[arg-type]
+            if kind is None:
+                continue
+            if m != o and unsure and m + unsure == o:  # type: ignore[operator]
+                kind = "status"
+            yield Mismatch(
+                kind=kind,
+                trade_no=trade_no,
+                channel=channel,  # type: ignore[arg-type]
+                merchant_fen=_shown(m, seen, _MERCHANT),
+                ours_fen=_shown(o, seen, _OURS),
+                his_fen=_shown(h, seen, _HIS) if self._his_known else None,
             )
-    return found
+
+
+def _shown(fen: object, seen: object, book: int) -> int | None:
+    return int(fen) if int(seen) & (1 << book) else None  # type: ignore[call-overload]
+
+
+def explained(one: Mismatch, extra: Extra, *, his_known: bool) -> Mismatch:
+    """What a difference is once its neighbouring days and the refunds under way are known. Pure."""
+    m, o, h = one.merchant_fen or 0, one.ours_fen or 0, one.his_fen or 0
+    if m != o and extra.not_done_fen and m == o + extra.not_done_fen:
+        return msgspec.structs.replace(one, kind="status")
+    m, o, h = m + extra.merchant_fen, o + extra.ours_fen, h + extra.his_fen
+    moved = bool(extra.merchant_fen or extra.ours_fen or extra.his_fen)
+    if moved and _kind(m, o, h if his_known else None) is None:
+        return msgspec.structs.replace(one, kind="timing")
+    return one
 
 
 def _kind(merchant: int, ours: int, his: int | None) -> str | None:
@@ -83,6 +143,18 @@ def _kind(merchant: int, ours: int, his: int | None) -> str | None:
     return None
 
 
+def compare(merchant: Iterable[Entry], ours: Iterable[Entry], his: Iterable[Entry] | None) -> list[Mismatch]:
+    """The differences of one day by themselves, by trade number."""
+    books = Books(his_known=his is not None)
+    for entry in merchant:
+        books.add_merchant(entry)
+    for entry in ours:
+        books.add_ours(entry)
+    for entry in his or ():
+        books.add_his(entry)
+    return sorted(books.differing(), key=lambda one: one.trade_no)
+
+
 def day_bounds_ms(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
     """The first millisecond of a local day and of the next one; a day may have 23 or 25 hours."""
     starts = dt.datetime.combine(date, dt.time(), zone)
@@ -90,159 +162,12 @@ def day_bounds_ms(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
     return round(starts.timestamp() * 1000), round(ends.timestamp() * 1000)
 
 
-CHUNK = 500  # lines written or deleted in one transaction: a bill of 100,000 must not hold up a booking
-_BEGUN = -1  # the line that is written first, and takes the revision's number
-_WHOLE = 0  # the line that is written last: a revision that has it is whole, and the newest whole one is the bill
-
-
-async def put_merchant_bill(
-    store: Store, hospital_id: str, date: dt.date, lines: Sequence[tuple[str, str, str, int, int | None]]
-) -> None:
-    """Replace the merchant's bill of a day. A line is (kind, channel, trade_no, amount_fen, at_ms).
-
-    Until the last line is stored the bill before it stands; of two that are sent at once, the one that began later wins.
-    """
-    day = date.isoformat()
-    revision = await _begin_revision(store, hospital_id, day)
-    for start in range(0, len(lines), CHUNK):
-        rows = [
-            _line(hospital_id, day, revision, n, *line)
-            for n, line in enumerate(lines[start : start + CHUNK], start + 1)
-        ]
-        async with store.write(hospital_id) as tx:
-            await tx.insert(merchant_lines, *rows)
-    async with store.write(hospital_id) as tx:
-        await tx.insert(merchant_lines, _line(hospital_id, day, revision, _WHOLE, "whole", "", "", 0, tx.now_ms))
-    while await _forget_lines(store, hospital_id, merchant_lines.c.date == day, merchant_lines.c.revision < revision):
-        pass
-
-
-def _line(
-    hospital_id: str,
-    day: str,
-    revision: int,
-    line: int,
-    kind: str,
-    channel: str,
-    trade_no: str,
-    amount_fen: int,
-    at_ms: int | None,
-) -> dict[str, Any]:
-    return {
-        "hospital_id": hospital_id,
-        "date": day,
-        "revision": revision,
-        "line": line,
-        "kind": kind,
-        "channel": channel,
-        "trade_no": trade_no,
-        "amount_fen": amount_fen,
-        "at_ms": at_ms,
-    }
-
-
-async def _begin_revision(store: Store, hospital_id: str, day: str) -> int:
-    """Take the next number; a line below the first keeps it from being taken twice."""
-    async with store.write(hospital_id) as tx:
-        newest = await tx.first(
-            select(func.coalesce(func.max(merchant_lines.c.revision), 0).label("n")).where(
-                merchant_lines.c.hospital_id == hospital_id, merchant_lines.c.date == day
-            )
-        )
-        revision = 1 if newest is None else int(newest["n"]) + 1
-        await tx.insert(merchant_lines, _line(hospital_id, day, revision, _BEGUN, "begun", "", "", 0, tx.now_ms))
-    return revision
-
-
-async def _forget_lines(store: Store, hospital_id: str, *which: ColumnElement[bool]) -> int:
-    """Delete some lines of merchants' bills, a chunk at a time; returns how many."""
-    key = (merchant_lines.c.date, merchant_lines.c.revision, merchant_lines.c.line)
-    async with store.write(hospital_id) as tx:
-        rows = await tx.all(select(*key).where(merchant_lines.c.hospital_id == hospital_id, *which).limit(CHUNK))
-        if not rows:
-            return 0
-        return await tx.run(
-            delete(merchant_lines).where(
-                merchant_lines.c.hospital_id == hospital_id,
-                tuple_(*key).in_([(r["date"], r["revision"], r["line"]) for r in rows]),
-            )
-        )
-
-
-async def forget_merchant_bills(store: Store, hospital_id: str, *, before: dt.date) -> int:
-    """Delete lines of bills of days before this one, a chunk at a time; returns how many."""
-    return await _forget_lines(store, hospital_id, merchant_lines.c.date < before.isoformat())
-
-
-async def newest_bill(tx: Tx) -> tuple[str, int] | None:
-    """Day (ISO) and revision of the newest merchant's bill that is whole, None where there is none."""
-    of, day = merchant_lines.c.hospital_id == tx.hospital_id, "9999"
-    while True:
-        # Each of these is found at one place of the key, however long the bills are.
-        found = await tx.first(
-            select(func.max(merchant_lines.c.date).label("day")).where(of, merchant_lines.c.date < day)
-        )
-        if found is None or found["day"] is None:
-            return None
-        day, bill = found["day"], (of, merchant_lines.c.date == found["day"])
-        top = await tx.first(select(func.max(merchant_lines.c.revision).label("n")).where(*bill))
-        for revision in range(0 if top is None else top["n"], 0, -1):
-            key = (merchant_lines.c.revision == revision, merchant_lines.c.line == _WHOLE)
-            if await tx.first(select(merchant_lines.c.line).where(*bill, *key)) is not None:
-                return day, revision
-
-
-async def merchant_entries(tx: Tx, date: dt.date) -> list[Entry] | None:
-    """The merchant's bill of a day, None when none was sent."""
-    day = (merchant_lines.c.hospital_id == tx.hospital_id) & (merchant_lines.c.date == date.isoformat())
-    newest = select(func.max(merchant_lines.c.revision)).where(day, merchant_lines.c.line == _WHOLE).scalar_subquery()
-    rows = await tx.all(
-        select(
-            merchant_lines.c.line,
-            merchant_lines.c.kind,
-            merchant_lines.c.trade_no,
-            merchant_lines.c.channel,
-            merchant_lines.c.amount_fen,
-        )
-        .where(day, merchant_lines.c.revision == newest, merchant_lines.c.line >= _WHOLE)
-        .order_by(merchant_lines.c.line)
-    )
-    if not rows:
-        return None
-    return [
-        Entry(r["trade_no"], r["channel"], r["amount_fen"] * (-1 if r["kind"] == "refund" else 1)) for r in rows[1:]
-    ]
-
-
-async def our_entries(tx: Tx, starts_ms: int, ends_ms: int) -> list[Entry]:
-    """What was paid to us, and what the portal reported as refunded, within these instants."""
-    paid = await tx.all(
-        select(payments.c.trade_no, payments.c.channel, payments.c.amount_fen).where(
-            payments.c.hospital_id == tx.hospital_id,
-            payments.c.paid_at_ms >= starts_ms,
-            payments.c.paid_at_ms < ends_ms,
-        )
-    )
-    returned = await tx.all(
-        select(refunds.c.trade_no, refunds.c.channel, refunds.c.amount_fen).where(
-            refunds.c.hospital_id == tx.hospital_id,
-            refunds.c.status == "refunded",
-            refunds.c.updated_ms >= starts_ms,
-            refunds.c.updated_ms < ends_ms,
-        )
-    )
-    return [Entry(r["trade_no"], r["channel"], r["amount_fen"]) for r in paid] + [
-        Entry(r["trade_no"], r["channel"], -r["amount_fen"]) for r in returned
-    ]
+def his_entry(line: StatementLine) -> Entry:
+    """A line of the hospital's statement; one without a trade number stands under its order number."""
+    fen = line.amount_fen if line.kind == StatementKind.PAYMENT else -line.amount_fen
+    return Entry(line.trade_no or line.order_no or "?", line.channel, fen)
 
 
 def his_entries(lines: Iterable[StatementLine]) -> list[Entry]:
-    """The hospital's statement as entries; a line without a trade number stands under its order number."""
-    return [
-        Entry(
-            line.trade_no or line.order_no or "?",
-            line.channel,
-            line.amount_fen if line.kind == "payment" else -line.amount_fen,
-        )
-        for line in lines
-    ]
+    """The hospital's statement as entries."""
+    return [his_entry(line) for line in lines]

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from booking.conversion import SettingsError, Where, convert_options
+from booking.merchant_filter import MerchantFilter, filter_problems
 from booking.people.rules import PatientRule
 from booking.release import ReleaseRule, rule_problems
 from booking.report_rules import ReportRule
@@ -205,6 +206,8 @@ class Hospital(_Table, frozen=True, kw_only=True):
     waiting_room: WaitingRoomRule = WaitingRoomRule()
     patients: PatientRule = PatientRule()
     reports: ReportRule = ReportRule()
+    reconcile_at: Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "11:00"
+    merchant_filter: MerchantFilter = MerchantFilter()
     connector: dict[str, dict[str, Any]] = {}
     route: dict[str, str] = {}
 
@@ -348,6 +351,8 @@ def _hospital_problems(hospital: Hospital, where: Where, verbs: Collection[str] 
         yield f"{where.at('rules', *path)}: {problem}"
     for key, problem in room_problems(hospital.waiting_room, hospital.release):
         yield f"{where.at('waiting_room', key)}: {problem}"
+    for key, problem in filter_problems(hospital.merchant_filter):
+        yield f"{where.at('merchant_filter', key)}: {problem}"
     if not hospital.connector:
         yield f"{where}: at least one [hospital.{hospital.id}.connector.<name>] is required"
     for name, table in hospital.connector.items():

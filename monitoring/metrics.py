@@ -8,7 +8,7 @@ Who counts what
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
   `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
-  `reconciliation_differences`, certificates
+  `reconciliation_differences`, `ledger_imbalances`, certificates
 - the booking rules, when a transaction is committed: `holds_failed`, `lock_seconds`, `registration_seconds`,
   `report_delay_seconds`
 
@@ -525,8 +525,21 @@ paid_unregistered_oldest_seconds = Gauge(
 reconciliation_differences = Gauge(
     "hisbridge_reconciliation_differences",
     "Trade numbers whose books differ, of the newest day for which there is a merchant's bill: long, short, amount, his_missing, "
-    "his_only.",
+    "his_only, status (a refund that is not done on one side), timing (over midnight, and right with the neighbouring day).",
     ["hospital", "kind"],
+    registry=REGISTRY,
+)
+reconciled_until_timestamp_seconds = Gauge(
+    "hisbridge_reconciled_until_timestamp_seconds",
+    "The end of the newest day whose books were compared, in the hospital's zone; there is none before the first comparison.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+ledger_imbalances = Gauge(
+    "hisbridge_ledger_imbalances",
+    "Payments that stand otherwise in the double-entry ledger than their records and those of their refunds say, at the last "
+    "look through all of them (hourly). Anything above 0 is a fault of ours.",
+    ["hospital"],
     registry=REGISTRY,
 )
 waiting_room_open = Gauge(
@@ -605,7 +618,8 @@ _OF_ITS_WORKER = (
     his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,
-    reconciliation_differences, seats_drift, seats_left, soap_connections, sync_age_seconds, tls_files_not_taken,
+    ledger_imbalances, reconciliation_differences, reconciled_until_timestamp_seconds, seats_drift, seats_left, soap_connections,
+    sync_age_seconds, tls_files_not_taken,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------

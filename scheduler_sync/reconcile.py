@@ -1,30 +1,38 @@
-"""The daily comparison of the books, made by the process that works the hospital, so that a difference is seen unasked."""
+"""The daily comparison of the books, made by the process that works the hospital: unasked, at a set hour, and when asked for."""
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from booking import reconciliation as books
+from booking.comparing import Compared, compare_day
+from booking.ledger import imbalances
+from booking.merchant_bills import newest_bill, whole_revisions
+from booking.reconciled import Run, ask_run, fail_run, finish_run, next_asked
+from booking.reconciliation import KINDS, day_bounds_ms
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable
-from connectors.port import HisError, NotOffered, Verb
+from connectors.port import HisError, HisRefused, HisReplyInvalid, NotOffered, Verb
+from mappings.canonical import StatementLine
 from monitoring import metrics
 from monitoring.logs import get_logger
+from scheduler_sync.commands import BillCommand, BookingCommand
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.leases import steady_s
 
 log = get_logger("reconcile")
 
-LOOK_EVERY_S = 60.0  # whether there is a newer bill
+LOOK_EVERY_S = 60.0  # whether there is a newer bill, or the set hour has come
+ASKED_EVERY_S = 2.0  # beside the bell, which another process does not hear
 AGAIN_S = 3600.0  # the same bill again: payments and refunds may have been recorded since
-KINDS = ("long", "short", "amount", "his_missing", "his_only")
+LEDGER_EVERY_S = 3600.0
+DAYS = 2  # how many days are compared at the set hour: what went over midnight shows itself with the next day's bill
 
 
 class Reconciler:
-    """Compares the newest merchant's bill of one hospital with our books, and the hospital's where it offers them."""
+    """Compares merchants' bills of one hospital with our books, and the hospital's where it offers them."""
 
     def __init__(
         self, store: Store, hospital: Hospital, link: HospitalLink, *, now_s: Callable[[], float] = steady_s
@@ -35,42 +43,126 @@ class Reconciler:
         self._now_s = now_s
         self._done: tuple[str, int] | None = None  # day and revision of the bill that was compared
         self._done_s = 0.0
+        self._daily: dt.date | None = None  # when the set hour was kept last
+        self._newest: dt.date | None = None  # the newest day that was compared
+        self._one_at_a_time = asyncio.Lock()
 
     async def reconcile(self) -> None:
-        """Compare if there is a bill that was not compared, or not lately. A HIS that is away is asked again at the next call."""
+        """Compare what is due unasked: the newest bill, if it was not compared, or not lately; the last days at the set hour.
+
+        A HIS that is away is asked again at the next call.
+        """
         async with self._store.read(self._hospital.id) as tx:
-            newest = await books.newest_bill(tx)
+            newest = await newest_bill(tx)
+            now = dt.datetime.fromtimestamp(tx.now_ms / 1000, self._hospital.zone)
         if newest is None:
             self._tell(Counter())
             return
-        if newest == self._done and self._now_s() < self._done_s + AGAIN_S:
+        if newest != self._done or self._now_s() >= self._done_s + AGAIN_S:
+            compared = await self._compare(dt.date.fromisoformat(newest[0]))
+            if compared is not None:
+                self._done, self._done_s = newest, self._now_s()
+                self._tell(Counter(one.kind for one in compared.differences))
+        await self._keep_the_hour(now, newest[0])
+
+    async def _keep_the_hour(self, now: dt.datetime, newest: str) -> None:
+        today = now.date()
+        if self._daily == today or f"{now:%H:%M}" < self._hospital.reconcile_at:
             return
-        date = dt.date.fromisoformat(newest[0])
+        for days in range(1, DAYS + 1):
+            date = today - dt.timedelta(days=days)
+            async with self._store.read(self._hospital.id) as tx:
+                there = await whole_revisions(tx, date)
+            if there and date.isoformat() != newest and await self._compare(date) is None:
+                return
+        self._daily = today
+
+    async def make_asked(self) -> None:
+        """Make every comparison that somebody has asked for, or that a process before this one has not ended."""
+        async with self._one_at_a_time:
+            while True:
+                async with self._store.read(self._hospital.id, clock=False) as tx:
+                    run = await next_asked(tx)
+                if run is None:
+                    return
+                await self._make(run)
+
+    async def look_through_ledger(self) -> None:
+        """Refresh how many payments stand otherwise in the ledger than in their records."""
+        found = {
+            (one.channel, one.trade_no)
+            async for one in imbalances(self._store, self._hospital.id, pause=lambda: asyncio.sleep(0.01))
+        }
+        metrics.ledger_imbalances.labels(hospital=self._hospital.id).set(len(found))
+
+    async def _compare(self, date: dt.date) -> Compared | None:
+        """Ask for a comparison and make it; None where that failed."""
+        async with self._one_at_a_time:
+            async with self._store.write(self._hospital.id) as tx:
+                number = await ask_run(tx, date)
+            return await self._make(
+                Run(date=date.isoformat(), run=number, asked_ms=0, done_ms=None, failed=None, merchant_lines=0, our_lines=0,
+                    his_lines=None, differences=0)
+            )  # fmt: skip
+
+    async def _make(self, run: Run) -> Compared | None:
+        of = {"hospital": self._hospital.id, "date": run.date}
+        failed = "internal_error"
         try:
-            found = await self._compare(date)
+            compared = await compare_day(
+                self._store,
+                self._hospital,
+                dt.date.fromisoformat(run.date),
+                statement=self._statement,
+                ask_again=self._has,
+            )
         except HisError as e:
-            log.warning("not_reconciled", hospital=self._hospital.id, date=newest[0], reason=type(e).__name__)
-            return
+            log.warning("not_reconciled", **of, reason=type(e).__name__)
+            failed = _code_of(e)
         except StoreUnavailable:
             raise
         except Exception as e:  # a fault of a connector must not end the work of a hospital
-            log.error("reconcile_failed", hospital=self._hospital.id, date=newest[0], exc_info=e)
-            return
-        self._done, self._done_s = newest, self._now_s()
-        self._tell(found)
-        log.info("reconciled", hospital=self._hospital.id, date=newest[0], differences=found.total())
+            log.error("reconcile_failed", **of, exc_info=e)
+        else:
+            if compared is not None:
+                await finish_run(self._store, self._hospital.id, run.date, run.run, compared)
+                self._tell_until(dt.date.fromisoformat(run.date))
+                log.info("reconciled", **of, differences=len(compared.differences))
+                return compared
+            failed = "reconciliation_unknown"
+        await fail_run(self._store, self._hospital.id, run.date, run.run, failed)
+        return None
 
-    async def _compare(self, date: dt.date) -> Counter[str]:
-        starts_ms, ends_ms = books.day_bounds_ms(date, self._hospital.zone)
-        async with self._store.read(self._hospital.id) as tx:
-            merchant = await books.merchant_entries(tx, date) or []
-            ours = await books.our_entries(tx, starts_ms, ends_ms)
+    async def _statement(self, date: dt.date) -> Sequence[StatementLine] | None:
         try:
-            his: Any = books.his_entries(await self._link.read(Verb.FETCH_STATEMENT, date))
+            lines: Sequence[StatementLine] = await self._link.read(Verb.FETCH_STATEMENT, date)
         except NotOffered:
-            his = None
-        return Counter(difference.kind for difference in books.compare(merchant, ours, his))
+            return None
+        return lines
+
+    async def _has(self, booking_id: str | None, bill_id: str | None) -> bool:
+        """Ask the HIS by the payment, as after a settlement whose answer was lost."""
+        store, hospital, link = self._store, self._hospital, self._link
+        if bill_id is not None:
+            verdict = await BillCommand().look(store, hospital, link, Verb.SETTLE_BILL, bill_id)
+        elif booking_id is not None:
+            verdict = await BookingCommand().look(store, hospital, link, Verb.REGISTER, booking_id)
+        else:
+            return False
+        return verdict.kind == "accepted"
 
     def _tell(self, found: Counter[str]) -> None:
         for kind in KINDS:
             metrics.reconciliation_differences.labels(hospital=self._hospital.id, kind=kind).set(found[kind])
+
+    def _tell_until(self, date: dt.date) -> None:
+        if self._newest is None or date >= self._newest:
+            self._newest = date
+            _, ends_ms = day_bounds_ms(date, self._hospital.zone)
+            metrics.reconciled_until_timestamp_seconds.labels(hospital=self._hospital.id).set(ends_ms / 1000)
+
+
+def _code_of(error: HisError) -> str:
+    if isinstance(error, HisRefused):
+        return "his_refused"
+    return "his_reply_invalid" if isinstance(error, HisReplyInvalid) else "his_unavailable"

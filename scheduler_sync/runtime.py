@@ -11,6 +11,7 @@ from sqlalchemy import text, update
 from booking.commands import wake_topic
 from booking.lifecycle import State
 from booking.news import NUMBERED, SEQUENCER, number_all
+from booking.reconciled import asked_topic
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
@@ -27,7 +28,7 @@ from scheduler_sync.messages.recorder import Recorder
 from scheduler_sync.outbox import OutboxWorker
 from scheduler_sync.pull import Puller
 from scheduler_sync.questions import Questions
-from scheduler_sync.reconcile import LOOK_EVERY_S, Reconciler
+from scheduler_sync.reconcile import ASKED_EVERY_S, LEDGER_EVERY_S, LOOK_EVERY_S, Reconciler
 from scheduler_sync.sweeps import (
     EXPIRE_EVERY_S,
     FORGET_EVERY_S,
@@ -170,7 +171,17 @@ class HospitalRuntime:
         ):
             group.repeat(MEASURE_EVERY_S, measure, "measure", hospital_id=hospital_id)
         group.repeat(LOOK_THROUGH_EVERY_S, self._truth.look_through, "look_through", hospital_id=hospital_id)
-        group.repeat(LOOK_EVERY_S, self._reconciler.reconcile, "reconcile", hospital_id=hospital_id)
+        books = self._reconciler
+        group.repeat(LOOK_EVERY_S, books.reconcile, "reconcile", hospital_id=hospital_id)
+        group.repeat(LEDGER_EVERY_S, books.look_through_ledger, "ledger", hospital_id=hospital_id)
+        group.repeat(
+            ASKED_EVERY_S,
+            books.make_asked,
+            "reconcile_asked",
+            hospital_id=hospital_id,
+            bell=self._store.bell,
+            topic=asked_topic(hospital_id),
+        )
         group.repeat(CERTIFICATES_EVERY_S, self._certificates.look, "certificates", hospital_id=hospital_id)
         group.repeat(
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id

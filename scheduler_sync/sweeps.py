@@ -10,8 +10,9 @@ from typing import Any
 
 from booking.bookings import any_due, expire_due
 from booking.idempotency import forget_keys
+from booking.merchant_bills import forget_merchant_bills
 from booking.news import forget_events
-from booking.reconciliation import forget_merchant_bills
+from booking.reconciled import forget_reconciliations
 from booking.retention import (
     KEEP_CATALOGUE_DAYS,
     KEEP_MERCHANT_BILLS_DAYS,
@@ -149,6 +150,7 @@ class Forgetting:
         await self._until_none(lambda: forget_rooms(self._store, hospital.id))
         await self._forget_messages(hospital.id)
         await self._until_none(lambda: forget_merchant_bills(self._store, hospital.id, before=bills_before))
+        await self._until_none(lambda: forget_reconciliations(self._store, hospital.id, before=bills_before))
         if self._documents_done.get(hospital.id) != today:
             await forget_documents(
                 self._store,

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import re
+from collections.abc import Iterator
 
-from booking import reconciliation as books
+import msgspec
+
 from booking.api.context import Context
+from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import Call, RequestClass, Route
-from booking.api.views import Difference, MerchantBill, MerchantBillView, ReconciliationView, check_years
-from booking.ports import LiveFailed
+from booking.api.views import (
+    Difference,
+    MerchantBill,
+    MerchantBillView,
+    ReconciliationQuery,
+    ReconciliationView,
+    check_years,
+)
+from booking.merchant_bills import put_bill_file, put_merchant_bill, whole_revisions
+from booking.merchant_files.lines import BillFileInvalid, BillLine
+from booking.merchant_files.reading import read_bill
+from booking.merchant_filter import is_ours
+from booking.reconciled import CHUNK, Run, ask_run, done_topic, load_run, page_of
+from booking.reconciliation import Mismatch
+from booking.settings import Hospital
+from booking.store.bell import wait_for_ring
 
 MAX_BILL_BYTES = 30_000_000
+MADE_WITHIN_S = 50.0  # a comparison goes on when nobody waits for it any more
+LOOK_EVERY_S = 0.5  # beside the bell, which may ring in another process
+FILES = ("text/csv", "application/zip", "application/gzip", "application/octet-stream")
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 class MoneyHandlers:
-    """Reconciliation on demand."""
+    """Bills in, differences out."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -23,7 +46,7 @@ class MoneyHandlers:
     async def put_bill(self, call: Call[None, MerchantBill]) -> MerchantBillView:
         date = _date(call.path["date"])
         lines = call.body.lines
-        await books.put_merchant_bill(
+        await put_merchant_bill(
             self._context.store,
             call.hospital_id,
             date,
@@ -35,40 +58,87 @@ class MoneyHandlers:
         total = sum(n.amount_fen if n.kind == "payment" else -n.amount_fen for n in lines)
         return MerchantBillView(date=date, lines=len(lines), amount_fen=total)
 
-    async def reconcile(self, call: Call[None, None]) -> ReconciliationView:
-        date = _date(call.path["date"])
-        starts_ms, ends_ms = books.day_bounds_ms(date, self._context.hospital(call).zone)
-        async with self._context.store.read(call.hospital_id) as tx:
-            merchant = await books.merchant_entries(tx, date)
-            ours = await books.our_entries(tx, starts_ms, ends_ms)
-        if merchant is None:
-            raise ApiProblem("reconciliation_unknown", f"No merchant bill was sent for {date}.")
-        his = await self._statement(call.hospital_id, date)
+    async def put_file(self, call: Call[None, bytes]) -> MerchantBillView:
+        date, source = _date(call.path["date"]), call.path["source"]
+        if not _SOURCE.fullmatch(source):
+            raise ApiProblem(
+                "invalid_field", errors=(FieldError(path="{source}", expected="1 to 40 of a-z, 0-9, - and _"),)
+            )
+        lines = _told_apart(call.data, date, self._context.hospital(call))
+        try:
+            count, foreign, total_fen = await put_bill_file(
+                self._context.store, call.hospital_id, date, lines, source=source
+            )
+        except BillFileInvalid as e:
+            raise ApiProblem(
+                "merchant_bill_invalid", str(e), errors=(FieldError(path=f"line {e.line}", expected=e.hint),)
+            ) from None
+        return MerchantBillView(date=date, lines=count, amount_fen=total_fen, foreign_lines=foreign)
+
+    async def reconcile(self, call: Call[ReconciliationQuery, None]) -> ReconciliationView:
+        date, after = _date(call.path["date"]), 0
+        if call.query.cursor is not None:
+            number, after = (int(str(part)) for part in decode_cursor(call.query.cursor, int, int))
+            async with self._context.store.read(call.hospital_id) as tx:
+                run = await load_run(tx, date, number) if abs(number) < 2**31 else None
+            if run is None:
+                raise ApiProblem("cursor_invalid")
+        else:
+            run = await self._made(call.hospital_id, date)
+        if run.failed is not None or run.done_ms is None:
+            raise ApiProblem(run.failed or "cursor_invalid")
+        found = await self._read(call.hospital_id, run, after, call.query.limit)
+        last = after if not found else found[-1][0]
         return ReconciliationView(
             date=date,
-            merchant_lines=len(merchant),
-            our_lines=len(ours),
-            his_lines=None if his is None else len(his),
-            differences=[
-                Difference(
-                    kind=d.kind,
-                    channel=d.channel,
-                    trade_no=d.trade_no,
-                    merchant_fen=d.merchant_fen,
-                    ours_fen=d.ours_fen,
-                    his_fen=d.his_fen,
-                )
-                for d in books.compare(merchant, ours, his)
-            ],
+            merchant_lines=run.merchant_lines,
+            our_lines=run.our_lines,
+            his_lines=run.his_lines,
+            differences=[Difference(**msgspec.structs.asdict(one)) for _, one in found],
+            total=run.differences,
+            compared_at=dt.datetime.fromtimestamp(run.done_ms / 1000, self._context.hospital(call).zone),
+            next=encode_cursor(run.run, last) if last < run.differences else None,
         )
 
-    async def _statement(self, hospital_id: str, date: dt.date) -> list[books.Entry] | None:
-        try:
-            return books.his_entries(await self._context.live.statement(hospital_id, date))
-        except LiveFailed as e:
-            if e.code == "not_offered_by_hospital":
-                return None
-            raise
+    async def _made(self, hospital_id: str, date: dt.date) -> Run:
+        """Have the books compared by whoever works the hospital, and wait for it."""
+        store, loop = self._context.store, asyncio.get_running_loop()
+        ends = loop.time() + MADE_WITHIN_S
+        async with store.read(hospital_id) as tx:
+            there = await whole_revisions(tx, date)
+        if not there:
+            raise ApiProblem("reconciliation_unknown", f"No merchant bill was sent for {date}.")
+        async with store.write(hospital_id) as tx:
+            number = await ask_run(tx, date)
+        while True:
+            rung = store.bell.listen(done_topic(hospital_id, date.isoformat()))
+            async with store.read(hospital_id) as tx:
+                run = await load_run(tx, date, number)
+            if (run is not None and run.done_ms is not None) or loop.time() >= ends:
+                rung.cancel()
+                break
+            await wait_for_ring(rung, LOOK_EVERY_S)
+        if run is None or run.done_ms is None:
+            raise ApiProblem("his_unavailable", f"The books of {date} are still being compared: ask again.")
+        return run
+
+    async def _read(self, hospital_id: str, run: Run, after: int, limit: int) -> list[tuple[int, Mismatch]]:
+        found: list[tuple[int, Mismatch]] = []
+        while len(found) < limit:
+            wanted = min(CHUNK, limit - len(found))
+            async with self._context.store.read(hospital_id) as tx:
+                page = await page_of(tx, run, after=after, limit=wanted)
+            found += page
+            if len(page) < wanted:
+                break
+            after = page[-1][0]
+        return found
+
+
+def _told_apart(data: bytes, date: dt.date, hospital: Hospital) -> Iterator[tuple[BillLine, bool]]:
+    ours = is_ours(hospital.merchant_filter)
+    for line in read_bill(data, date):
+        yield line, not ours(line)
 
 
 def _date(date: dt.date) -> dt.date:
@@ -89,7 +159,12 @@ def money_routes(context: Context) -> list[Route]:
               tag="reconciliation",
               request_class=RequestClass.BULK, request=MerchantBill, response=MerchantBillView, scopes=scopes, path_types=dates,
               max_body_bytes=MAX_BILL_BYTES),
+        Route("PUT", of + "/merchant-bills/{date}/{source}", handlers.put_file,
+              summary="A bill file of a day, as WeChat Pay or Alipay gives it", tag="reconciliation",
+              request_class=RequestClass.BULK, request=bytes, response=MerchantBillView, scopes=scopes, path_types=dates,
+              accepts=FILES, max_body_bytes=MAX_BILL_BYTES, errors=("merchant_bill_invalid",)),
         Route("GET", of + "/reconciliations/{date}", handlers.reconcile, summary="The three books of a day compared",
-              tag="reconciliation", request_class=RequestClass.BULK, response=ReconciliationView, scopes=scopes, path_types=dates,
-              errors=("reconciliation_unknown", "his_unavailable", "his_refused", "his_reply_invalid")),
+              tag="reconciliation", request_class=RequestClass.BULK, query=ReconciliationQuery, response=ReconciliationView,
+              scopes=scopes, path_types=dates,
+              errors=("reconciliation_unknown", "his_unavailable", "his_refused", "his_reply_invalid", "cursor_invalid")),
     ]  # fmt: skip

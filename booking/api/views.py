@@ -543,15 +543,18 @@ class MerchantBill(Body, frozen=True):
 
 
 class MerchantBillView(View, frozen=True):
-    """What was taken over."""
+    """What was taken over. `foreign_lines` of `lines` are of other businesses under the number; `amount_fen` is without them."""
 
     date: dt.date
     lines: int
     amount_fen: int
+    foreign_lines: int = 0
 
 
 class Difference(View, frozen=True):
-    """One difference. `kind`: long (money we cannot place), short (money that is missing), amount, his_missing, his_only."""
+    """One difference. `kind`: long (money we cannot place), short (money that is missing), amount, his_missing, his_only,
+    status (a refund that is not done on one side), timing (it went over midnight).
+    """
 
     kind: str
     channel: str | None
@@ -562,13 +565,26 @@ class Difference(View, frozen=True):
 
 
 class ReconciliationView(View, frozen=True):
-    """The three-way comparison of one day: merchant bill, our payments, the hospital's statement (if it has one)."""
+    """The three-way comparison of one day: merchant bill, our payments, the hospital's statement (if it has one).
+
+    `total` differences; `next` is the cursor of those that are not in `differences`.
+    """
 
     date: dt.date
     merchant_lines: int
     our_lines: int
     his_lines: int | None
     differences: list[Difference]
+    total: int
+    compared_at: dt.datetime
+    next: str | None
+
+
+class ReconciliationQuery(Query, frozen=True):
+    """Without a cursor the books are compared anew; with one, that comparison is read on."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
+    cursor: str | None = None
 
 
 # --- news ----------------------------------------------------------------------------------------------------------

@@ -608,6 +608,43 @@ merchant_lines = Table(
     _str("trade_no"),
     Column("amount_fen", BigInteger, nullable=False),
     _ms("at_ms"),
+    _str("source", default=""),  # who sent it: a day's bill may come in several files
+    _str("status", default="done"),
+    _str("order_no", default=""),
+    _flag("of_others"),  # of another business under the same merchant number
+)
+
+# Comparisons of the books of a day: what was asked for, and what came of it. `run` counts up for each day.
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    _key("hospital_id"),
+    _key("date"),
+    Column("run", Integer, primary_key=True),
+    _ms("asked_ms", null=False),
+    _ms("done_ms"),
+    _str("failed", null=True),
+    Column("merchant_lines", Integer, nullable=False, server_default="0"),
+    Column("our_lines", Integer, nullable=False, server_default="0"),
+    Column("his_lines", Integer, nullable=True),
+    Column("differences", Integer, nullable=False, server_default="0"),
+    Index("ix_reconciliations_asked", "hospital_id", "asked_ms", sqlite_where=text("done_ms is null"),
+          postgresql_where=text("done_ms is null")),
+)  # fmt: skip
+
+differences = Table(
+    "differences",
+    metadata,
+    _key("hospital_id"),
+    _key("date"),
+    Column("run", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    _str("kind"),
+    _str("channel", null=True),
+    _str("trade_no"),
+    Column("merchant_fen", BigInteger, nullable=True),
+    Column("ours_fen", BigInteger, nullable=True),
+    Column("his_fen", BigInteger, nullable=True),
 )
 
 # The newest messages of the HIS that were applied, their ids in a row: written by the transaction that applies them, because the

@@ -180,7 +180,7 @@ def _truth() -> list[Any]:
             width=QUARTER,
             steps=True,
             limits=ANY_IS_BAD,
-            says="None. long: the merchant has money that we know nothing of. short: the other way round.",
+            says="None but timing. long: the merchant has money that we know nothing of. short: the other way round.",
             runbook="ReconciliationDifference",
         ),
         graph(

@@ -126,6 +126,7 @@ async def test_document_has_the_whole_api_when_compared_with_the_design(document
         ("GET", f"{of}/patients/{{patient_id}}/reports/{{report_id}}"),
         ("GET", f"{of}/patients/{{patient_id}}/reports/{{report_id}}/attachments/{{n}}"),
         ("PUT", f"{of}/merchant-bills/{{date}}"),
+        ("PUT", f"{of}/merchant-bills/{{date}}/{{source}}"),
         ("GET", f"{of}/reconciliations/{{date}}"),
         ("GET", "/v1/events"),
         ("POST", "/v1/webhooks"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 import hmac
 import json
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from hashlib import sha256
@@ -16,6 +18,7 @@ import pytest
 from aiohttp import web
 
 from tests.acceptance.installation import OTHER_KEY, Installation, run_installation, until
+from tests.booking.merchant_files import made
 
 SOAP = "soap-demo"
 
@@ -134,3 +137,53 @@ async def test_the_books_of_a_day_agree_until_one_line_is_missing(site: Installa
     assert (await site.portal().call("PUT", f"{of}/merchant-bills/{date}", {"lines": [line, stray]})).status == 200
     (found,) = (await site.portal().get(f"{of}/reconciliations/{date}"))["differences"]
     assert (found["kind"], found["trade_no"], found["merchant_fen"]) == ("long", "T-9", 100)
+
+
+async def test_the_channels_file_is_compared_and_read_in_pages(site: Installation) -> None:
+    date = "2026-01-05"
+    of, headers = f"/v1/hospitals/{SOAP}", {"Content-Type": "application/zip"}
+    trades: list[made.Trade] = [("payment", "2088A", 100), ("payment", "2088B", 5), ("payment", "2088C", 7)]
+    put = f"{of}/merchant-bills/{date}"
+    data = made.alipay(trades, tail=["#cut off"])
+    refused = await site.portal().call("PUT", f"{put}/alipay", data=data, headers=headers)
+    assert (refused.status, refused.code) == (422, "merchant_bill_invalid")
+    assert refused.body["errors"][0]["path"] == "line 11"  # the last one
+    assert (await site.portal().call("GET", f"{of}/reconciliations/{date}")).code == "reconciliation_unknown"
+    for source, file, kind in (
+        ("alipay", made.alipay(trades), "application/zip"),
+        ("wechat", made.gzipped(made.wechat([("payment", "4200D", 9)])), "application/gzip"),
+    ):
+        taken = await site.portal().call("PUT", f"{put}/{source}", data=file, headers={"Content-Type": kind})
+        assert taken.status == 200
+    assert (taken.body["lines"], taken.body["amount_fen"], taken.body["foreign_lines"]) == (1, 9, 0)
+    wrong = await site.portal().call("PUT", f"{put}/WX!", data=data, headers=headers)
+    assert (wrong.status, wrong.code) == (422, "invalid_field")
+
+    first = await site.portal().get(f"{of}/reconciliations/{date}", limit=3)
+    assert (first["total"], first["merchant_lines"], len(first["differences"])) == (4, 4, 3)
+    rest = await site.portal().get(f"{of}/reconciliations/{date}", cursor=first["next"])
+    assert (rest["next"], rest["compared_at"]) == (None, first["compared_at"])
+    seen = [(one["trade_no"], one["kind"]) for page in (first, rest) for one in page["differences"]]
+    assert seen == [("2088A", "long"), ("2088B", "long"), ("2088C", "long"), ("4200D", "long")]
+    odd = await site.portal().call("GET", f"{of}/reconciliations/{date}?cursor=WzksOV0")  # [9,9]
+    assert odd.code == "cursor_invalid"
+
+    files = (site.folder / "d.csv", site.folder / "d.xlsx")
+    said = await command(
+        site, 1, "reconcile", date, "--hospital", SOAP, "--csv", str(files[0]), "--xlsx", str(files[1])
+    )
+    assert "2088A" in said
+    assert "4200D" in files[0].read_text(encoding="utf-8-sig")
+    assert files[1].stat().st_size > 500
+    assert "agrees" in await command(site, 0, "ledger", SOAP)
+
+
+async def command(site: Installation, code: int, *words: str) -> str:
+    """What `hisbridge` prints, beside the running service."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *words, "--config", str(site.config),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode == code, said.decode()
+    return said.decode()

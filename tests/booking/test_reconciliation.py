@@ -7,19 +7,19 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from booking.comparing import _our_pages
+from booking.merchant_bills import put_merchant_bill
 from booking.reconciliation import (
     Entry,
     Mismatch,
     compare,
     day_bounds_ms,
     his_entries,
-    merchant_entries,
-    our_entries,
-    put_merchant_bill,
 )
 from booking.settings import Hospital
 from booking.store.engine import Store
 from mappings.canonical import StatementKind, StatementLine
+from tests.booking.bills import merchant_entries
 from tests.booking.world import HOSPITAL, ZONE, locked, make_payment, pay, put_patient, put_slot
 from tests.stores import BEGIN_MS
 
@@ -96,25 +96,25 @@ async def test_our_book_has_what_was_paid_on_the_day_when_it_is_asked_for(store:
     booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
     await pay(store, hospital, booking_id, make_payment(trade_no="T1"))
     day = dt.datetime.fromtimestamp(BEGIN_MS / 1000, ZONE).date()
-    async with store.read(HOSPITAL) as tx:
-        assert await our_entries(tx, *day_bounds_ms(day, ZONE)) == [Entry("T1", "wechat", 1500)]
-        assert await our_entries(tx, *day_bounds_ms(day + dt.timedelta(days=1), ZONE)) == []
-        assert await our_entries(tx, BEGIN_MS, BEGIN_MS) == []
-        assert await our_entries(tx, BEGIN_MS, BEGIN_MS + 1) == [Entry("T1", "wechat", 1500)]
+
+    async def ours(starts_ms: int, ends_ms: int) -> list[Entry]:
+        return [entry async for page in _our_pages(store, HOSPITAL, starts_ms, ends_ms) for entry in page]
+
+    assert await ours(*day_bounds_ms(day, ZONE)) == [Entry("T1", "wechat", 1500)]
+    assert await ours(*day_bounds_ms(day + dt.timedelta(days=1), ZONE)) == []
+    assert await ours(BEGIN_MS, BEGIN_MS) == []
+    assert await ours(BEGIN_MS, BEGIN_MS + 1) == [Entry("T1", "wechat", 1500)]
 
 
 async def test_merchant_bill_is_replaced_when_it_is_sent_again(store: Store) -> None:
     day = dt.date(2031, 3, 3)
-    async with store.read(HOSPITAL) as tx:
-        assert await merchant_entries(tx, day) is None
+    assert await merchant_entries(store, day) is None
     many = [("payment", "wechat", f"T{n}", n, None) for n in range(1, 1_200)]
     await put_merchant_bill(store, HOSPITAL, day, many)
-    async with store.read(HOSPITAL) as tx:
-        found = await merchant_entries(tx, day)
-        assert found is not None
-        assert len(found) == 1_199
+    found = await merchant_entries(store, day)
+    assert found is not None
+    assert len(found) == 1_199
     two = [("payment", "wechat", "T1", 5, None), ("refund", "wechat", "T1", 5, None)]
     await put_merchant_bill(store, HOSPITAL, day, two)
-    async with store.read(HOSPITAL) as tx:
-        assert await merchant_entries(tx, day) == [Entry("T1", "wechat", 5), Entry("T1", "wechat", -5)]
-        assert await merchant_entries(tx, day + dt.timedelta(days=1)) is None
+    assert await merchant_entries(store, day) == [Entry("T1", "wechat", 5), Entry("T1", "wechat", -5)]
+    assert await merchant_entries(store, day + dt.timedelta(days=1)) is None

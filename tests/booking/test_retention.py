@@ -11,13 +11,15 @@ from sqlalchemy import func, select, update
 
 from booking.fetches import put_departments
 from booking.idempotency import forget_keys, remember
+from booking.merchant_bills import forget_merchant_bills, put_merchant_bill
 from booking.news import forget_events, number_all, number_events, tell
-from booking.reconciliation import Entry, forget_merchant_bills, merchant_entries, put_merchant_bill
+from booking.reconciliation import Entry
 from booking.retention import forget_commands, forget_slots
 from booking.settings import Hospital
 from booking.store.engine import Store, changes_topic
 from booking.store.tables import events, fragments, idempotency_keys, merchant_lines, outbox, schedules, slots
 from mappings.canonical import Department
+from tests.booking.bills import merchant_entries
 from tests.booking.world import CLIENT, DAY, HOSPITAL, booked, make_schedule, put_patient, put_slot
 from tests.stores import Wall
 
@@ -152,8 +154,7 @@ def lines(n: int) -> list[tuple[str, str, str, int, int | None]]:
 
 
 async def seen(store: Store) -> list[Entry] | None:
-    async with store.read(HOSPITAL) as tx:
-        return await merchant_entries(tx, SENT)
+    return await merchant_entries(store, SENT)
 
 
 async def test_bill_before_stands_when_the_next_breaks_off(store: Store) -> None:

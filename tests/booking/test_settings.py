@@ -14,6 +14,7 @@ import connectors.fhir
 import connectors.hl7v2
 import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
+from booking.merchant_filter import MerchantFilter
 from booking.people.rules import PatientRule
 from booking.release import ReleaseRule
 from booking.report_rules import ReportRule
@@ -296,6 +297,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         WaitingRoomRule: hospital["waiting_room"],
         PatientRule: hospital["patients"],
         ReportRule: hospital["reports"],
+        MerchantFilter: hospital["merchant_filter"],
         Campus: hospital["campuses"][0],
         Settings: {**raw, "where": None},
         connectors.soap.Options: {**hospital["connector"]["his"]},
@@ -318,19 +320,22 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (WaitingRoomRule, raw["hospital"]["first-hospital"]["waiting_room"]),
         (PatientRule, raw["hospital"]["first-hospital"]["patients"]),
         (ReportRule, raw["hospital"]["first-hospital"]["reports"]),
+        (MerchantFilter, raw["hospital"]["first-hospital"]["merchant_filter"]),
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
         "patients", "per_user", "reports", "rules", "limits", "blocks", "eligibility", "cancel_cutoffs",
         "channel_quotas",
+        "merchant_filter", "order_no",
     )  # fmt: skip
     for struct, table in tables:
         for field in msgspec.structs.fields(struct):
             if field.name in without:
                 continue  # required, structured, or without a default
             if field.default is not msgspec.NODEFAULT:
-                assert table[field.name] == field.default, field.name
+                default = list(field.default) if isinstance(field.default, tuple) else field.default
+                assert table[field.name] == default, field.name
 
 
 def test_example_explains_every_setting_in_its_line() -> None:

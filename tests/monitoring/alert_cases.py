@@ -326,6 +326,14 @@ CASES: list[Case] = [
         {"hospital": "h1", "kind": "long"},
         'kind="long"',
     ),
+    Case(
+        "HisbridgeReconciliationDifference",
+        "over midnight",
+        {f'hisbridge_reconciliation_differences{{{H1},kind="timing"}}': "5x90"},
+        850,
+    ),
+    *gauge("HisbridgeReconciliationBehind", "reconciled_until_timestamp_seconds", "-259201", "0", 600),
+    *gauge("HisbridgeLedgerImbalance", "ledger_imbalances", "1", "0", 300),
     # --- hospitals
     *gauge(
         "HisbridgeConnectorDown",

@@ -11,7 +11,7 @@ from yarl import URL
 
 import service
 from booking.audit import append_audit, broken_at, read_audit
-from booking.reconciliation import newest_bill
+from booking.merchant_bills import newest_bill
 from booking.retention import forget_commands
 from connectors.port import Passed, Refused
 from scheduler_sync.attention import dead_commands

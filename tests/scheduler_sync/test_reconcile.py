@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import delete
 
-from booking import reconciliation as books
+from booking import merchant_bills as books
+from booking.reconciliation import KINDS
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import merchant_lines
@@ -16,7 +17,7 @@ from connectors.port import HisUnavailable, Verb
 from mappings.canonical import StatementKind, StatementLine
 from monitoring import metrics
 from scheduler_sync.gateway import HospitalLink
-from scheduler_sync.reconcile import AGAIN_S, KINDS, Reconciler
+from scheduler_sync.reconcile import AGAIN_S, Reconciler
 from tests.booking.world import DAY, FEE_FEN, HOSPITAL, ZONE, locked, make_payment, pay, put_patient, put_slot
 from tests.scheduler_sync.peer import Peer
 from tests.stores import BEGIN_MS

@@ -270,6 +270,7 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
         },
         "bulk": {
             "GET /events", "GET /webhooks", "POST /webhooks", "DELETE /webhooks/{webhook_id}", "PUT /merchant-bills/{date}",
+            "PUT /merchant-bills/{date}/{source}",
             "GET /reconciliations/{date}",
         },
     }  # fmt: skip

@@ -1,0 +1,187 @@
+"""Reading the three books of a day, some lines at a time, and looking again at what differs before it is reported."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+from sqlalchemy import or_, select, tuple_
+
+from booking.merchant_bills import READ, bill_pages, whole_revisions
+from booking.reconciliation import Books, Entry, Extra, Mismatch, day_bounds_ms, explained, his_entry
+from booking.settings import Hospital
+from booking.store.engine import Store
+from booking.store.tables import payments, refunds
+from mappings.canonical import StatementLine
+
+NEAR_MS = 2 * 3600 * 1000  # what the other book has so near to midnight may be the other half
+MOST_ASKED = 50  # payments of which the HIS is asked again in one comparison: it has other work too
+_LOOK_UP = 200
+
+StatementOf = Callable[[dt.date], Awaitable[Sequence[StatementLine] | None]]
+"""The hospital's statement of a day; None where it offers none. Raises what a live read does."""
+AskAgain = Callable[[str | None, str | None], Awaitable[bool]]
+"""Whether the HIS, asked by the payment of a booking or a bill (one of the two ids), has it after all."""
+
+
+class Compared(msgspec.Struct, kw_only=True):
+    """What a comparison has found; `his_lines` None: the hospital gives no statement."""
+
+    merchant_lines: int
+    our_lines: int
+    his_lines: int | None
+    differences: list[Mismatch]
+
+
+async def compare_day(
+    store: Store, hospital: Hospital, date: dt.date, *, statement: StatementOf, ask_again: AskAgain
+) -> Compared | None:
+    """Compare a day's books; None where no merchant's bill was sent for it."""
+    async with store.read(hospital.id) as tx:
+        revisions = await whole_revisions(tx, date)
+    if not revisions:
+        return None
+    his = await statement(date)
+    books = Books(his_known=his is not None)
+    async for page in bill_pages(store, hospital.id, date, revisions):
+        for row in page:
+            books.add_merchant(_of_bill(row), done=row["status"] == "done", foreign=row["of_others"])
+    async for entries in _our_pages(store, hospital.id, *day_bounds_ms(date, hospital.zone)):
+        for entry in entries:
+            books.add_ours(entry)
+    if his is not None:
+        await asyncio.to_thread(_add_statement, books, his)
+    merchant_lines, our_lines, his_lines = books.lines
+    found = await asyncio.to_thread(lambda: sorted(books.differing(), key=lambda one: one.trade_no))
+    if found:
+        found = await _look_again(store, hospital, date, found, statement, ask_again, his_known=his is not None)
+    return Compared(
+        merchant_lines=merchant_lines,
+        our_lines=our_lines,
+        his_lines=None if his is None else his_lines,
+        differences=found,
+    )
+
+
+def _add_statement(books: Books, lines: Sequence[StatementLine]) -> None:
+    for line in lines:
+        books.add_his(his_entry(line))
+
+
+def _of_bill(row: dict[str, Any]) -> Entry:
+    fen = row["amount_fen"]
+    return Entry(row["trade_no"], row["channel"], fen if row["kind"] == "payment" else -fen)
+
+
+async def _our_pages(store: Store, hospital_id: str, starts_ms: int, ends_ms: int) -> AsyncIterator[list[Entry]]:
+    """What was paid to us and what the portal reported as refunded within these instants, some at a time."""
+    async for rows in _pages(store, hospital_id, payments, payments.c.paid_at_ms, starts_ms, ends_ms):
+        yield [Entry(r["trade_no"], r["channel"], r["amount_fen"]) for r in rows]
+    done = refunds.c.status == "refunded"
+    async for rows in _pages(store, hospital_id, refunds, refunds.c.updated_ms, starts_ms, ends_ms, done):
+        yield [Entry(r["trade_no"], r["channel"], -r["amount_fen"]) for r in rows]
+
+
+async def _pages(
+    store: Store, hospital_id: str, table: Any, at: Any, starts_ms: int, ends_ms: int, *more: Any
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Rows in the order of their instants; of one instant, in the order of their keys."""
+    keys = [c for c in table.primary_key.columns if c.name != "hospital_id"]
+    columns = list({c.name: c for c in (*keys, table.c.channel, table.c.trade_no, table.c.amount_fen, at)}.values())
+    last: tuple[int, ...] = (starts_ms,)
+    after: Any = at >= starts_ms
+    while True:
+        async with store.read(hospital_id) as tx:
+            rows = await tx.all(
+                select(*columns)
+                .where(table.c.hospital_id == hospital_id, at >= last[0], at < ends_ms, after, *more)
+                .order_by(at, *keys)
+                .limit(READ)
+            )
+        if rows:
+            yield rows
+        if len(rows) < READ:
+            return
+        row = rows[-1]
+        last = (row[at.name],)
+        after = or_(at > last[0], tuple_(*keys) > tuple_(*(row[c.name] for c in keys)))
+
+
+async def _look_again(
+    store: Store,
+    hospital: Hospital,
+    date: dt.date,
+    found: list[Mismatch],
+    statement: StatementOf,
+    ask_again: AskAgain,
+    *,
+    his_known: bool,
+) -> list[Mismatch]:
+    """Explain what can be: over midnight, by a refund under way, or because the hospital's statement lags."""
+    extras = {one.trade_no: Extra() for one in found}
+    await _add_neighbours(store, hospital, date, extras)
+    if his_known and any((one.his_fen or 0) != (one.ours_fen or 0) for one in found):
+        for day in (-1, 1):
+            for line in await statement(date + dt.timedelta(days=day)) or ():
+                entry = his_entry(line)
+                if (extra := extras.get(entry.trade_no)) is not None:
+                    extra.his_fen += entry.amount_fen
+    await _add_not_done(store, hospital.id, found, extras)
+    seen = [explained(one, extras[one.trade_no], his_known=his_known) for one in found]
+    return await _without_what_the_his_has(store, hospital.id, seen, ask_again)
+
+
+async def _add_neighbours(store: Store, hospital: Hospital, date: dt.date, extras: dict[str, Extra]) -> None:
+    starts_ms, ends_ms = day_bounds_ms(date, hospital.zone)
+    for begin_ms, end_ms in ((starts_ms - NEAR_MS, starts_ms), (ends_ms, ends_ms + NEAR_MS)):
+        async for entries in _our_pages(store, hospital.id, begin_ms, end_ms):
+            for entry in entries:
+                if (extra := extras.get(entry.trade_no)) is not None:
+                    extra.ours_fen += entry.amount_fen
+    for day in (date - dt.timedelta(days=1), date + dt.timedelta(days=1)):
+        async with store.read(hospital.id) as tx:
+            revisions = await whole_revisions(tx, day)
+        async for page in bill_pages(store, hospital.id, day, revisions):
+            for row in page:
+                if row["status"] == "done" and (extra := extras.get(row["trade_no"])) is not None:
+                    extra.merchant_fen += _of_bill(row).amount_fen
+
+
+async def _add_not_done(store: Store, hospital_id: str, found: list[Mismatch], extras: dict[str, Extra]) -> None:
+    named = ((one.channel, one.trade_no) for one in found if one.channel is not None)
+    while names := list(islice(named, _LOOK_UP)):
+        async with store.read(hospital_id) as tx:
+            rows = await tx.all(
+                select(refunds.c.trade_no, refunds.c.amount_fen).where(
+                    refunds.c.hospital_id == hospital_id,
+                    tuple_(refunds.c.channel, refunds.c.trade_no).in_(names),
+                    refunds.c.status != "refunded",
+                )
+            )
+        for row in rows:
+            extras[row["trade_no"]].not_done_fen -= row["amount_fen"]
+
+
+async def _without_what_the_his_has(
+    store: Store, hospital_id: str, found: list[Mismatch], ask_again: AskAgain
+) -> list[Mismatch]:
+    """Where the merchant and we agree on money that the statement lacks, the HIS is asked by the payment."""
+    asked = [one for one in found if one.kind == "his_missing" and (one.ours_fen or 0) > 0][:MOST_ASKED]
+    there: set[str] = set()
+    for one in asked:
+        async with store.read(hospital_id) as tx:
+            row = await tx.first(
+                select(payments.c.booking_id, payments.c.bill_id).where(
+                    payments.c.hospital_id == hospital_id,
+                    payments.c.channel == one.channel,
+                    payments.c.trade_no == one.trade_no,
+                    payments.c.kept,
+                )
+            )
+        if row is not None and await ask_again(row["booking_id"], row["bill_id"]):
+            there.add(one.trade_no)
+    return [one for one in found if one.trade_no not in there]

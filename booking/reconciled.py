@@ -1,0 +1,168 @@
+"""Comparisons as they are asked for, made and kept: whoever works the hospital makes them, anybody may ask and read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+from sqlalchemy import select, tuple_, update
+
+from booking.comparing import Compared
+from booking.reconciliation import Mismatch
+from booking.store.engine import Store, Tx
+from booking.store.tables import differences, reconciliations
+
+CHUNK = 500
+KEPT_RUNS = 2  # of a day; the one before may still be being read, page by page
+
+
+def asked_topic(hospital_id: str) -> str:
+    """Rung when a comparison was asked for."""
+    return f"reconcile:{hospital_id}"
+
+
+def done_topic(hospital_id: str, date: str) -> str:
+    """Rung when one of a day was made."""
+    return f"reconciled:{hospital_id}:{date}"
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison of a day. `done_ms` None: it was asked for and is not made yet; `failed` says why it could not be."""
+
+    date: str
+    run: int
+    asked_ms: int
+    done_ms: int | None
+    failed: str | None
+    merchant_lines: int
+    our_lines: int
+    his_lines: int | None
+    differences: int
+
+
+_COLUMNS = [reconciliations.c[name] for name in Run.__struct_fields__]
+
+
+async def ask_run(tx: Tx, date: dt.date) -> int:
+    """Ask for a comparison of a day; one that waits already is as good. Returns its number."""
+    of = (reconciliations.c.hospital_id == tx.hospital_id, reconciliations.c.date == date.isoformat())
+    newest = await tx.first(
+        select(reconciliations.c.run, reconciliations.c.done_ms)
+        .where(*of)
+        .order_by(reconciliations.c.run.desc())
+        .limit(1)
+    )
+    if newest is not None and newest["done_ms"] is None:
+        return int(newest["run"])
+    run = 1 if newest is None else int(newest["run"]) + 1
+    await tx.insert(
+        reconciliations,
+        {"hospital_id": tx.hospital_id, "date": date.isoformat(), "run": run, "asked_ms": tx.now_ms},
+    )
+    tx.ring(asked_topic(tx.hospital_id))
+    return run
+
+
+async def next_asked(tx: Tx) -> Run | None:
+    """The comparison that has waited longest."""
+    row = await tx.first(
+        select(*_COLUMNS)
+        .where(reconciliations.c.hospital_id == tx.hospital_id, reconciliations.c.done_ms.is_(None))
+        .order_by(reconciliations.c.asked_ms)
+        .limit(1)
+    )
+    return None if row is None else msgspec.convert(row, Run)
+
+
+async def finish_run(store: Store, hospital_id: str, date: str, run: int, compared: Compared) -> None:
+    """Keep what was found. One that breaks off in between is made anew: its rows are written over."""
+    key = {"hospital_id": hospital_id, "date": date, "run": run}
+    for start in range(0, len(compared.differences), CHUNK):
+        some = compared.differences[start : start + CHUNK]
+        rows = [{**key, "number": n, **msgspec.structs.asdict(one)} for n, one in enumerate(some, start + 1)]
+        async with store.write(hospital_id) as tx:
+            await tx.upsert(differences, rows)
+    await _end(
+        store,
+        hospital_id,
+        date,
+        run,
+        {
+            "failed": None,
+            "merchant_lines": compared.merchant_lines,
+            "our_lines": compared.our_lines,
+            "his_lines": compared.his_lines,
+            "differences": len(compared.differences),
+        },
+    )
+
+
+async def fail_run(store: Store, hospital_id: str, date: str, run: int, code: str) -> None:
+    """It could not be made; `code` is an API code."""
+    await _end(store, hospital_id, date, run, {"failed": code})
+
+
+async def _end(store: Store, hospital_id: str, date: str, run: int, values: dict[str, Any]) -> None:
+    async with store.write(hospital_id) as tx:
+        await tx.run(
+            update(reconciliations)
+            .where(
+                reconciliations.c.hospital_id == hospital_id,
+                reconciliations.c.date == date,
+                reconciliations.c.run == run,
+            )
+            .values(done_ms=tx.now_ms, **values)
+        )
+        tx.ring(done_topic(hospital_id, date))
+    for table in (differences, reconciliations):
+        while await _forget(store, hospital_id, table.c.date == date, table.c.run <= run - KEPT_RUNS, table=table):
+            pass
+
+
+async def load_run(tx: Tx, date: dt.date, run: int) -> Run | None:
+    """A comparison of a day by its number."""
+    row = await tx.first(
+        select(*_COLUMNS).where(
+            reconciliations.c.hospital_id == tx.hospital_id,
+            reconciliations.c.date == date.isoformat(),
+            reconciliations.c.run == run,
+        )
+    )
+    return None if row is None else msgspec.convert(row, Run)
+
+
+async def page_of(tx: Tx, run: Run, *, after: int = 0, limit: int = CHUNK) -> list[tuple[int, Mismatch]]:
+    """The differences of a comparison after a number, each with its own."""
+    columns = [differences.c[name] for name in Mismatch.__struct_fields__]
+    rows = await tx.all(
+        select(differences.c.number, *columns)
+        .where(
+            differences.c.hospital_id == tx.hospital_id,
+            differences.c.date == run.date,
+            differences.c.run == run.run,
+            differences.c.number > after,
+            differences.c.number <= run.differences,
+        )
+        .order_by(differences.c.number)
+        .limit(limit)
+    )
+    return [(row.pop("number"), msgspec.convert(row, Mismatch)) for row in rows]
+
+
+async def _forget(store: Store, hospital_id: str, *which: Any, table: Any = differences) -> int:
+    names = [c for c in table.primary_key.columns if c.name != "hospital_id"]
+    async with store.write(hospital_id) as tx:
+        rows = await tx.all(select(*names).where(table.c.hospital_id == hospital_id, *which).limit(CHUNK))
+        keys = [tuple(row.values()) for row in rows]
+        if not keys:
+            return 0
+        return await tx.run(table.delete().where(table.c.hospital_id == hospital_id, tuple_(*names).in_(keys)))
+
+
+async def forget_reconciliations(store: Store, hospital_id: str, *, before: dt.date) -> int:
+    """Delete comparisons of days before this one, a chunk at a time; returns how many rows went."""
+    day = before.isoformat()
+    return await _forget(store, hospital_id, differences.c.date < day) or await _forget(
+        store, hospital_id, reconciliations.c.date < day, table=reconciliations
+    )
