@@ -124,7 +124,8 @@ async def _look_again(
     """Explain what can be: over midnight, by a refund under way, or because the hospital's statement lags."""
     extras = {one.trade_no: Extra() for one in found}
     await _add_neighbours(store, hospital, date, extras)
-    if his_known and any((one.his_fen or 0) != (one.ours_fen or 0) for one in found):
+    moved = any(extra.merchant_fen or extra.ours_fen for extra in extras.values())
+    if his_known and (moved or any((one.his_fen or 0) != (one.ours_fen or 0) for one in found)):
         for day in (-1, 1):
             for line in await statement(date + dt.timedelta(days=day)) or ():
                 entry = his_entry(line)
