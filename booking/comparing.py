@@ -153,18 +153,20 @@ async def _add_neighbours(store: Store, hospital: Hospital, date: dt.date, extra
 
 
 async def _add_not_done(store: Store, hospital_id: str, found: list[Mismatch], extras: dict[str, Extra]) -> None:
-    named = ((one.channel, one.trade_no) for one in found if one.channel is not None)
-    while names := list(islice(named, _LOOK_UP)):
-        async with store.read(hospital_id) as tx:
-            rows = await tx.all(
-                select(refunds.c.trade_no, refunds.c.amount_fen).where(
-                    refunds.c.hospital_id == hospital_id,
-                    tuple_(refunds.c.channel, refunds.c.trade_no).in_(names),
-                    refunds.c.status != "refunded",
+    for channel in {one.channel for one in found if one.channel is not None}:
+        numbers = (one.trade_no for one in found if one.channel == channel)
+        while some := list(islice(numbers, _LOOK_UP)):
+            async with store.read(hospital_id) as tx:
+                rows = await tx.all(
+                    select(refunds.c.trade_no, refunds.c.amount_fen).where(
+                        refunds.c.hospital_id == hospital_id,
+                        refunds.c.channel == channel,
+                        refunds.c.trade_no.in_(some),
+                        refunds.c.status != "refunded",
+                    )
                 )
-            )
-        for row in rows:
-            extras[row["trade_no"]].not_done_fen -= row["amount_fen"]
+            for row in rows:
+                extras[row["trade_no"]].not_done_fen -= row["amount_fen"]
 
 
 async def _without_what_the_his_has(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, select
 
 from booking.merchant_files.lines import BillLine
 from booking.store.engine import Store, Tx
@@ -56,9 +56,7 @@ async def put_bill_file(
                 if not of_others and line.status == "done":
                     total_fen += line.amount_fen if line.kind == "payment" else -line.amount_fen
     except BaseException:
-        this = (merchant_lines.c.date == date.isoformat(), merchant_lines.c.revision == revision)
-        while await _forget_lines(store, hospital_id, *this):
-            pass
+        await _forget_revision(store, hospital_id, date, revision)
         raise
     await _end_revision(store, hospital_id, date, revision, source)
     return count, foreign, total_fen
@@ -123,33 +121,52 @@ async def _end_revision(store: Store, hospital_id: str, date: dt.date, revision:
     async with store.write(hospital_id) as tx:
         mark = BillLine("whole", "", "", 0, tx.now_ms)
         await tx.insert(merchant_lines, _row(hospital_id, date, revision, source, _WHOLE, mark))
-    older = (
+    for older in range(revision - 1, 0, -1):
+        async with store.read(hospital_id) as tx:
+            begun = await tx.first(select(merchant_lines.c.source).where(*_key(hospital_id, date, older, _BEGUN)))
+        if begun is not None and begun["source"] == source:
+            await _forget_revision(store, hospital_id, date, older)
+
+
+def _key(hospital_id: str, date: dt.date, revision: int, line: int) -> tuple[ColumnElement[bool], ...]:
+    return (*_of_revision(hospital_id, date, revision), merchant_lines.c.line == line)
+
+
+def _of_revision(hospital_id: str, date: dt.date, revision: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        merchant_lines.c.hospital_id == hospital_id,
         merchant_lines.c.date == date.isoformat(),
-        merchant_lines.c.revision < revision,
-        merchant_lines.c.source == source,
+        merchant_lines.c.revision == revision,
     )
-    while await _forget_lines(store, hospital_id, *older):
+
+
+async def _forget_revision(store: Store, hospital_id: str, date: dt.date, revision: int) -> None:
+    while await _forget_some(store, hospital_id, date, revision):
         pass
 
 
-async def _forget_lines(store: Store, hospital_id: str, *which: ColumnElement[bool]) -> int:
-    """Delete some lines of merchants' bills, a chunk at a time; returns how many."""
-    key = (merchant_lines.c.date, merchant_lines.c.revision, merchant_lines.c.line)
+async def _forget_some(store: Store, hospital_id: str, date: dt.date, revision: int) -> int:
+    """Delete some lines, the last ones; that which says that it was begun goes last, so that the rest is found again."""
+    of = _of_revision(hospital_id, date, revision)
     async with store.write(hospital_id) as tx:
-        rows = await tx.all(select(*key).where(merchant_lines.c.hospital_id == hospital_id, *which).limit(CHUNK))
-        if not rows:
+        last = await tx.first(select(func.max(merchant_lines.c.line).label("n")).where(*of))
+        if last is None or last["n"] is None:
             return 0
-        return await tx.run(
-            delete(merchant_lines).where(
-                merchant_lines.c.hospital_id == hospital_id,
-                tuple_(*key).in_([(r["date"], r["revision"], r["line"]) for r in rows]),
-            )
-        )
+        return await tx.run(delete(merchant_lines).where(*of, merchant_lines.c.line > last["n"] - CHUNK))
 
 
 async def forget_merchant_bills(store: Store, hospital_id: str, *, before: dt.date) -> int:
     """Delete lines of bills of days before this one, a chunk at a time; returns how many."""
-    return await _forget_lines(store, hospital_id, merchant_lines.c.date < before.isoformat())
+    async with store.read(hospital_id) as tx:
+        oldest = await tx.first(
+            select(merchant_lines.c.date, merchant_lines.c.revision)
+            .where(merchant_lines.c.hospital_id == hospital_id, merchant_lines.c.date < before.isoformat())
+            .order_by(merchant_lines.c.date, merchant_lines.c.revision)
+            .limit(1)
+        )
+    if oldest is None:
+        return 0
+    return await _forget_some(store, hospital_id, dt.date.fromisoformat(oldest["date"]), oldest["revision"])
 
 
 async def newest_bill(tx: Tx) -> tuple[str, int] | None:

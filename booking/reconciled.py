@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import msgspec
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import func, select, update
 
 from booking.comparing import Compared
 from booking.reconciliation import Mismatch
@@ -115,9 +115,9 @@ async def _end(store: Store, hospital_id: str, date: str, run: int, values: dict
             .values(done_ms=tx.now_ms, **values)
         )
         tx.ring(done_topic(hospital_id, date))
-    for table in (differences, reconciliations):
-        while await _forget(store, hospital_id, table.c.date == date, table.c.run <= run - KEPT_RUNS, table=table):
-            pass
+    older = (reconciliations.c.date == date, reconciliations.c.run <= run - KEPT_RUNS)
+    while await _forget_runs(store, hospital_id, *older):
+        pass
 
 
 async def load_run(tx: Tx, date: dt.date, run: int) -> Run | None:
@@ -150,19 +150,29 @@ async def page_of(tx: Tx, run: Run, *, after: int = 0, limit: int = CHUNK) -> li
     return [(row.pop("number"), msgspec.convert(row, Mismatch)) for row in rows]
 
 
-async def _forget(store: Store, hospital_id: str, *which: Any, table: Any = differences) -> int:
-    names = [c for c in table.primary_key.columns if c.name != "hospital_id"]
-    async with store.write(hospital_id) as tx:
-        rows = await tx.all(select(*names).where(table.c.hospital_id == hospital_id, *which).limit(CHUNK))
-        keys = [tuple(row.values()) for row in rows]
-        if not keys:
-            return 0
-        return await tx.run(table.delete().where(table.c.hospital_id == hospital_id, tuple_(*names).in_(keys)))
+async def _forget_runs(store: Store, hospital_id: str, *which: Any) -> int:
+    """Delete one comparison of those, its differences first, a chunk at a time; returns how many rows went."""
+    async with store.read(hospital_id) as tx:
+        row = await tx.first(
+            select(reconciliations.c.date, reconciliations.c.run)
+            .where(reconciliations.c.hospital_id == hospital_id, *which)
+            .order_by(reconciliations.c.date, reconciliations.c.run)
+            .limit(1)
+        )
+    if row is None:
+        return 0
+    gone = 0
+    for table, column in ((differences, differences.c.number), (reconciliations, reconciliations.c.run)):
+        of = (table.c.hospital_id == hospital_id, table.c.date == row["date"], table.c.run == row["run"])
+        while True:
+            async with store.write(hospital_id) as tx:
+                last = await tx.first(select(func.max(column).label("n")).where(*of))
+                if last is None or last["n"] is None:
+                    break
+                gone += await tx.run(table.delete().where(*of, column > last["n"] - CHUNK))
+    return gone
 
 
 async def forget_reconciliations(store: Store, hospital_id: str, *, before: dt.date) -> int:
-    """Delete comparisons of days before this one, a chunk at a time; returns how many rows went."""
-    day = before.isoformat()
-    return await _forget(store, hospital_id, differences.c.date < day) or await _forget(
-        store, hospital_id, reconciliations.c.date < day, table=reconciliations
-    )
+    """Delete a comparison of a day before this one; returns how many rows went."""
+    return await _forget_runs(store, hospital_id, reconciliations.c.date < before.isoformat())

@@ -63,7 +63,10 @@ class Operation:
         """The required fields of the request's body; [] when it has none."""
         if "requestBody" not in self.details:
             return []
-        reference = self.details["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        content = self.details["requestBody"]["content"]
+        if "application/json" not in content:
+            return []
+        reference = content["application/json"]["schema"]["$ref"]
         return list(self.schemas[reference.rpartition("/")[2]]["required"])
 
     @property
@@ -73,7 +76,15 @@ class Operation:
         return uuid.uuid4().hex if needed else None
 
     def path(self, hospital_id: str = "soap-demo") -> str:
-        ids = {"patient_id": "p", "booking_id": "b", "bill_id": "x", "report_id": "r", "refund_id": "f", "n": "1"}
+        ids = {
+            "patient_id": "p",
+            "booking_id": "b",
+            "bill_id": "x",
+            "report_id": "r",
+            "refund_id": "f",
+            "n": "1",
+            "source": "s",
+        }
         return self.template.format(hospital_id=hospital_id, date="2026-01-05", webhook_id="w", ticket="t", **ids)
 
 

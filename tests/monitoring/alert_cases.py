@@ -332,7 +332,7 @@ CASES: list[Case] = [
         {f'hisbridge_reconciliation_differences{{{H1},kind="timing"}}': "5x90"},
         850,
     ),
-    *gauge("HisbridgeReconciliationBehind", "reconciled_until_timestamp_seconds", "-259201", "0", 600),
+    *gauge("HisbridgeReconciliationBehind", "reconciled_until_timestamp_seconds", "-259201", "-200000", 600),
     *gauge("HisbridgeLedgerImbalance", "ledger_imbalances", "1", "0", 300),
     # --- hospitals
     *gauge(
