@@ -23,7 +23,7 @@ Line = tuple[str, str, str, int, int | None]
 
 
 async def put_merchant_bill(
-    store: Store, hospital_id: str, date: dt.date, lines: Sequence[Line], *, source: str = ""
+    store: Store, hospital_id: str, date: dt.date, lines: Sequence[Line], *, source: str = "lines"
 ) -> int:
     """Replace what one source has told of a day; returns its revision.
 
@@ -98,7 +98,7 @@ def _row(
         "at_ms": line.at_ms,
         "source": source,
         "status": line.status,
-        "order_no": line.order_no,
+        "order_no": line.order_no or None,
         "of_others": of_others,
     }
 

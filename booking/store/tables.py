@@ -608,9 +608,9 @@ merchant_lines = Table(
     _str("trade_no"),
     Column("amount_fen", BigInteger, nullable=False),
     _ms("at_ms"),
-    _str("source", default=""),  # who sent it: a day's bill may come in several files
+    _str("source", default="lines"),  # who sent it: a day's bill may come in several files
     _str("status", default="done"),
-    _str("order_no", default=""),
+    _str("order_no", null=True),
     _flag("of_others"),  # of another business under the same merchant number
 )
 

@@ -41,7 +41,7 @@ class World:
         self.has: set[str | None] = set()
         self.asked: list[str | None] = []
 
-    async def bill(self, *lines: Line, day: dt.date = DAY, source: str = "") -> None:
+    async def bill(self, *lines: Line, day: dt.date = DAY, source: str = "lines") -> None:
         rows = [(kind, "wechat", no, fen, None) for kind, no, fen in lines]
         await put_merchant_bill(self.store, HOSPITAL, day, rows, source=source)
 

@@ -10,8 +10,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for name, default in (("source", ""), ("status", "done"), ("order_no", "")):
+    for name, default in (("source", "lines"), ("status", "done")):
         op.add_column("merchant_lines", sa.Column(name, sa.Text(), nullable=False, server_default=default))
+    op.add_column("merchant_lines", sa.Column("order_no", sa.Text(), nullable=True))
     op.add_column(
         "merchant_lines", sa.Column("of_others", sa.Boolean(), nullable=False, server_default=sa.text("false"))
     )
