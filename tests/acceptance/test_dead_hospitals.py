@@ -341,15 +341,20 @@ async def test_slots_stay_on_sale_when_the_sync_reads_nonsense(site: Installatio
 
 
 async def clinic_fetches(site: Installation, hospital_id: str) -> float:
-    """Fetches of schedules that succeeded."""
-    return await site.metric("hisbridge_his_calls_total", hospital=hospital_id, verb="fetch_schedules", outcome="ok")
+    """Fetches of schedules that succeeded, alone or with all else."""
+    return sum(
+        [
+            await site.metric("hisbridge_his_calls_total", hospital=hospital_id, verb=verb, outcome="ok")
+            for verb in ("fetch_schedules", "fetch_inventory")
+        ]
+    )
 
 
 async def failed_fetches(site: Installation, hospital_id: str) -> float:
-    """Fetches of schedules, or of the stops that are read before them, that gave nothing."""
+    """Fetches of schedules, of the stops that are read before them, or of all in one, that gave nothing."""
     counts = [
         await site.metric("hisbridge_his_calls_total", hospital=hospital_id, verb=verb, outcome=outcome)
-        for verb in ("fetch_schedules", "fetch_stops")
+        for verb in ("fetch_schedules", "fetch_stops", "fetch_inventory")
         for outcome in ("unavailable", "reply_invalid", "refused")
     ]
     return sum(counts)
