@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from monitoring.metrics import garbage_pause_seconds
@@ -41,6 +43,27 @@ def take_over() -> None:
     if IS_OURS:
         gc.set_threshold(YOUNG, MIDDLE, SELDOM)
     gc.enable()
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """For code that is loaded late, in a thread beside the loop: what is made of it lives as long as the process.
+
+    Of a library of models that are tens of thousands of objects. No pass looks at them while they are made, nor afterwards; nor
+    at what else there was just then: cyclic garbage among it is kept. So this is for what is loaded once.
+    """
+    with _loading:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.freeze()
+            if was_on:
+                gc.enable()
+
+
+_loading = threading.Lock()
 
 
 class Pauses:

@@ -192,13 +192,15 @@ class Puller:
         if found is None:
             # The fetch of the seats begins here: what the HIS counted before this moment is what its figures show.
             started_ms = await self._now_ms()
-            slots = await self._link.read(Verb.FETCH_SLOTS, window, schedules)
+            slots = list(await self._link.read(Verb.FETCH_SLOTS, window, schedules))
             ended_ms = await self._now_ms()
         else:
-            slots = found.slots
-        set_aside = 0
-        for start in range(0, len(slots), CHUNK):
-            chunk = slots[start : start + CHUNK]
+            slots, found = list(found.slots), None
+        fetched, set_aside = len(slots), 0
+        while slots:
+            # Let go of in turns: a hundred thousand at once would stop the loop for tens of milliseconds.
+            chunk = slots[:CHUNK]
+            del slots[:CHUNK]
             # One slot that cannot be must not keep the others from being seen.
             usable = [s for s in chunk if s.ends_at > s.starts_at]
             set_aside += len(chunk) - len(usable)
@@ -222,7 +224,7 @@ class Puller:
             log.warning("slots_set_aside", hospital=self._hospital.id, slots=set_aside)
         await self._apply_stops(stops)
         self._releases.note(window, started_ms, ended_ms)
-        log.info("pulled", hospital=self._hospital.id, schedules=len(schedules), slots=len(slots))
+        log.info("pulled", hospital=self._hospital.id, schedules=len(schedules), slots=fetched)
 
     async def _carry_left(self) -> None:
         """Move the bookings of stops where an earlier fetch came to its end between the stop and them.

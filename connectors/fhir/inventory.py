@@ -6,7 +6,7 @@ Nearly everything here is canonical records in, canonical records out.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,14 @@ def merge_slots(slots: Iterable[Slot], pause: Callable[[], None] = _at_once) -> 
     Its id is made of both, so that it stays the same whichever Slots are free. `his_refs` holds the ids of free ones
     (`free`, separated by spaces). It is stopped only when all of its Slots are. `pause` is called now and then.
     """
+    return list(merging_slots(slots, pause))
+
+
+def merging_slots(slots: Iterable[Slot], pause: Callable[[], None]) -> Iterator[Slot]:
+    """The same, as they are merged. What they were merged of is let go of one by one.
+
+    To let go of all at once would take the interpreter for a while.
+    """
     groups: dict[tuple[str, dt.datetime], Slot | list[Slot]] = {}
     for slot in slots:
         key = (slot.schedule_id, slot.starts_at)
@@ -38,12 +46,10 @@ def merge_slots(slots: Iterable[Slot], pause: Callable[[], None] = _at_once) -> 
         if before is not slot:
             groups[key] = [*before, slot] if isinstance(before, list) else [before, slot]
         pause()
-    merged = []
     for key in list(groups):
-        same = groups.pop(key)  # one by one: to let all of them go at once would take the interpreter for a while
-        merged.append(_merged(same if isinstance(same, list) else [same]))
+        same = groups.pop(key)
+        yield _merged(same if isinstance(same, list) else [same])
         pause()
-    return merged
 
 
 def _merged(same: Sequence[Slot]) -> Slot:
@@ -95,8 +101,9 @@ def stops_of(slots: Iterable[Slot], pause: Callable[[], None] = _at_once) -> lis
         pause()
         sessions.setdefault((slot.schedule_id, slot.date, slot.session), []).append(slot)
     stops: list[ScheduleStopped] = []
-    for (schedule_id, date, session), segments in sessions.items():
+    for schedule_id, date, session in list(sessions):
         pause()
+        segments = sessions.pop((schedule_id, date, session))
         stopped = [slot for slot in segments if slot.status is ScheduleStatus.STOPPED]
         if len(stopped) == len(segments):
             stops.append(ScheduleStopped(scope=StopScope.SCHEDULE, schedule_id=schedule_id, date=date, session=session))

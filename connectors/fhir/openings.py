@@ -8,7 +8,7 @@ from typing import Any
 
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.exchange import Exchange
-from connectors.fhir.inventory import merge_schedules, merge_slots, stops_of
+from connectors.fhir.inventory import merge_schedules, merge_slots, merging_slots, stops_of
 from connectors.fhir.streams import Pause, Wanted, read_slots
 from connectors.port import Inventory, Window
 from mappings.canonical import Schedule, ScheduleStatus, ScheduleStopped, Slot
@@ -65,7 +65,7 @@ class Openings:
         """What is stopped."""
 
         def finish(records: dict[str, Any], pause: Pause) -> list[ScheduleStopped]:
-            return stops_of(merge_slots(records[SLOTS], pause), pause)
+            return stops_of(merging_slots(records[SLOTS], pause), pause)
 
         return await read_slots(
             self._exchange, window, deadline, Wanted(verbs={SLOTS: None}, finish=finish, stops=_named)

@@ -14,6 +14,7 @@ import asyncio
 import datetime as dt
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ import msgspec
 from connectors.fhir.documents import Json
 from connectors.fhir.releases import R4, READ_HERE, Release, release_of
 from mappings.courtesy import courtesy
+from monitoring import garbage
 
 Mode = Literal["strict", "lenient", "off"]
 
@@ -130,7 +132,7 @@ def model_flaw(resource: Json, rules: Rules) -> str | None:
     import pydantic
 
     release = rules.release
-    model: Any = getattr(importlib.import_module(f"{release.models}.{kind.lower()}"), kind)
+    model = _model(release.models, kind)
     try:
         model.model_validate(resource)
     except pydantic.ValidationError as error:
@@ -145,6 +147,13 @@ def model_flaw(resource: Json, rules: Rules) -> str | None:
         # The models look the type of what is contained up without asking whether there is such a type.
         return f"it contains what is no resource of {release.name}"
     return None
+
+
+@cache
+def _model(package: str, kind: str) -> Any:
+    """The class of a type of resources."""
+    with garbage.loading():
+        return getattr(importlib.import_module(f"{package}.{kind.lower()}"), kind)
 
 
 def flaws_of(resources: Sequence[Json], rules: Rules, pause: Callable[[], None] | None = None) -> list[Flaw]:

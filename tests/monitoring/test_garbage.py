@@ -119,3 +119,29 @@ assert gc.get_count()[2] == 0
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_was_loaded_is_never_looked_at_when_passes_go_on() -> None:
+    program = """
+import gc
+from monitoring import garbage
+garbage.take_over()
+passes = []
+gc.callbacks.append(lambda phase, told: passes.append(told))
+with garbage.loading():
+    loaded = [[n] for n in range(300_000)]
+    assert not passes
+assert gc.isenabled()
+assert gc.get_freeze_count() >= 300_000
+gc.collect()
+assert not any(one is loaded for one in gc.get_objects())
+gc.disable()
+try:
+    with garbage.loading():
+        raise ImportError
+except ImportError:
+    pass
+assert not gc.isenabled()  # as it was
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
