@@ -45,8 +45,11 @@ async def list_practitioners(tx: Tx, department_id: str | None) -> list[dict[str
 HELD_BY: ColumnElement[str] = func.coalesce(slots.c.practitioner_id, schedules.c.practitioner_id)
 HELD_BY_NAME: ColumnElement[str] = func.coalesce(slots.c.practitioner_name, schedules.c.practitioner_name)
 
+_TOLD_OTHERWISE = ("his_left", "held_back", "practitioner_id", "practitioner_name")
+# What is held back is no seat to whoever reads a list.
 _SLOT_ROWS = select(
-    slots,
+    *(column for column in slots.columns if column.name not in _TOLD_OTHERWISE),
+    (slots.c.his_left - slots.c.held_back).label("his_left"),
     schedules.c.department_id,
     schedules.c.department_name,
     HELD_BY.label("practitioner_id"),
@@ -55,7 +58,7 @@ _SLOT_ROWS = select(
     schedules.c.clinic_type,
     schedules.c.fee_fen,
     schedules.c.opens_at_ms,
-    schedules.c.quota,
+    (schedules.c.quota - schedules.c.held_back).label("quota"),
     schedules.c.taken,
     schedules.c.status.label("schedule_status"),
 ).select_from(

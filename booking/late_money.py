@@ -14,6 +14,7 @@ from booking.lifecycle import TABLE, Event, State
 from booking.moves import is_lock_over
 from booking.people import load_person
 from booking.records import Booking
+from booking.returned_seats import is_held_back
 from booking.rules.facts import Past
 from booking.rules.hours import closed_until_ms
 from booking.rules.judging import Case, judge
@@ -80,7 +81,12 @@ async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
 async def _slot(tx: Tx, booking: Booking) -> SlotFacts | None:
     of_schedule = ("department_id", "opens_at_ms", "fee_fen", "quota", "taken", "clinic_type")
     row = await tx.first(
-        select(slots, *(schedules.c[name] for name in of_schedule), schedules.c.status.label("of_schedule"))
+        select(
+            slots,
+            *(schedules.c[name] for name in of_schedule),
+            schedules.c.status.label("of_schedule"),
+            schedules.c.held_back.label("held_back_of_schedule"),
+        )
         .select_from(
             slots.join(
                 schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id)
@@ -88,17 +94,22 @@ async def _slot(tx: Tx, booking: Booking) -> SlotFacts | None:
         )
         .where(slots.c.hospital_id == tx.hospital_id, slots.c.id == booking.slot_id)
     )
-    return None if row is None else _facts(row)
+    if row is None:
+        return None
+    # What the booking has given back itself may wait for others, not for it.
+    return _facts(row, own=int(await is_held_back(tx, booking)))
 
 
-def _facts(row: dict[str, Any]) -> SlotFacts:
+def _facts(row: dict[str, Any], own: int) -> SlotFacts:
+    """`own`: how many of the seats that are held back are for this booking."""
+    left, quota = row["his_left"] - row["held_back"] + own, row["quota"]
+    if quota is not None:
+        quota += own - row["held_back_of_schedule"]
     schedule = ScheduleFacts(
         row["schedule_id"], row["date"], row["department_id"], row["opens_at_ms"], row["of_schedule"] == "stopped",
-        row["fee_fen"], row["quota"], row["taken"], row["clinic_type"],
+        row["fee_fen"], quota, row["taken"], row["clinic_type"],
     )  # fmt: skip
-    return SlotFacts(
-        row["id"], schedule, row["starts_at_ms"], row["status"] == "stopped", row["his_left"], row["unreflected"]
-    )
+    return SlotFacts(row["id"], schedule, row["starts_at_ms"], row["status"] == "stopped", left, row["unreflected"])
 
 
 async def _other_booking(tx: Tx, booking: Booking) -> LiveFacts | None:

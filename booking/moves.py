@@ -26,6 +26,7 @@ from booking.milestones import SEAT_GONE, count_end
 from booking.money import owe_refund, payment_sum, set_settlement
 from booking.openings import lock_verb
 from booking.records import Booking
+from booking.returned_seats import hold_back, take_back
 from booking.settings import Hospital, ReserveBy
 from booking.store.engine import Tx
 from booking.store.ids import new_order_no
@@ -151,6 +152,7 @@ async def _take_seat(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     if figures is None:
         raise RuleBroken(f"booking {booking.id}: there is no seat to take")
     await save_seats(tx, booking.slot_id, was, figures)
+    await take_back(tx, booking)
     booking.charged = True
     # A HIS takes a key once: it may have locked and released the old one.
     booking.order_no = new_order_no(tx.now_ms)
@@ -200,6 +202,7 @@ async def _seat_unsent(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     was = await load_seats(tx, booking.slot_id)
     await save_seats(tx, booking.slot_id, was, seats.give_back_unsent(was.figures, charged=booking.charged))
     booking.charged = False
+    await hold_back(tx, hospital, booking)
 
 
 async def _seat_refused(tx: Tx, hospital: Hospital, booking: Booking) -> None:
@@ -225,6 +228,7 @@ async def _seat_released(tx: Tx, hospital: Hospital, booking: Booking) -> None:
         )
     await save_seats(tx, booking.slot_id, was, figures)
     booking.charged = False
+    await hold_back(tx, hospital, booking)
     if ask:
         tx.ring(fetch_topic(tx.hospital_id))
 

@@ -16,10 +16,10 @@ from booking.store.engine import Tx
 from booking.store.fixed import Fixed
 
 _SLOT = """
-    x.id, x.schedule_id, x.date, x.starts_at_ms, x.ends_at_ms, x.status, x.his_left, x.unreflected,
+    x.id, x.schedule_id, x.date, x.starts_at_ms, x.ends_at_ms, x.status, x.his_left - x.held_back as his_left, x.unreflected,
     s.department_id, s.department_name, coalesce(x.practitioner_id, s.practitioner_id) as practitioner_id,
     coalesce(x.practitioner_name, s.practitioner_name) as practitioner_name, s.session, s.clinic_type, s.fee_fen,
-    s.opens_at_ms, s.quota, s.taken, s.status as schedule_status"""
+    s.opens_at_ms, s.quota - s.held_back as quota, s.taken, s.status as schedule_status"""
 _SCHEDULE = """
     x.id, x.date, x.session, x.department_id, x.department_name, x.practitioner_id, x.practitioner_name, x.clinic_type, x.fee_fen,
     x.status, x.location"""

@@ -31,7 +31,7 @@ async def count_seats_left(store: Store, hospital_id: str) -> SeatsLeft:
 
 def _of_openings(hospital_id: str, now_ms: int) -> Any:
     """Each schedule with what its own slots have left. A subquery of its own, so that no planner begins with the slots."""
-    own = slots.c.his_left - slots.c.unreflected
+    own = slots.c.his_left - slots.c.held_back - slots.c.unreflected
     left = (
         select(func.coalesce(func.sum(case((own > 0, own), else_=0)), 0))
         .where(
@@ -43,7 +43,8 @@ def _of_openings(hospital_id: str, now_ms: int) -> Any:
         .correlate(schedules)
         .scalar_subquery()
     )
-    return select(schedules.c.opens_at_ms, schedules.c.quota, schedules.c.taken, left.label("left")).where(
+    quota = (schedules.c.quota - schedules.c.held_back).label("quota")
+    return select(schedules.c.opens_at_ms, quota, schedules.c.taken, left.label("left")).where(
         schedules.c.hospital_id == hospital_id,
         schedules.c.opens_at_ms.is_not(None),
         schedules.c.opens_at_ms.between(now_ms - FRESH_MS, now_ms + COMING_MS),

@@ -34,10 +34,12 @@ from scheduler_sync.sweeps import (
     FORGET_EVERY_S,
     MEASURE_EVERY_S,
     NEWS_EVERY_S,
+    RETURN_EVERY_S,
     Forgetting,
     expire_holds,
     measure_seats,
     repeat,
+    return_seats,
 )
 from scheduler_sync.truth import LOOK_THROUGH_EVERY_S, Truth
 from scheduler_sync.webhooks import WebhookSender
@@ -185,6 +187,9 @@ class HospitalRuntime:
         group.repeat(CERTIFICATES_EVERY_S, self._certificates.look, "certificates", hospital_id=hospital_id)
         group.repeat(
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id
+        )
+        group.repeat(
+            RETURN_EVERY_S, lambda: return_seats(self._store, self.hospital), "returned_seats", hospital_id=hospital_id
         )
         self._running[hospital_id] = self.link
         metrics.greet_hospital(hospital_id)

@@ -21,6 +21,7 @@ from booking.retention import (
     forget_slots,
     oldest_day,
 )
+from booking.returned_seats import any_back, sell_again
 from booking.seats_left import count_seats_left
 from booking.settings import Hospital
 from booking.store.bell import Bell
@@ -42,6 +43,7 @@ from scheduler_sync.messages.series import forget_series
 log = get_logger("sweeps")
 
 EXPIRE_EVERY_S = 0.5
+RETURN_EVERY_S = 5.0
 NEWS_EVERY_S = 1.0  # beside the bell
 NEWS_PAUSE_S = 0.1  # what rings meanwhile is done in one round
 MEASURE_EVERY_S = 5.0
@@ -96,6 +98,17 @@ async def expire_holds(store: Store, hospital: Hospital) -> int:
         total += expired
         if expired == 0:  # only what cannot expire: the next sweep looks again
             return total
+
+
+async def return_seats(store: Store, hospital: Hospital) -> int:
+    """Sell the seats again that were held back until now, in small transactions; also where the rule is no longer set."""
+    total = 0
+    while True:
+        async with store.read(hospital.id, here=True) as tx:
+            if not await any_back(tx):
+                return total
+        async with store.write(hospital.id, here=True) as tx:
+            total += await sell_again(tx)
 
 
 async def measure_seats(store: Store, hospital_id: str) -> None:

@@ -22,7 +22,7 @@ select i.n,
        k.body_digest, k.status, k.sealed_body, k.created_ms,
        p.person_id, ps.his_state, ps.reject_code, ps.merged_into,
        s.schedule_id, s.date, sc.department_id, s.starts_at_ms, sc.opens_at_ms,
-       s.status, sc.status, sc.fee_fen, s.his_left, s.unreflected, sc.quota, sc.taken,
+       s.status, sc.status, sc.fee_fen, s.his_left - s.held_back, s.unreflected, sc.quota - sc.held_back, sc.taken,
        b.id, b.client_id, p.user_ref, sc.clinic_type
 from """
 # What is joined to the input `i` (n, client_id, key, slot_id, patient_id), one after the other: table, alias, condition.

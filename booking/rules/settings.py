@@ -131,6 +131,13 @@ class ChannelQuota(Where, frozen=True, kw_only=True):
     of: Of = Of.SCHEDULE
 
 
+class ReturnedSeats(_Table, frozen=True, kw_only=True):
+    """`[...rules.returned_seats]`: a seat that comes back is sold again after a time between these two, drawn by chance."""
+
+    least_s: Annotated[float, Meta(ge=0, le=86_400)]
+    most_s: Annotated[float, Meta(ge=0, le=86_400)]
+
+
 class BookingRules(_Table, frozen=True, kw_only=True):
     """`[hospital.<id>.rules]`: rules that are not there cost nothing. `wait_after_cancel_s` after a patient has cancelled, they
     may book again.
@@ -142,6 +149,7 @@ class BookingRules(_Table, frozen=True, kw_only=True):
     eligibility: Annotated[tuple[Eligibility, ...], Meta(max_length=500)] = ()
     cancel_cutoffs: Annotated[tuple[CancelCutoff, ...], Meta(max_length=500)] = ()
     channel_quotas: Annotated[tuple[ChannelQuota, ...], Meta(max_length=500)] = ()
+    returned_seats: ReturnedSeats | None = None
 
     @property
     def is_used(self) -> bool:
@@ -190,6 +198,9 @@ def booking_rule_problems(rules: BookingRules) -> Iterator[tuple[tuple[str, ...]
     for n, block in enumerate(rules.blocks):
         if most_days(block.within) + most_days(block.lasts) > LONGEST_DAYS:
             yield ("blocks", str(n), "lasts"), f"expected at most {LONGEST_DAYS} days together with within"
+    back = rules.returned_seats
+    if back is not None and back.least_s > back.most_s:
+        yield ("returned_seats", "least_s"), f"expected at most most_s ({back.most_s:g})"
     for n, cutoff in enumerate(rules.cancel_cutoffs):
         if (cutoff.before_s is None) == (cutoff.at is None):
             yield ("cancel_cutoffs", str(n)), "expected before_s or at, one of the two"

@@ -146,6 +146,7 @@ schedules = Table(
     _ms("opens_at_ms"),
     Column("quota", Integer, nullable=True),
     Column("taken", Integer, nullable=False, server_default="0"),
+    Column("held_back", Integer, nullable=False, server_default="0"),
     _str("location", null=True),
     _str("his_refs", default="{}"),
     _ms("stopped_ms"),
@@ -187,6 +188,7 @@ slots = Table(
     _str("status"),
     Column("his_left", Integer, nullable=False),
     Column("unreflected", Integer, nullable=False, server_default="0"),
+    Column("held_back", Integer, nullable=False, server_default="0"),
     _ms("fetch_started_ms", null=False),
     _ms("fetch_ended_ms", null=False),
     _ms("stopped_ms"),
@@ -204,6 +206,18 @@ slots = Table(
     Index("ix_slots_moved", "hospital_id", "date", sqlite_where=text("moved is not null"),
           postgresql_where=text("moved is not null")),
 )  # fmt: skip
+
+# Seats that have come back and are not sold again yet: as many as `held_back` of their slot and of their schedule say.
+returned_seats = Table(
+    "returned_seats",
+    metadata,
+    _key("hospital_id"),
+    _key("booking_id"),
+    _str("slot_id"),
+    _str("schedule_id"),
+    _ms("due_ms", null=False),
+    Index(None, "hospital_id", "due_ms"),
+)
 
 # --- people ------------------------------------------------------------------------------------------------------
 

@@ -204,6 +204,10 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             "hospital.h1.rules.eligibility.0.min_age: expected at most max_age (13): nobody could book",
         ),
         (
+            LEAST + "[hospital.h1.rules.returned_seats]\nleast_s = 7200\nmost_s = 3600\n",
+            "hisbridge.toml:8: hospital.h1.rules.returned_seats.least_s: expected at most most_s (3600)",
+        ),
+        (
             LEAST + '[[hospital.h1.rules.cancel_cutoffs]]\nat = "12:00"\nbefore_s = 60\n',
             "hisbridge.toml:7: hospital.h1.rules.cancel_cutoffs.0: expected before_s or at, one of the two",
         ),
@@ -326,7 +330,7 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
         "patients", "per_user", "reports", "rules", "limits", "blocks", "eligibility", "cancel_cutoffs",
-        "channel_quotas",
+        "channel_quotas", "returned_seats",
         "merchant_filter", "order_no",
     )  # fmt: skip
     for struct, table in tables:

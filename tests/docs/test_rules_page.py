@@ -19,6 +19,7 @@ from booking.rules.settings import (
     ChannelQuota,
     Eligibility,
     Limit,
+    ReturnedSeats,
     booking_rule_problems,
 )
 from booking.settings import settings_of_text
@@ -57,6 +58,7 @@ def test_settings_of_the_page_load_and_are_all_there_when_read(page: Path) -> No
         "eligibility": Eligibility,
         "cancel_cutoffs": CancelCutoff,
         "channel_quotas": ChannelQuota,
+        "returned_seats": ReturnedSeats,
     }
     for name, struct in lists.items():
         assert {f.encode_name for f in msgspec.structs.fields(struct)} <= set(re.findall(r"`(\w+)`", text)), name

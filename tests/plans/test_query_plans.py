@@ -29,6 +29,7 @@ RULES = {
     "eligibility": [{"max_age": 150, "min_age": 0, "departments": ["none"]}],
     "cancel_cutoffs": [{"before_s": 0}],
     "channel_quotas": [{"clients": ["portal"], "most": 1_000}],
+    "returned_seats": {"least_s": 86_400, "most_s": 86_400},
 }
 """Every rule that looks at something in the store, none of which anybody reaches."""
 
