@@ -1,0 +1,144 @@
+"""Bills, presettlements and refunds as a portal sees them: over HTTP, on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from booking.billing import load_bill, put_bill, settle_payment
+from booking.people import link_person, own_patient
+from booking.settings import Hospital, Mode
+from booking.store.engine import Store
+from booking.store.tables import outbox
+from mappings.canonical import Bill, BillStatus, Settlement
+from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
+from tests.booking.world import CLIENT, HOSPITAL, make_hospital, put_patient
+
+pytestmark = pytest.mark.usefixtures("engine")
+BILL = Bill(id="B1", amount_fen=8800, currency="CNY", mrn="M1")
+OF = f"/v1/hospitals/{HOSPITAL}"
+
+
+class Portal:
+    """One bill of one patient, and who asks about it."""
+
+    def __init__(self, site: FhirSite, patient_id: str, bill_id: str) -> None:
+        self.site, self.patient_id, self.bill_id = site, patient_id, bill_id
+        self.bill = f"{OF}/patients/{patient_id}/bills/{bill_id}"
+
+    async def post(self, path: str, body: Any = None, *, key: str | None = None, by: str = CLIENT) -> Told:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers |= {} if key is None else {"Idempotency-Key": f'"{key}"'}
+        return await self.site.ask(path, "POST", body, by=by, headers=headers)
+
+    async def pay(self, amount_fen: int, trade_no: str = "T1") -> dict[str, Any]:
+        body = {
+            "channel": "wechat",
+            "trade_no": trade_no,
+            "amount_fen": amount_fen,
+            "paid_at": "2031-03-03T06:00:00+08:00",
+        }
+        told = await self.post(f"{self.bill}/payments", body)
+        assert told.status == 202, told.body
+        return dict(told.json)
+
+    async def settled(self, settlement: Settlement | None = None) -> None:
+        async with self.site.store.write(HOSPITAL) as tx:
+            await tx.run(outbox.update().values(status="done"))
+            bill = await load_bill(tx, self.bill_id)
+            assert bill is not None
+            await settle_payment(tx, bill, accepted=True, settlement=settlement, client_id=CLIENT, code=None)
+
+
+async def open_portal(store: Store, site: FhirSite) -> Portal:
+    patient_id = await put_patient(store)
+    async with store.write(HOSPITAL) as tx:
+        _, person = await own_patient(tx, CLIENT, patient_id)
+        await link_person(tx, person, msgspec.structs.replace(person.record, mrn="M1"))
+        bill = await put_bill(tx, BILL, currency="CNY")
+    return Portal(site, patient_id, bill.id)
+
+
+@pytest.fixture
+def hospital() -> Hospital:
+    return make_hospital(portal_refunds=True, presettlement_valid_s=600)
+
+
+@pytest.fixture
+async def portal(store: Store, hospital: Hospital) -> AsyncIterator[Portal]:
+    async with serve_fhir(store, hospital) as site:
+        yield await open_portal(store, site)
+
+
+async def test_patients_share_is_shown_before_it_is_paid_and_the_invoice_afterwards(portal: Portal) -> None:
+    portal.site.ward.presettled = Settlement(amount_fen=1000, fund_fen=5000, account_fen=2800, his_refs={"no": "P9"})
+    told = await portal.post(f"{portal.bill}/presettlement")
+    shares = {"total_fen": 8800, "self_pay_fen": 1000, "fund_fen": 5000, "account_fen": 2800}
+    split = {**shares, "valid_until": "2031-03-03T06:10:00+08:00"}
+    assert (told.status, told.json) == (200, split)
+    assert (await portal.site.ask(portal.bill)).json["split"] == split
+    paid = await portal.pay(1000)
+    assert [(p["unusable"], p["settlement"]) for p in paid["payments"]] == [(None, "pending")]
+    await portal.settled(Settlement(receipt_no="R1", invoice_no="E1"))
+    seen = (await portal.site.ask(portal.bill)).json
+    assert (seen["status"], seen["settlement"], seen["receipt_no"], seen["invoice_no"]) == (
+        "paid",
+        "settled",
+        "R1",
+        "E1",
+    )
+    assert seen["split"] is None
+    assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "already_paid"
+
+
+async def test_nothing_is_calculated_when_there_is_nothing_to_pay(portal: Portal) -> None:
+    assert (await portal.post(f"{portal.bill}x/presettlement")).json["code"] == "bill_unknown"
+    portal.site.ward.presettled = Settlement(amount_fen=9000)
+    assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "his_reply_invalid"
+    await portal.pay(8800)
+    assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "already_paid"
+    async with portal.site.store.write(HOSPITAL) as tx:
+        await put_bill(tx, msgspec.structs.replace(BILL, id="B2", status=BillStatus.CANCELLED), currency="CNY")
+        other = await put_bill(tx, msgspec.structs.replace(BILL, id="B2", status=BillStatus.CANCELLED), currency="CNY")
+    path = portal.bill.replace(portal.bill_id, other.id)
+    assert (await portal.post(f"{path}/presettlement")).json["code"] == "not_payable"
+
+
+async def test_observed_hospital_is_not_asked(store: Store) -> None:
+    async with serve_fhir(store, make_hospital(mode=Mode.OBSERVE)) as site:
+        portal = await open_portal(store, site)
+        assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "hospital_observe_only"
+
+
+async def test_part_of_a_bill_goes_back_once_for_one_key(portal: Portal) -> None:
+    ask = {"amount_fen": 800, "reason": "退一项"}
+    path = f"{portal.bill}/refunds"
+    assert (await portal.post(path, ask)).json["code"] == "idempotency_key_missing"
+    await portal.pay(8800)
+    assert (await portal.post(path, ask, key="k1")).json["code"] == "nothing_to_refund"
+    await portal.settled()
+    first = await portal.post(path, ask, key="k2")
+    assert (first.status, first.json["status"], first.json["amount_fen"]) == (201, "refund_due", 800)
+    assert (await portal.post(path, ask, key="k2")).json == first.json
+    too_much = await portal.post(path, {**ask, "amount_fen": 8001}, key="k3")
+    assert (too_much.status, too_much.json["code"], too_much.json["extra"]) == (
+        409,
+        "refund_too_large",
+        {"left_fen": 8000},
+    )
+    assert (await portal.post(path, ask, key="k4", by="another")).json["code"] == "patient_unknown"
+    result = await portal.post(f"{OF}/refunds/{first.json['id']}/result", {"status": "refunded"})
+    assert (result.json["status"], result.json["his"]) == ("refunded", "pending")
+    assert [r["amount_fen"] for r in (await portal.site.ask(portal.bill)).json["refunds"]] == [800]
+
+
+async def test_portal_may_ask_nothing_back_when_the_hospital_keeps_that_to_itself(store: Store) -> None:
+    async with serve_fhir(store, make_hospital()) as site:
+        portal = await open_portal(store, site)
+        await portal.pay(8800)
+        await portal.settled()
+        told = await portal.post(f"{portal.bill}/refunds", {"amount_fen": 1, "reason": "r"}, key="k1")
+        assert told.json["code"] == "not_offered_by_hospital"
