@@ -7,7 +7,7 @@ Who counts what
   `soap_...`, `fhir_...`, `tls_files`, `tls_files_not_taken`)
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
-  `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `seats_drift`, `illegal_states`,
+  `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `bills_unsettled`, `seats_drift`, `illegal_states`,
   `reconciliation_differences`, `ledger_imbalances`, certificates
 - the booking rules, when a transaction is committed: `holds_failed`, `lock_seconds`, `registration_seconds`,
   `report_delay_seconds`
@@ -522,6 +522,18 @@ paid_unregistered_oldest_seconds = Gauge(
     ["hospital"],
     registry=REGISTRY,
 )
+bills_unsettled = Gauge(
+    "hisbridge_bills_unsettled",
+    "Payments of bills that the HIS has not booked yet, and that do not go back.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+bills_unsettled_oldest_seconds = Gauge(
+    "hisbridge_bills_unsettled_oldest_seconds",
+    "Time since the oldest of these payments of bills was reported to us; 0 when there is none.",
+    ["hospital"],
+    registry=REGISTRY,
+)
 reconciliation_differences = Gauge(
     "hisbridge_reconciliation_differences",
     "Trade numbers whose books differ, of the newest day for which there is a merchant's bill: long, short, amount, his_missing, "
@@ -614,7 +626,7 @@ certificate_expiry_timestamp_seconds = Gauge(
 
 # What only the process that works a hospital can tell of it.
 _OF_ITS_WORKER = (
-    connector_up, dead_letters, fhir_connections, fhir_subscription_active,
+    bills_unsettled, bills_unsettled_oldest_seconds, connector_up, dead_letters, fhir_connections, fhir_subscription_active,
     his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,

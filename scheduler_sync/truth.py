@@ -11,6 +11,7 @@ from sqlalchemy import func, literal_column, select, text, union_all
 
 from booking.lifecycle import Axes, Command, CommandStatus, HisState, State, must_not_be
 from booking.settings import Hospital
+from booking.settling import unsettled_bills
 from booking.store.engine import Store
 from booking.store.tables import OPEN_COMMAND, bookings, outbox, payments, schedules, slots
 from monitoring import metrics
@@ -30,7 +31,7 @@ class Truth:
         self._hospital = hospital
 
     async def measure(self) -> None:
-        """Refresh what is paid and not registered. `state = 'held'` is the word of an index: few rows are walked."""
+        """Refresh what is paid and not registered or settled. `state = 'held'` is the word of an index: few rows are walked."""
         async with self._store.read(self._hospital.id) as tx:
             row = await tx.first(
                 select(func.count().label("n"), func.min(payments.c.created_ms).label("oldest"))
@@ -50,6 +51,10 @@ class Truth:
             )
         count, oldest = (0, None) if row is None else (row["n"], row["oldest"])
         age_s = 0.0 if oldest is None else max(0.0, (tx.now_ms - oldest) / 1000)
+        async with self._store.read(self._hospital.id) as tx:
+            unsettled = await unsettled_bills(tx)
+        metrics.bills_unsettled.labels(hospital=self._hospital.id).set(unsettled.count)
+        metrics.bills_unsettled_oldest_seconds.labels(hospital=self._hospital.id).set(unsettled.oldest_s)
         metrics.paid_unregistered.labels(hospital=self._hospital.id).set(count)
         metrics.paid_unregistered_oldest_seconds.labels(hospital=self._hospital.id).set(age_s)
 

@@ -6,15 +6,16 @@ from functools import partial
 
 from booking import billing, people
 from booking.api.context import Context
-from booking.api.present import bill_view, split_view
+from booking.api.present import bill_view, split_view, unsettled_view
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
-from booking.api.views import BillList, BillView, NewPayment, SplitView
+from booking.api.views import BillList, BillView, NewPayment, SplitView, UnsettledList
 from booking.errors import Refusal
 from booking.money import kept_payment, payments_of, refunds_of
 from booking.ports import LiveFailed
 from booking.records import Person
 from booking.settings import Mode
+from booking.settling import unsettled_of
 from booking.splits import SplitInvalid, save_split, split_of
 from booking.store.engine import Tx
 from booking.store.turns import Of
@@ -71,6 +72,12 @@ class BillingHandlers:
             await save_split(tx, now.id, split)
         return split_view(split, hospital.zone)
 
+    async def unsettled(self, call: Call[None, None]) -> UnsettledList:
+        zone = self._context.hospital(call).zone
+        async with self._context.store.read(call.hospital_id) as tx:
+            rows = await unsettled_of(tx, call.caller.id)
+        return UnsettledList(items=[unsettled_view(row, tx.now_ms, zone) for row in rows])
+
     async def _open_bill(self, tx: Tx, person: Person, call: Call[None, None]) -> billing.BillRow:
         bill = await billing.own_bill(tx, person, call.path["bill_id"])
         if bill.status == "paid" or await kept_payment(tx, bill_id=bill.id) is not None:
@@ -123,6 +130,9 @@ def billing_routes(context: Context) -> list[Route]:
               request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
               errors=("patient_unknown", "bill_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
+        Route("GET", of + "/unsettled-payments", handlers.unsettled, tag="billing", request_class=RequestClass.READ,
+              summary="Money that you have reported and the hospital has not booked, oldest first", response=UnsettledList,
+              scopes=scopes),
         Route("POST", bills + "/{bill_id}/presettlement", handlers.presettle, tag="billing",
               request_class=RequestClass.LIVE, heeds_wait=True, response=SplitView, scopes=scopes,
               summary="What the insurance pays of a bill and what the patient (医保预结算)",

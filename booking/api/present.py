@@ -19,6 +19,7 @@ from booking.api.views import (
     ReportView,
     SlotView,
     SplitView,
+    UnsettledView,
     VisitView,
 )
 from booking.billing import BillRow
@@ -87,6 +88,20 @@ def payment_view(row: PaymentRow, zone: dt.tzinfo) -> PaymentView:
         paid_at=_instant(row.paid_at_ms, zone),
         settlement=row.settlement,
         unusable=row.unusable,
+    )
+
+
+def unsettled_view(row: PaymentRow, now_ms: int, zone: dt.tzinfo) -> UnsettledView:
+    return UnsettledView(
+        channel=row.channel,
+        trade_no=row.trade_no,
+        amount_fen=row.amount_fen,
+        settlement=row.settlement,
+        paid_at=_instant(row.paid_at_ms, zone),
+        reported_at=_instant(row.created_ms, zone),
+        age_s=max(0, now_ms - row.created_ms) // 1000,
+        booking_id=row.booking_id,
+        bill_id=row.bill_id,
     )
 
 

@@ -439,6 +439,26 @@ class BillList(View, frozen=True):
     next: str | None = None
 
 
+class UnsettledView(View, frozen=True):
+    """Money that was reported and that the hospital has not booked. `settlement`: pending, or unknown while it is looked up."""
+
+    channel: str
+    trade_no: str
+    amount_fen: int
+    settlement: str
+    paid_at: dt.datetime
+    reported_at: dt.datetime
+    age_s: int
+    booking_id: str | None = None
+    bill_id: str | None = None
+
+
+class UnsettledList(View, frozen=True):
+    """The oldest of them, 200 at the most."""
+
+    items: list[UnsettledView]
+
+
 class NewRefund(Body, frozen=True):
     """Some of what pays for a booking or a bill is to go back, at most all that is left of it."""
 

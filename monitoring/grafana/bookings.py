@@ -147,6 +147,23 @@ def _truth() -> list[Any]:
             runbook="PaidNotRegistered",
         ),
         graph(
+            "Bills paid, not settled",
+            Line(newest("hisbridge_bills_unsettled", H), "{{hospital}}"),
+            unit="short",
+            width=QUARTER,
+            says="A few for seconds: the patient has paid, and the HIS has not booked it.",
+            runbook="PaidNotSettled",
+        ),
+        graph(
+            "Bills paid, not settled: the oldest",
+            Line(newest("hisbridge_bills_unsettled_oldest_seconds", H), "{{hospital}}"),
+            unit="s",
+            width=QUARTER,
+            limits=Limits(warn=120, bad=600),
+            says="Seconds. Minutes: the HIS is gone, or its answer was lost and cannot be looked up.",
+            runbook="PaidNotSettled",
+        ),
+        graph(
             "Outcome unknown: the oldest",
             Line(newest(f"{_UNKNOWN}_oldest_seconds", H), "{{hospital}}"),
             unit="s",

@@ -8,18 +8,23 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from booking.billing import pay_bill, put_bill, settle_payment
 from booking.lifecycle import Axes, Command, CommandStatus, HisState, State, must_not_be
 from booking.settings import Hospital
+from booking.settling import unsettled_of
 from booking.store.engine import Store
+from mappings.canonical import Bill
 from monitoring import metrics
 from scheduler_sync.truth import RULES, Truth
 from tests.booking.world import (
+    CLIENT,
     HOSPITAL,
     LI,
     cancel,
     hold,
     locked,
     make_hospital,
+    make_payment,
     pay,
     put_patient,
     put_slot,
@@ -72,6 +77,38 @@ async def test_money_that_does_not_pay_is_not_told(store: Store, hospital: Hospi
     await pay(store, hospital, booking_id)
     await Truth(store, hospital).measure()
     assert value("paid_unregistered") == 1
+
+
+async def test_paid_bill_is_told_with_its_age_until_it_is_settled(store: Store, hospital: Hospital, wall: Wall) -> None:
+    truth = Truth(store, hospital)
+    async with store.write(HOSPITAL) as tx:
+        rows = [
+            await put_bill(tx, Bill(id=name, amount_fen=8800, currency="CNY", mrn="M1"), currency="CNY")
+            for name in ("B1", "B2")
+        ]
+        await pay_bill(tx, rows[0], make_payment(8800), client_id=CLIENT, offered=True)
+        await pay_bill(tx, rows[0], make_payment(8800), client_id=CLIENT, offered=True)  # goes back
+    wall.turn(70)
+    async with store.write(HOSPITAL) as tx:
+        await pay_bill(tx, rows[1], make_payment(8800), client_id=CLIENT, offered=True)
+    wall.turn(20)
+    await truth.measure()
+    assert (value("bills_unsettled"), value("bills_unsettled_oldest_seconds")) == (2, 90)
+    async with store.read(HOSPITAL) as tx:
+        mine = await unsettled_of(tx, CLIENT)
+        assert [(row.bill_id, tx.now_ms - row.created_ms) for row in mine] == [
+            (rows[0].id, 90_000),
+            (rows[1].id, 20_000),
+        ]
+        assert await unsettled_of(tx, "another") == []
+    async with store.write(HOSPITAL) as tx:
+        await settle_payment(tx, rows[0], accepted=True, settlement=None, client_id=CLIENT, code=None)
+    await truth.measure()
+    assert (value("bills_unsettled"), value("bills_unsettled_oldest_seconds")) == (1, 20)
+    async with store.write(HOSPITAL) as tx:
+        await settle_payment(tx, rows[1], accepted=False, settlement=None, client_id=CLIENT, code="refused")
+    await truth.measure()
+    assert (value("bills_unsettled"), value("bills_unsettled_oldest_seconds")) == (0, 0)
 
 
 @pytest.mark.parametrize("reserve_by", ["lock", "book", "quota"])

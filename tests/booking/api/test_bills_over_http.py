@@ -82,6 +82,10 @@ async def test_patients_share_is_shown_before_it_is_paid_and_the_invoice_afterwa
     assert (await portal.site.ask(portal.bill)).json["split"] == split
     paid = await portal.pay(1000)
     assert [(p["unusable"], p["settlement"]) for p in paid["payments"]] == [(None, "pending")]
+    [waiting] = (await portal.site.ask(f"{OF}/unsettled-payments")).json["items"]
+    assert (waiting["bill_id"], waiting["trade_no"], waiting["settlement"]) == (portal.bill_id, "T1", "pending")
+    assert (waiting["reported_at"], waiting["age_s"]) == ("2031-03-03T06:00:00+08:00", 0)
+    assert (await portal.site.ask(f"{OF}/unsettled-payments", by="another")).json["items"] == []
     await portal.settled(Settlement(receipt_no="R1", invoice_no="E1"))
     seen = (await portal.site.ask(portal.bill)).json
     assert (seen["status"], seen["settlement"], seen["receipt_no"], seen["invoice_no"]) == (
@@ -91,6 +95,7 @@ async def test_patients_share_is_shown_before_it_is_paid_and_the_invoice_afterwa
         "E1",
     )
     assert seen["split"] is None
+    assert (await portal.site.ask(f"{OF}/unsettled-payments")).json["items"] == []
     assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "already_paid"
 
 
