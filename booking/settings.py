@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from booking.conversion import SettingsError, Where, convert_options
 from booking.merchant_filter import MerchantFilter, filter_problems
-from booking.people.rules import PatientRule
+from booking.patient_rules import PatientRule
 from booking.release import ReleaseRule, rule_problems
 from booking.report_rules import ReportRule
 from booking.rules.settings import NO_RULES, BookingRules, booking_rule_problems

@@ -8,7 +8,7 @@ from booking.api.problems import ApiProblem, FieldError
 from booking.api.views import NewPatient
 from booking.documents import DocumentUnfit, check_card, check_document
 from booking.identity import read_id_card
-from booking.people.rules import ADULT_YEARS, PatientRule, age_years, is_child
+from booking.patient_rules import ADULT_YEARS, PatientRule, age_years, is_child
 from mappings.canonical import Patient, Sex
 
 

@@ -12,8 +12,8 @@ from booking.api.patient_records import patient_record
 from booking.api.problems import ApiProblem
 from booking.api.views import NewPatient
 from booking.errors import Refusal
+from booking.patient_rules import PatientRule, age_years
 from booking.people import add_patient, hear_patient, own_patient
-from booking.people.rules import PatientRule, age_years
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store
 from booking.store.tables import persons

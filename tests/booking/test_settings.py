@@ -15,7 +15,7 @@ import connectors.hl7v2
 import connectors.soap
 from booking.conversion import SettingsError, Where, convert_options
 from booking.merchant_filter import MerchantFilter
-from booking.people.rules import PatientRule
+from booking.patient_rules import PatientRule
 from booking.release import ReleaseRule
 from booking.report_rules import ReportRule
 from booking.rules.settings import BookingRules
