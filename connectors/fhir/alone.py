@@ -22,7 +22,7 @@ import msgspec
 
 from connectors.config import HospitalContext
 from connectors.fhir import Options, create
-from connectors.port import Window
+from connectors.port import FetchesInventory, Window
 from monitoring import garbage
 
 TURN_S = 0.001
@@ -32,7 +32,7 @@ WITHIN_S = 600.0
 
 
 async def sync(base_url: str, profile: str, window: Window) -> dict[str, float]:
-    """Fetch the Slots of a window once, strictly checked, and watch how late the loop is meanwhile.
+    """Fetch what can be booked in a window once, as a pull does, strictly checked, and watch how late the loop is meanwhile.
 
     The loop asks to be woken every millisecond; what it is late beyond that, it was held up. `quiet_ms` is the same before,
     while nothing was done: how much of it is the machine's.
@@ -40,20 +40,22 @@ async def sync(base_url: str, profile: str, window: Window) -> dict[str, float]:
     hospital = HospitalContext(id="bench", zone=ZoneInfo("Asia/Shanghai"))
     given: dict[str, Any] = {"timeout_s": {"fetch_slots": WITHIN_S}, "validation": "strict", "max_pages": 100_000}
     connector = create(hospital, "his", Options(protocol="fhir", profile=profile, base_url=base_url, **given))
+    if not isinstance(connector, FetchesInventory):
+        raise TypeError(f"{profile} does not tell schedules, slots and stops in one")
     await connector.start()
     try:
         await connector.ping()
         _, quiet_s = await _latest(asyncio.create_task(asyncio.sleep(QUIET_S)))
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        fetching = asyncio.ensure_future(connector.fetch_slots(window, []))
+        fetching = asyncio.ensure_future(connector.fetch_inventory(window))
         turns, longest_s = await _latest(fetching)
-        slots = await fetching
+        found = await fetching
         took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
     finally:
         await connector.close()
     helper = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
-        "slots": sum(slot.seats_left for slot in slots),
+        "slots": sum(slot.seats_left for slot in found.slots),
         "seconds": took_s,
         "cpu_s": cpu_s + helper.ru_utime + helper.ru_stime,
         "turns": turns,
