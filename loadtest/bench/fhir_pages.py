@@ -1,8 +1,8 @@
-"""A FHIR server that has nothing but Slots, in pages made beforehand: what a sync reads, and the baselines read from its files.
+"""A FHIR server that has Slots, in pages made beforehand, and their Schedules: what a sync reads. Baselines read the files.
 
 python -m loadtest.bench.fhir_pages <folder>
 
-Serves the files of the folder under /fhir/Slot, linked by `next`; prints {"port"} when it listens.
+Serves the files of the folder under /fhir/Slot, linked by `next`, and the Schedules in one page; prints {"port"} when it listens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _ZONE = dt.timezone(dt.timedelta(hours=8))
 STATEMENT = {
     "resourceType": "CapabilityStatement", "status": "active", "date": "2026-01-01", "kind": "instance",
     "fhirVersion": "4.0.1", "format": ["application/fhir+json"],
-    "rest": [{"mode": "server", "resource": [{"type": "Slot", "interaction": [{"code": "search-type"}]}]}],
+    "rest": [{"mode": "server", "resource": [{"type": of, "interaction": [{"code": "search-type"}]}
+                                             for of in ("Schedule", "Slot")]}],
 }  # fmt: skip
 
 
@@ -34,17 +35,34 @@ def write_pages(folder: Path, slots: int) -> int:
     for page, start in enumerate(range(0, slots, PAGE)):
         numbers = range(start, min(start + PAGE, slots))
         more = start + PAGE < slots
-        data = json.dumps(_page(page, [_slot(number) for number in numbers], more=more)).encode()
+        link = [{"relation": "next", "url": f"Slot?page={page + 1}"}] if more else []
+        data = json.dumps({**_bundle([_slot(number) for number in numbers], total=slots), "link": link}).encode()
         (folder / f"{page}.json").write_bytes(data)
         size += len(data)
     return size
 
 
-def _page(page: int, slots: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    link = [{"relation": "next", "url": f"Slot?page={page + 1}"}] if more else []
-    entries = [{"fullUrl": f"http://his.example/fhir/Slot/{one['id']}", "resource": one, "search": {"mode": "match"}}
-               for one in slots]  # fmt: skip
-    return {"resourceType": "Bundle", "type": "searchset", "link": link, "entry": entries}
+def _bundle(resources: list[dict[str, Any]], *, total: int) -> dict[str, Any]:
+    entries = [
+        {
+            "fullUrl": f"http://his.example/fhir/{one['resourceType']}/{one['id']}",
+            "resource": one,
+            "search": {"mode": "match"},
+        }
+        for one in resources
+    ]
+    return {"resourceType": "Bundle", "type": "searchset", "total": total, "entry": entries}
+
+
+def _schedule(number: int) -> dict[str, Any]:
+    """A doctor's, in a department."""
+    actors = [("HealthcareService", f"hs-{number % 20}", "消化内科"), ("Practitioner", f"dr-{number}", "王医生")]
+    return {
+        "resourceType": "Schedule",
+        "id": f"sch-{number}",
+        "active": True,
+        "actor": [{"reference": f"{kind}/{of}", "display": display} for kind, of, display in actors],
+    }
 
 
 def _slot(number: int) -> dict[str, Any]:
@@ -65,6 +83,12 @@ def _slot(number: int) -> dict[str, Any]:
     }
 
 
+def _schedules(folder: Path) -> bytes:
+    """All that the Slots of the pages name, in one Bundle."""
+    count = -(-len(list(folder.iterdir())) * PAGE // (A_SCHEDULE * DAYS))
+    return json.dumps(_bundle([_schedule(number) for number in range(count)], total=count)).encode()
+
+
 async def serve(folder: Path) -> None:
     """Listen until the process is ended."""
 
@@ -72,11 +96,17 @@ async def serve(folder: Path) -> None:
         data = (folder / f"{int(request.query.get('page', '0'))}.json").read_bytes()
         return web.Response(body=data, content_type="application/fhir+json")
 
+    those = _schedules(folder)
+
+    async def schedules(_request: web.Request) -> web.Response:
+        return web.Response(body=those, content_type="application/fhir+json")
+
     async def statement(_request: web.Request) -> web.Response:
         return web.Response(body=json.dumps(STATEMENT).encode(), content_type="application/fhir+json")
 
     app = web.Application()
     app.router.add_get("/fhir/Slot", slots)
+    app.router.add_get("/fhir/Schedule", schedules)
     app.router.add_get("/fhir/metadata", statement)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
