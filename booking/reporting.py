@@ -14,12 +14,13 @@ from booking.errors import Refusal, SetAside
 from booking.news import tell_owners
 from booking.people import digests_of, mrn_digests, owner_ids
 from booking.records import Person
+from booking.report_history import keep_version, sealed_versions
 from booking.report_rules import ReportRule, shown_from_ms
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
 from booking.store.tables import report_documents, reports
-from mappings.canonical import Report
+from mappings.canonical import Report, ReportStatus
 from monitoring import metrics
 
 AT_ONCE = ReportRule()
@@ -88,6 +89,8 @@ async def put_report(
         occurred_ms=occurred_ms,
         updated_ms=tx.now_ms,
     )
+    if known is not None and not _is_heading_of(known.record, report):
+        await keep_version(tx, row_id, known.version)
     await tx.upsert(
         reports,
         [
@@ -223,6 +226,22 @@ async def own_report(tx: Tx, person: Person, report_id: str, rule: ReportRule = 
     if report is None or report.mrn_digest not in await mrn_digests(tx, person) or not is_released(tx, report, rule):
         raise Refusal("report_unknown", f"There is no report {report_id} of this patient.")
     return report
+
+
+async def versions_of(tx: Tx, row: ReportRow, rule: ReportRule = AT_ONCE) -> list[ReportRow]:
+    """A report as it is and as it was, newest first: what the hospital's rule let its patient see.
+
+    What a list had told before the report itself came is no version of it. Of a report entered in error nothing earlier is shown:
+    it may have been another patient's.
+    """
+    earlier: list[ReportRow] = []
+    if row.record.status == ReportStatus.ENTERED_IN_ERROR:
+        return [row]
+    for kept in await sealed_versions(tx, row.id):
+        opened = await _or_aside(tx.unseal, bytes(kept["sealed_record"]))
+        of_report = {"id": kept.pop("report_id"), "his_id": row.his_id, "mrn_digest": row.mrn_digest}
+        earlier.append(_row(tx, {**kept, **of_report}, opened))
+    return [row, *(version for version in earlier if is_released(tx, version, rule))]
 
 
 async def reports_of(tx: Tx, person: Person, rule: ReportRule = AT_ONCE) -> list[ReportRow]:

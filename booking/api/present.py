@@ -16,6 +16,7 @@ from booking.api.views import (
     PaymentView,
     RefundView,
     RegistrationView,
+    ReportVersion,
     ReportView,
     SlotView,
     SplitView,
@@ -32,6 +33,7 @@ from booking.rescheduling.orders import seen
 from booking.rescheduling.places import Place
 from booking.splits import Split
 from booking.visits import RegistrationRow
+from mappings.canonical import Report
 from monitoring.masking import mask_id_number, mask_name, mask_phone
 
 
@@ -227,6 +229,35 @@ def registration_view(row: RegistrationRow, zone: dt.tzinfo) -> RegistrationView
     )
 
 
+def report_version(row: ReportRow, zone: dt.tzinfo) -> ReportVersion:
+    record = row.record
+    told_ms = row.updated_ms if row.occurred_ms is None else row.occurred_ms
+    return ReportVersion(
+        version=row.version,
+        status=record.status,
+        told_at=_instant(told_ms, zone),
+        issued_at=record.issued_at,
+        conclusion=record.conclusion,
+        observations=_observations(record),
+    )
+
+
+def _observations(record: Report) -> list[ObservationView]:
+    return [
+        ObservationView(
+            name=o.name,
+            code=o.code,
+            value=o.value,
+            unit=o.unit,
+            reference_range=o.reference_range,
+            flag=o.flag,
+            status=o.status,
+            note=o.note,
+        )
+        for o in record.observations
+    ]
+
+
 def report_view(row: ReportRow, *, whole: bool) -> ReportView:
     record = row.record
     return ReportView(
@@ -238,21 +269,7 @@ def report_view(row: ReportRow, *, whole: bool) -> ReportView:
         issued_at=record.issued_at,
         effective_at=record.effective_at,
         conclusion=record.conclusion if whole else None,
-        observations=[
-            ObservationView(
-                name=o.name,
-                code=o.code,
-                value=o.value,
-                unit=o.unit,
-                reference_range=o.reference_range,
-                flag=o.flag,
-                status=o.status,
-                note=o.note,
-            )
-            for o in record.observations
-        ]
-        if whole
-        else [],
+        observations=_observations(record) if whole else [],
         attachments=[
             AttachmentView(n=n, content_type=a.content_type, title=a.title) for n, a in enumerate(record.attachments, 1)
         ]

@@ -10,11 +10,11 @@ from aiohttp import web
 
 from booking import people, reporting
 from booking.api.context import Context
-from booking.api.present import report_view
+from booking.api.present import report_version, report_view
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
-from booking.api.views import ReportList, ReportView
+from booking.api.views import ReportHistory, ReportList, ReportView
 from booking.ports import DocumentGone, LiveFailed
 from booking.records import Person
 from booking.report_rules import ReportRule
@@ -41,6 +41,13 @@ class ReportHandlers:
         row = await self._own(call)
         row = await self.complete(call.hospital_id, await self._person(call), row, call.left_s())
         return report_view(row, whole=True)
+
+    async def versions(self, call: Call[None, None]) -> ReportHistory:
+        """As stored: what a HIS said before, nobody can ask it."""
+        row, hospital = await self._own(call), self._context.hospitals[call.hospital_id]
+        async with self._context.store.read(call.hospital_id) as tx:
+            rows = await reporting.versions_of(tx, row, hospital.reports)
+        return ReportHistory(items=[report_version(r, hospital.zone) for r in rows])
 
     async def attachment(self, call: Call[None, None]) -> web.Response:
         row = await self._own(call)
@@ -158,6 +165,9 @@ def report_routes(context: Context) -> list[Route]:
         Route("GET", of + "/{report_id}", handlers.get, summary="A report with its results", tag="reports",
               request_class=RequestClass.LIVE, heeds_wait=True,
               response=ReportView, scopes=scopes, errors=("patient_unknown", "report_unknown", *live)),
+        Route("GET", of + "/{report_id}/versions", handlers.versions, summary="What a report said before it changed",
+              tag="reports", request_class=RequestClass.READ, response=ReportHistory, scopes=scopes,
+              errors=("patient_unknown", "report_unknown")),
         Route("GET", of + "/{report_id}/attachments/{n}", handlers.attachment, summary="A document of a report",
               tag="reports",
               request_class=RequestClass.LIVE, heeds_wait=True, scopes=scopes, path_types={"n": int},

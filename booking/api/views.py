@@ -532,6 +532,23 @@ class ReportView(View, frozen=True):
     attachments: list[AttachmentView] = []
 
 
+class ReportVersion(View, frozen=True):
+    """What a report said at one time. `told_at` is when the hospital told it, by its own time or else by ours."""
+
+    version: int
+    status: str
+    told_at: dt.datetime
+    issued_at: dt.datetime | None
+    conclusion: str | None
+    observations: list[ObservationView]
+
+
+class ReportHistory(View, frozen=True):
+    """A report as it is and as it was, newest first."""
+
+    items: list[ReportVersion]
+
+
 class ReportList(View, frozen=True):
     """A patient's reports, newest first, without results."""
 

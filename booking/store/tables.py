@@ -498,6 +498,19 @@ reports = Table(
     Index(None, "hospital_id", "mrn_digest"),
 )
 
+# What a report said before: one row for each version that another took the place of, sealed as in `reports`.
+report_versions = Table(
+    "report_versions",
+    metadata,
+    _key("hospital_id"),
+    _key("report_id"),
+    Column("version", Integer, primary_key=True),
+    _str("status"),
+    Column("sealed_record", LargeBinary, nullable=False),
+    _ms("occurred_ms"),
+    _ms("updated_ms", null=False),
+)
+
 # Which documents that are kept in the message store (ADR-0033) a report shows: what none shows any more is forgotten there.
 report_documents = Table(
     "report_documents",
