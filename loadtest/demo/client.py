@@ -28,6 +28,9 @@ class Portal:
     async def post(self, path: str, body: dict[str, Any], *, key: str | None = None) -> dict[str, Any]:
         return await self._call("POST", path, body=body, key=key or str(uuid.uuid4()))
 
+    async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._call("PUT", path, body=body)
+
     async def _call(
         self,
         method: str,

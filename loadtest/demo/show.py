@@ -27,7 +27,7 @@ KEY = "demo-portal-key"
 READY_WITHIN_S = 30.0
 
 WIDE = 165  # columns from which on a cell says what the step has shown; below, a tick
-SHORT = {"departments": "depts", "registered": "regd", "cancelled": "cancel", "patient": "person"}
+SHORT = {"departments": "depts", "registered": "regd", "cancelled": "cancel", "patient": "name"}
 
 Prepare = Callable[[Path], Awaitable[None]]
 """Makes the secrets and the API key of an installation whose settings file is given."""

@@ -23,8 +23,10 @@ STEPS = (
     "report",
     "cancelled",
     "停诊",
+    "books",
 )
 
+CHANNEL = "demo-pay"
 # A made-up resident of a made-up birthday; the check character is right (GB 11643).
 PATIENT = {
     "user_ref": "demo-user",
@@ -45,6 +47,8 @@ class Walk:
         self._control = control
         self._used: set[str] = set()
         self._patient_id = ""
+        self._moved: list[tuple[str, dict[str, Any]]] = []
+        """The money that the portal has moved: the day, and the line of the merchant's bill."""
 
     async def run(self) -> AsyncIterator[str]:
         """Every step in order."""
@@ -63,6 +67,7 @@ class Walk:
         yield await self._report()
         yield await self._cancel(booking)
         yield await self._stopped()
+        yield await self._books()
 
     async def _departments(self) -> str:
         found = await until(
@@ -106,7 +111,7 @@ class Walk:
         )
 
     async def _pay(self, booking: dict[str, Any]) -> dict[str, Any]:
-        paid = await self._portal.post(f"/bookings/{booking['id']}/payments", _money(booking["fee_fen"]))
+        paid = await self._portal.post(f"/bookings/{booking['id']}/payments", self._money(booking["fee_fen"]))
         if paid["payment_state"] != "paid":
             raise StepFailed(f"paid, but the booking shows {paid['payment_state']}")
         return paid
@@ -126,7 +131,7 @@ class Walk:
             what="the bill",
         )
         bill = next(b for b in found if b["status"] == "open")
-        await self._portal.post(f"{of}/{bill['id']}/payments", _money(bill["amount_fen"]))
+        await self._portal.post(f"{of}/{bill['id']}/payments", self._money(bill["amount_fen"]))
         await until(
             lambda: self._portal.get(f"{of}/{bill['id']}"),
             lambda b: b["settlement"] == "settled",
@@ -135,19 +140,28 @@ class Walk:
         return f"¥{bill['amount_fen'] / 100:.2f} settled"
 
     async def _report(self) -> str:
-        await self._do("/report", {"mrn": await self._mrn()})
+        no = (await self._do("/report", {"mrn": await self._mrn()}))["no"]
         of = f"/patients/{self._patient_id}/reports"
         found = await until(lambda: self._items(of), lambda items: len(items) > 0, what="the report")
         report = await self._portal.get(f"{of}/{found[0]['id']}")
         flags = [o["flag"] for o in report["observations"] if o["flag"] not in (None, "N")]
-        return f"{len(report['observations'])} results" + (f", {flags[0]}" if flags else "")
+        await self._do("/correct", {"no": no})
+        await until(
+            lambda: self._items(of),
+            lambda items: any(one["status"] == "corrected" for one in items),
+            what="the correction of the report",
+        )
+        told = [version["status"] for version in await self._items(f"{of}/{report['id']}/versions")]
+        if told != ["corrected", "final"]:
+            raise StepFailed(f"the report's versions are {told}")
+        return f"{len(report['observations'])} results" + (f", {flags[0]}" if flags else "") + ", corrected"
 
     async def _cancel(self, booking: dict[str, Any]) -> str:
         await self._portal.post(f"/bookings/{booking['id']}/cancel", {"reason": "plans changed"})
         over = await self._becomes(
             booking, lambda b: b["state"] == "cancelled" and b["payment_state"] == "refund_due", "the cancellation"
         )
-        return f"refund ¥{over['refunds'][0]['amount_fen'] / 100:.2f}"
+        return await self._refund(over)
 
     async def _stopped(self) -> str:
         booking = await self._registered(await self._pay(await self._locked(await self._hold())))
@@ -159,7 +173,32 @@ class Walk:
         over = await self._becomes(
             booking, lambda b: b["state"] == "stopped" and b["payment_state"] == "refund_due", "the stop"
         )
-        return f"refund ¥{over['refunds'][0]['amount_fen'] / 100:.2f}"
+        return await self._refund(over)
+
+    async def _refund(self, booking: dict[str, Any]) -> str:
+        """The portal moves the money back, and says so."""
+        (refund,) = booking["refunds"]
+        done = {"status": "refunded", "refund_trade_no": uuid.uuid4().hex}
+        await self._portal.post(f"/refunds/{refund['id']}/result", done)
+        await self._becomes(booking, lambda b: b["payment_state"] == "refunded", "the refund")
+        self._note("refund", refund["trade_no"], refund["amount_fen"])
+        return f"refunded ¥{refund['amount_fen'] / 100:.2f}"
+
+    async def _books(self) -> str:
+        """The merchant's bill of the day has what this patient paid and got back, and one payment that nobody knows."""
+        planted = {
+            "kind": "payment",
+            "channel": CHANNEL,
+            "trade_no": f"planted-{uuid.uuid4().hex[:8]}",
+            "amount_fen": 100,
+        }
+        lines = [line for date, line in self._moved if date == self._today()]
+        await self._portal.put(f"/merchant-bills/{self._today()}", {"lines": [*lines, planted]})
+        books = await self._portal.get(f"/reconciliations/{self._today()}")
+        found = [(one["kind"], one["trade_no"]) for one in books["differences"]]
+        if found != [("long", planted["trade_no"])]:
+            raise StepFailed(f"one difference was planted, found were {found}")
+        return f"{len(lines) + 1} lines, 1 long"
 
     # --- small things ---------------------------------------------------------------------------------------------
 
@@ -185,16 +224,23 @@ class Walk:
         people = (await self._state())["people"]
         return str(next(p["mrn"] for p in people if p["name"] == PATIENT["name"]))
 
-    async def _do(self, path: str, body: dict[str, Any]) -> None:
+    async def _do(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         async with self._session.post(f"{self._control}{path}", json=body) as response:
             if response.status != 200:
                 raise StepFailed(f"the simulator refused {path}: {response.status}")
+            answer: dict[str, Any] = await response.json()
+            return answer
 
+    def _money(self, amount_fen: int) -> dict[str, Any]:
+        paid_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        trade_no = uuid.uuid4().hex
+        self._note("payment", trade_no, amount_fen)
+        return {"channel": CHANNEL, "trade_no": trade_no, "amount_fen": amount_fen, "paid_at": paid_at}
 
-def _money(amount_fen: int) -> dict[str, Any]:
-    return {
-        "channel": "demo-pay",
-        "trade_no": uuid.uuid4().hex,
-        "amount_fen": amount_fen,
-        "paid_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    }
+    def _note(self, kind: str, trade_no: str, amount_fen: int) -> None:
+        line = {"kind": kind, "channel": CHANNEL, "trade_no": trade_no, "amount_fen": amount_fen}
+        self._moved.append((self._today(), line))
+
+    def _today(self) -> str:
+        """The hospitals' day: they are in China, which has one time."""
+        return dt.datetime.now(dt.timezone(dt.timedelta(hours=8))).date().isoformat()

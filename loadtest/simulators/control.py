@@ -9,6 +9,7 @@
     DELETE /faults                                       everything works again
     POST /bill     {mrn, items: [{name, amount_fen}]}    the doctor orders something  -> {no}
     POST /report   {mrn, name?, status?}                 a lab report is issued       -> {no}
+    POST /correct  {no}                                  a lab report is corrected    -> {}
     POST /stop     {plan}                                停诊                          -> {}
 
 Modes, as far as a protocol has them:
@@ -159,6 +160,7 @@ class Switchboard:
         app.router.add_delete("/faults", self._clear_faults)
         app.router.add_post("/bill", self._bill)
         app.router.add_post("/report", self._report)
+        app.router.add_post("/correct", self._correct)
         app.router.add_post("/stop", self._stop)
         return app
 
@@ -195,6 +197,10 @@ class Switchboard:
         report = self.hospital.report(body["mrn"], body.get("name", "血常规"), body.get("status", "final"))
         await self._tell("report", report.no)
         return web.json_response({"no": report.no})
+
+    async def _correct(self, request: web.Request) -> web.Response:
+        await self._tell("report", self.hospital.correct((await request.json())["no"]).no)
+        return web.json_response({})
 
     async def _stop(self, request: web.Request) -> web.Response:
         plan = self.hospital.stop((await request.json())["plan"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo
 
 
@@ -307,6 +307,19 @@ class Hospital:
             ],
         )
         self.reports[report.no] = report
+        return report
+
+    def correct(self, no: str) -> LabReport:
+        """A report is issued again with another first result (更正报告)."""
+        known = self.reports[no]
+        first = {**known.results[0], "value": "9.2", "flag": "N"}
+        report = replace(
+            known,
+            status="corrected",
+            issued=dt.datetime.now(self.zone).replace(microsecond=0),
+            results=[first, *known.results[1:]],
+        )
+        self.reports[no] = report
         return report
 
     # for tests ---------------------------------------------------------------------------------------------------

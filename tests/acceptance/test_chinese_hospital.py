@@ -94,8 +94,8 @@ async def test_patient_is_served_when_the_hospital_speaks_the_chinese_dialect(si
     assert len(texts) == len(STEPS)
     bookings = (await site.portal().get(f"/v1/hospitals/{CHINESE}/bookings", user_ref="demo-user"))["items"]
     assert sorted((b["state"], b["payment_state"]) for b in bookings) == [
-        ("cancelled", "refund_due"),
-        ("stopped", "refund_due"),
+        ("cancelled", "refunded"),
+        ("stopped", "refunded"),
     ]
     for booking in bookings:
         await site.becomes(CHINESE, booking, his_state="released")

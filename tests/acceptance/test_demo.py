@@ -99,7 +99,7 @@ async def test_failed_step_is_named_when_a_hospital_dies_on_the_way() -> None:
         os.kill(simulator, signal.SIGKILL)
         said = await reading
     assert process.returncode == 1, said
-    assert re.search(r"^failed soap-demo: (registered|bill|report|cancelled|停诊): ", said, re.MULTILINE), said
+    assert re.search(r"^failed soap-demo: (registered|bill|report|cancelled|停诊|books): ", said, re.MULTILINE), said
     assert not re.search(r"^failed (hl7|fhir)-demo", said, re.MULTILINE), said
     assert not any(children(pid, "") for pid in (process.pid,))
 

@@ -32,8 +32,8 @@ async def walk_everywhere(site: Installation) -> None:
     for hospital_id, clinic in site.clinics.items():
         bookings = (await site.portal().get(f"/v1/hospitals/{hospital_id}/bookings", user_ref="demo-user"))["items"]
         assert sorted((b["state"], b["payment_state"]) for b in bookings) == [
-            ("cancelled", "refund_due"),
-            ("stopped", "refund_due"),
+            ("cancelled", "refunded"),
+            ("stopped", "refunded"),
         ]
         state = await clinic.state()
         assert {visit["key"] for visit in state["visits"]} == {b["order_no"] for b in bookings}
