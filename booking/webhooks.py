@@ -12,21 +12,29 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, func, select, update
 
+from booking.errors import Refusal
+from booking.news import NUMBERED
 from booking.store.crypto import SealBroken
 from booking.store.engine import Store, Tx
 from booking.store.fixed import Fixed
 from booking.store.ids import new_id
 from booking.store.tables import events, webhooks
+from monitoring import metrics
 
 SCOPE = "#webhooks"  # stands for the hospital: webhooks belong to an API client, not to one
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 3_600_000
+DISABLED_AFTER_MS = 24 * 3_600_000
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event for one webhook, ready to be sent. `broken`: its secret cannot be opened, so that nothing can be signed."""
+    """One event for one webhook, ready to be sent. `broken`: its secret cannot be opened, so that nothing can be signed.
+
+    `after` is the webhook's cursor, beyond which the event is the next one.
+    """
 
     webhook_id: str
     url: str
+    after: int
     seq: int
     headers: dict[str, str]
     body: bytes
@@ -67,7 +75,7 @@ async def add_webhook(tx: Tx, client_id: str, url: str) -> tuple[str, str]:
 async def webhooks_of(tx: Tx, client_id: str) -> list[dict[str, Any]]:
     """The webhooks of an API client, oldest first."""
     return await tx.all(
-        select(webhooks.c.id, webhooks.c.url, webhooks.c.status, webhooks.c.failures)
+        select(webhooks.c.id, webhooks.c.url, webhooks.c.status, webhooks.c.failures, webhooks.c.failing_since_ms)
         .where(webhooks.c.client_id == client_id)
         .order_by(webhooks.c.id)
     )
@@ -121,7 +129,15 @@ def _delivery(tx: Tx, row: dict[str, Any], event: dict[str, Any]) -> Delivery:
     try:
         secret = tx.unseal(row["sealed_secret"], "webhooks", "secret").decode()
     except SealBroken:
-        return Delivery(webhook_id=row["id"], url=row["url"], seq=event["seq"], headers={}, body=b"", broken=True)
+        return Delivery(
+            webhook_id=row["id"],
+            url=row["url"],
+            after=row["cursor"],
+            seq=event["seq"],
+            headers={},
+            body=b"",
+            broken=True,
+        )
     now_s = tx.now_ms // 1000
     body = msgspec.json.encode(
         {
@@ -135,6 +151,7 @@ def _delivery(tx: Tx, row: dict[str, Any], event: dict[str, Any]) -> Delivery:
     return Delivery(
         webhook_id=row["id"],
         url=row["url"],
+        after=row["cursor"],
         seq=event["seq"],
         body=body,
         headers={
@@ -146,16 +163,65 @@ def _delivery(tx: Tx, row: dict[str, Any], event: dict[str, Any]) -> Delivery:
     )
 
 
-async def record_delivery(store: Store, delivery: Delivery, *, delivered: bool) -> None:
-    """Move on after a success; after a failure try the same event again, with growing pauses. Nothing is skipped."""
+async def record_delivery(store: Store, delivery: Delivery, *, delivered: bool) -> bool:
+    """Move on after a success; after a failure try the same event again, with growing pauses. Nothing is skipped.
+
+    What takes nothing for 24 hours is disabled: True, the one time. Nothing is noted where the webhook was removed, or was set to
+    go on from another place, while the event was under way.
+    """
     async with store.write(SCOPE, here=True) as tx:
         row = await tx.first(select(webhooks).where(webhooks.c.id == delivery.webhook_id))
-        if row is None or row["cursor"] >= delivery.seq:
-            return
+        if row is None or row["cursor"] != delivery.after or row["status"] != "active":
+            return False
         failures = 0 if delivered else row["failures"] + 1
         pause_ms = 0 if delivered else min(FIRST_PAUSE_MS * 4 ** min(failures - 1, 6), LONGEST_PAUSE_MS)
+        failing_since_ms = None if delivered else row["failing_since_ms"] or tx.now_ms
+        ended = failing_since_ms is not None and tx.now_ms - failing_since_ms >= DISABLED_AFTER_MS
         await tx.run(
             update(webhooks)
             .where(webhooks.c.id == delivery.webhook_id)
-            .values(cursor=delivery.seq if delivered else row["cursor"], failures=failures, due_ms=tx.now_ms + pause_ms)
+            .values(
+                cursor=delivery.seq if delivered else row["cursor"],
+                failures=failures,
+                due_ms=tx.now_ms + pause_ms,
+                failing_since_ms=failing_since_ms,
+                status="disabled" if ended else "active",
+            )
         )
+        if ended:
+            tx.count(metrics.webhooks_disabled.inc)
+        return ended
+
+
+async def resume_webhook(tx: Tx, client_id: str, webhook_id: str, *, after: int | None) -> dict[str, Any] | None:
+    """Let a webhook of an API client send again, from where it stopped or from the event beyond `after`; None if there is none.
+
+    Raises Refusal(cursor_expired) where events beyond that place are not kept any more, or where there is no such place yet.
+    """
+    mine = (webhooks.c.client_id == client_id, webhooks.c.id == webhook_id)
+    row = await tx.first(select(webhooks).where(*mine))
+    if row is None:
+        return None
+    cursor = row["cursor"] if after is None else after
+    await check_cursor(tx, cursor)
+    values = {"status": "active", "failures": 0, "failing_since_ms": None, "due_ms": tx.now_ms, "cursor": cursor}
+    await tx.run(update(webhooks).where(*mine).values(**values))
+    tx.ring(NUMBERED)
+    return {**row, **values}
+
+
+async def check_cursor(tx: Tx, cursor: int) -> None:
+    """Whether events can be read on from this place without a gap.
+
+    Raises Refusal(cursor_expired): older ones are forgotten; or the database was restored from a backup since, and without a word
+    nothing would ever come.
+    """
+    # Each by itself: both in one statement would read the whole index on SQLite.
+    oldest, newest = [
+        (await tx.conn.execute(select(bound(events.c.seq)).where(events.c.seq.is_not(None)))).scalar_one()
+        for bound in (func.min, func.max)
+    ]
+    if cursor > 0 and oldest is not None and cursor < oldest - 1:
+        raise Refusal("cursor_expired", f"Events before {oldest} are no longer kept.")
+    if cursor > (newest or 0):
+        raise Refusal("cursor_expired", f"The newest event is {newest or 0}.", newest=newest or 0)

@@ -89,6 +89,11 @@ rate_limited = Counter(
     ["scope", "request_class"],
     registry=REGISTRY,
 )
+webhooks_disabled = Counter(
+    "hisbridge_webhooks_disabled_total",
+    "Webhooks that were disabled because their receiver took nothing for 24 hours.",
+    registry=REGISTRY,
+)
 requests_shed = Counter(
     "hisbridge_shed_total",
     "Requests answered 503 because there was too much to do. `reason`: in_flight (the places that are left are kept for more "

@@ -49,7 +49,10 @@ class WebhookSender:
                 if delivery is None:
                     return
                 delivered = await self._send(delivery)
-                await record_delivery(self._store, delivery, delivered=delivered)
+                if await record_delivery(self._store, delivery, delivered=delivered):
+                    log.error(
+                        "webhook_disabled", webhook=delivery.webhook_id, seq=delivery.seq, do="the portal resumes it"
+                    )
                 delivery = await next_delivery(self._store, delivery.webhook_id) if delivered else None
         except StoreUnavailable as e:
             # What was delivered and could not be noted comes again: at least once.

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from booking.api.context import Context
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Reply, RequestClass, Route
-from booking.api.views import EventList, EventQuery, EventView, NewWebhook, WebhookList, WebhookSummary, WebhookView
+from booking.api.views import (
+    EventList,
+    EventQuery,
+    EventView,
+    NewWebhook,
+    ResumedWebhook,
+    WebhookList,
+    WebhookSummary,
+    WebhookView,
+)
 from booking.store.engine import Tx
 from booking.store.tables import events
-from booking.webhooks import SCOPE, add_webhook, remove_webhook, webhooks_of
+from booking.webhooks import SCOPE, add_webhook, check_cursor, remove_webhook, resume_webhook, webhooks_of
 
 
 class EventHandlers:
@@ -25,17 +35,7 @@ class EventHandlers:
     async def feed(self, call: Call[EventQuery, None]) -> EventList:
         query = call.query
         async with self._context.store.read() as tx:
-            oldest = (
-                await tx.conn.execute(select(func.min(events.c.seq)).where(events.c.seq.is_not(None)))
-            ).scalar_one()
-            if query.after > 0 and oldest is not None and query.after < oldest - 1:
-                raise ApiProblem("cursor_expired", f"Events before {oldest} are no longer kept.")
-            newest = (
-                await tx.conn.execute(select(func.max(events.c.seq)).where(events.c.seq.is_not(None)))
-            ).scalar_one()
-            if query.after > (newest or 0):
-                # A cursor of a database that was restored from a backup since: without a word nothing would ever come.
-                raise ApiProblem("cursor_expired", f"The newest event is {newest or 0}.", extra={"newest": newest or 0})
+            await check_cursor(tx, query.after)
             rows = await tx.all(
                 select(events)
                 .where(events.c.client_id == call.caller.id, events.c.seq > query.after)
@@ -66,12 +66,30 @@ class EventHandlers:
     async def webhooks(self, call: Call[None, None]) -> WebhookList:
         async with self._context.store.read(SCOPE) as tx:
             rows = await webhooks_of(tx, call.caller.id)
-        return WebhookList(items=[WebhookSummary(**row) for row in rows])
+        return WebhookList(items=[_summary(row) for row in rows])
+
+    async def resume(self, call: Call[None, ResumedWebhook]) -> WebhookSummary:
+        async with self._context.store.write(SCOPE) as tx:
+            row = await resume_webhook(tx, call.caller.id, call.path["webhook_id"], after=call.body.after)
+        if row is None:
+            raise ApiProblem("not_found", "There is no such webhook of yours.")
+        return _summary(row)
 
     async def remove_webhook(self, call: Call[None, None]) -> None:
         async with self._context.store.write(SCOPE) as tx:
             if not await remove_webhook(tx, call.caller.id, call.path["webhook_id"]):
                 raise ApiProblem("not_found", "There is no such webhook of yours.")
+
+
+def _summary(row: dict[str, Any]) -> WebhookSummary:
+    since_ms = row["failing_since_ms"]
+    return WebhookSummary(
+        id=row["id"],
+        url=row["url"],
+        status=row["status"],
+        failures=row["failures"],
+        failing_since=None if since_ms is None else dt.datetime.fromtimestamp(since_ms / 1000, dt.UTC),
+    )
 
 
 def event_routes(context: Context) -> list[Route]:
@@ -87,6 +105,9 @@ def event_routes(context: Context) -> list[Route]:
         Route("GET", "/v1/webhooks", handlers.webhooks, summary="Your webhooks, without their secrets", tag="events",
               request_class=RequestClass.BULK,
               response=WebhookList, scopes=scopes),
+        Route("POST", "/v1/webhooks/{webhook_id}/resume", handlers.resume, summary="Push again, also from an earlier event on",
+              tag="events", request_class=RequestClass.BULK, request=ResumedWebhook, response=WebhookSummary, scopes=scopes,
+              errors=("cursor_expired",)),
         Route("DELETE", "/v1/webhooks/{webhook_id}", handlers.remove_webhook, summary="Push no more events there",
               tag="events", request_class=RequestClass.BULK, status=204, scopes=scopes),
     ]  # fmt: skip

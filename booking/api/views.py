@@ -658,6 +658,12 @@ class NewWebhook(Body, frozen=True):
     url: Annotated[str, Meta(min_length=8, max_length=500, pattern="^https?://")]
 
 
+class ResumedWebhook(Body, frozen=True):
+    """Where a webhook goes on: with the event beyond `after`, by itself with the one that it could not deliver."""
+
+    after: Annotated[int, Meta(ge=0, le=9_000_000_000_000_000)] | None = None
+
+
 class WebhookView(View, frozen=True):
     """A webhook. `secret` (`whsec_...`, Standard Webhooks) is shown once, here."""
 
@@ -668,12 +674,16 @@ class WebhookView(View, frozen=True):
 
 
 class WebhookSummary(View, frozen=True):
-    """A webhook, without its secret. `failures`: how often its next event has been tried in vain."""
+    """A webhook, without its secret. `failures`: how often its next event has been tried in vain, `failing_since` when first.
+
+    After 24 hours of that its `status` is `disabled`, no more `active`.
+    """
 
     id: str
     url: str
     status: str
     failures: int
+    failing_since: dt.datetime | None = None
 
 
 class WebhookList(View, frozen=True):

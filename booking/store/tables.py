@@ -620,6 +620,7 @@ webhooks = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     _ms("due_ms", null=False),
     _ms("created_ms", null=False),
+    _ms("failing_since_ms"),  # of the event that is tried in vain: its first failure
     Index(None, "client_id"),
 )
 

@@ -215,6 +215,14 @@ def _inside() -> list[Any]:
             says="Under 2 % in a crowd. `full` belongs in quiet minutes: in a crowd it means that none has come for very long.",
             runbook="Shedding",
         ),
+        graph(
+            "Webhooks that were disabled",
+            Line(f"sum(increase(hisbridge_webhooks_disabled_total[{RATE}]))", "webhooks"),
+            unit="short",
+            width=QUARTER,
+            says="Nothing. A portal has taken no event for 24 hours; it goes on when the portal resumes it.",
+            runbook="WebhookDisabled",
+        ),
     ]
 
 

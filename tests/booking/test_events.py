@@ -12,11 +12,13 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
+from booking.errors import Refusal
 from booking.news import Pace, forget_events, number_events, tell
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import events, webhooks
-from booking.webhooks import SCOPE, Delivery, add_webhook, due_deliveries, record_delivery, sign
+from booking.webhooks import SCOPE, Delivery, add_webhook, due_deliveries, record_delivery, resume_webhook, sign
+from monitoring import metrics
 from tests.booking.world import CLIENT, HOSPITAL, LI, ZHANG, cancel, hold, put_patient, put_slot, send_and_answer
 from tests.stores import BEGIN_MS, Wall
 
@@ -234,6 +236,84 @@ async def test_cursor_does_not_go_back_when_a_late_result_is_recorded(store: Sto
     await record_delivery(store, first, delivered=False)
     async with store.read() as tx:
         assert [(w["cursor"], w["failures"]) for w in await tx.all(select(webhooks))] == [(1, 0)]
+
+
+async def in_vain(store: Store, wall: Wall, hours: float) -> list[bool]:
+    """Whether each try disabled it: the first, and one after so many hours."""
+    (first,) = await deliveries(store)
+    told = [await record_delivery(store, first, delivered=False)]
+    wall.turn(hours * 3600)
+    (again,) = await deliveries(store)
+    return [*told, await record_delivery(store, again, delivered=False)]
+
+
+async def test_webhook_is_disabled_when_nothing_was_taken_for_a_day_and_not_before(store: Store, wall: Wall) -> None:
+    webhook_id, _ = await hook(store)
+    await say(store, "a")
+    before = metrics.REGISTRY.get_sample_value("hisbridge_webhooks_disabled_total") or 0.0
+    assert await in_vain(store, wall, 23.999) == [False, False]
+    assert await stands(store) == ("active", 2)
+    wall.turn(3600)
+    (last,) = await deliveries(store)
+    assert await record_delivery(store, last, delivered=False)
+    assert not await record_delivery(store, last, delivered=False)  # said once
+    wall.turn(48 * 3600)
+    assert await deliveries(store) == []
+    assert await stands(store) == ("disabled", 3)
+    assert metrics.REGISTRY.get_sample_value("hisbridge_webhooks_disabled_total") == before + 1
+    async with store.write(SCOPE) as tx:
+        assert await resume_webhook(tx, "another", webhook_id, after=None) is None
+        assert await resume_webhook(tx, CLIENT, webhook_id, after=None)
+    assert [d.seq for d in await deliveries(store)] == [1]
+    assert await in_vain(store, wall, 23.999) == [False, False]  # the day begins anew
+
+
+async def test_day_begins_anew_when_an_event_was_taken(store: Store, wall: Wall) -> None:
+    await hook(store)
+    await say(store, "a")
+    await say(store, "b")
+    await in_vain(store, wall, 23)
+    wall.turn(3600)
+    (taken,) = await deliveries(store)
+    await record_delivery(store, taken, delivered=True)
+    assert await in_vain(store, wall, 23) == [False, False]
+    assert await stands(store) == ("active", 2)
+
+
+async def stands(store: Store) -> tuple[str, int]:
+    async with store.read(SCOPE) as tx:
+        (row,) = await tx.all(select(webhooks))
+    return row["status"], row["failures"]
+
+
+async def test_events_come_again_from_where_it_is_resumed_also_while_one_is_under_way(store: Store) -> None:
+    webhook_id, _ = await hook(store)
+    for word in "abc":
+        await say(store, word)
+    for _ in "ab":
+        (taken,) = await deliveries(store)
+        await record_delivery(store, taken, delivered=True)
+    (under_way,) = await deliveries(store)
+    async with store.write(SCOPE) as tx:
+        await resume_webhook(tx, CLIENT, webhook_id, after=1)
+    await record_delivery(store, under_way, delivered=True)
+    got = []
+    while due := await deliveries(store):
+        got.append(due[0].seq)
+        await record_delivery(store, due[0], delivered=True)
+    assert got == [2, 3]
+
+
+@pytest.mark.parametrize(("after", "newest"), [(4, 3), (10**15, 3)])
+async def test_webhook_is_not_resumed_beyond_what_there_is(store: Store, after: int, newest: int) -> None:
+    webhook_id, _ = await hook(store)
+    for word in "abc":
+        await say(store, word)
+    await number_events(store)
+    with pytest.raises(Refusal) as refused:
+        async with store.write(SCOPE) as tx:
+            await resume_webhook(tx, CLIENT, webhook_id, after=after)
+    assert (refused.value.code, refused.value.extra) == ("cursor_expired", {"newest": newest})
 
 
 async def test_secret_is_sealed_when_it_is_stored(store: Store) -> None:

@@ -275,6 +275,9 @@ CASES: list[Case] = [
     # --- bookings and money
     *gauge("HisbridgePaidNotRegistered", "paid_unregistered_oldest_seconds", "301", "300", 60),
     *gauge("HisbridgePaidNotSettled", "bills_unsettled_oldest_seconds", "601", "600", 60),
+    Case("HisbridgeWebhookDisabled", "one", {"hisbridge_webhooks_disabled_total": "0x20 1x80"}, 300, {}),
+    Case("HisbridgeWebhookDisabled", "one, hours ago", {"hisbridge_webhooks_disabled_total": "0x20 1x800"}, 7000),
+    Case("HisbridgeWebhookDisabled", "none", {"hisbridge_webhooks_disabled_total": "0x90"}, 850),
     *gauge("HisbridgeUnknownOutcome", "his_unknown_oldest_seconds", "1201", "1200", 60),
     *gauge("HisbridgeOutboxStuck", "outbox_oldest_seconds", "901", "900", 300),
     *gauge("HisbridgeDeadLetters", "dead_letters", "1", "0", 300, {"hospital": "h1", "box": "inbox"}, 'box="inbox"'),

@@ -255,8 +255,8 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
             "GET /hospitals", "GET /departments", "GET /practitioners", "GET /slots", "GET /bookings",
             "GET /bookings/{booking_id}", "GET /patients/{patient_id}", "GET /patients/{patient_id}/registrations",
             "GET /patients/{patient_id}/bills/{bill_id}", "GET /refunds/{refund_id}", "GET /unsettled-payments",
-            "GET /waiting-room",
-            "GET /waiting-room/tickets/{ticket}",
+            "GET /waiting-room", "GET /waiting-room/tickets/{ticket}",
+            "GET /patients/{patient_id}/reports/{report_id}/versions",
         },
         "live": {
             "GET /patients/{patient_id}/bills", "POST /patients/{patient_id}/bills/{bill_id}/presettlement",
@@ -270,8 +270,8 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
             "POST /patients/{patient_id}/bills/{bill_id}/refunds", "POST /bookings/{booking_id}/refunds",
         },
         "bulk": {
-            "GET /events", "GET /webhooks", "POST /webhooks", "DELETE /webhooks/{webhook_id}", "PUT /merchant-bills/{date}",
-            "PUT /merchant-bills/{date}/{source}",
+            "GET /events", "GET /webhooks", "POST /webhooks", "POST /webhooks/{webhook_id}/resume",
+            "DELETE /webhooks/{webhook_id}", "PUT /merchant-bills/{date}", "PUT /merchant-bills/{date}/{source}",
             "GET /reconciliations/{date}",
         },
     }  # fmt: skip
