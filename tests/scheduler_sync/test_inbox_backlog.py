@@ -246,7 +246,7 @@ async def test_order_of_persons_is_kept_when_batches_are_cut_by_what_goes_alone(
 ) -> None:
     told: list[AnyEvent] = [
         patient("张一", mrn="M1"), PatientMerged(surviving_mrn="M1", retired_mrn="M2"),
-        PatientChanged(patient=Patient(name="张二", mrn="M2")), patient("张三", mrn="M1"),
+        PatientChanged(patient=Patient(name="张一", mrn="M2")), patient("张三", mrn="M1"),
     ]  # fmt: skip
     for n, event in enumerate(told):
         await inbox.handle(message(event, key=f"k{n}"))
