@@ -98,15 +98,18 @@ async def opened(site: Installation, opens: dt.datetime) -> None:
 async def is_fair(site: Installation, tickets: Sequence[str], late: Sequence[str], *, processes: int = 1) -> None:
     """The places of those who wait are no order of joining, and the late ones are behind, as they came.
 
-    Two processes may each know of a step that the other has not heard of yet.
+    Two processes may each know of a step that the other has not heard of yet. Of one process all places are different, unless
+    a step of the admission fell between two of the looks: then all are looked at once more.
     """
-    line = [place for place in await look(site, tickets) if place["state"] == "waiting"]
+
+    async def places() -> list[int]:
+        return [int(place["position"]) for place in await look(site, tickets) if place["state"] == "waiting"]
+
+    line = await until(places, lambda seen: processes > 1 or len(set(seen)) == len(seen), what="different places")
     after = await look(site, late)
     assert len(line) > 20, "too many were let in before one could look"
-    where = [int(place["position"]) for place in line]
-    assert processes > 1 or len(set(where)) == len(where)
     # Of 20 the deviation of Spearman's correlation is 1/4.4; of more it is less.
-    assert abs(correlation([place * PEOPLE + n for n, place in enumerate(where)])) < 0.95
+    assert abs(correlation([place * PEOPLE + n for n, place in enumerate(line)])) < 0.95
     behind = [int(place["position"]) for place in after]
     # Two seconds may lie between two looks: two steps of 10 at most.
     assert all(later >= earlier + 1 - 20 for earlier, later in pairwise(behind))
