@@ -205,7 +205,7 @@ async def test_webhooks_are_listed_without_secrets_and_removed_when_asked(site: 
     url = "https://portal.example/hook"
     _, made = await site.ask("POST", "/v1/webhooks", {"url": url})
     assert (await site.get("/v1/webhooks"))["items"] == [
-        {"id": made["id"], "url": url, "status": "active", "failures": 0}
+        {"id": made["id"], "url": url, "status": "active", "failures": 0, "failing_since": None}
     ]
     path = f"/v1/webhooks/{made['id']}"
     assert (await site.ask("GET", "/v1/webhooks", key="theirs"))[1]["items"] == []
