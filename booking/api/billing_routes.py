@@ -9,7 +9,7 @@ from booking.api.context import Context
 from booking.api.present import bill_view, split_view, unsettled_view
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
-from booking.api.views import BillList, BillView, NewPayment, SplitView, UnsettledList
+from booking.api.views.money import BillList, BillView, NewPayment, SplitView, UnsettledList
 from booking.errors import Refusal
 from booking.money import kept_payment, payments_of, refunds_of
 from booking.ports import LiveFailed

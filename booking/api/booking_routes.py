@@ -11,7 +11,8 @@ from booking.api.context import Context
 from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.present import booking_view
 from booking.api.routing import Call, Pending, Reply, RequestClass, Route
-from booking.api.views import BookingList, BookingQuery, BookingView, Cancel, NewBooking, NewPayment, WaitQuery
+from booking.api.views.bookings import BookingList, BookingQuery, BookingView, Cancel, NewBooking, WaitQuery
+from booking.api.views.money import NewPayment
 from booking.api.waiting import TICKET_FIELD, place_of
 from booking.gathering import purse
 from booking.inventory.requests import HoldRequest

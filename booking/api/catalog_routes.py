@@ -13,7 +13,7 @@ from booking.api.context import Context
 from booking.api.listing import Listing
 from booking.api.routing import Call, Ready, RequestClass, Route
 from booking.api.slot_lists import SlotPage, slot_renderer
-from booking.api.views import (
+from booking.api.views.bookable import (
     CampusView,
     DepartmentList,
     DepartmentView,

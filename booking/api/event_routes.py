@@ -11,7 +11,7 @@ from sqlalchemy import select
 from booking.api.context import Context
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, Reply, RequestClass, Route
-from booking.api.views import (
+from booking.api.views.news import (
     EventList,
     EventQuery,
     EventView,

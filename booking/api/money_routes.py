@@ -13,14 +13,8 @@ from booking.api.context import Context
 from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import Call, RequestClass, Route
-from booking.api.views import (
-    Difference,
-    MerchantBill,
-    MerchantBillView,
-    ReconciliationQuery,
-    ReconciliationView,
-    check_years,
-)
+from booking.api.views.base import check_years
+from booking.api.views.books import Difference, MerchantBill, MerchantBillView, ReconciliationQuery, ReconciliationView
 from booking.merchant_bills import put_bill_file, put_merchant_bill, whole_revisions
 from booking.merchant_files.lines import BillFileInvalid, BillLine
 from booking.merchant_files.reading import read_bill

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from booking.api.problems import ApiProblem, FieldError
-from booking.api.views import NewPatient
+from booking.api.views.patients import NewPatient
 from booking.documents import DocumentUnfit, check_card, check_document
 from booking.identity import read_id_card
 from booking.patient_rules import ADULT_YEARS, PatientRule, age_years, is_child

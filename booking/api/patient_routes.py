@@ -11,7 +11,8 @@ from booking.api.context import Context
 from booking.api.patient_records import patient_record
 from booking.api.present import patient_view, registration_view
 from booking.api.routing import Call, Reply, RequestClass, Route
-from booking.api.views import NewPatient, PatientView, RegistrationList
+from booking.api.views.patients import NewPatient, PatientView
+from booking.api.views.records import RegistrationList
 from booking.records import Person
 from booking.store.engine import Tx
 from booking.visits import visits_of

@@ -6,23 +6,11 @@ import datetime as dt
 from functools import lru_cache
 from typing import Any
 
-from booking.api.views import (
-    AttachmentView,
-    BillItemView,
-    BillView,
-    BookingView,
-    ObservationView,
-    PatientView,
-    PaymentView,
-    RefundView,
-    RegistrationView,
-    ReportVersion,
-    ReportView,
-    SlotView,
-    SplitView,
-    UnsettledView,
-    VisitView,
-)
+from booking.api.views.bookable import SlotView
+from booking.api.views.bookings import BookingView, VisitView
+from booking.api.views.money import BillItemView, BillView, PaymentView, RefundView, SplitView, UnsettledView
+from booking.api.views.patients import PatientView
+from booking.api.views.records import AttachmentView, ObservationView, RegistrationView, ReportVersion, ReportView
 from booking.billing import BillRow
 from booking.bookings import payable
 from booking.catalog import remaining_of, slot_status

@@ -6,7 +6,7 @@ from booking import billing, people
 from booking.api.context import Context
 from booking.api.present import refund_view
 from booking.api.routing import Call, Reply, RequestClass, Route
-from booking.api.views import NewRefund, RefundResult, RefundView
+from booking.api.views.money import NewRefund, RefundResult, RefundView
 from booking.bookings import own_booking
 from booking.errors import Refusal
 from booking.money import PaymentRow, kept_payment

@@ -14,7 +14,7 @@ from booking.api.present import report_version, report_view
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
-from booking.api.views import ReportHistory, ReportList, ReportView
+from booking.api.views.records import ReportHistory, ReportList, ReportView
 from booking.ports import DocumentGone, LiveFailed
 from booking.records import Person
 from booking.report_rules import ReportRule

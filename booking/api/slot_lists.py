@@ -15,7 +15,7 @@ from booking.api.cursors import decode_cursor, encode_cursor
 from booking.api.listing import Listing
 from booking.api.present import slot_view
 from booking.api.problems import ApiProblem, FieldError
-from booking.api.views import SlotQuery
+from booking.api.views.bookable import SlotQuery
 from booking.feed import ChangeFeed
 from booking.settings import Hospital
 from booking.snapshots import Days, Made

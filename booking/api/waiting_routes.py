@@ -10,7 +10,7 @@ from booking.api.classes import RequestClass
 from booking.api.context import Context
 from booking.api.present import instant
 from booking.api.routing import Call, Pending, Reply, Route
-from booking.api.views import JoinWaitingRoom, TicketView, WaitingRoomView, WaitView
+from booking.api.views.waiting import JoinWaitingRoom, TicketView, WaitingRoomView, WaitView
 from booking.waiting_room.joins import Place
 from booking.waiting_room.records import Joined
 from booking.waiting_room.room import Phase

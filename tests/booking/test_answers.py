@@ -11,7 +11,7 @@ import pytest
 
 from booking.api.listing import Listing
 from booking.api.slot_lists import SlotPage, slot_renderer
-from booking.api.views import SlotQuery
+from booking.api.views.bookable import SlotQuery
 from booking.feed import ChangeFeed
 from booking.settings import Hospital
 from booking.snapshots import Answers, Days, Made

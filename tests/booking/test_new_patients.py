@@ -10,7 +10,7 @@ import pytest
 
 from booking.api.patient_records import patient_record
 from booking.api.problems import ApiProblem
-from booking.api.views import NewPatient
+from booking.api.views.patients import NewPatient
 from booking.errors import Refusal
 from booking.patient_rules import PatientRule, age_years
 from booking.people import add_patient, hear_patient, own_patient

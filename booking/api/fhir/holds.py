@@ -19,7 +19,7 @@ import msgspec
 from booking.api.context import Context
 from booking.api.problems import ApiProblem
 from booking.api.routing import Call, parse_idempotency_key
-from booking.api.views import BookingView
+from booking.api.views.bookings import BookingView
 from booking.api.waiting import place_of
 from booking.errors import Refusal
 from booking.inventory.requests import Answer, HoldRequest

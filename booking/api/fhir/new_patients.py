@@ -14,7 +14,7 @@ import msgspec
 from booking.api.fhir.parameters import IdentifierIn, NameIn, PatientIn
 from booking.api.fhir.resources.elements import ID_CARD_SYSTEM, ID_TYPE_SYSTEM, USER_SYSTEM, document_type
 from booking.api.fhir.serving import invalid
-from booking.api.views import NewPatient
+from booking.api.views.patients import NewPatient
 
 CARD_SYSTEM = "urn:hisbridge:card-type:"
 """A card: `urn:hisbridge:card-type:mrn` is the hospital's own number."""

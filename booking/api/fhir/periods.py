@@ -6,7 +6,7 @@ import calendar
 import datetime as dt
 import re
 
-from booking.api.views import FIRST_YEAR, LAST_YEAR
+from booking.api.views.base import FIRST_YEAR, LAST_YEAR
 
 _DATE = re.compile(r"(?P<year>\d{4})(?:-(?P<month>\d{2})(?:-(?P<day>\d{2}))?)?", re.ASCII)
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII)

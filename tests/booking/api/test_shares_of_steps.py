@@ -17,7 +17,8 @@ from booking.api.auth import ApiClient, Authenticator, digest_api_key
 from booking.api.classes import RequestClass
 from booking.api.places import Places, Shares
 from booking.api.routing import Call, Route
-from booking.api.views import BookingView, NewPayment
+from booking.api.views.bookings import BookingView
+from booking.api.views.money import NewPayment
 from tests.booking.api.raw import until_metric
 
 PAYMENT = {"channel": "wx", "trade_no": "1", "amount_fen": 100, "paid_at": "2031-03-03T07:00:00+08:00"}
