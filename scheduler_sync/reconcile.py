@@ -116,16 +116,17 @@ class Reconciler:
                 statement=self._statement,
                 ask_again=self._has,
             )
+            if compared is not None:
+                await finish_run(self._store, self._hospital.id, run.date, run.run, compared)
         except HisError as e:
             log.warning("not_reconciled", **of, reason=type(e).__name__)
             failed = _code_of(e)
         except StoreUnavailable:
             raise
-        except Exception as e:  # a fault of a connector must not end the work of a hospital
+        except Exception as e:  # a fault of a connector, or a line that cannot be stored, ends no hospital's work
             log.error("reconcile_failed", **of, exc_info=e)
         else:
             if compared is not None:
-                await finish_run(self._store, self._hospital.id, run.date, run.run, compared)
                 self._tell_until(dt.date.fromisoformat(run.date))
                 log.info("reconciled", **of, differences=len(compared.differences))
                 return compared

@@ -16,6 +16,7 @@ from booking.merchant_files.lines import (
     BillLine,
     fen_of,
     instant_of,
+    moved_fen,
     ms_of,
     number_of,
     places_of,
@@ -101,10 +102,10 @@ def _line(cells: list[str], places: dict[str, int], number: int, date: dt.date) 
         kind=kind,
         channel="alipay",
         trade_no=number_of(cell(FIRST), number, FIRST),
-        amount_fen=abs(fen_of(cell(_AMOUNT), number, _AMOUNT)),
+        amount_fen=abs(moved_fen(cell(_AMOUNT), number, _AMOUNT)),
         at_ms=ms_of(at),
         order_no=shown(cell("商户订单号")),
         terminal=shown(cell("终端号")),
         product=shown(cell("商品名称")),
     )
-    return line, fen_of(cell(_RECEIVED), number, _RECEIVED)
+    return line, moved_fen(cell(_RECEIVED), number, _RECEIVED)

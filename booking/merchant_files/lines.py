@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 BEIJING = dt.timezone(dt.timedelta(hours=8))  # WeChat Pay and Alipay cut their days there, wherever the hospital is
+MOST_FEN = 10_000_000_000  # of one movement; a whole file of them is still a number that JSON carries exactly
 _YUAN = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,2})0*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -45,6 +46,18 @@ def fen_of(yuan: str, line: int, column: str) -> int:
         raise BillFileInvalid(line, f"{column}: expected an amount in yuan, for example 12.34")
     fen = int(found[2]) * 100 + int((found[3] or "").ljust(2, "0"))
     return -fen if found[1] else fen
+
+
+def moved_fen(yuan: str, line: int, column: str) -> int:
+    """`fen_of` for one movement, which is bounded; a sum of them is not. Raises BillFileInvalid."""
+    return within(fen_of(yuan, line, column), line, column)
+
+
+def within(fen: int, line: int, column: str) -> int:
+    """The amount of one movement. Raises BillFileInvalid for one that no payment comes to."""
+    if abs(fen) > MOST_FEN:
+        raise BillFileInvalid(line, f"{column}: expected at most {MOST_FEN // 100} yuan")
+    return fen
 
 
 def instant_of(text: str, line: int, column: str) -> dt.datetime:

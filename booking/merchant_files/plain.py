@@ -15,7 +15,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 
-from booking.merchant_files.lines import BillFileInvalid, BillLine, number_of, places_of, shown
+from booking.merchant_files.lines import BillFileInvalid, BillLine, number_of, places_of, shown, within
 
 FIRST = "kind"
 _FEN = re.compile(r"[0-9]{1,15}")
@@ -67,7 +67,7 @@ def _line(row: dict[str, str], number: int) -> BillLine:
         kind=row[FIRST],
         channel=row["channel"],
         trade_no=number_of(row["trade_no"], number, "trade_no"),
-        amount_fen=int(row["amount_fen"]),
+        amount_fen=within(int(row["amount_fen"]), number, "amount_fen"),
         at_ms=_at_ms(row.get("at", ""), number),
         order_no=shown(row.get("order_no", "")),
     )

@@ -11,13 +11,19 @@ from booking.merchant_files.lines import BillFileInvalid
 
 MAX_TEXT_BYTES = 200_000_000  # unpacked; what is larger is no day of one merchant
 MAX_LINE_BYTES = 16_384
+MOST_LINES = 1_000_000  # with remarks and empty ones, which are no movements
+MOST_PARTS = 1_000  # of a gzip file
 _BLOCK = 65_536
+_PACKED = 16_384
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # LZMA takes as much memory as the file asks for
 
 
 def lines_of(data: bytes) -> Iterator[tuple[int, str]]:
     """(number from 1, text without its end) of every line. Raises BillFileInvalid."""
     encoding: str | None = None
     for number, raw in enumerate(_split(_blocks(data)), 1):
+        if number > MOST_LINES:
+            raise BillFileInvalid(number, f"more than {MOST_LINES} lines")
         if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
             encoding, raw = "utf-8", raw[3:]
         if encoding is None and not raw.isascii():
@@ -72,19 +78,24 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
 
 
 def _gunzip(data: bytes) -> Iterator[bytes]:
-    packed = data
-    while packed:
+    """What is not unpacked yet is copied at each step: it is given a little at a time."""
+    packed, parts = io.BytesIO(data), 0
+    rest = packed.read(_PACKED)
+    while rest:
+        parts += 1
+        if parts > MOST_PARTS:
+            raise BillFileInvalid(1, f"a gzip file of more than {MOST_PARTS} parts")
         unpacker = zlib.decompressobj(wbits=31)
         try:
             while not unpacker.eof:
-                block = unpacker.decompress(packed, _BLOCK)
-                packed = unpacker.unconsumed_tail
-                if not block and not packed and not unpacker.eof:
+                block = unpacker.decompress(rest, _BLOCK)
+                rest = unpacker.unconsumed_tail or (b"" if unpacker.eof else packed.read(_PACKED))
+                if not block and not rest and not unpacker.eof:
                     raise BillFileInvalid(1, "the gzip file was cut off")
                 yield block
         except zlib.error:
             raise BillFileInvalid(1, "not a whole gzip file") from None
-        packed = unpacker.unused_data
+        rest = unpacker.unused_data or packed.read(_PACKED)
 
 
 def _unzip(data: bytes) -> Iterator[bytes]:
@@ -95,6 +106,8 @@ def _unzip(data: bytes) -> Iterator[bytes]:
             details = [one for one in files if "汇总" not in _name_of(one)]
             if len(details) != 1:
                 raise BillFileInvalid(1, f"expected one CSV with details in the zip file, found {len(details)}")
+            if details[0].compress_type not in _PACKINGS:
+                raise BillFileInvalid(1, "a zip file that is packed otherwise than by deflate")
             with archive.open(details[0]) as file:
                 while block := file.read(_BLOCK):
                     yield block

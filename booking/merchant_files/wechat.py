@@ -7,6 +7,7 @@ by their names. Source: pay.weixin.qq.com, merchant documentation, bill-download
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 
 from booking.merchant_files.lines import (
@@ -14,6 +15,7 @@ from booking.merchant_files.lines import (
     BillLine,
     fen_of,
     instant_of,
+    moved_fen,
     ms_of,
     number_of,
     places_of,
@@ -22,6 +24,7 @@ from booking.merchant_files.lines import (
 
 FIRST = "交易时间"
 _TRADE, _STATE, _COUNT = "微信订单号", "交易状态", "总交易单数"
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _FAILED = frozenset({"FAIL", "FAILED", "CHANGE"})  # 退款失败, 退款异常: nothing has reached the payer
 # Each total, and the column that it is the sum of: over all lines, whatever their state.
 _TOTALS = {
@@ -47,7 +50,7 @@ def read_wechat(lines: Iterator[tuple[int, str]], header: str, date: dt.date) ->
         if len(cells) != len(places):
             raise BillFileInvalid(number, f"expected {len(places)} values, found {len(cells)}")
         for total, of in summed.items():
-            sums[total] += fen_of(cells[places[of]], number, of)
+            sums[total] += moved_fen(cells[places[of]], number, of)
         yield _line(cells, places, paid, returned, number, date)
     raise BillFileInvalid(number, f"the file ends without its totals ({_COUNT}): it was cut off")
 
@@ -80,7 +83,7 @@ def _line(
         kind="payment" if is_payment else "refund",
         channel="wechat",
         trade_no=number_of(cell(_TRADE), number, _TRADE),
-        amount_fen=abs(fen_of(cell(amount), number, amount)),
+        amount_fen=abs(moved_fen(cell(amount), number, amount)),
         at_ms=ms_of(at),
         status="failed" if not is_payment and cell("退款状态") in _FAILED else "done",
         order_no=shown(cell("商户订单号")),
@@ -98,7 +101,7 @@ def _check_totals(lines: Iterator[tuple[int, str]], header: list[str], number: i
                 raise BillFileInvalid(number, f"{name}: the totals were cut off")
             continue
         if name == _COUNT:
-            told = int(totals[name]) if totals[name].isascii() and totals[name].isdigit() else -1
+            told = int(totals[name]) if _NUMBER.fullmatch(totals[name]) else -1
         else:
             told = fen_of(totals[name], number, name)
         if told != value:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import delete
 
 from booking import merchant_bills as books
+from booking.reconciled import ask_run, load_run
 from booking.reconciliation import KINDS
 from booking.settings import Hospital
 from booking.store.engine import Store
@@ -135,6 +136,26 @@ async def test_work_goes_on_when_a_connector_has_a_fault(store: Store, hospital:
     await books.put_merchant_bill(store, HOSPITAL, TODAY, [line("T1")])
     await reconciler(store, hospital, Broken()).reconcile()
     assert told() == {}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("trade_no", "amount_fen"), [("T2", 2**63), ("T\x002", FEE_FEN)])
+async def test_work_goes_on_when_what_was_found_cannot_be_stored(
+    store: Store, hospital: Hospital, trade_no: str, amount_fen: int
+) -> None:
+    """It would end the work of the process, and be taken up again after every restart."""
+    till = Till()
+    till.lines = [StatementLine(kind=StatementKind.PAYMENT, amount_fen=amount_fen, trade_no=trade_no)]
+    await books.put_merchant_bill(store, HOSPITAL, TODAY, [line("T1")])
+    async with store.write(HOSPITAL) as tx:
+        number = await ask_run(tx, TODAY)
+    it = reconciler(store, hospital, till)
+    await it.make_asked()
+    async with store.read(HOSPITAL) as tx:
+        run = await load_run(tx, TODAY, number)
+    assert run is not None
+    can_be = "\0" in trade_no and store.dialect == "sqlite"  # which keeps any text
+    assert (run.failed, run.differences) == ((None, 2) if can_be else ("internal_error", 0))
 
 
 async def test_newest_bill_is_the_newest_whole_one(store: Store) -> None:
