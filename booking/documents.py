@@ -43,7 +43,7 @@ class DocumentType(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _shape(pattern: str) -> Callable[[str], bool]:
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)  # a digit of another script would make one document two identities
     return lambda number: compiled.fullmatch(number) is not None
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 
 from booking.api.problems import ApiProblem, FieldError
 from booking.api.views.patients import NewPatient
-from booking.documents import DocumentUnfit, check_card, check_document
+from booking.documents import DocumentUnfit, check_card, check_document, document_key
 from booking.identity import read_id_card
 from booking.patient_rules import ADULT_YEARS, PatientRule, age_years, is_child
 from mappings.canonical import Patient, Sex
@@ -26,6 +26,9 @@ def patient_record(body: NewPatient, rule: PatientRule, today: dt.date) -> Patie
         raise invalid("$.birth_date" if body.birth_date else "$.id_number", "a birth date that is not in the future")
     card_type, card_number = _card(body)
     guardian_type, guardian_number = _guardian(body, today)
+    if _is_one(id_type, id_number, guardian_type, guardian_number):
+        # A HIS is asked about a child otherwise: one who is their own guardian would pass by the check of the name.
+        raise invalid("$.guardian.id_number", "another document than the patient's own")
     if body.guardian is None and rule.guardian_required and is_child(rule, birth_date, today):
         raise invalid("$.guardian", f"a guardian, for patients below {rule.child_below_years}")
     if id_number is None and not is_child(rule, birth_date, today):
@@ -43,6 +46,13 @@ def patient_record(body: NewPatient, rule: PatientRule, today: dt.date) -> Patie
         guardian_id_type=guardian_type,
         guardian_id_number=guardian_number,
     )
+
+
+def _is_one(id_type: str | None, id_number: str | None, other_type: str | None, other_number: str | None) -> bool:
+    """Whether two documents are there, and are one."""
+    if id_type is None or id_number is None or other_type is None or other_number is None:
+        return False
+    return document_key(id_type, id_number) == document_key(other_type, other_number)
 
 
 def _own_document(body: NewPatient) -> tuple[str | None, str | None]:

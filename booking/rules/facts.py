@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
@@ -82,7 +81,7 @@ def phone_digits(phone: str | None) -> str | None:
     """A phone number as it is compared: its digits, without China's country code. None for one that is masked or too short."""
     if phone is None or "*" in phone:
         return None
-    digits = re.sub(r"\D", "", phone)
+    digits = "".join(str(int(sign)) for sign in phone if sign.isdecimal())  # of any script, full width too
     for prefix in ("0086", "86"):
         if digits.startswith(prefix) and len(digits) == len(prefix) + 11:
             digits = digits[len(prefix) :]

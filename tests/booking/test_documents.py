@@ -61,6 +61,12 @@ def test_document_has_one_spelling_however_it_is_written(word: str, number: str,
         ("household_register", "110105194912310021", "number"),
         ("military_id", "1", "number"),
         ("birth_certificate", "110000001", "number"),
+        # Digits of another script would be a second identity of one person.
+        ("hk_macau_permit", "H١٢٣٤٥٦٧٨", "number"),
+        ("taiwan_permit", "１２３４५६७८", "number"),
+        ("foreigner_permanent_id", "USA11009001011٢", "number"),
+        ("birth_certificate", "K11000000߁", "number"),
+        ("passport", "Е12345678", "number"),  # a Cyrillic letter
         ("other", " - ", "number"),
         ("SS", "1", "type"),
         ("", "1", "type"),

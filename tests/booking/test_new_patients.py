@@ -76,6 +76,8 @@ def test_birth_date_and_sex_are_the_documents_where_it_carries_them(
         (CHILD | {"guardian": MOTHER | {"id_number": "110101198507150028"}}, DEFAULT, "$.guardian.id_number"),
         (CHILD | {"guardian": MOTHER | {"id_type": "ticket"}}, DEFAULT, "$.guardian.id_type"),
         (CHILD | {"guardian": MOTHER | {"name": " "}}, DEFAULT, "$.guardian.name"),
+        (OWN | {"guardian": MOTHER | OWN}, DEFAULT, "$.guardian.id_number"),
+        (OWN | {"guardian": MOTHER | OWN | {"id_type": "户口本"}}, DEFAULT, "$.guardian.id_number"),
         (CHILD | {"guardian": MOTHER | {"id_number": whole("11010120200501001")}}, DEFAULT, "$.guardian.id_number"),
         (
             {"id_type": "birth_certificate", "id_number": "K110000001", "birth_date": "2024-05-01"},

@@ -106,9 +106,12 @@ async def test_limit_of_a_user_counts_all_their_patients_when_another_portal_has
     assert told.extra["allowed_at"] == dt.datetime(2031, 3, 4, tzinfo=ZONE)
 
 
-async def test_limit_of_a_phone_counts_every_patient_with_it_when_it_is_written_otherwise(store: Store) -> None:
+@pytest.mark.parametrize("written", ["+86 138-0000-1111", "１３８-٠٠٠٠-1١１1"])
+async def test_limit_of_a_phone_counts_every_patient_with_it_when_it_is_written_otherwise(
+    store: Store, written: str
+) -> None:
     hospital = ruled({"limits": [{"per": "phone", "within": "month", "most": 1}]})
-    same = msgspec.structs.replace(LI, phone="+86 138-0000-1111")
+    same = msgspec.structs.replace(LI, phone=written)
     zhang, li, wang = [await put_patient(store, who) for who in (ZHANG, same, WANG)]
     first, second = await slot_of(store, "S1"), await slot_of(store, "S2")
     await hold(store, hospital, first, zhang)
