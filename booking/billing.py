@@ -159,6 +159,21 @@ async def is_same_person(tx: Tx, digest: str, other: str) -> bool:
     return owner is not None and owner == await owner_ids(tx, other)
 
 
+async def hear_bill(
+    tx: Tx, bill: Bill, *, currency: str, mrn: str | None = None, occurred_ms: int | None = None
+) -> None:
+    """`put_bill`, and what follows for the money of one that is cancelled, however the HIS has told it. Raises SetAside."""
+    await return_money(tx, await put_bill(tx, bill, currency=currency, mrn=mrn, occurred_ms=occurred_ms))
+
+
+def is_all_of(bill: BillRow, payment: PaymentRow, amount_fen: int) -> bool:
+    """Whether so much is all that was paid for a bill: the payment, or the bill of which that was the patient's share (医保)."""
+    if amount_fen == payment.amount_fen:
+        return True
+    split = bill.split
+    return split is not None and (split.total_fen, split.self_pay_fen) == (amount_fen, payment.amount_fen)
+
+
 async def return_money(tx: Tx, bill: BillRow) -> None:
     """A bill that the HIS calls cancelled after our payment was settled there: its refund falls due, once.
 
@@ -169,7 +184,7 @@ async def return_money(tx: Tx, bill: BillRow) -> None:
     payment = await kept_payment(tx, bill_id=bill.id)
     if payment is None or payment.settlement != "settled":
         return
-    if bill.amount_fen != payment.amount_fen:
+    if not is_all_of(bill, payment, bill.amount_fen):
         raise SetAside(f"bill {bill.id} is cancelled over another amount than was paid: settle it with the hospital")
     await owe_refund(tx, payment, client_id=payment.client_id, reason=BILL_CANCELLED)
 

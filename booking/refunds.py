@@ -6,7 +6,16 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from booking.billing import BILL_CANCELLED, BillRow, SetAside, bill_key, cancel_bill, is_same_person, load_bill
+from booking.billing import (
+    BILL_CANCELLED,
+    BillRow,
+    SetAside,
+    bill_key,
+    cancel_bill,
+    is_all_of,
+    is_same_person,
+    load_bill,
+)
 from booking.bookings import find_by_visit
 from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
@@ -140,16 +149,22 @@ async def take_back(tx: Tx, asked: RefundAsked) -> None:
     if bill is not None and not await _is_of(tx, bill, asked.mrn):
         raise SetAside(f"bill {bill.id} is known as another patient's")
     payment = await (_of_booking(tx, asked) if bill is None else kept_payment(tx, bill_id=bill.id))
-    if payment is None:
-        whole = bill is not None and asked.amount_fen in (None, bill.amount_fen)
-    else:
-        whole = asked.amount_fen in (None, payment.amount_fen)
+    whole = _is_whole(bill, payment, asked.amount_fen)
     if asked.trade_no is not None and (payment is None or asked.trade_no != payment.trade_no):
         raise SetAside("a payment that we have not reported for this is taken back")
     if payment is not None:
         await _owe_taken_back(tx, payment, asked, whole=whole)
     if whole and bill is not None:
         await cancel_bill(tx, bill)
+
+
+def _is_whole(bill: BillRow | None, payment: PaymentRow | None, amount_fen: int | None) -> bool:
+    """Whether so much (None: as much as there is) is all that was paid, or all that a bill is over which was not paid here."""
+    if bill is None:
+        return payment is not None and amount_fen in (None, payment.amount_fen)
+    if payment is None:
+        return amount_fen in (None, bill.amount_fen)
+    return amount_fen is None or is_all_of(bill, payment, amount_fen)
 
 
 async def _is_of(tx: Tx, bill: BillRow, mrn: str | None) -> bool:
@@ -174,7 +189,7 @@ async def _owe_taken_back(tx: Tx, payment: PaymentRow, asked: RefundAsked, *, wh
             payment,
             client_id=payment.client_id,
             reason=BILL_CANCELLED if whole and payment.bill_id is not None else TAKEN_BACK,
-            amount_fen=asked.amount_fen,
+            amount_fen=payment.amount_fen if whole and asked.amount_fen is not None else asked.amount_fen,
             part=None if whole else f"his {asked.his_refund_no}",
         )
     except TooMuchReturned as e:

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from sqlalchemy import bindparam, select
 
-from booking.billing import put_bill, return_money
+from booking.billing import hear_bill
 from booking.fetches import put_departments, put_practitioners, reopen
 from booking.moves import fetch_topic
 from booking.people import hear_patient, merge_persons
@@ -240,8 +240,7 @@ async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Bu
         case ReportIssued(report=report):
             await put_report(tx, report, occurred_ms=_ms(event.occurred_at), told=True, rule=hospital.reports)
         case BillIssued(bill=bill):
-            told = await put_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
-            await return_money(tx, told)
+            await hear_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
         case RefundAsked():
             await take_back(tx, event)
         case DepartmentChanged(department=department):

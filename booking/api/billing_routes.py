@@ -33,12 +33,12 @@ class BillingHandlers:
         as_of = await self._refresh(call.hospital_id, person, call.left_s())
         async with self._context.store.read(call.hospital_id) as tx:
             rows = await billing.bills_of(tx, person)
-            return BillList(items=[await self._view(tx, row) for row in rows], as_of=as_of)
+            return BillList(items=[await self._view(tx, row, call.caller.id) for row in rows], as_of=as_of)
 
     async def get(self, call: Call[None, None]) -> BillView:
         person = await self._person(call)
         async with self._context.store.read(call.hospital_id) as tx:
-            return await self._view(tx, await billing.own_bill(tx, person, call.path["bill_id"]))
+            return await self._view(tx, await billing.own_bill(tx, person, call.path["bill_id"]), call.caller.id)
 
     async def pay(self, call: Call[None, NewPayment]) -> BillView:
         person, body = await self._person(call), call.body
@@ -51,7 +51,7 @@ class BillingHandlers:
             await billing.pay_bill(
                 tx, bill, payment, client_id=call.caller.id, offered=offered, mode=self._context.hospital(call).mode
             )
-            return await self._view(tx, bill)
+            return await self._view(tx, bill, call.caller.id)
 
     async def presettle(self, call: Call[None, None]) -> SplitView:
         """Asks the hospital, and keeps what it says: until it runs out, the patient's share is what is to be paid."""
@@ -103,13 +103,14 @@ class BillingHandlers:
             person,
             told,
             is_known=partial(billing.is_known, mrn=mrn),
-            put=partial(billing.put_bill, currency=currency, mrn=mrn),
+            put=partial(billing.hear_bill, currency=currency, mrn=mrn),
         )
         return "live"
 
-    async def _view(self, tx: Tx, bill: billing.BillRow) -> BillView:
+    async def _view(self, tx: Tx, bill: billing.BillRow, client_id: str) -> BillView:
         zone = self._context.hospitals[tx.hospital_id].zone
-        return bill_view(bill, zone, await payments_of(tx, bill_id=bill.id), await refunds_of(tx, bill_id=bill.id))
+        paid, owed = await payments_of(tx, bill_id=bill.id), await refunds_of(tx, bill_id=bill.id)
+        return bill_view(bill, zone, paid, owed, client_id=client_id)
 
 
 def billing_routes(context: Context) -> list[Route]:

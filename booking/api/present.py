@@ -177,8 +177,9 @@ def visit_view(place: Place, zone: dt.tzinfo) -> VisitView:
 
 
 def bill_view(
-    bill: BillRow, zone: dt.tzinfo, payments: list[PaymentRow], refunds: list[dict[str, Any]] | None = None
+    bill: BillRow, zone: dt.tzinfo, payments: list[PaymentRow], refunds: list[dict[str, Any]], *, client_id: str
 ) -> BillView:
+    """A bill is the patient's, and every portal of theirs sees how it stands; whose money that is, only whoever took it."""
     # The payment that counts, or the last that the hospital was asked to take.
     sent = next((p for p in payments if p.kept), None) or next(
         (p for p in reversed(payments) if p.settlement != "none"), None
@@ -199,8 +200,8 @@ def bill_view(
         items=[
             BillItemView(name=i.name, amount_fen=i.amount_fen, quantity=i.quantity, unit=i.unit) for i in record.items
         ],
-        payments=[payment_view(p, zone) for p in payments],
-        refunds=[refund_view(r, zone) for r in refunds or ()],
+        payments=[payment_view(p, zone) for p in payments if p.client_id == client_id],
+        refunds=[refund_view(r, zone) for r in refunds if r["client_id"] == client_id],
     )
 
 

@@ -12,9 +12,10 @@ from booking.errors import Refusal
 from booking.money import TooMuchReturned, find_payment, kept_payment, owe_refund, refunds_of
 from booking.refunds import ask_refund, own_refund, report_refund, take_back
 from booking.settings import Hospital
+from booking.splits import save_split, split_of
 from booking.store.engine import Store
 from booking.store.tables import outbox, payments
-from mappings.canonical import Bill, BillStatus, RefundAsked
+from mappings.canonical import Bill, BillStatus, RefundAsked, Settlement
 from tests.booking.world import (
     CLIENT,
     FEE_FEN,
@@ -98,6 +99,22 @@ async def test_rest_falls_due_when_a_bill_is_cancelled_of_which_a_part_has_gone_
             tx, await put_bill(tx, msgspec.structs.replace(BILL, status=BillStatus.CANCELLED), currency="CNY")
         )
     assert await of_bill(store, bill) == ("cancelled", [(800, "taken_back_by_his"), (8000, "bill_cancelled")], 8800)
+
+
+@pytest.mark.parametrize("amount_fen", [None, 8800, 1000])
+async def test_patients_share_falls_due_when_the_bill_of_which_it_is_one_is_taken_back(
+    store: Store, amount_fen: int | None
+) -> None:
+    async with store.write(HOSPITAL) as tx:
+        bill = await put_bill(tx, BILL, currency="CNY")
+        split = split_of(BILL, Settlement(amount_fen=1000), now_ms=tx.now_ms, valid_s=60)
+        await save_split(tx, bill.id, split)
+        paid = msgspec.structs.replace(bill, split=split)
+        await pay_bill(tx, paid, make_payment(1000, trade_no="T1"), client_id=CLIENT, offered=True)
+        await tx.run(outbox.update().values(status="done"))
+        await settle_payment(tx, bill, accepted=True, settlement=None, client_id=CLIENT, code=None)
+    await hear(store, taken_back(amount_fen=amount_fen, his_refund_no="F1"))
+    assert await of_bill(store, bill) == ("cancelled", [(1000, "bill_cancelled")], 1000)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ class BillView(View, frozen=True):
     """An outpatient bill. `status` open, paid, cancelled; `settlement` is how far a reported payment has got.
 
     `invoice_no` is the hospital's number of the e-invoice (电子票据), `split` its last presettlement while the bill is open.
+    `payments` and `refunds` are your own: another portal of the patient's does not see them, nor you its.
     """
 
     id: str

@@ -99,6 +99,39 @@ async def test_patients_share_is_shown_before_it_is_paid_and_the_invoice_afterwa
     assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "already_paid"
 
 
+@pytest.mark.parametrize("share_fen", [8800, 1000])
+async def test_money_goes_back_once_when_a_list_tells_that_its_bill_is_cancelled(
+    portal: Portal, share_fen: int
+) -> None:
+    """Of a bill that the insurance has paid for the most part: the patient's share, which is all that they have paid."""
+    portal.site.ward.presettled = Settlement(amount_fen=share_fen)
+    await portal.post(f"{portal.bill}/presettlement")
+    await portal.pay(share_fen)
+    await portal.settled()
+    portal.site.ward.billed = [msgspec.structs.replace(BILL, status=BillStatus.CANCELLED)]
+    for _ in range(2):
+        [seen] = (await portal.site.ask(portal.bill.rpartition("/")[0])).json["items"]
+    assert (seen["status"], [(r["amount_fen"], r["reason"]) for r in seen["refunds"]]) == (
+        "cancelled",
+        [(share_fen, "bill_cancelled")],
+    )
+
+
+async def test_payment_of_one_portal_is_not_shown_to_another_that_sees_the_bill(portal: Portal, store: Store) -> None:
+    async with store.read(HOSPITAL) as tx:
+        _, person = await own_patient(tx, CLIENT, portal.patient_id)
+    theirs = await put_patient(store, person.record, client="another")
+    await portal.pay(8800)
+    await portal.pay(8800, trade_no="T2")  # the second of them goes back
+    bill = portal.bill.replace(portal.patient_id, theirs)
+    seen = (await portal.site.ask(bill, by="another")).json
+    assert (seen["settlement"], seen["payments"], seen["refunds"]) == ("pending", [], [])
+    [listed] = (await portal.site.ask(bill.rpartition("/")[0], by="another")).json["items"]
+    assert (listed["payments"], listed["refunds"]) == ([], [])
+    seen = (await portal.site.ask(portal.bill)).json
+    assert ([p["trade_no"] for p in seen["payments"]], len(seen["refunds"])) == (["T1", "T2"], 1)
+
+
 async def test_nothing_is_calculated_when_there_is_nothing_to_pay(portal: Portal) -> None:
     assert (await portal.post(f"{portal.bill}x/presettlement")).json["code"] == "bill_unknown"
     portal.site.ward.presettled = Settlement(amount_fen=9000)

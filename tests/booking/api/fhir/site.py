@@ -35,6 +35,7 @@ class Ward:
     def __init__(self) -> None:
         self.reported: list[Report] = []
         self.presettled = Settlement()
+        self.billed: list[Bill] = []
         self.off: set[str] = set()
 
     def capabilities(self, hospital_id: str) -> dict[str, str]:
@@ -48,7 +49,7 @@ class Ward:
         return "up"
 
     async def bills(self, hospital_id: str, patient: Patient, *, within_s: float | None = None) -> list[Bill]:
-        return []
+        return self.billed
 
     async def presettlement(
         self, hospital_id: str, bill: Bill, patient: Patient, order_no: str, *, within_s: float | None = None
