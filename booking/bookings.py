@@ -18,6 +18,7 @@ from booking.money import PaymentRow, record_payment, set_settlement
 from booking.moves import apply, is_lock_over, load_booking, save_booking
 from booking.records import Booking, booking_from_row
 from booking.rescheduling.orders import hear_place, without_move
+from booking.rescheduling.relocating import has_another
 from booking.settings import Hospital
 from booking.store.budget import Budget
 from booking.store.engine import Tx
@@ -217,7 +218,7 @@ async def settle_command(tx: Tx, hospital: Hospital, booking: Booking, result: C
         raise IllegalMove(Event.LOCK_ACCEPTED, booking.axes)
     booking.his_refs = {**booking.his_refs, **result.his_refs}
     if result.registration is not None:
-        booking.registration = _merge(booking.registration, result.registration)
+        booking.registration = merge_told(booking.registration, result.registration)
     lapsed = command == Command.UNLOCK and is_lock_over(hospital, booking, tx.now_ms)
     if result.gone_already or lapsed:  # some HIS say a plain "yes" to the release of a lock that had lapsed by itself
         booking.unlock_sent_ms = None  # the HIS may have freed the seat long ago, and a fetch may have shown it free
@@ -241,14 +242,14 @@ async def _hear_deferred(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     if booking.deferred_news is None:
         return
     status, booking.deferred_news = RegistrationStatus(booking.deferred_news), None
-    event = await _event_of(tx, hospital, booking, status)
+    event = await event_of(tx, hospital, booking, status)
     if event is None:
         await save_booking(tx, booking, tell=False)
     else:
         await apply(tx, hospital, booking, event, reason="his" if event == Event.HIS_RELEASED else None)
 
 
-def _merge(known: Registration | None, told: Registration) -> Registration:
+def merge_told(known: Registration | None, told: Registration) -> Registration:
     """What the HIS told last wins; what it left out stays."""
     if known is None:
         return told
@@ -348,13 +349,13 @@ async def hear_registration(tx: Tx, hospital: Hospital, booking: Booking, told: 
     told = without_move(told)
     if await _settles(tx, hospital, booking, told):
         return True
-    booking.registration = _merge(booking.registration, told)
+    booking.registration = merge_told(booking.registration, told)
     booking.his_refs = {**booking.his_refs, **told.his_refs}
     if booking.his_command != Command.NONE:
         booking.deferred_news = told.status.value
         await save_booking(tx, booking)
         return False
-    event = await _event_of(tx, hospital, booking, told.status)
+    event = await event_of(tx, hospital, booking, told.status)
     if event is None:
         await save_booking(tx, booking)
         return False
@@ -365,7 +366,7 @@ async def hear_registration(tx: Tx, hospital: Hospital, booking: Booking, told: 
 _OVER_AT_HIS = (State.EXPIRED, State.CANCELLED, State.REJECTED, State.STOPPED)
 
 
-async def _event_of(tx: Tx, hospital: Hospital, booking: Booking, status: RegistrationStatus) -> Event | None:
+async def event_of(tx: Tx, hospital: Hospital, booking: Booking, status: RegistrationStatus) -> Event | None:
     """What the HIS's word means where the booking stands; None when it changes nothing."""
     event = _NEWS.get(status)
     if booking.state in _OVER_AT_HIS and status in (RegistrationStatus.LOCKED, RegistrationStatus.REGISTERED):
@@ -374,7 +375,14 @@ async def _event_of(tx: Tx, hospital: Hospital, booking: Booking, status: Regist
         event = Event.HIS_LOCKED_LATE if locked else Event.HIS_REGISTERED_LATE
     elif event == Event.HIS_REGISTERED and not await _counts_as_registered(tx, hospital, booking):
         return None
+    if event == Event.HIS_CHECKED_IN and booking.state == State.NO_SHOW and await _is_replaced(tx, booking):
+        return None
     return event if event is not None and (event, booking.axes) in TABLE else None
+
+
+async def _is_replaced(tx: Tx, booking: Booking) -> bool:
+    """A person has one live booking of a schedule: where they have taken another since they missed this one, it stays over."""
+    return await has_another(tx, booking, booking.schedule_id)
 
 
 async def _counts_as_registered(tx: Tx, hospital: Hospital, booking: Booking) -> bool:

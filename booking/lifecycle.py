@@ -69,6 +69,7 @@ class Event(StrEnum):
     HIS_CHECKED_IN = "his_checked_in"
     HIS_FULFILLED = "his_fulfilled"
     HIS_NO_SHOW = "his_no_show"
+    MISSED = "missed"  # by the hospital's rule: its day is long over, and nobody has told of an arrival
     HIS_LOCKED_LATE = "his_locked_late"
     HIS_REGISTERED_LATE = "his_registered_late"
 
@@ -231,6 +232,10 @@ RULES: tuple[_Rule, ...] = (
     (E.HIS_REGISTERED_LATE, _ENDED, (H.NONE, H.REJECTED, H.LOCKED), None, (_SAME, H.REGISTERED, C.CANCEL), (F.QUEUE_CANCEL,)),
     (E.HIS_FULFILLED, (S.BOOKED, S.CHECKED_IN), (H.REGISTERED,), None, (S.FULFILLED, _SAME, _SAME), ()),
     (E.HIS_NO_SHOW, (S.BOOKED, S.CHECKED_IN), (H.REGISTERED,), None, (S.NO_SHOW, _SAME, _SAME), ()),
+    (E.MISSED, (S.BOOKED,), (H.REGISTERED,), None, (S.NO_SHOW, _SAME, _SAME), ()),
+    # Who was given up has come after all: late, or was seen and entered afterwards.
+    (E.HIS_CHECKED_IN, (S.NO_SHOW,), (H.REGISTERED,), None, (S.CHECKED_IN, _SAME, _SAME), ()),
+    (E.HIS_FULFILLED, (S.NO_SHOW,), (H.REGISTERED,), None, (S.FULFILLED, _SAME, _SAME), ()),
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from booking.patient_rules import PatientRule
 from booking.release import ReleaseRule, rule_problems
 from booking.report_rules import ReportRule
 from booking.rules.settings import NO_RULES, BookingRules, booking_rule_problems
+from booking.visit_rules import VisitRule
 from booking.waiting_room.rules import WaitingRoomRule, room_problems
 
 __all__ = [
@@ -206,6 +207,7 @@ class Hospital(_Table, frozen=True, kw_only=True):
     waiting_room: WaitingRoomRule = WaitingRoomRule()
     patients: PatientRule = PatientRule()
     reports: ReportRule = ReportRule()
+    visits: VisitRule = VisitRule()
     reconcile_at: Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "11:00"
     merchant_filter: MerchantFilter = MerchantFilter()
     connector: dict[str, dict[str, Any]] = {}

@@ -426,6 +426,11 @@ class FetchesChanges(Protocol):
         """How often it wants to be asked for `fetch_changes`; 0 never."""
         ...
 
+    @property
+    def tells_registrations(self) -> bool:
+        """Whether registrations are among what it asks for: then nobody needs to ask for them one by one."""
+        ...
+
     async def fetch_changes(self) -> int:
         """Ask, and hand to the handler of `serve` what has changed since the last time; how many changes. Raises HisError."""
         ...

@@ -19,6 +19,7 @@ from connectors.port import AsksByItself, CannotServe, Connector, HandsOnTogethe
 from monitoring import metrics
 from monitoring.listener import CannotListen
 from monitoring.logs import get_logger
+from scheduler_sync.attendance import Attendance
 from scheduler_sync.certificates import CERTIFICATES_EVERY_S, Certificates
 from scheduler_sync.changes import changes_of, gate_of
 from scheduler_sync.gateway import HospitalLink
@@ -130,6 +131,7 @@ class HospitalRuntime:
         self._truth = Truth(store, hospital)
         self._reconciler = Reconciler(store, hospital, self.link)
         self._certificates = Certificates(hospital)
+        self._attendance = Attendance(store, hospital, self.link, self._group.stopping)
         self._pull: asyncio.Task[None] | None = None
 
     @property
@@ -184,6 +186,8 @@ class HospitalRuntime:
             bell=self._store.bell,
             topic=asked_topic(hospital_id),
         )
+        if self._attendance.every_s > 0:
+            group.repeat(self._attendance.every_s, self._attendance.look, "attendance", hospital_id=hospital_id)
         group.repeat(CERTIFICATES_EVERY_S, self._certificates.look, "certificates", hospital_id=hospital_id)
         group.repeat(
             EXPIRE_EVERY_S, lambda: expire_holds(self._store, self.hospital), "expire", hospital_id=hospital_id

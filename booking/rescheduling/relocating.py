@@ -34,7 +34,8 @@ async def relocate(tx: Tx, hospital: Hospital, booking: Booking, source: Place, 
 
     The seat rule of DESIGN section 4: the old slot is uncharged, the new one charged until a fetch that began later shows it.
     """
-    if booking.live and await has_another(tx, booking, target.schedule_id):
+    elsewhere = target.schedule_id != booking.schedule_id
+    if booking.live and elsewhere and await has_another(tx, booking, target.schedule_id):
         return DUPLICATE
     new = await load_seats(tx, target.slot_id)
     if hospital.reserve_by == ReserveBy.QUOTA and booking.occupies and seats.hold(new.figures) is None:
@@ -108,8 +109,6 @@ def _rewrite_registration(booking: Booking, source: Place, target: Place) -> Non
 
 async def has_another(tx: Tx, booking: Booking, schedule_id: str) -> bool:
     """Whether this person has another live booking on a schedule."""
-    if schedule_id == booking.schedule_id:
-        return False
     other = await tx.first(
         select(bookings.c.id).where(
             bookings.c.hospital_id == tx.hospital_id,

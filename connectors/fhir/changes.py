@@ -54,6 +54,10 @@ class Changes:
         self._sweep_at = monotonic() + FIRST_SWEEP_S
         self.handler: InboundHandler | None = None
 
+    def watches(self, kind: str) -> bool:
+        """Whether resources of this type are asked for."""
+        return kind in self._watched
+
     async def look(self) -> int:
         """Hand on whatever has changed since the last look; how many. Raises HisError, what was handed on stays so."""
         await self._exchange.statements.known(Deadline(SEARCH_TIMEOUT_S))

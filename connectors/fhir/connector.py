@@ -127,6 +127,11 @@ class FhirConnector:
             await self._push.start()
 
     @property
+    def tells_registrations(self) -> bool:
+        """See connectors.port.FetchesChanges."""
+        return self._changes.watches("Appointment")
+
+    @property
     def listen_port(self) -> int:
         """The port that the server can reach us at; 0 while nothing is served."""
         return 0 if self._push is None else self._push.push.port

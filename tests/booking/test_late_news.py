@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from sqlalchemy import select
 
 from booking.bookings import CommandResult, find_by_visit, hear_registration, settle_command
 from booking.errors import Refusal
@@ -12,7 +13,7 @@ from booking.moves import load_booking
 from booking.settings import Hospital, ReserveBy
 from booking.stops import apply_stop
 from booking.store.engine import Store
-from booking.store.tables import outbox
+from booking.store.tables import events, outbox
 from mappings.canonical import Registration, RegistrationStatus, ScheduleStatus, ScheduleStopped, StopScope
 from tests.booking.world import (
     DAY,
@@ -208,3 +209,43 @@ async def test_reads_see_the_clock_of_writes_when_the_wall_clock_is_put_back(sto
     wall.turn(-300)
     async with store.read(HOSPITAL) as tx:
         assert tx.now_ms == written_ms
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(RegistrationStatus.CHECKED_IN, "checked_in"), (RegistrationStatus.FULFILLED, "fulfilled")]
+)
+async def test_missed_visit_is_corrected_and_told_when_the_patient_came_after_all(
+    store: Store, hospital: Hospital, status: RegistrationStatus, state: str
+) -> None:
+    slot_id = await put_slot(store)
+    booking_id = await booked(store, hospital, slot_id, await put_patient(store))
+    charged = await figures(store, slot_id)
+    await tell(store, hospital, booking_id, RegistrationStatus.NO_SHOW)
+    missed = await get(store, booking_id)
+    assert (missed.state, missed.live) == ("no_show", False)
+    for _ in range(2):
+        await tell(store, hospital, booking_id, status)
+        seen = await get(store, booking_id)
+        assert (seen.state, seen.his_state, seen.payment_state) == (state, "registered", "paid")
+    assert seen.live == (state == "checked_in")
+    await tell(store, hospital, booking_id, RegistrationStatus.REGISTERED)
+    assert (await get(store, booking_id)).state == state
+    assert await figures(store, slot_id) == charged
+    async with store.read(HOSPITAL) as tx:
+        told = await tx.all(select(events.c.payload).where(events.c.type == "booking.changed").order_by(events.c.id))
+    states = [msgspec.json.decode(row["payload"])["state"] for row in told]
+    assert states.count("no_show") == 1
+    assert states.index("no_show") < states.index(state)
+
+
+async def test_late_patient_is_not_in_a_session_twice_when_another_seat_of_it_was_taken_since(
+    store: Store, hospital: Hospital
+) -> None:
+    first, patient_id = await put_slot(store), await put_patient(store)
+    booking_id = await booked(store, hospital, first, patient_id)
+    await tell(store, hospital, booking_id, RegistrationStatus.NO_SHOW)
+    again = await booked(store, hospital, await put_slot(store, slot_id="2", hour=9), patient_id)
+    await tell(store, hospital, booking_id, RegistrationStatus.CHECKED_IN)
+    assert [(await get(store, one)).state for one in (booking_id, again)] == ["no_show", "booked"]
+    await tell(store, hospital, booking_id, RegistrationStatus.FULFILLED)
+    assert [(await get(store, one)).state for one in (booking_id, again)] == ["fulfilled", "booked"]

@@ -36,6 +36,7 @@ from booking.settings import (
     read_settings_text,
     settings_of_text,
 )
+from booking.visit_rules import VisitRule
 from booking.waiting_room.rules import WaitingRoomRule
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hisbridge.example.toml"
@@ -301,6 +302,7 @@ def test_example_shows_every_setting_when_uncommented() -> None:
         WaitingRoomRule: hospital["waiting_room"],
         PatientRule: hospital["patients"],
         ReportRule: hospital["reports"],
+        VisitRule: hospital["visits"],
         MerchantFilter: hospital["merchant_filter"],
         Campus: hospital["campuses"][0],
         Settings: {**raw, "where": None},
@@ -324,13 +326,14 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         (WaitingRoomRule, raw["hospital"]["first-hospital"]["waiting_room"]),
         (PatientRule, raw["hospital"]["first-hospital"]["patients"]),
         (ReportRule, raw["hospital"]["first-hospital"]["reports"]),
+        (VisitRule, raw["hospital"]["first-hospital"]["visits"]),
         (MerchantFilter, raw["hospital"]["first-hospital"]["merchant_filter"]),
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
-        "patients", "per_user", "reports", "rules", "limits", "blocks", "eligibility", "cancel_cutoffs",
-        "channel_quotas", "returned_seats",
+        "patients", "per_user", "reports", "visits", "no_show_after_h", "rules", "limits", "blocks", "eligibility",
+        "cancel_cutoffs", "channel_quotas", "returned_seats",
         "merchant_filter", "order_no",
     )  # fmt: skip
     for struct, table in tables:

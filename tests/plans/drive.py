@@ -10,6 +10,7 @@ from typing import Any
 from yarl import URL
 
 import service
+from booking.attendance import schedules_of_day, visits_awaited
 from booking.audit import append_audit, broken_at, read_audit
 from booking.merchant_bills import newest_bill
 from booking.retention import forget_commands
@@ -183,6 +184,9 @@ async def _people_and_clock(running: service.Service) -> None:
         await truth.look_through()
         async with running.store.read(hospital.id) as tx:
             await newest_bill(tx)
+            today = dt.datetime.fromtimestamp(tx.now_ms / 1000, hospital.zone).date()
+            for schedule_id in await schedules_of_day(tx, today):
+                await visits_awaited(tx, schedule_id, begin_by_ms=tx.now_ms)
     forgetting = Forgetting(
         running.store,
         running.messages,
