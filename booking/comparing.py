@@ -131,7 +131,9 @@ async def _look_again(
                 entry = his_entry(line)
                 if (extra := extras.get(entry.trade_no)) is not None:
                     extra.his_fen += entry.amount_fen
-    await _add_not_done(store, hospital.id, found, extras)
+    await _add_refunds(store, hospital, date, found, extras)
+    if his_known:
+        await _add_payments(store, hospital, date, found, extras)
     seen = [explained(one, extras[one.trade_no], his_known=his_known) for one in found]
     return await _without_what_the_his_has(store, hospital.id, seen, ask_again)
 
@@ -152,21 +154,49 @@ async def _add_neighbours(store: Store, hospital: Hospital, date: dt.date, extra
                     extra.merchant_fen += _of_bill(row).amount_fen
 
 
-async def _add_not_done(store: Store, hospital_id: str, found: list[Mismatch], extras: dict[str, Extra]) -> None:
+async def _add_refunds(
+    store: Store, hospital: Hospital, date: dt.date, found: list[Mismatch], extras: dict[str, Extra]
+) -> None:
+    """Refunds that are not done, and those that were done on the day before or on any later one: what the HIS took back
+    today may be returned tomorrow."""
+    starts_ms, ends_ms = day_bounds_ms(date, hospital.zone)
+    before_ms, _ = day_bounds_ms(date - dt.timedelta(days=1), hospital.zone)
+    columns = (refunds.c.trade_no, refunds.c.amount_fen, refunds.c.status, refunds.c.updated_ms)
+    async for row in _named(store, hospital.id, refunds, columns, found):
+        if row["status"] != "refunded":
+            extras[row["trade_no"]].not_done_fen -= row["amount_fen"]
+        elif row["updated_ms"] >= ends_ms or before_ms <= row["updated_ms"] < starts_ms:
+            extras[row["trade_no"]].around_fen -= row["amount_fen"]
+
+
+async def _add_payments(
+    store: Store, hospital: Hospital, date: dt.date, found: list[Mismatch], extras: dict[str, Extra]
+) -> None:
+    """What was paid on the days before and after: their statements are at hand as well."""
+    starts_ms, ends_ms = day_bounds_ms(date, hospital.zone)
+    begin_ms, _ = day_bounds_ms(date - dt.timedelta(days=1), hospital.zone)
+    _, end_ms = day_bounds_ms(date + dt.timedelta(days=1), hospital.zone)
+    columns = (payments.c.trade_no, payments.c.amount_fen, payments.c.paid_at_ms)
+    async for row in _named(store, hospital.id, payments, columns, found):
+        if begin_ms <= row["paid_at_ms"] < starts_ms or ends_ms <= row["paid_at_ms"] < end_ms:
+            extras[row["trade_no"]].around_fen += row["amount_fen"]
+
+
+async def _named(
+    store: Store, hospital_id: str, table: Any, columns: Sequence[Any], found: list[Mismatch]
+) -> AsyncIterator[dict[str, Any]]:
+    """The rows under the numbers that differ, some numbers at a time."""
     for channel in {one.channel for one in found if one.channel is not None}:
         numbers = (one.trade_no for one in found if one.channel == channel)
         while some := list(islice(numbers, _LOOK_UP)):
             async with store.read(hospital_id) as tx:
                 rows = await tx.all(
-                    select(refunds.c.trade_no, refunds.c.amount_fen).where(
-                        refunds.c.hospital_id == hospital_id,
-                        refunds.c.channel == channel,
-                        refunds.c.trade_no.in_(some),
-                        refunds.c.status != "refunded",
+                    select(*columns).where(
+                        table.c.hospital_id == hospital_id, table.c.channel == channel, table.c.trade_no.in_(some)
                     )
                 )
             for row in rows:
-                extras[row["trade_no"]].not_done_fen -= row["amount_fen"]
+                yield row
 
 
 async def _without_what_the_his_has(

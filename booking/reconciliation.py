@@ -7,8 +7,8 @@
 | `amount` | 金额不符 | two books have it with other amounts | compare the three amounts: a partial refund or a discount is missing in one of them |
 | `his_missing` | 单边账（医院无） | merchant and we agree, the hospital has not got it, asked again by the payment too | have it settled: see `commands list`, or the hospital's cashier |
 | `his_only` | 单边账（仅医院） | only the hospital has it | a payment at its window under our number, or a refund of which it was not told |
-| `status` | 状态不符 | they agree as soon as a refund that is not done on one side is counted | wait, or ask the channel; have the portal report the refund's end |
-| `timing` | 跨日（时间差） | they agree with the days before and after taken together: it went over midnight | nothing; the neighbouring day shows the other half |
+| `status` | 状态不符 | they agree as soon as a refund that is not done on one side is counted | carry the refund out, or ask the channel; have the portal report its end |
+| `timing` | 跨日（时间差） | they agree with the days before and after taken together: it went over midnight, or was returned on a later day | nothing; the other day shows the other half |
 
 Every trade number is netted in each book first: a payment and its refund of one day cancel out.
 """  # noqa: E501 - a table
@@ -48,11 +48,17 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Extra(msgspec.Struct, kw_only=True):
-    """What the days before and after have of a trade number, and refunds of ours that are not done yet (negative)."""
+    """What is known of a trade number beside the day's own books; refunds are negative.
+
+    `merchant_fen`, `his_fen`: the bills and statements of the days before and after. `ours_fen`: our book within two hours of
+    midnight. `around_fen`: all that ours has of the days before and after, and refunds of any later day. `not_done_fen`: refunds
+    of ours that are due or under way.
+    """
 
     merchant_fen: int = 0
     ours_fen: int = 0
     his_fen: int = 0
+    around_fen: int = 0
     not_done_fen: int = 0
 
 
@@ -124,6 +130,9 @@ def explained(one: Mismatch, extra: Extra, *, his_known: bool) -> Mismatch:
     m, o, h = one.merchant_fen or 0, one.ours_fen or 0, one.his_fen or 0
     if m != o and extra.not_done_fen and m == o + extra.not_done_fen:
         return msgspec.structs.replace(one, kind="status")
+    if his_known and m == o and h + extra.his_fen == o + extra.around_fen + extra.not_done_fen:
+        # The hospital takes money back when it cancels, and nothing of what cannot be used; the portal returns it later.
+        return msgspec.structs.replace(one, kind="status" if extra.not_done_fen else "timing")
     m, o, h = m + extra.merchant_fen, o + extra.ours_fen, h + extra.his_fen
     moved = bool(extra.merchant_fen or extra.ours_fen or extra.his_fen)
     if moved and _kind(m, o, h if his_known else None) is None:

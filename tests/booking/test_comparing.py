@@ -46,15 +46,15 @@ class World:
         await put_merchant_bill(self.store, HOSPITAL, day, rows, source=source)
 
     async def paid(
-        self, trade_no: str, fen: int, paid_at: dt.datetime | None = None, refund: str | None = None
+        self, trade_no: str, fen: int, paid_at: dt.datetime | None = None, refund: str | None = None, on: dt.date = DAY
     ) -> None:
-        """`refund`: it falls due, and comes to this status at noon of the day."""
+        """`refund`: it falls due, and comes to this status at noon of that day."""
         payment = Payment(channel="wechat", trade_no=trade_no, amount_fen=fen, paid_at=paid_at or at("10:00"))
         async with self.store.write(HOSPITAL) as tx:
             row = await record_payment(tx, payment, client_id="c", bill_id=f"b{trade_no}", unusable=None)
             if refund is not None:
                 await owe_refund(tx, row, client_id="c", reason="patient")
-                noon = round(at("12:00").timestamp() * 1000)
+                noon = round(at("12:00", on).timestamp() * 1000)
                 await tx.run(
                     update(refunds).where(refunds.c.trade_no == trade_no).values(status=refund, updated_ms=noon)
                 )
@@ -117,6 +117,37 @@ async def test_status_differs_when_a_refund_is_done_at_one_side_alone(world: Wor
     await world.paid("T1", 1500, refund=status)
     await world.bill(("payment", "T1", 1500), ("refund", "T1", 1500))
     assert await world.kinds() == {"T1": "status"}
+
+
+BEFORE, LATER = DAY - dt.timedelta(days=1), DAY + dt.timedelta(days=3)
+RETURNED = [
+    # what happened; when it was paid; the refund: its status and when it came to it; the HIS took it, and took it back, on these
+    # days; what is found on the day and on the next one: (kind) or None
+    ("it is due, and the HIS never took what cannot be used", DAY, ("refund_due", DAY), None, None, "status", None),
+    ("the HIS took it back, and it is on its way", DAY, ("refund_unknown", NEXT), DAY, DAY, "status", None),
+    ("the HIS took it back, and it came the next day", DAY, ("refunded", NEXT), DAY, DAY, "timing", "timing"),
+    ("the HIS took it back the next day, and it came then", DAY, ("refunded", NEXT), DAY, NEXT, None, None),
+    ("the HIS took it back the next day, and it is due", DAY, ("refund_due", NEXT), DAY, NEXT, None, "status"),
+    ("the HIS took it back, and it came days later", DAY, ("refunded", LATER), DAY, DAY, "timing", None),
+    ("the HIS took today's back that was paid yesterday", BEFORE, ("refunded", NEXT), BEFORE, DAY, "timing", "timing"),
+    ("it came the next day, and the HIS still has it", DAY, ("refunded", NEXT), DAY, None, None, "his_missing"),
+]
+
+
+@pytest.mark.parametrize(("paid", "refund", "took", "gave", "kind", "kind_next"), [r[1:] for r in RETURNED], ids=[r[0] for r in RETURNED])  # fmt: skip
+async def test_hospital_lacks_nothing_when_it_took_back_what_is_returned_later(
+    world: World, paid: dt.date, refund: tuple[str, dt.date], took: dt.date | None, gave: dt.date | None,
+    kind: str | None, kind_next: str | None,
+) -> None:  # fmt: skip
+    status, on = refund
+    await world.paid("T1", 1500, at("10:00", paid), refund=status, on=on)
+    for day in (BEFORE, DAY, NEXT):
+        back = status == "refunded" and on == day
+        bill: list[Line] = [("payment", "T1", 1500)] * (paid == day) + [("refund", "T1", 1500)] * back
+        await world.bill(*bill, day=day)
+        world.statement(*[("payment", "T1", 1500)] * (took == day), *[("refund", "T1", 1500)] * (gave == day), day=day)
+    assert (await world.kinds()).get("T1") == kind
+    assert (await world.kinds(NEXT)).get("T1") == kind_next
 
 
 async def test_status_differs_when_the_channel_could_not_return_it(world: World) -> None:
