@@ -42,6 +42,11 @@ def plain_text(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def yuan(fen: int | None) -> str:
+    """An amount for people; nothing for None."""
+    return "" if fen is None else f"{'-' * (fen < 0)}{abs(fen) // 100}.{abs(fen) % 100:02}"
+
+
 def json_line(record: dict[str, Any]) -> str:
     """As the terminal may have it: by itself JSON escapes only what is below a blank."""
     line = json.dumps(record, ensure_ascii=False)

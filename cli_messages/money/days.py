@@ -8,26 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from booking.conversion import SettingsError
 from cli_messages.hospitals import DEFAULT_CONFIG, Config, hospital_of
-from cli_messages.money.files import COLUMNS, Row, write_csv, write_xlsx
-from cli_messages.output import err, out, plain_text
+from cli_messages.money.files import Row, write_csv, write_xlsx
+from cli_messages.money.kinds import EXPLAINED
+from cli_messages.money.orders import orders_of
+from cli_messages.output import err, out, plain_text, yuan
 
 if TYPE_CHECKING:
     from booking.reconciled import Run
 
-CHINESE = {
-    "long": "长款",
-    "short": "短款",
-    "amount": "金额不符",
-    "his_missing": "单边账（医院无）",
-    "his_only": "单边账（仅医院）",
-    "status": "状态不符",
-    "timing": "跨日",
-}
 _SHOWN = 200  # rows of the table; the files have all
+_WIDE = 115  # columns of a terminal that shows all
 _LOOK_S = 0.25
 
 
@@ -108,9 +104,10 @@ async def _one(store: Any, hospital_id: str, day: dt.date, wait_s: float) -> tup
     while True:
         async with store.read(hospital_id) as tx:
             page = await page_of(tx, run, after=after)
+            orders = await orders_of(tx, [one for _, one in page])
         for _, one in page:
-            rows.append((hospital_id, day.isoformat(), one.kind, CHINESE[one.kind], one.channel or "", one.trade_no,
-                         one.merchant_fen, one.ours_fen, one.his_fen))  # fmt: skip
+            rows.append((hospital_id, day.isoformat(), one.kind, EXPLAINED[one.kind].term_zh, one.channel or "", one.trade_no,
+                         one.merchant_fen, one.ours_fen, one.his_fen, orders.get((one.channel, one.trade_no), "")))  # fmt: skip
         if not page:
             return run, rows
         after = page[-1][0]
@@ -119,22 +116,51 @@ async def _one(store: Any, hospital_id: str, day: dt.date, wait_s: float) -> tup
 def _print(hospital_id: str, day: dt.date, run: Run | None, rows: list[Row]) -> None:
     head = f"{hospital_id} {day}"
     if run is None:
-        out.print(f"{head}: no merchant's bill was sent.")
+        to = f"/v1/hospitals/{hospital_id}/merchant-bills/{day}/SOURCE"
+        err.print(
+            f"{head}: no merchant's bill was sent. Send it with PUT {to}, as the API guide shows.", soft_wrap=True
+        )
         return
     if run.done_ms is None:
-        err.print(f"{head}: asked for, and not made yet: a running service does it.")
+        err.print(
+            f"{head}: asked for, and not made yet: a running service does it. Is it up, with these settings?",
+            soft_wrap=True,
+        )
         return
     if run.failed:
-        err.print(f"{head}: could not be compared: {run.failed}.")
+        err.print(f"{head}: could not be compared: {run.failed}. The log says more; try again later.", soft_wrap=True)
         return
     his = "no statement" if run.his_lines is None else f"{run.his_lines} of the hospital"
     out.print(f"{head}: {run.merchant_lines} lines of the merchant, {run.our_lines} of ours, {his}.")
     if not rows:
         out.print("The books agree.")
         return
-    table = Table(*COLUMNS[2:])
-    for row in rows[:_SHOWN]:
-        table.add_row(*("" if value is None else plain_text(str(value)) for value in row[2:]))
-    out.print(table)
+    out.print(_table(rows[:_SHOWN]))
     if len(rows) > _SHOWN:
         out.print(f"... and {len(rows) - _SHOWN} more: --csv or --xlsx has them all.")
+    _explain([row[2] for row in rows])
+
+
+def _table(rows: list[Row]) -> Table:
+    """Trade numbers whole, to be copied; the booking or bill where there is room for it (the files always have it)."""
+    wide = out.width >= _WIDE
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("kind", no_wrap=True)
+    table.add_column("channel", overflow="fold")
+    table.add_column("trade_no", overflow="fold", min_width=min(28, max(len(row[5]) for row in rows)))
+    for name in ("merchant", "ours", "his"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("booking or bill", overflow="fold")
+    for _, _, kind, _, channel, trade_no, *amounts, order in rows:
+        cells = (kind, channel, trade_no, *map(yuan, amounts), *([order] if wide else []))
+        table.add_row(*(Text(plain_text(cell)) for cell in cells))
+    return table
+
+
+def _explain(kinds: list[str]) -> None:
+    """What the kinds that were found say, and what to do next."""
+    for kind, words in EXPLAINED.items():
+        if count := kinds.count(kind):
+            out.print(f"{kind} ({count}): {words.says_en}. Next: {words.do_en}.")
+            out.print(f"  {words.term_zh}：{words.says_zh}。下一步：{words.do_zh}。")
