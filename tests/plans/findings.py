@@ -19,6 +19,7 @@ LARGE = frozenset(
 UNTIL_ANALYSED = (
     "slots.id IN",
     "refunds.trade_no IN",  # of the differences of a day
+    "payments.trade_no IN",
     "FROM events WHERE events.client_id",
     # What a person lists, and what the sweep deletes, of stored messages:
     "ORDER BY messages.id DESC",
