@@ -134,7 +134,9 @@ RETURNED = [
 ]
 
 
-@pytest.mark.parametrize(("paid", "refund", "took", "gave", "kind", "kind_next"), [r[1:] for r in RETURNED], ids=[r[0] for r in RETURNED])  # fmt: skip
+@pytest.mark.parametrize(
+    ("paid", "refund", "took", "gave", "kind", "kind_next"), [r[1:] for r in RETURNED], ids=[r[0] for r in RETURNED]
+)
 async def test_hospital_lacks_nothing_when_it_took_back_what_is_returned_later(
     world: World, paid: dt.date, refund: tuple[str, dt.date], took: dt.date | None, gave: dt.date | None,
     kind: str | None, kind_next: str | None,
