@@ -167,17 +167,20 @@ def keys_list(config: Config = _DEFAULT) -> None:
 
 @keys.command("revoke")
 def keys_revoke(key_id: str, config: Config = _DEFAULT) -> None:
-    """Revoke a key by its id; it works for up to `service.key_cache_s` longer."""
+    """Revoke a key by its id; it works for up to `service.key_cache_s` longer. A portal's last key ends its webhooks too."""
     import service
-    from booking.keys import SCOPE, revoke_key
+    from booking.keys import end_key
 
-    async def revoke() -> bool:
-        async with service.open_store(service.read_settings(config)) as store, store.write(SCOPE) as tx:
-            return await revoke_key(tx, key_id)
+    async def revoke() -> int | None:
+        async with service.open_store(service.read_settings(config)) as store:
+            return await end_key(store, key_id)
 
-    if not asyncio.run(revoke()):
+    ended = asyncio.run(revoke())
+    if ended is None:
         raise SettingsError(f"there is no unrevoked key {key_id}")
-    out.print(f"Revoked {key_id}.")
+    out.print(
+        f"Revoked {key_id}." + (f" It was the portal's last: webhooks that end with it: {ended}." if ended else "")
+    )
 
 
 @commands.command("list")

@@ -59,6 +59,7 @@ from booking.store.engine import SchemaMismatch, Store, StoreUnavailable
 from booking.store.ids import new_id
 from booking.store.migrate import SCRIPTS, has_schema, migrate
 from booking.store.relay import Relay
+from booking.webhook_targets import networks_of
 from connectors.config import HospitalContext
 from connectors.port import CannotServe, Capability, ChecksListener, Connector, Verb
 from mappings.profile import ProfileError
@@ -358,6 +359,7 @@ class Service:
             keep_messages_mb=self.settings.store.keep_messages_mb,
             drain_s=self.settings.service.drain_s,
             on_failure=self._note_failure,
+            webhook_networks=networks_of(self.settings.service.webhook_networks),
         )
 
     def _offer(self, hospital: Hospital) -> Offer:

@@ -11,6 +11,8 @@ from booking.api.auth import ApiClient
 from booking.store.engine import Store, Tx
 from booking.store.ids import new_id
 from booking.store.tables import api_keys
+from booking.webhooks import SCOPE as WEBHOOKS
+from booking.webhooks import disable_webhooks
 
 SCOPE = "#keys"
 
@@ -67,6 +69,31 @@ async def revoke_key(tx: Tx, key_id: str) -> bool:
             .values(revoked_ms=tx.now_ms)
         )
     )
+
+
+async def end_key(store: Store, key_id: str) -> int | None:
+    """Revoke a key; where its client has no other, nothing more is pushed to it. How many webhooks that are; None: no such key.
+
+    The webhooks end first: if we die in between, the same call again does the rest.
+    """
+    async with store.read(SCOPE) as tx:
+        client_id = await _left_without(tx, key_id)
+    ended = 0
+    if client_id is not None:
+        async with store.write(WEBHOOKS) as tx:
+            ended = await disable_webhooks(tx, client_id)
+    async with store.write(SCOPE) as tx:
+        return ended if await revoke_key(tx, key_id) else None
+
+
+async def _left_without(tx: Tx, key_id: str) -> str | None:
+    """The client that has no key but this one."""
+    valid = select(api_keys.c.id, api_keys.c.client_id).where(api_keys.c.revoked_ms.is_(None))
+    row = await tx.first(valid.where(api_keys.c.id == key_id))
+    if row is None:
+        return None
+    other = valid.where(api_keys.c.client_id == row["client_id"], api_keys.c.id != key_id).limit(1)
+    return None if await tx.first(other) is not None else str(row["client_id"])
 
 
 async def list_keys(tx: Tx) -> list[dict[str, str]]:

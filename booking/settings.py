@@ -24,6 +24,7 @@ from booking.report_rules import ReportRule
 from booking.rules.settings import NO_RULES, BookingRules, booking_rule_problems
 from booking.visit_rules import VisitRule
 from booking.waiting_room.rules import WaitingRoomRule, room_problems
+from booking.webhook_targets import networks_of
 
 __all__ = [
     "AccessLog", "Campus", "Hospital", "Listen", "Mode", "MovedWithoutPlace", "ReserveBy",
@@ -130,6 +131,7 @@ class Service(_Table, frozen=True, kw_only=True):
     max_connections: Count = 20_000
     snapshot_mb: Annotated[int, Meta(ge=1, le=100_000)] = 64
     public_url: Text | None = None
+    webhook_networks: tuple[Text, ...] = ()
 
 
 class StoreSettings(_Table, frozen=True, kw_only=True):
@@ -399,6 +401,10 @@ def _file_problems(file: _File, where: Where) -> Iterator[str]:
             yield f"{place}: no password here; put it into store.password_file or HISBRIDGE_STORE_PASSWORD"
     if file.service.public_url is not None and not _PUBLIC_URL.fullmatch(file.service.public_url):
         yield f"{where.at('service', 'public_url')}: expected http(s)://host[/path], for example https://booking.example"
+    try:
+        networks_of(file.service.webhook_networks)
+    except ValueError:
+        yield f"{where.at('service', 'webhook_networks')}: expected networks, for example 10.2.0.0/16"
     if file.tracing.endpoint is not None and not _WEB_ADDRESS.fullmatch(file.tracing.endpoint):
         yield f"{where.at('tracing', 'endpoint')}: expected a whole URL, for example http://127.0.0.1:4318/v1/traces"
     if file.store.url == file.store.messages_url:

@@ -23,6 +23,8 @@ from monitoring import metrics
 
 SCOPE = "#webhooks"  # stands for the hospital: webhooks belong to an API client, not to one
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 3_600_000
+MOST_PER_CLIENT = 20
+"""Each may hang until its time-out: one client's must not take the places of all others."""
 DISABLED_AFTER_MS = 24 * 3_600_000
 
 
@@ -49,7 +51,15 @@ def sign(secret: str, message_id: str, timestamp_s: int, body: bytes) -> str:
 
 
 async def add_webhook(tx: Tx, client_id: str, url: str) -> tuple[str, str]:
-    """Store a webhook; returns its id and its secret. It begins with the next event."""
+    """Store a webhook; returns its id and its secret. It begins with the next event. Raises Refusal(limit_reached)."""
+    of_client = select(webhooks.c.id).where(webhooks.c.client_id == client_id).limit(MOST_PER_CLIENT)
+    if len(await tx.all(of_client)) == MOST_PER_CLIENT:
+        raise Refusal(
+            "limit_reached",
+            f"One API client may have {MOST_PER_CLIENT} webhooks.",
+            limit="webhooks_per_client",
+            most=MOST_PER_CLIENT,
+        )
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     webhook_id = new_id()
     newest = (
@@ -84,6 +94,12 @@ async def webhooks_of(tx: Tx, client_id: str) -> list[dict[str, Any]]:
 async def remove_webhook(tx: Tx, client_id: str, webhook_id: str) -> bool:
     """Delete a webhook of an API client; False if there is none such."""
     return bool(await tx.run(webhooks.delete().where(webhooks.c.client_id == client_id, webhooks.c.id == webhook_id)))
+
+
+async def disable_webhooks(tx: Tx, client_id: str) -> int:
+    """Push nothing more to an API client until it resumes its webhooks, which takes a key; returns how many they were."""
+    mine = (webhooks.c.client_id == client_id, webhooks.c.status == "active")
+    return await tx.run(update(webhooks).where(*mine).values(status="disabled"))
 
 
 async def due_deliveries(store: Store, *, busy: Collection[str] = (), limit: int = 20) -> list[Delivery]:

@@ -15,6 +15,7 @@ from booking.reconciled import asked_topic
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox
+from booking.webhook_targets import Networks
 from connectors.port import AsksByItself, CannotServe, Connector, HandsOnTogether, Recording, TakesQuestions
 from monitoring import metrics
 from monitoring.listener import CannotListen
@@ -253,11 +254,12 @@ class GlobalRuntime:
         keep_messages_mb: int = 0,
         drain_s: float,
         on_failure: OnFailure,
+        webhook_networks: Networks = (),
     ) -> None:
         self._store = store
         self._drain_s = drain_s
         self._group = Tasks(on_failure)
-        self._webhooks = WebhookSender(store)
+        self._webhooks = WebhookSender(store, networks=webhook_networks)
         self._forgetting = Forgetting(
             store,
             messages,

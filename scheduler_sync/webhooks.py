@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from functools import partial
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from booking.news import NUMBERED
 from booking.store.engine import Store, StoreUnavailable
+from booking.webhook_targets import Networks, literal_of, may_lead_to
 from booking.webhooks import Delivery, due_deliveries, next_delivery, record_delivery
 from monitoring.logs import get_logger
 from monitoring.traces import Kind, Span, headers_here, span
@@ -20,11 +23,35 @@ AT_ONCE = 100  # webhooks served at the same time
 IN_A_ROW = 100  # events that one webhook gets before it goes back into the queue
 
 
-class WebhookSender:
-    """Delivers what is due. Redirects are not followed: a webhook goes where it was registered."""
+class _Resolver(AbstractResolver):
+    """Leaves out where webhooks may not lead."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+        self._names = aiohttp.DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._names.resolve(host, port, family)
+        fit = [one for one in found if may_lead_to(one["host"], self._networks)]
+        if not fit:
+            raise OSError("the name leads to no address that webhooks may go to")
+        return fit
+
+    async def close(self) -> None:
+        await self._names.close()
+
+
+class WebhookSender:
+    """Delivers what is due. Redirects are not followed: a webhook goes where it was registered.
+
+    `networks`: where webhooks may lead, see `booking.webhook_targets`.
+    """
+
+    def __init__(self, store: Store, *, networks: Networks = ()) -> None:
         self._store = store
+        self._networks = networks
         self._session: aiohttp.ClientSession | None = None
         self._serving: dict[str, asyncio.Task[None]] = {}
 
@@ -64,9 +91,15 @@ class WebhookSender:
         if delivery.broken:
             log.error("webhook_secret_lost", webhook=delivery.webhook_id, seq=delivery.seq)
             return False
+        literal = literal_of(delivery.url)
+        if literal is not None and not may_lead_to(literal, self._networks):
+            log.warning("webhook_not_allowed", webhook=delivery.webhook_id, do="see service.webhook_networks")
+            return False
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), connector=aiohttp.TCPConnector(limit=AT_ONCE)
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+                connector=aiohttp.TCPConnector(limit=AT_ONCE, resolver=_Resolver(self._networks)),
+                cookie_jar=aiohttp.DummyCookieJar(),  # what one receiver sets is no other's, and would fill the memory
             )
         with span("webhook", kind=Kind.PRODUCER) as one:
             delivered = await self._post(self._session, delivery, one)

@@ -20,6 +20,7 @@ from booking.settings import Hospital
 from booking.store.engine import Store, StoreBusy, StoreUnavailable, Tx
 from booking.store.turns import Of
 from booking.waiting_room.rooms import WaitingRooms
+from booking.webhook_targets import Networks
 
 V = TypeVar("V")
 _encode = msgspec.json.Encoder().encode
@@ -37,6 +38,7 @@ class Context(msgspec.Struct, frozen=True):
     snapshot_bytes: int = 64_000_000
     documents: Documents | None = None  # none: no report has any that is kept apart
     rooms: WaitingRooms | None = None  # none: no hospital has a waiting room
+    webhook_networks: Networks = ()  # none: anywhere but link-local addresses
     public_url: str | None = None  # none: FHIR names resources by the address that was asked
 
     def hospital(self, call: Call[Any, Any]) -> Hospital:

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import select
 
 from booking.api.context import Context
-from booking.api.problems import ApiProblem
+from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import Call, Reply, RequestClass, Route
 from booking.api.views.news import (
     EventList,
@@ -23,6 +23,7 @@ from booking.api.views.news import (
 )
 from booking.store.engine import Tx
 from booking.store.tables import events
+from booking.webhook_targets import literal_of, may_lead_to
 from booking.webhooks import SCOPE, add_webhook, check_cursor, remove_webhook, resume_webhook, webhooks_of
 
 
@@ -57,6 +58,11 @@ class EventHandlers:
         return EventList(items=items, next=rows[-1]["seq"] if rows else query.after)
 
     async def add_webhook(self, call: Call[None, NewWebhook]) -> Reply:
+        literal = literal_of(call.body.url)
+        if literal is not None and not may_lead_to(literal, self._context.webhook_networks):
+            expected = "an address that the hospital's webhooks may lead to"
+            raise ApiProblem("invalid_field", errors=(FieldError(path="$.url", expected=expected),))
+
         async def work(tx: Tx) -> WebhookView:
             webhook_id, secret = await add_webhook(tx, call.caller.id, call.body.url)
             return WebhookView(id=webhook_id, url=call.body.url, secret=secret, status="active")
@@ -101,7 +107,8 @@ def event_routes(context: Context) -> list[Route]:
               response=EventList, scopes=scopes, errors=("cursor_expired",)),
         Route("POST", "/v1/webhooks", handlers.add_webhook, summary="Have events pushed", tag="events",
               request_class=RequestClass.BULK,
-              request=NewWebhook, response=WebhookView, status=201, scopes=scopes, idempotent=True),
+              request=NewWebhook, response=WebhookView, status=201, scopes=scopes, idempotent=True,
+              errors=("limit_reached",)),
         Route("GET", "/v1/webhooks", handlers.webhooks, summary="Your webhooks, without their secrets", tag="events",
               request_class=RequestClass.BULK,
               response=WebhookList, scopes=scopes),

@@ -14,6 +14,7 @@ from booking.settings import Hospital, Service
 from booking.store.engine import Store
 from booking.waiting_room.keeper import Keeper
 from booking.waiting_room.rooms import WaitingRooms
+from booking.webhook_targets import networks_of
 
 
 class ApiParts:
@@ -57,6 +58,7 @@ class ApiParts:
             documents=documents,
             rooms=rooms,
             public_url=service.public_url,
+            webhook_networks=networks_of(service.webhook_networks),
         )
 
     async def start(self) -> None:

@@ -119,6 +119,10 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
             '[service]\npublic_url = "https://me:secret@h?x"\n',
             "hisbridge.toml:2: service.public_url: expected http(s)://host[/path], for example https://booking.example",
         ),
+        (
+            '[service]\nwebhook_networks = ["10.2.0.1/16"]\n',
+            "hisbridge.toml:2: service.webhook_networks: expected networks, for example 10.2.0.0/16",
+        ),
         ("[service]\n\nmax_in_flight = 0\n", "hisbridge.toml:3: service.max_in_flight: expected a whole number >= 1"),
         ('[service]\naccess_log = "some"\n', "service.access_log: expected one of all, changes, errors"),
         (
@@ -331,7 +335,7 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
     ]
     without = (
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
-        "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url",
+        "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url", "webhook_networks",
         "patients", "per_user", "reports", "visits", "no_show_after_h", "rules", "limits", "blocks", "eligibility",
         "cancel_cutoffs", "channel_quotas", "returned_seats",
         "merchant_filter", "order_no",

@@ -13,12 +13,16 @@ import pytest
 from aiohttp import web
 from sqlalchemy import select, update
 
+from booking.errors import Refusal
 from booking.idempotency import remember
+from booking.keys import SCOPE as KEYS
+from booking.keys import add_key, end_key
 from booking.news import NUMBERED, SEQUENCER, number_all, tell
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import idempotency_keys, webhooks
-from booking.webhooks import SCOPE, add_webhook, due_deliveries, remove_webhook, webhooks_of
+from booking.webhook_targets import networks_of
+from booking.webhooks import MOST_PER_CLIENT, SCOPE, add_webhook, due_deliveries, remove_webhook, webhooks_of
 from scheduler_sync.sweeps import Forgetting, repeat
 from scheduler_sync.webhooks import WebhookSender
 from tests.booking.world import CLIENT, HOSPITAL
@@ -34,6 +38,7 @@ class Receiver:
         self.stuck: set[str] = set()
         self.broken: set[str] = set()
         self.release = asyncio.Event()
+        self.cookies: list[str | None] = []
         self.base = ""
 
     async def take(self, request: web.Request) -> web.Response:
@@ -42,8 +47,9 @@ class Receiver:
             await self.release.wait()
         if name in self.broken:
             return web.Response(status=500)
+        self.cookies.append(request.headers.get("Cookie"))
         self.got[name].append(msgspec.json.decode(await request.read())["data"]["n"])
-        return web.Response()
+        return web.Response(headers={"Set-Cookie": f"seen={name}"})
 
 
 @pytest.fixture
@@ -62,10 +68,10 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def sending(store: Store) -> AsyncIterator[WebhookSender]:
+async def sending(store: Store, *networks: str) -> AsyncIterator[WebhookSender]:
     """The numbering and the sending, as the service runs them."""
     stopping = asyncio.Event()
-    sender = WebhookSender(store)
+    sender = WebhookSender(store, networks=networks_of(networks))
     loops = [
         asyncio.create_task(work)
         for work in (
@@ -159,6 +165,66 @@ async def test_others_get_their_events_when_the_secret_of_one_is_lost(store: Sto
     assert row is not None
     assert row["failures"] == 1
     assert receiver.got["lost"] == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_webhook_leads_nowhere_but_where_the_installation_lets_it(
+    store: Store, receiver: Receiver, host: str
+) -> None:
+    """Whatever its name leads to: it is judged when it is called."""
+    receiver.base = receiver.base.replace("127.0.0.1", host)
+    await hook(store, receiver, "a")
+    await say(store, 1)
+    async with sending(store, "10.0.0.0/8", "::1/128"):
+
+        async def tried() -> bool:
+            async with store.read() as tx:
+                return [w["failures"] for w in await tx.all(select(webhooks))] == [1]
+
+        await until(tried)
+        assert receiver.got["a"] == []
+    async with store.write(SCOPE) as tx:
+        await tx.run(update(webhooks).values(due_ms=0))
+    async with sending(store, "127.0.0.0/8"):
+        await until(has(receiver, "a", [1]))
+
+
+async def test_receiver_hears_no_cookie_of_its_own_or_of_another(store: Store, receiver: Receiver) -> None:
+    receiver.base = receiver.base.replace("127.0.0.1", "localhost")  # cookies of addresses are not kept by themselves
+    await hook(store, receiver, "a")
+    await hook(store, receiver, "b")
+    async with sending(store):
+        await say(store, 1, 2)
+        for name in "ab":
+            await until(has(receiver, name, [1, 2]))
+    assert receiver.cookies == [None] * 4
+
+
+async def test_client_has_so_many_webhooks_and_no_more(store: Store, receiver: Receiver) -> None:
+    for n in range(MOST_PER_CLIENT):
+        await hook(store, receiver, f"a{n}")
+    with pytest.raises(Refusal, match="limit_reached"):
+        await hook(store, receiver, "b")
+    await hook(store, receiver, "c", client="another")
+
+
+async def test_nothing_more_is_pushed_when_the_last_key_of_a_client_is_revoked(
+    store: Store, receiver: Receiver
+) -> None:
+    await hook(store, receiver, "a")
+    await hook(store, receiver, "b", client="another")
+    async with store.write(KEYS) as tx:
+        one, two = [await add_key(tx, k, client_id=CLIENT, name=k, scopes=[], hospitals=None) for k in ("k1", "k2")]
+    assert await end_key(store, one) == 0
+    async with store.read() as tx:
+        assert {w["status"] for w in await tx.all(select(webhooks))} == {"active"}
+    assert await end_key(store, two) == 1
+    assert await end_key(store, two) is None
+    await say(store, 1)
+    await say(store, 2, client="another")
+    async with sending(store):
+        await until(has(receiver, "b", [2]))
+    assert receiver.got["a"] == []
 
 
 async def test_removed_webhook_gets_nothing_more_when_events_follow(store: Store, receiver: Receiver) -> None:
