@@ -11,6 +11,9 @@
     POST /report   {mrn, name?, status?}                 a lab report is issued       -> {no}
     POST /correct  {no}                                  a lab report is corrected    -> {}
     POST /stop     {plan}                                停诊                          -> {}
+    POST /attend   {no, how}                             who came: arrived, seen, missed   -> {}
+    POST /move     {plan, to}                            改诊                          -> {}
+    POST /substitute {plan, doctor}                      替诊                          -> {}
 
 Modes, as far as a protocol has them:
   refuse          answer with a business refusal
@@ -162,6 +165,9 @@ class Switchboard:
         app.router.add_post("/report", self._report)
         app.router.add_post("/correct", self._correct)
         app.router.add_post("/stop", self._stop)
+        app.router.add_post("/attend", self._attend)
+        app.router.add_post("/move", self._move)
+        app.router.add_post("/substitute", self._substitute)
         return app
 
     async def _state(self, request: web.Request) -> web.Response:
@@ -205,6 +211,21 @@ class Switchboard:
     async def _stop(self, request: web.Request) -> web.Response:
         plan = self.hospital.stop((await request.json())["plan"])
         await self._tell("stop", plan.code)
+        return web.json_response({})
+
+    async def _attend(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        await self._tell("attend", self.hospital.attend(body["no"], body["how"]).no)
+        return web.json_response({})
+
+    async def _move(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        await self._tell("move", self.hospital.move(body["plan"], body["to"]).code)
+        return web.json_response({})
+
+    async def _substitute(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        await self._tell("substitute", self.hospital.substitute(body["plan"], body["doctor"]).code)
         return web.json_response({})
 
     async def _tell(self, kind: str, number: str) -> None:

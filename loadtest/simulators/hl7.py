@@ -53,7 +53,7 @@ class HL7Simulator:
         self.control_port = 0
         self.connections = 0
         self.pusher = self._make_pusher()
-        self.board.notify = self.pusher.notify
+        self.board.notify = self._notify
         self._writers: set[asyncio.StreamWriter] = set()
         self._door = Door(self._listen, lambda: [writer.transport for writer in self._writers])
         self.board.door = self._door
@@ -62,6 +62,25 @@ class HL7Simulator:
 
     def _make_pusher(self) -> Pusher:
         return Pusher(self.hospital, self.charset, LABELS[self.charset])
+
+    async def _notify(self, kind: str, number: str) -> None:
+        """The switchboard's hook: appointments are told one by one, whether or not the hospital announces what we change."""
+        match kind:
+            case "attend":
+                visit = self.hospital.visits[number]
+                self._tell("S26" if visit.attended == "missed" else "S14", [visit])
+            case "move":
+                plan = self.hospital.plans[number]
+                self._tell("S13", self.hospital.visits_of(plan.moved_to or plan.code))
+                await self.pusher.notify("stop", number)
+            case "substitute":
+                self._tell("S14", self.hospital.visits_of(number))
+            case _:
+                await self.pusher.notify(kind, number)
+
+    def _tell(self, trigger: str, visits: list[Visit]) -> None:
+        for visit in visits:
+            self.pusher.push((f"SIU^{trigger}^SIU_S12", self._appointment(visit)))
 
     async def open(self, host: str, port: int, control_port: int) -> None:
         await self._door.open(host, port)
@@ -253,10 +272,11 @@ class HL7Simulator:
 
     def _appointment(self, visit: Visit) -> list[str]:
         status = {"locked": "Booked" if self.direct else "Pending", "registered": "Booked", "released": "Cancelled"}
+        came = {"arrived": "Started", "seen": "Complete", "missed": "Noshow"}
         part = self.hospital.segments[visit.segment]
         person = self.hospital.people[visit.mrn]
         return [
-            *self._schedule(part, f1=escape(visit.key), f2=visit.no, f25=status[visit.state]),
+            *self._schedule(part, f1=escape(visit.key), f2=visit.no, f25=came.get(visit.attended, status[visit.state])),
             segment("PID", f1="1", f3=f"{visit.mrn}^^^SIM^MR", f5=escape(person.name)),
             *self._resources(part),
             segment("ZAP", f1=visit.queue_no, f2=amount(visit.fee_fen)),

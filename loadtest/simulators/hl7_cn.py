@@ -28,7 +28,10 @@ CODES = {
     "full": "Z01", "exists": "Z02", "unknown": "Z03", "stopped": "Z04", "state": "Z05", "several": "Z06", "mismatch": "Z07",
     "refused": "Z09",
 }  # fmt: skip
-WORDS = {"locked": "1^已预约", "registered": "2^已挂号", "released": "9^已取消"}
+WORDS = {
+    "locked": "1^已预约", "registered": "2^已挂号", "released": "9^已取消",
+    "arrived": "3^已取号", "seen": "4^已就诊", "missed": "5^爽约",
+}  # fmt: skip
 SESSIONS = {"am": "1^上午", "pm": "2^下午"}
 
 
@@ -137,7 +140,7 @@ class ChineseSimulator(HL7Simulator):
         return [
             segment(
                 "SCH", f1=escape(visit.key), f2=visit.no, f5=code, f6="ROUTINE", f11=times, f16="HIS", f20="HIS",
-                f25=WORDS[visit.state],
+                f25=WORDS[visit.attended or visit.state],
             ),
             segment("PID", f1="1", f3=f"{visit.mrn}^^^SIM^PI", f5=escape(person.name), f19=escape(person.id_number)),
             segment("RGS", f1="1"),

@@ -32,6 +32,8 @@ class Plan:
     doctor: str
     fee_fen: int
     stopped: bool = False
+    moved_to: str = ""  # 改诊: the plan that it takes place in
+    was_doctors: str = ""  # 替诊: whose it was
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Visit:
     fee_fen: int
     paid_fen: int = 0
     trade_no: str = ""
+    attended: str = ""  # of a registration: arrived | seen | missed, or nobody knows yet
 
 
 @dataclass
@@ -269,6 +272,41 @@ class Hospital:
         visit.state = "released"
         self.segments[visit.segment].taken -= 1
         return visit
+
+    def visits_of(self, plan_code: str) -> list[Visit]:
+        """Who has a seat in a session."""
+        living = [visit for visit in self.visits.values() if visit.state != "released"]
+        return [visit for visit in living if self.segments[visit.segment].plan == plan_code]
+
+    def attend(self, no: str, how: str) -> Visit:
+        """Write down who came: `arrived`, `seen` or `missed`; a later word corrects an earlier one."""
+        visit = self.visits[no]
+        if visit.state != "registered":
+            raise Refusal("state", "not registered")
+        visit.attended = how
+        return visit
+
+    def move(self, plan_code: str, to_plan: str) -> Plan:
+        """改诊: who has a seat in a session has one in another, segment by segment; the old one does not take place."""
+        for visit in self.visits_of(plan_code):
+            self.move_visit(visit.no, visit.segment.replace(plan_code, to_plan))
+        plan = self.stop(plan_code)
+        plan.moved_to = to_plan
+        return plan
+
+    def move_visit(self, no: str, segment_code: str) -> Visit:
+        """改期 of one visit, paid or not; there is always a chair for whom the hospital itself moves."""
+        visit = self.visits[no]
+        self.segments[visit.segment].taken -= 1
+        visit.segment = segment_code
+        self.segments[segment_code].taken += 1
+        return visit
+
+    def substitute(self, plan_code: str, doctor: str) -> Plan:
+        """替诊: another doctor holds the session."""
+        plan = self.plans[plan_code]
+        plan.was_doctors, plan.doctor = plan.was_doctors or plan.doctor, doctor
+        return plan
 
     def stop(self, plan_code: str) -> Plan:
         plan = self.plans[plan_code]

@@ -237,6 +237,8 @@ class Trades:
     def _status(self, visit: Visit) -> str:
         if visit.state == "released":
             return "9" if visit.paid_fen else "8"
+        if visit.attended:
+            return {"arrived": "2", "seen": "3", "missed": "4"}[visit.attended]
         return "2" if visit.no in self._checked_in else {"locked": "0", "registered": "1"}[visit.state]
 
     # looking things up -------------------------------------------------------------------------------------------

@@ -144,11 +144,26 @@ class Trades:
                 ("DepartmentCode", p.dept),
                 ("DoctorCode", p.doctor),
                 ("StopReason", "医生停诊"),
+                *self._instead(p),
             ]
             for p in self._desk.plans(first, last, dept)
-            if p.stopped
+            if p.stopped or p.was_doctors
         ]
         return listed("StopSchedules", "StopSchedule", rows)
+
+    def _instead(self, plan: Plan) -> Reply:
+        """改诊 names the session that it takes place in, 替诊 the doctor who holds it."""
+        if plan.moved_to:
+            new = self.hospital.plans[plan.moved_to]
+            return [
+                ("ReplaceScheduleCode", new.code),
+                ("ReplaceServiceDate", new.day.isoformat()),
+                ("ReplaceSessionCode", SESSIONS[new.session][0]),
+            ]
+        if plan.was_doctors:
+            doctor = self.hospital.doctors[plan.doctor]
+            return [("ReplaceDoctorCode", doctor.code), ("ReplaceDoctorName", doctor.name)]
+        return []
 
     # people ------------------------------------------------------------------------------------------------------
 
@@ -270,7 +285,8 @@ class Trades:
         if visit.state == "locked":
             return "L" if visit.no in self.ledger.lock_ends else "B"
         if visit.state == "registered":
-            return "A" if visit.no in self._checked_in else "R"
+            came = {"arrived": "A", "seen": "F", "missed": "N"}
+            return came.get(visit.attended, "A" if visit.no in self._checked_in else "R")
         return "T" if visit.paid_fen else "C"
 
     def _lock_end(self, visit: Visit) -> str:

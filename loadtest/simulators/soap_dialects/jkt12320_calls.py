@@ -1,4 +1,5 @@
-"""What the simulated 12320 hospital calls at the other side: 5001 when a schedule is stopped, 7001 for a new bill or report.
+"""What the simulated 12320 hospital calls at the other side: 5001 when a schedule is stopped, moved or given to another doctor,
+5004 when a patient has come, 7001 for a new bill or report.
 
 A call is repeated, the same to the byte, until it is answered RETURN_CODE 0; each has a number of its own (`MSG_ID`).
 """
@@ -13,7 +14,7 @@ from xml.sax.saxutils import escape
 import aiohttp
 from lxml import etree
 
-from loadtest.simulators.hospital import Hospital
+from loadtest.simulators.hospital import Hospital, Plan
 from loadtest.simulators.soap_dialects.jkt12320_money import bill_row
 from loadtest.simulators.soap_dialects.jkt12320_reports import report_head
 from loadtest.simulators.soap_dialects.jkt12320_rows import SESSIONS, listed
@@ -33,10 +34,15 @@ class Calls:
         self._numbers = itertools.count(1)
 
     async def notify(self, kind: str, number: str) -> None:
-        """Tell of a stop, a bill or a report. Raises CallFailed."""
+        """Tell of a stop, an arrival, a bill or a report. Raises CallFailed."""
         match kind:
-            case "stop":
+            case "stop" | "move" | "substitute":
                 await self._call("5001", self._stopped(number))
+            case "attend" if (
+                self.hospital.visits[number].attended == "arrived"
+            ):  # for those who did not come there is no call
+                visit = self.hospital.visits[number]
+                await self._call("5004", [("ORDER_ID", visit.key), ("HOSP_SERIAL_NUM", visit.queue_no)])
             case "bill":
                 await self._call("7001", listed("BILL", [bill_row(self.hospital.charges[number])]))
             case "report":
@@ -51,7 +57,21 @@ class Calls:
             ("REG_DATE", plan.day.isoformat()),
             ("TIME_FLAG", SESSIONS[plan.session]),
             ("STOP_REASON", "医生停诊"),
+            *self._instead(plan),
         ]
+
+    def _instead(self, plan: Plan) -> Reply:
+        """改诊 names the session that it takes place in, 替诊 the doctor who holds it."""
+        if plan.moved_to:
+            new = self.hospital.plans[plan.moved_to]
+            return [
+                ("NEW_REG_ID", new.code),
+                ("NEW_REG_DATE", new.day.isoformat()),
+                ("NEW_TIME_FLAG", SESSIONS[new.session]),
+            ]
+        if plan.was_doctors:
+            return [("NEW_DOCTOR_ID", plan.doctor), ("NEW_DOCTOR_NAME", self.hospital.doctors[plan.doctor].name)]
+        return []
 
     async def _call(self, fun_code: str, about: Reply) -> None:
         now = dt.datetime.now(self.hospital.zone)

@@ -297,12 +297,13 @@ class Trades:
         return listed("ORDER", [row])
 
     def _status(self, visit: Visit) -> str:
-        """0 locked, 1 ordered, 2 paid, 3 checked in, 5 cancelled, 6 refunded."""
+        """0 locked, 1 ordered, 2 paid, 3 checked in, 4 seen, 5 cancelled, 6 refunded, 7 missed."""
         match visit.state:
             case "locked":
                 return "1" if visit.no in self._ordered else "0"
             case "registered":
-                return "3" if visit.no in self._arrived else "2"
+                came = {"arrived": "3", "seen": "4", "missed": "7"}
+                return came.get(visit.attended, "3" if visit.no in self._arrived else "2")
             case _:
                 return "6" if visit.paid_fen else "5"
 

@@ -259,12 +259,13 @@ class Trades:
     def _register_info(self, given: Given) -> Reply:
         visit = self._visit(given)
         segment = self.hospital.segments[visit.segment]
+        came = {"arrived": "2", "seen": "3", "missed": "6"}
         state = {"locked": "0", "registered": "1"}.get(visit.state) or ("4" if visit.paid_fen else "5")
         row: Reply = [
             ("ORDER_NO", visit.key),
             ("LOCK_ID", visit.no),
             ("CLINIC_CODE", f"C{visit.no}" if visit.paid_fen else ""),
-            ("STATE", "2" if state == "1" and visit.no in self._checked_in else state),
+            ("STATE", came.get(visit.attended, "2" if state == "1" and visit.no in self._checked_in else state)),
             ("CARD_NO", visit.mrn),
             ("SCHEMA_ID", segment.plan),
             ("TIME_ID", segment.code),

@@ -158,7 +158,8 @@ class Trades:
         return [self._visit_row(self._visit(key))]
 
     def _visit_row(self, visit: Visit) -> Row:
-        status = {"locked": "已预约", "registered": "已挂号"}.get(visit.state)
+        came = {"arrived": "已取号", "seen": "已就诊", "missed": "爽约"}
+        status = came.get(visit.attended) or {"locked": "已预约", "registered": "已挂号"}.get(visit.state)
         segment = self.hospital.segments[visit.segment]
         return {
             "预约号": visit.no,

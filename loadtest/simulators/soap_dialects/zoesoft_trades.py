@@ -222,11 +222,12 @@ class Trades:
     def _fetch_registration(self, doc: etree._Element) -> Reply:
         visit = self._visit(doc)
         segment = self.hospital.segments[visit.segment]
+        came = {"arrived": "2", "seen": "6", "missed": "5"}
         status = {"locked": "0", "registered": "1", "released": "3"}[visit.state]
         row: Reply = [
             ("OutOrderNo", visit.key),
             ("OrderId", visit.no),
-            ("Status", "2" if visit.no in self._checked_in else status),
+            ("Status", came.get(visit.attended, "2" if visit.no in self._checked_in else status)),
             ("PatientId", visit.mrn),
             ("ScheduleId", segment.plan),
             ("SegmentId", segment.code),

@@ -32,6 +32,7 @@ OPS = {
     "2309": "cancel_registration",
     "2310": "fetch_registration",
 }
+ORDER_STATUS = {"locked": "0", "registered": "1", "released": "2", "seen": "3", "missed": "4", "arrived": "1"}
 _SENTENCES = {
     "full": "无有效号源",
     "exists": "该订单已存在",
@@ -206,7 +207,7 @@ class Trades:
             ("BankTradeNo", visit.key),
             ("HISTradeNo", visit.no),
             ("OrderCode", visit.queue_no),
-            ("OrderStatus", {"locked": "0", "registered": "1", "released": "2"}[visit.state]),
+            ("OrderStatus", ORDER_STATUS[visit.attended or visit.state]),
             ("PatientID", visit.mrn),
             ("DepartmentCode", plan.dept),
             ("DoctorCode", plan.doctor),
