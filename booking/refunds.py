@@ -44,6 +44,7 @@ _AFTER: dict[str, frozenset[str]] = {
     "refunded": frozenset(),
 }
 TAKEN_BACK = "taken_back_by_his"
+NOT_OFFERED = "not_offered_by_hospital"
 _BY_HIS = frozenset({BILL_CANCELLED, TAKEN_BACK})
 _WORDS = {"refunding": "refunding", "refunded": "refunded", "unknown": "refund_unknown", "failed": "refund_failed"}
 
@@ -66,7 +67,8 @@ async def report_refund(
 ) -> dict[str, Any]:
     """Take over the portal's word on a refund; the same word again changes nothing.
 
-    `tells_his` says whether the hospital can be told that money went back: it is told of what it had booked, once. Raises
+    `tells_his` says whether the hospital can be told that money went back: it is told of what it had booked, once. Of a bill
+    at a hospital that cannot be told, a person has to tell its window: `his` is rejected, `his_code` NOT_OFFERED. Raises
     Refusal(refund_conflict) for a word that would undo a finished refund.
     """
     status = _WORDS[word]
@@ -82,9 +84,8 @@ async def report_refund(
     if status == "refunded":
         await post_refunded(tx, row["channel"], row["trade_no"], row["amount_fen"], refund_id=row["id"])
     row = {**row, **values}
-    if status == "refunded" and tells_his and await _concerns_his(tx, row):
-        row["his"] = "pending"
-        await _tell_his(tx, row)
+    if status == "refunded" and await _concerns_his(tx, row):
+        row |= await _tell_his(tx, row, tells_his=tells_his)
     await tell_refund(tx, row)
     await _show(tx, row["booking_id"])
     return row
@@ -101,18 +102,23 @@ async def _concerns_his(tx: Tx, row: dict[str, Any]) -> bool:
     return payment.bill_id is not None or row["amount_fen"] == payment.amount_fen
 
 
-async def _tell_his(tx: Tx, row: dict[str, Any]) -> None:
-    await note_his(tx, row["id"], "pending")
+async def _tell_his(tx: Tx, row: dict[str, Any], *, tells_his: bool) -> dict[str, str | None]:
+    """Queue the message for it. Without one, a registration has given its fee back with the visit; a bill needs the window."""
+    if not tells_his:
+        return {} if row["bill_id"] is None else await note_his(tx, row["id"], "rejected", NOT_OFFERED)
     after = None if row["booking_id"] is None else f"booking:{row['booking_id']}"  # its cancellation may be under way
     await queue_command(tx, line=f"refund:{row['id']}", verb="refund", subject_id=row["id"], waits_for=after)
     tx.ring(wake_topic(tx.hospital_id))
+    return await note_his(tx, row["id"], "pending")
 
 
-async def note_his(tx: Tx, refund_id: str, his: str) -> None:
-    """How far the HIS has been told of a refund."""
+async def note_his(tx: Tx, refund_id: str, his: str, code: str | None = None) -> dict[str, str | None]:
+    """How far the HIS has been told of a refund, and why it is not; returns what has been noted."""
+    values = {"his": his, "his_code": code}
     await tx.run(
-        update(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == refund_id).values(his=his)
+        update(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == refund_id).values(**values)
     )
+    return values
 
 
 async def _show(tx: Tx, booking_id: str | None) -> None:

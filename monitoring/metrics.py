@@ -7,7 +7,7 @@ Who counts what
   `soap_...`, `fhir_...`, `tls_files`, `tls_files_not_taken`)
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
-  `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `bills_unsettled`, `seats_drift`, `illegal_states`,
+  `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `bills_unsettled`, `refunds_owed`, `refunds_untold`, `seats_drift`, `illegal_states`,
   `reconciliation_differences`, `ledger_imbalances`, certificates
 - the booking rules, when a transaction is committed: `holds_failed`, `lock_seconds`, `registration_seconds`,
   `report_delay_seconds`
@@ -539,6 +539,25 @@ bills_unsettled_oldest_seconds = Gauge(
     ["hospital"],
     registry=REGISTRY,
 )
+refunds_owed = Gauge(
+    "hisbridge_refunds_owed",
+    "Refunds that portals have not carried out, whatever they have reported of them so far.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+refunds_owed_oldest_seconds = Gauge(
+    "hisbridge_refunds_owed_oldest_seconds",
+    "Time since the oldest of these refunds fell due; 0 when there is none.",
+    ["hospital"],
+    registry=REGISTRY,
+)
+refunds_untold = Gauge(
+    "hisbridge_refunds_untold",
+    "Refunds carried out of which the HIS does not know: pending (its message waits), unknown (its answer was lost, and is looked "
+    "for), rejected (it refused, or cannot be told: a person has to have it booked at the window, and then say so).",
+    ["hospital", "his"],
+    registry=REGISTRY,
+)
 reconciliation_differences = Gauge(
     "hisbridge_reconciliation_differences",
     "Trade numbers whose books differ, of the newest day for which there is a merchant's bill: long, short, amount, his_missing, "
@@ -635,8 +654,8 @@ _OF_ITS_WORKER = (
     his_breaker, his_clock_offset_seconds, his_in_flight, his_limit, his_queued, his_unknown,
     his_unknown_oldest_seconds, hospital_worked, illegal_states, inbox_oldest_seconds, inbox_waiting, message_store_bytes,
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,
-    ledger_imbalances, reconciliation_differences, reconciled_until_timestamp_seconds, seats_drift, seats_left, soap_connections,
-    sync_age_seconds, tls_files_not_taken,
+    ledger_imbalances, reconciliation_differences, reconciled_until_timestamp_seconds, refunds_owed,
+    refunds_owed_oldest_seconds, refunds_untold, seats_drift, seats_left, soap_connections, sync_age_seconds, tls_files_not_taken,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------

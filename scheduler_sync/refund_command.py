@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from booking.lifecycle import CommandStatus
-from booking.refunds import note_his
+from booking.refunds import NOT_OFFERED, load_refund, note_his
 from booking.settings import Hospital
 from booking.store.engine import Store, Tx
 from connectors.port import Capability, HisError, HisRefused, QueryBack, Verb
@@ -48,8 +48,14 @@ class RefundCommand:
     async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None:
         if verdict.kind == "accepted":
             await note_his(tx, subject_id, "told")
-        else:  # what is not offered for this kind of money after all is nobody's failure
-            await note_his(tx, subject_id, "none" if verdict.code == "not_offered" else "rejected")
+            return
+        row = await load_refund(tx, subject_id)
+        if verdict.code != "not_offered":
+            await note_his(tx, subject_id, "rejected", verdict.code or "refused")
+        elif row is not None and row["bill_id"] is not None:  # by some messages only registrations can be given back
+            await note_his(tx, subject_id, "rejected", NOT_OFFERED)
+        else:  # given back with the visit: nobody's failure
+            await note_his(tx, subject_id, "none")
 
     async def mirror(self, tx: Tx, subject_id: str, status: CommandStatus) -> None:
         if status in _MIRRORED:

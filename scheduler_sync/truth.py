@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, literal_column, select, text, union_all
 
 from booking.lifecycle import Axes, Command, CommandStatus, HisState, State, must_not_be
+from booking.open_refunds import count_open
 from booking.settings import Hospital
 from booking.settling import unsettled_bills
 from booking.store.engine import Store
@@ -31,7 +32,7 @@ class Truth:
         self._hospital = hospital
 
     async def measure(self) -> None:
-        """Refresh what is paid and not registered or settled. `state = 'held'` is the word of an index: few rows are walked."""
+        """Refresh what is paid and not registered or settled, and what is to go back. `state = 'held'` is the word of an index: few rows are walked."""
         async with self._store.read(self._hospital.id) as tx:
             row = await tx.first(
                 select(func.count().label("n"), func.min(payments.c.created_ms).label("oldest"))
@@ -53,8 +54,13 @@ class Truth:
         age_s = 0.0 if oldest is None else max(0.0, (tx.now_ms - oldest) / 1000)
         async with self._store.read(self._hospital.id) as tx:
             unsettled = await unsettled_bills(tx)
+            refunds = await count_open(tx)
         metrics.bills_unsettled.labels(hospital=self._hospital.id).set(unsettled.count)
         metrics.bills_unsettled_oldest_seconds.labels(hospital=self._hospital.id).set(unsettled.oldest_s)
+        metrics.refunds_owed.labels(hospital=self._hospital.id).set(refunds.owed)
+        metrics.refunds_owed_oldest_seconds.labels(hospital=self._hospital.id).set(refunds.oldest_s)
+        for his, untold in refunds.untold.items():
+            metrics.refunds_untold.labels(hospital=self._hospital.id, his=his).set(untold)
         metrics.paid_unregistered.labels(hospital=self._hospital.id).set(count)
         metrics.paid_unregistered_oldest_seconds.labels(hospital=self._hospital.id).set(age_s)
 

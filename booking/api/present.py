@@ -107,6 +107,7 @@ def refund_view(row: dict[str, Any], zone: dt.tzinfo) -> RefundView:
         bill_id=row["bill_id"],
         refund_trade_no=row["refund_trade_no"],
         his=row["his"],
+        his_code=row["his_code"],
         updated_at=instant(row["updated_ms"], zone),
     )
 

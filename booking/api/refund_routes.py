@@ -6,10 +6,11 @@ from booking import billing, people
 from booking.api.context import Context
 from booking.api.present import refund_view
 from booking.api.routing import Call, Reply, RequestClass, Route
-from booking.api.views.money import NewRefund, RefundResult, RefundView
+from booking.api.views.money import NewRefund, RefundList, RefundResult, RefundView
 from booking.bookings import own_booking
 from booking.errors import Refusal
 from booking.money import PaymentRow, kept_payment
+from booking.open_refunds import open_refunds
 from booking.refunds import ask_refund, own_refund, report_refund
 from booking.settings import Mode
 from booking.store.engine import Tx
@@ -26,6 +27,12 @@ class RefundHandlers:
         async with self._context.store.read(call.hospital_id) as tx:
             row = await own_refund(tx, call.caller.id, call.path["refund_id"])
         return refund_view(row, self._context.hospital(call).zone)
+
+    async def open(self, call: Call[None, None]) -> RefundList:
+        zone = self._context.hospital(call).zone
+        async with self._context.store.read(call.hospital_id) as tx:
+            rows = await open_refunds(tx, client_id=call.caller.id)
+        return RefundList(items=[refund_view(row, zone) for row in rows])
 
     async def report(self, call: Call[None, RefundResult]) -> RefundView:
         async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
@@ -73,6 +80,9 @@ def refund_routes(context: Context) -> list[Route]:
     errors = ("nothing_to_refund", "refund_too_large", "not_offered_by_hospital")
     told = "Due at once, for the portal to carry out. Where the hospital has not left this to portals: not offered."
     return [
+        Route("GET", of + "/open-refunds", handlers.open, tag="billing", request_class=RequestClass.READ,
+              summary="Your refunds that have not gone back, or of which the hospital does not know, oldest first",
+              response=RefundList, scopes=scopes),
         Route("GET", of + "/refunds/{refund_id}", handlers.get, summary="A refund", tag="billing",
               request_class=RequestClass.READ, response=RefundView, scopes=scopes, errors=("refund_unknown",)),
         Route("POST", of + "/refunds/{refund_id}/result", handlers.report, tag="billing", request_class=RequestClass.STEP,

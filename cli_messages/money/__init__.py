@@ -1,4 +1,4 @@
-"""`hisbridge reconcile` and `hisbridge ledger`: the money of a hospital, day by day and as a whole."""
+"""`hisbridge reconcile`, `hisbridge ledger` and `hisbridge refunds`: the money of a hospital, day by day and as a whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import typer
 
 from cli_messages.money.books import ledger_command
 from cli_messages.money.days import reconcile_command
+from cli_messages.money.returned import refunds
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Register both with the program."""
+    """Register them with the program."""
     app.command("reconcile")(reconcile_command)
     app.command("ledger")(ledger_command)
+    app.add_typer(refunds, name="refunds")

@@ -275,6 +275,9 @@ CASES: list[Case] = [
     # --- bookings and money
     *gauge("HisbridgePaidNotRegistered", "paid_unregistered_oldest_seconds", "301", "300", 60),
     *gauge("HisbridgePaidNotSettled", "bills_unsettled_oldest_seconds", "601", "600", 60),
+    *gauge("HisbridgeRefundRefused", "refunds_untold", "1", "0", 300, HOSPITAL, 'his="rejected"'),
+    Case("HisbridgeRefundRefused", "those under way", {f'hisbridge_refunds_untold{{{H1},his="unknown"}}': "5x90"}, 600),
+    *gauge("HisbridgeRefundOverdue", "refunds_owed_oldest_seconds", "259201", "259200", 300),
     Case("HisbridgeWebhookDisabled", "one", {"hisbridge_webhooks_disabled_total": "0x20 1x80"}, 300, {}),
     Case("HisbridgeWebhookDisabled", "one, hours ago", {"hisbridge_webhooks_disabled_total": "0x20 1x800"}, 7000),
     Case("HisbridgeWebhookDisabled", "none", {"hisbridge_webhooks_disabled_total": "0x90"}, 850),

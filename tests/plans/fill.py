@@ -30,7 +30,7 @@ _COPIES: list[tuple[Table, dict[str, str]]] = [
                   "charged": "false", "needs_attention": "false", "expires_at_ms": "null", "his_id": _OWN}),
     (t.payments, {"trade_no": _OWN, "booking_id": _OWN, "bill_id": "null", "kept": "true",
                   "paid_at_ms": f"paid_at_ms - {_LATER}", "created_ms": f"created_ms - {_LATER}"}),
-    (t.refunds, {"id": _OWN, "trade_no": _OWN, "booking_id": _OWN, "status": "'refunded'",
+    (t.refunds, {"id": _OWN, "trade_no": _OWN, "booking_id": _OWN, "status": "'refunded'", "his": "'none'",
                  "created_ms": f"created_ms - {_LATER}", "updated_ms": f"updated_ms - {_LATER}"}),
     (t.ledger, {"trade_no": _OWN}),
     (t.bills, {"id": _OWN, "his_id": _OWN, "mrn_digest": _OWN}),

@@ -50,8 +50,8 @@ class RefundResult(Body, frozen=True):
 class RefundView(View, frozen=True):
     """A refund: the portal moves the money and reports back. `status` from refund_due to refunded.
 
-    `his` says whether the hospital has been told that it went back: none (nothing to tell, or no way), pending, unknown, told,
-    rejected.
+    `his` says whether the hospital has been told that it went back: none (nothing to tell), pending, unknown, told, or rejected:
+    it did not hear of it, as `his_code` says, and a person has to have it booked at its window.
     """
 
     id: str
@@ -64,7 +64,14 @@ class RefundView(View, frozen=True):
     bill_id: str | None = None
     refund_trade_no: str | None = None
     his: str = "none"
+    his_code: str | None = None
     updated_at: dt.datetime | None = None
+
+
+class RefundList(View, frozen=True):
+    """The oldest of them, 200 at the most."""
+
+    items: list[RefundView]
 
 
 class BillItemView(View, frozen=True):
