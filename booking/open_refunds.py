@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import case, func, select, text, update
+from sqlalchemy import ColumnElement, case, func, select, text, update
 
 from booking.store.engine import Tx
 from booking.store.tables import OPEN_REFUND, refunds
@@ -42,12 +42,12 @@ async def count_open(tx: Tx) -> OpenRefunds:
 
 async def open_refunds(tx: Tx, *, client_id: str | None = None, his: str | None = None) -> list[dict[str, Any]]:
     """Those of one API client or of all, of one word of the HIS or of any, oldest first; MOST_LISTED at the most."""
-    chosen = [refunds.c.hospital_id == tx.hospital_id, _OPEN]
+    chosen: list[ColumnElement[bool]] = [refunds.c.hospital_id == tx.hospital_id]
     if client_id is not None:
         chosen.append(refunds.c.client_id == client_id)
     if his is not None:
         chosen.append(refunds.c.his == his)
-    return await tx.all(select(refunds).where(*chosen).order_by(refunds.c.created_ms).limit(MOST_LISTED))
+    return await tx.all(select(refunds).where(_OPEN, *chosen).order_by(refunds.c.created_ms).limit(MOST_LISTED))
 
 
 async def book_by_hand(tx: Tx, refund_id: str) -> bool:

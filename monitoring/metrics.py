@@ -7,7 +7,8 @@ Who counts what
   `soap_...`, `fhir_...`, `tls_files`, `tls_files_not_taken`)
 - the message store: `messages_stored`, `message_records_dropped`, `message_store_bytes`
 - the sync: `outbox_depth`, `outbox_oldest_seconds`, `his_unknown`, `inbox_waiting`, `inbox_oldest_seconds`, `sync_age_seconds`,
-  `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `bills_unsettled`, `refunds_owed`, `refunds_untold`, `seats_drift`, `illegal_states`,
+  `bookings`, `seats_left`, and by regular queries `paid_unregistered`, `bills_unsettled`, `refunds_owed`, `refunds_untold`,
+  `seats_drift`, `illegal_states`,
   `reconciliation_differences`, `ledger_imbalances`, certificates
 - the booking rules, when a transaction is committed: `holds_failed`, `lock_seconds`, `registration_seconds`,
   `report_delay_seconds`
@@ -553,8 +554,8 @@ refunds_owed_oldest_seconds = Gauge(
 )
 refunds_untold = Gauge(
     "hisbridge_refunds_untold",
-    "Refunds carried out of which the HIS does not know: pending (its message waits), unknown (its answer was lost, and is looked "
-    "for), rejected (it refused, or cannot be told: a person has to have it booked at the window, and then say so).",
+    "Refunds carried out of which the HIS does not know: pending (its message waits), unknown (its answer was lost and is "
+    "looked for), rejected (it refused, or cannot be told: a person has to have it booked at the window, and then say so).",
     ["hospital", "his"],
     registry=REGISTRY,
 )

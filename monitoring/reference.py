@@ -17,6 +17,7 @@ LABELS = {
     "connector": "connectors of the settings",
     "direction": "in, out",
     "generation": "young, middle, full",
+    "his": "what a HIS knows of a refund: pending, unknown, rejected",
     "hospital": "hospitals of the settings",
     "kind": "closed sets of ours: what is fetched, how bytes were read, what was odd, what is kept ready-made, how books differ",
     "method": "HTTP's methods, and OTHER",

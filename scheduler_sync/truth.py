@@ -32,7 +32,10 @@ class Truth:
         self._hospital = hospital
 
     async def measure(self) -> None:
-        """Refresh what is paid and not registered or settled, and what is to go back. `state = 'held'` is the word of an index: few rows are walked."""
+        """Refresh what is paid and not registered or settled, and what is to go back.
+
+        `state = 'held'` is the word of an index: few rows are walked.
+        """
         async with self._store.read(self._hospital.id) as tx:
             row = await tx.first(
                 select(func.count().label("n"), func.min(payments.c.created_ms).label("oldest"))

@@ -173,6 +173,14 @@ def _truth() -> list[Any]:
             runbook="RefundRefused",
         ),
         graph(
+            "Refunds owed",
+            Line(newest("hisbridge_refunds_owed", H), "{{hospital}}"),
+            unit="short",
+            width=QUARTER,
+            says="More after a stop or a release, and soon fewer: portals have still to carry them out.",
+            runbook="RefundOverdue",
+        ),
+        graph(
             "Refunds owed: the oldest",
             Line(newest("hisbridge_refunds_owed_oldest_seconds", H), "{{hospital}}"),
             unit="s",

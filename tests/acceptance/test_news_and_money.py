@@ -178,6 +178,8 @@ async def test_the_channels_file_is_compared_and_read_in_pages(site: Installatio
     assert files[1].stat().st_size > 500
     assert "agrees" in await command(site, 0, "ledger", SOAP)
     assert f"{date[:-2]}04/SOURCE" in await command(site, 1, "reconcile", f"{date[:-2]}04", "--hospital", SOAP)
+    assert "None is open." in await command(site, 0, "refunds", "list", SOAP)
+    assert "no refund rf_x" in await command(site, 2, "refunds", "booked", SOAP, "rf_x")
 
 
 async def command(site: Installation, code: int, *words: str) -> str:

@@ -9,13 +9,16 @@ import pytest
 
 from booking.billing import load_bill, pay_bill, put_bill, settle_payment
 from booking.money import kept_payment, owe_refund, refunds_of
+from booking.open_refunds import UNTOLD, book_by_hand, open_refunds
 from booking.refunds import ask_refund, load_refund, report_refund, take_back
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import outbox
 from connectors.port import Verb
 from mappings.canonical import Bill, RefundAsked, RegistrationStatus
+from monitoring import metrics
 from scheduler_sync.attention import settle_dead
+from scheduler_sync.truth import Truth
 from tests.booking.world import (
     CLIENT,
     FEE_FEN,
@@ -93,6 +96,13 @@ async def test_his_is_told_once_when_the_money_is_back(at: Desk) -> None:
     assert at.peer.calls(REFUND, LOOK) == ["refund"]
 
 
+async def his_and_code(at: Desk, refund_id: str) -> tuple[str, str | None]:
+    async with at.store.read(HOSPITAL) as tx:
+        row = await load_refund(tx, refund_id)
+    assert row is not None
+    return row["his"], row["his_code"]
+
+
 async def test_refund_is_looked_up_and_not_told_again_when_its_reply_was_lost(at: Desk) -> None:
     refund_id = await report(at.store, booking_id=await cancelled(at.store, at.hospital))
     at.peer.script(REFUND, lose_reply)
@@ -129,14 +139,18 @@ async def test_refund_is_told_when_the_his_says_that_it_was_made_before(at: Desk
     assert (await his(at, refund_id), at.peer.calls(REFUND, LOOK)) == ("told", ["refund"])
 
 
-@pytest.mark.parametrize(("code", "shown"), [("price_changed", "rejected"), ("not_offered", "none")])
-async def test_money_stays_back_when_the_his_refuses_to_hear_of_it(at: Desk, code: str, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "shown"), [("price_changed", ("rejected", "price_changed")), ("not_offered", ("none", None))]
+)
+async def test_money_stays_back_when_the_his_refuses_to_hear_of_it(
+    at: Desk, code: str, shown: tuple[str, str | None]
+) -> None:
     booking_id = await cancelled(at.store, at.hospital)
     refund_id = await report(at.store, booking_id=booking_id)
     at.peer.script(REFUND, refuse(code))
     at.open()
     await at.until_row(f"refund:{refund_id}", status="done")
-    assert await his(at, refund_id) == shown
+    assert await his_and_code(at, refund_id) == shown
     assert (await get(at.store, booking_id)).payment_state == "refunded"
 
 
@@ -170,7 +184,7 @@ async def test_visit_that_stands_is_not_released_when_its_whole_fee_went_back(at
     refund_id = await report(at.store, booking_id=booking_id)
     at.open()
     await at.until_row(f"refund:{refund_id}", status="done")
-    assert (await his(at, refund_id), at.peer.calls(REFUND)) == ("rejected", [])
+    assert (await his_and_code(at, refund_id), at.peer.calls(REFUND)) == (("rejected", "still_registered"), [])
     assert (await get(at.store, booking_id)).state == "booked"
 
 
@@ -220,3 +234,59 @@ async def test_person_settles_it_when_the_his_cannot_be_asked(store: Store, hosp
         row = await at.until_row(f"refund:{refund_id}", status="dead")
         assert await settle_dead(store, hospital, row["id"], "accepted")
         assert (await his(at, refund_id), peer.calls(REFUND)) == ("told", ["refund"])
+
+
+async def part_of_bill_back(store: Store, *, tells_his: bool) -> str:
+    """A portal has given back 800 fen of a settled bill; the refund's id."""
+    bill_id = await settled_bill(store)
+    async with store.write(HOSPITAL) as tx:
+        payment = await kept_payment(tx, bill_id=bill_id)
+        row = await ask_refund(tx, payment, amount_fen=800, reason="r", part="a")
+        await report_refund(tx, row, word="refunded", refund_trade_no="R1", tells_his=tells_his)
+    return str(row["id"])
+
+
+@pytest.mark.parametrize("tells_his", [True, False], ids=["refused_there", "no_message"])
+async def test_refunded_bill_waits_for_a_person_when_the_his_cannot_be_told_of_bills(at: Desk, tells_his: bool) -> None:
+    refund_id = await part_of_bill_back(at.store, tells_his=tells_his)
+    at.peer.script(REFUND, refuse("not_offered"))
+    at.open()
+    if tells_his:
+        await at.until_row(f"refund:{refund_id}", status="done")
+    assert await his_and_code(at, refund_id) == ("rejected", "not_offered_by_hospital")
+    assert await untold(at) == (0, {"pending": 0, "unknown": 0, "rejected": 1})
+    async with at.store.read(HOSPITAL) as tx:
+        assert [row["id"] for row in await open_refunds(tx, client_id=CLIENT)] == [refund_id]
+        assert await open_refunds(tx, client_id="another") == []
+    async with at.store.write(HOSPITAL) as tx:
+        assert not await book_by_hand(tx, "rf_x")
+        assert await book_by_hand(tx, refund_id)
+        assert not await book_by_hand(tx, refund_id)
+    assert await his(at, refund_id) == "told"
+    assert await untold(at) == (0, {"pending": 0, "unknown": 0, "rejected": 0})
+
+
+async def untold(at: Desk) -> tuple[float | None, dict[str, float | None]]:
+    """What the metrics say: refunds owed, and those untold by what the HIS knows."""
+    await Truth(at.store, at.hospital).measure()
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.REGISTRY.get_sample_value(f"hisbridge_{name}", {"hospital": HOSPITAL, **labels})
+
+    return value("refunds_owed"), {word: value("refunds_untold", his=word) for word in UNTOLD}
+
+
+async def test_refund_is_owed_with_its_age_until_the_portal_has_carried_it_out(at: Desk) -> None:
+    booking_id = await cancelled(at.store, at.hospital)
+    at.wall.turn(50)
+    for word in ("refunding", "unknown", "failed"):
+        await report(at.store, word, booking_id=booking_id)
+        assert await untold(at) == (1, dict.fromkeys(UNTOLD, 0))
+    age = {"hospital": HOSPITAL}
+    assert metrics.REGISTRY.get_sample_value("hisbridge_refunds_owed_oldest_seconds", age) == 50
+    refund_id = await report(at.store, booking_id=booking_id)
+    assert await untold(at) == (0, {"pending": 1, "unknown": 0, "rejected": 0})
+    at.open()
+    await at.until_row(f"refund:{refund_id}", status="done")
+    assert await untold(at) == (0, dict.fromkeys(UNTOLD, 0))
+    assert metrics.REGISTRY.get_sample_value("hisbridge_refunds_owed_oldest_seconds", age) == 0

@@ -168,6 +168,11 @@ async def test_part_of_a_bill_goes_back_once_for_one_key(portal: Portal) -> None
         {"left_fen": 8000},
     )
     assert (await portal.post(path, ask, key="k4", by="another")).json["code"] == "patient_unknown"
+    owed = (await portal.site.ask(f"{OF}/open-refunds")).json["items"]
+    assert [(r["id"], r["bill_id"], r["status"], r["his"]) for r in owed] == [
+        (first.json["id"], portal.bill_id, "refund_due", "none")
+    ]
+    assert (await portal.site.ask(f"{OF}/open-refunds", by="another")).json["items"] == []
     result = await portal.post(f"{OF}/refunds/{first.json['id']}/result", {"status": "refunded"})
     assert (result.json["status"], result.json["his"]) == ("refunded", "pending")
     assert [r["amount_fen"] for r in (await portal.site.ask(portal.bill)).json["refunds"]] == [800]

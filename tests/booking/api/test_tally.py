@@ -254,7 +254,8 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
         "read": {
             "GET /hospitals", "GET /departments", "GET /practitioners", "GET /slots", "GET /bookings",
             "GET /bookings/{booking_id}", "GET /patients/{patient_id}", "GET /patients/{patient_id}/registrations",
-            "GET /patients/{patient_id}/bills/{bill_id}", "GET /refunds/{refund_id}", "GET /open-refunds", "GET /unsettled-payments",
+            "GET /patients/{patient_id}/bills/{bill_id}", "GET /refunds/{refund_id}", "GET /open-refunds",
+            "GET /unsettled-payments",
             "GET /waiting-room", "GET /waiting-room/tickets/{ticket}",
             "GET /patients/{patient_id}/reports/{report_id}/versions",
         },
