@@ -65,6 +65,7 @@ refunds = Table(
     ms("updated_ms", null=False),
     # Whether the HIS has been told of it: none where there is nothing to tell, or no way.
     string("his", default="none"),
+    string("his_code", null=True),  # why it is rejected
     check("his in ('none','pending','unknown','told','rejected')", name="his"),
     check("amount_fen > 0", name="amount"),
     check(
