@@ -11,21 +11,19 @@ from typing import Any
 import msgspec
 from sqlalchemy import or_, select, tuple_
 
+from booking.asking_again import AskAgain, without_what_the_his_has
 from booking.merchant_bills import READ, bill_pages, whole_revisions
-from booking.reconciliation import Books, Entry, Extra, Mismatch, day_bounds_ms, explained, his_entry
+from booking.reconciliation import Books, Entry, Extra, Mismatch, day_bounds_ms, explained, his_entry, with_his
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import payments, refunds
 from mappings.canonical import StatementLine
 
 NEAR_MS = 2 * 3600 * 1000  # what the other book has so near to midnight may be the other half
-MOST_ASKED = 50  # payments of which the HIS is asked again in one comparison: it has other work too
 _LOOK_UP = 200
 
 StatementOf = Callable[[dt.date], Awaitable[Sequence[StatementLine] | None]]
 """The hospital's statement of a day; None where it offers none. Raises what a live read does."""
-AskAgain = Callable[[str | None, str | None], Awaitable[bool]]
-"""Whether the HIS, asked by the payment of a booking or a bill (one of the two ids), has it after all."""
 
 
 class Compared(msgspec.Struct, kw_only=True):
@@ -53,16 +51,18 @@ async def compare_day(
     async for entries in _our_pages(store, hospital.id, *day_bounds_ms(date, hospital.zone)):
         for entry in entries:
             books.add_ours(entry)
+    his_known = his is not None
     if his is not None:
         await asyncio.to_thread(_add_statement, books, his)
+        his = None  # 100,000 lines: not kept beside those that are read again
     merchant_lines, our_lines, his_lines = books.lines
     found = await asyncio.to_thread(lambda: sorted(books.differing(), key=lambda one: one.trade_no))
     if found:
-        found = await _look_again(store, hospital, date, found, statement, ask_again, his_known=his is not None)
+        found = await _look_again(store, hospital, date, found, statement, ask_again, his_known=his_known)
     return Compared(
         merchant_lines=merchant_lines,
         our_lines=our_lines,
-        his_lines=None if his is None else his_lines,
+        his_lines=his_lines if his_known else None,
         differences=found,
     )
 
@@ -121,7 +121,10 @@ async def _look_again(
     *,
     his_known: bool,
 ) -> list[Mismatch]:
-    """Explain what can be: over midnight, by a refund under way, or because the hospital's statement lags."""
+    """Explain what can be: over midnight, by a refund under way, or because the hospital's statement lags.
+
+    Of what is left the hospital is asked again: its statement of the day anew, then by payment and refund.
+    """
     extras = {one.trade_no: Extra() for one in found}
     await _add_neighbours(store, hospital, date, extras)
     moved = any(extra.merchant_fen or extra.ours_fen for extra in extras.values())
@@ -135,7 +138,25 @@ async def _look_again(
     if his_known:
         await _add_payments(store, hospital, date, found, extras)
     seen = [explained(one, extras[one.trade_no], his_known=his_known) for one in found]
-    return await _without_what_the_his_has(store, hospital.id, seen, ask_again)
+    if his_known and any(one.kind != "timing" for one in seen):
+        found = await _with_statement_again(date, found, statement)
+        seen = [explained(one, extras[one.trade_no], his_known=True) for one in found]
+    return await without_what_the_his_has(
+        store, hospital.id, seen, ask_again, day_ms=day_bounds_ms(date, hospital.zone)
+    )
+
+
+async def _with_statement_again(date: dt.date, found: list[Mismatch], statement: StatementOf) -> list[Mismatch]:
+    """What differs by the hospital's word as it is now; one that it no longer gives changes nothing."""
+    lines = await statement(date)
+    if lines is None:
+        return found
+    told: dict[str, int | None] = {one.trade_no: None for one in found}
+    for line in lines:
+        entry = his_entry(line)
+        if entry.trade_no in told:
+            told[entry.trade_no] = (told[entry.trade_no] or 0) + entry.amount_fen
+    return [again for one in found if (again := with_his(one, told[one.trade_no])) is not None]
 
 
 async def _add_neighbours(store: Store, hospital: Hospital, date: dt.date, extras: dict[str, Extra]) -> None:
@@ -197,24 +218,3 @@ async def _named(
                 )
             for row in rows:
                 yield row
-
-
-async def _without_what_the_his_has(
-    store: Store, hospital_id: str, found: list[Mismatch], ask_again: AskAgain
-) -> list[Mismatch]:
-    """Where the merchant and we agree on money that the statement lacks, the HIS is asked by the payment."""
-    asked = [one for one in found if one.kind == "his_missing" and (one.ours_fen or 0) > 0][:MOST_ASKED]
-    there: set[str] = set()
-    for one in asked:
-        async with store.read(hospital_id) as tx:
-            row = await tx.first(
-                select(payments.c.booking_id, payments.c.bill_id).where(
-                    payments.c.hospital_id == hospital_id,
-                    payments.c.channel == one.channel,
-                    payments.c.trade_no == one.trade_no,
-                    payments.c.kept,
-                )
-            )
-        if row is not None and await ask_again(row["booking_id"], row["bill_id"]):
-            there.add(one.trade_no)
-    return [one for one in found if one.trade_no not in there]

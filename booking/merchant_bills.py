@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, select
 
 from booking.merchant_files.lines import BillLine
+from booking.reopening import reopen
 from booking.store.engine import Store, Tx
 from booking.store.tables import merchant_lines
 
@@ -121,6 +122,7 @@ async def _end_revision(store: Store, hospital_id: str, date: dt.date, revision:
     async with store.write(hospital_id) as tx:
         mark = BillLine("whole", "", "", 0, tx.now_ms)
         await tx.insert(merchant_lines, _row(hospital_id, date, revision, source, _WHOLE, mark))
+        await reopen(tx, date)
     for older in range(revision - 1, 0, -1):
         async with store.read(hospital_id) as tx:
             begun = await tx.first(select(merchant_lines.c.source).where(*_key(hospital_id, date, older, _BEGUN)))

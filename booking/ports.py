@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from mappings.canonical import Attachment, Bill, KeptDocument, Patient, Report, Settlement, StatementLine
+from mappings.canonical import Attachment, Bill, KeptDocument, Patient, Report, Settlement
 
 
 class LiveFailed(Exception):
@@ -48,9 +47,6 @@ class LiveHis(Protocol):
     async def attachment(
         self, hospital_id: str, attachment: Attachment, *, within_s: float | None = None
     ) -> Attachment: ...
-    async def statement(
-        self, hospital_id: str, date: dt.date, *, within_s: float | None = None
-    ) -> list[StatementLine]: ...
 
 
 class DocumentGone(Exception):

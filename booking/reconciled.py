@@ -17,11 +17,6 @@ CHUNK = 500
 KEPT_RUNS = 2  # of a day; the one before may still be being read, page by page
 
 
-def asked_topic(hospital_id: str) -> str:
-    """Rung when a comparison was asked for."""
-    return f"reconcile:{hospital_id}"
-
-
 def done_topic(hospital_id: str, date: str) -> str:
     """Rung when one of a day was made."""
     return f"reconciled:{hospital_id}:{date}"
@@ -42,26 +37,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS = [reconciliations.c[name] for name in Run.__struct_fields__]
-
-
-async def ask_run(tx: Tx, date: dt.date) -> int:
-    """Ask for a comparison of a day; one that waits already is as good. Returns its number."""
-    of = (reconciliations.c.hospital_id == tx.hospital_id, reconciliations.c.date == date.isoformat())
-    newest = await tx.first(
-        select(reconciliations.c.run, reconciliations.c.done_ms)
-        .where(*of)
-        .order_by(reconciliations.c.run.desc())
-        .limit(1)
-    )
-    if newest is not None and newest["done_ms"] is None:
-        return int(newest["run"])
-    run = 1 if newest is None else int(newest["run"]) + 1
-    await tx.insert(
-        reconciliations,
-        {"hospital_id": tx.hospital_id, "date": date.isoformat(), "run": run, "asked_ms": tx.now_ms},
-    )
-    tx.ring(asked_topic(tx.hospital_id))
-    return run
 
 
 async def next_asked(tx: Tx) -> Run | None:

@@ -5,12 +5,13 @@
 | `long` | 长款 | the merchant has money that we do not know, or has not returned what we believe returned | have the portal report the payment again, or carry out the refund |
 | `short` | 短款 | we count on money that the merchant does not have | ask the channel by the trade number: returned by hand, or never paid |
 | `amount` | 金额不符 | two books have it with other amounts | compare the three amounts: a partial refund or a discount is missing in one of them |
-| `his_missing` | 单边账（医院无） | merchant and we agree, the hospital has not got it, asked again by the payment too | have it settled: see `commands list`, or the hospital's cashier |
+| `his_missing` | 单边账（医院无） | merchant and we agree, the hospital has not got it, asked again too | have it settled: see `commands list`, or the hospital's cashier |
 | `his_only` | 单边账（仅医院） | only the hospital has it | a payment at its window under our number, or a refund of which it was not told |
 | `status` | 状态不符 | they agree as soon as a refund that is not done on one side is counted | carry the refund out, or ask the channel; have the portal report its end |
 | `timing` | 跨日（时间差） | they agree with the days before and after taken together: it went over midnight, or was returned on a later day | nothing; the other day shows the other half |
 
-Every trade number is netted in each book first: a payment and its refund of one day cancel out.
+Every trade number is netted in each book first: a payment and its refund of one day cancel out. Before a difference is
+reported the hospital is asked again: see booking.asking_again.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -138,6 +139,17 @@ def explained(one: Mismatch, extra: Extra, *, his_known: bool) -> Mismatch:
     if moved and _kind(m, o, h if his_known else None) is None:
         return msgspec.structs.replace(one, kind="timing")
     return one
+
+
+def with_his(one: Mismatch, his_fen: int | None) -> Mismatch | None:
+    """A difference with another word of the hospital; None where the three books agree by it. Pure.
+
+    One that was a matter of a refund's status between the merchant and us stays that.
+    """
+    kind = _kind(one.merchant_fen or 0, one.ours_fen or 0, his_fen or 0)
+    if kind is None:
+        return None
+    return msgspec.structs.replace(one, kind="status" if one.kind == "status" else kind, his_fen=his_fen)
 
 
 def _kind(merchant: int, ours: int, his: int | None) -> str | None:

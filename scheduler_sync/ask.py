@@ -6,7 +6,6 @@ A question that is old or comes a second time is refused, so that whoever overhe
 
 from __future__ import annotations
 
-import datetime as dt
 import secrets
 import time
 from collections import OrderedDict
@@ -15,7 +14,7 @@ from typing import Any
 import msgspec
 
 from booking.store.crypto import SealBroken, Vault
-from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement
 from monitoring.traces import stored_here
 
 PATH = "/ask"
@@ -31,7 +30,6 @@ QUESTIONS: dict[str, tuple[Any, Any]] = {
     "reports": (tuple[Patient], list[Report]),
     "report": (tuple[Patient, str], Report | None),
     "attachment": (tuple[Attachment], Attachment),
-    "statement": (tuple[dt.date], list[StatementLine]),
 }
 # Records travel as JSON, which keeps the offset of an instant; the envelope around them holds bytes.
 _arguments = {name: msgspec.json.Decoder(type=given) for name, (given, _) in QUESTIONS.items()}

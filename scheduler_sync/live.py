@@ -23,7 +23,7 @@ from connectors.port import (
     Unknown,
     Verb,
 )
-from mappings.canonical import Attachment, Bill, Patient, Payment, Report, Settlement, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Payment, Report, Settlement
 from scheduler_sync.gateway import HospitalLink
 
 
@@ -86,9 +86,6 @@ class LiveReads:
     ) -> Attachment:
         found: Attachment = await self._read(hospital_id, Verb.FETCH_ATTACHMENT, within_s, attachment)
         return found
-
-    async def statement(self, hospital_id: str, date: dt.date, *, within_s: float | None = None) -> list[StatementLine]:
-        return list(await self._read(hospital_id, Verb.FETCH_STATEMENT, within_s, date))
 
     async def _read(self, hospital_id: str, verb: Verb, within_s: float | None, *arguments: Any) -> Any:
         link = self._links[hospital_id]

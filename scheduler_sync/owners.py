@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from booking.store.crypto import SealBroken
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import leases, nodes
 from connectors.port import Verb
-from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement
 from monitoring.logs import get_logger
 from scheduler_sync.ask import MAX_ANSWER_BYTES, MOVED, PATH, Asking, StoreClock
 from scheduler_sync.gateway import READ_ATTEMPTS, HospitalLink
@@ -184,10 +183,6 @@ class AskedReads:
         self, hospital_id: str, attachment: Attachment, *, within_s: float | None = None
     ) -> Attachment:
         found: Attachment = await self._ask(hospital_id, Verb.FETCH_ATTACHMENT, "attachment", within_s, attachment)
-        return found
-
-    async def statement(self, hospital_id: str, date: dt.date, *, within_s: float | None = None) -> list[StatementLine]:
-        found: list[StatementLine] = await self._ask(hospital_id, Verb.FETCH_STATEMENT, "statement", within_s, date)
         return found
 
     async def _ask(self, hospital_id: str, verb: Verb, name: str, within_s: float | None, *arguments: Any) -> Any:

@@ -7,20 +7,23 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from booking.asking_again import Question
 from booking.comparing import Compared, compare_day
 from booking.ledger import imbalances
 from booking.merchant_bills import newest_bill, whole_revisions
-from booking.reconciled import Run, ask_run, fail_run, finish_run, next_asked
+from booking.reconciled import Run, fail_run, finish_run, next_asked
 from booking.reconciliation import KINDS, day_bounds_ms
+from booking.reopening import ask_run
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable
 from connectors.port import HisError, HisRefused, HisReplyInvalid, NotOffered, Verb
-from mappings.canonical import StatementLine
+from mappings.canonical import Registration, Settlement, StatementLine
 from monitoring import metrics
 from monitoring.logs import get_logger
 from scheduler_sync.commands import BillCommand, BookingCommand
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.leases import steady_s
+from scheduler_sync.refund_command import RefundCommand
 
 log = get_logger("reconcile")
 
@@ -141,16 +144,20 @@ class Reconciler:
             return None
         return lines
 
-    async def _has(self, booking_id: str | None, bill_id: str | None) -> bool:
-        """Ask the HIS by the payment, as after a settlement whose answer was lost."""
-        store, hospital, link = self._store, self._hospital, self._link
-        if bill_id is not None:
-            verdict = await BillCommand().look(store, hospital, link, Verb.SETTLE_BILL, bill_id)
-        elif booking_id is not None:
-            verdict = await BookingCommand().look(store, hospital, link, Verb.REGISTER, booking_id)
-        else:
+    async def _has(self, question: Question) -> bool:
+        """Ask the HIS by the payment or the refund, as after one whose answer was lost."""
+        of = (self._store, self._hospital, self._link)
+        try:
+            if question.refund_id is not None:
+                verdict = await RefundCommand().look(*of, Verb.REFUND, question.refund_id)
+            elif question.bill_id is not None:
+                verdict = await BillCommand().look(*of, Verb.SETTLE_BILL, question.bill_id)
+            else:
+                verdict = await BookingCommand().look(*of, Verb.REGISTER, question.booking_id or "")
+        except LookupError:  # what it was paid for is past its keep
             return False
-        return verdict.kind == "accepted"
+        told = None if verdict.outcome is None else verdict.outcome.record
+        return verdict.kind == "accepted" and question.amount_fen in (None, _amount_of(told))
 
     def _tell(self, found: Counter[str]) -> None:
         for kind in KINDS:
@@ -167,3 +174,10 @@ def _code_of(error: HisError) -> str:
     if isinstance(error, HisRefused):
         return "his_refused"
     return "his_reply_invalid" if isinstance(error, HisReplyInvalid) else "his_unavailable"
+
+
+def _amount_of(record: object) -> int | None:
+    """What the HIS says was paid, where it says so."""
+    if isinstance(record, Settlement):
+        return record.amount_fen
+    return record.fee_fen if isinstance(record, Registration) else None

@@ -11,7 +11,7 @@ from sqlalchemy import text, update
 from booking.commands import wake_topic
 from booking.lifecycle import State
 from booking.news import NUMBERED, SEQUENCER, number_all
-from booking.reconciled import asked_topic
+from booking.reopening import asked_topic
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import COMMAND_TO_DO, outbox

@@ -19,8 +19,9 @@ from booking.merchant_bills import put_bill_file, put_merchant_bill, whole_revis
 from booking.merchant_files.lines import BillFileInvalid, BillLine
 from booking.merchant_files.reading import read_bill
 from booking.merchant_filter import is_ours
-from booking.reconciled import CHUNK, Run, ask_run, done_topic, load_run, page_of
+from booking.reconciled import CHUNK, Run, done_topic, load_run, page_of
 from booking.reconciliation import Mismatch
+from booking.reopening import ask_run
 from booking.settings import Hospital
 from booking.store.bell import wait_for_ring
 

@@ -82,7 +82,8 @@ async def _all(
 async def _one(store: Any, hospital_id: str, day: dt.date, wait_s: float) -> tuple[Run | None, list[Row]]:
     """Ask for the comparison and wait until whoever works the hospital has made it."""
     from booking.merchant_bills import whole_revisions
-    from booking.reconciled import ask_run, load_run, page_of
+    from booking.reconciled import load_run, page_of
+    from booking.reopening import ask_run
 
     async with store.read(hospital_id) as tx:
         if not await whole_revisions(tx, day):

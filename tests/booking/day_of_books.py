@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
+from booking.asking_again import Question
 from booking.comparing import compare_day
 from booking.merchant_bills import put_bill_file
 from booking.merchant_files.reading import read_bill
@@ -138,8 +139,8 @@ async def compare(count: int, folder: Path) -> dict[str, Any]:
         async def statement(date: dt.date) -> list[StatementLine]:
             return list(statement_of(wanted)) if date == DAY else []
 
-        async def ask_again(booking_id: str | None, bill_id: str | None) -> bool:
-            return bill_id in late
+        async def ask_again(question: Question) -> bool:
+            return question.bill_id in late and question.amount_fen is None
 
         found = await compare_day(store, make_hospital(), DAY, statement=statement, ask_again=ask_again)
         assert found is not None

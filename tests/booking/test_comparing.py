@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
+from booking.asking_again import MOST_ASKED, Question
 from booking.comparing import Compared, compare_day
 from booking.merchant_bills import put_bill_file, put_merchant_bill
 from booking.merchant_files.lines import BillLine
 from booking.merchant_filter import MerchantFilter, filter_problems, is_ours
-from booking.money import owe_refund, record_payment
-from booking.reconciled import ask_run, fail_run, finish_run, forget_reconciliations, load_run, next_asked, page_of
+from booking.money import find_payment, owe_refund, record_payment, refund_id
+from booking.reconciled import fail_run, finish_run, forget_reconciliations, load_run, next_asked, page_of
 from booking.reconciliation import Mismatch
+from booking.reopening import ask_run
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import payments, refunds
@@ -32,14 +34,23 @@ def at(clock: str, day: dt.date = DAY) -> dt.datetime:
     return dt.datetime.combine(day, dt.time.fromisoformat(clock), ZONE)
 
 
+def statement_lines(*lines: Line) -> list[StatementLine]:
+    return [
+        StatementLine(kind=StatementKind(kind), amount_fen=fen, trade_no=no, channel="wechat")
+        for kind, no, fen in lines
+    ]
+
+
 class World:
     """The three books."""
 
     def __init__(self, store: Store, hospital: Hospital) -> None:
         self.store, self.hospital = store, hospital
         self.his: dict[dt.date, list[StatementLine]] | None = {}
-        self.has: set[str | None] = set()
-        self.asked: list[str | None] = []
+        self.later: dict[dt.date, list[StatementLine]] = {}  # what the statement says when it is asked for again
+        self.read: list[dt.date] = []
+        self.has: set[Question] = set()
+        self.asked: list[Question] = []
 
     async def bill(self, *lines: Line, day: dt.date = DAY, source: str = "lines") -> None:
         rows = [(kind, "wechat", no, fen, None) for kind, no, fen in lines]
@@ -61,18 +72,19 @@ class World:
 
     def statement(self, *lines: Line, day: dt.date = DAY) -> None:
         assert self.his is not None
-        self.his[day] = [
-            StatementLine(kind=StatementKind(kind), amount_fen=fen, trade_no=no, channel="wechat")
-            for kind, no, fen in lines
-        ]
+        self.his[day] = statement_lines(*lines)
 
     async def compare(self, day: dt.date = DAY) -> Compared | None:
         async def statement(date: dt.date) -> Sequence[StatementLine] | None:
+            again = date in self.read
+            self.read.append(date)
+            if again and date in self.later:
+                return self.later[date]
             return None if self.his is None else self.his.get(date, [])
 
-        async def ask_again(booking_id: str | None, bill_id: str | None) -> bool:
-            self.asked.append(bill_id)
-            return bill_id in self.has
+        async def ask_again(question: Question) -> bool:
+            self.asked.append(question)
+            return question in self.has
 
         return await compare_day(self.store, self.hospital, day, statement=statement, ask_again=ask_again)
 
@@ -192,9 +204,114 @@ async def test_hospital_is_asked_by_the_payment_before_it_is_said_to_lack_it(wor
         await world.paid(f"T{n}", n)
     await world.bill(*(("payment", f"T{n}", n) for n in range(1, 4)))
     world.statement(("payment", "T3", 3))
-    world.has = {"bT1"}
+    world.has = {Question(bill_id="bT1")}
     assert await world.kinds() == {"T2": "his_missing"}
-    assert world.asked == ["bT1", "bT2"]
+    assert world.asked == [Question(bill_id="bT1"), Question(bill_id="bT2")]
+
+
+REFUND = Question(refund_id=refund_id(HOSPITAL, "wechat", "T1"))
+PAYMENT, OF_AMOUNT = Question(bill_id="bT1"), Question(bill_id="bT1", amount_fen=1500)
+# our refund, the merchant's lines, those of the statement; its answer when asked again, what is then asked; kinds if no, if yes
+AGAIN: list[tuple[str, str | None, list[int], list[int], list[int] | None, list[Question], str | None, str | None]] = [
+    ("payment is missing", None, [1500], [], None, [PAYMENT], "his_missing", None),
+    ("payment has come meanwhile", None, [1500], [], [1500], [], None, None),
+    ("refund is missing", "refunded", [1500, -1500], [1500], None, [REFUND], "his_only", None),
+    ("refund has come meanwhile", "refunded", [1500, -1500], [1500], [1500, -1500], [], None, None),
+    ("another amount", None, [1500], [1499], None, [OF_AMOUNT], "amount", None),
+    ("another amount, put right meanwhile", None, [1500], [1499], [1500], [], None, None),
+    ("another amount, missing now", None, [1500], [1499], [], [PAYMENT], "his_missing", None),
+    ("missing, another amount now", None, [1500], [], [1501], [OF_AMOUNT], "amount", None),
+    ("merchant has another amount", None, [1499], [1500], [1499], [], "amount", "amount"),
+    ("merchant has none of it", None, [], [1500], None, [], "short", "short"),
+    ("refund under way", "refunding", [1500, -1500], [1500], [1500, -1500], [], "status", "status"),
+]
+
+
+@pytest.mark.parametrize("case", AGAIN, ids=[case[0] for case in AGAIN])
+@pytest.mark.parametrize("confirmed", [False, True], ids=["denied", "confirmed"])
+async def test_difference_is_reported_when_the_hospital_asked_again_still_says_so(
+    world: World, case: Any, confirmed: bool
+) -> None:
+    _, refund, merchant, his, again, asked, denied, settled = case
+
+    def lines(amounts: list[int]) -> list[Line]:
+        return [("payment" if fen > 0 else "refund", "T1", abs(fen)) for fen in amounts]
+
+    await world.paid("T1", 1500, refund=refund)
+    await world.bill(*lines(merchant))
+    world.statement(*lines(his))
+    if again is not None:
+        world.later[DAY] = statement_lines(*lines(again))
+    world.has = set(asked) if confirmed else set()
+    kind = settled if confirmed else denied
+    assert await world.kinds() == ({} if kind is None else {"T1": kind})
+    assert world.asked == asked
+    assert world.read.count(DAY) == 2
+
+
+async def test_parts_that_went_back_are_each_asked_for_and_all_must_be_there(world: World) -> None:
+    await world.paid("T1", 1500)
+    async with world.store.write(HOSPITAL) as tx:
+        payment = await find_payment(tx, "wechat", "T1")
+        assert payment is not None
+        ids = [
+            await owe_refund(tx, payment, client_id="c", reason="r", amount_fen=fen, part=str(fen))
+            for fen in (200, 300)
+        ]
+        noon = round(at("12:00").timestamp() * 1000)
+        await tx.run(update(refunds).values(status="refunded", updated_ms=noon))
+    await world.bill(("payment", "T1", 1500), ("refund", "T1", 200), ("refund", "T1", 300))
+    world.statement(("payment", "T1", 1500))
+    both = [Question(refund_id=one) for one in ids]
+    world.has = {both[0]}
+    assert await world.kinds() == {"T1": "amount"}
+    assert world.asked == both
+    world.has = set(both)
+    assert await world.kinds() == {}
+    world.statement(("payment", "T1", 1500), ("refund", "T1", 300))
+    world.has, world.asked = {both[0]}, []
+    assert await world.kinds() == {}
+    assert world.asked == [both[0]]  # the one that is missing
+
+
+async def test_no_more_is_asked_than_the_hospital_can_bear(world: World) -> None:
+    count = MOST_ASKED + 3
+    for n in range(count):
+        await world.paid(f"T{n:02}", 5)
+    await world.bill(*(("payment", f"T{n:02}", 5) for n in range(count)))
+    world.statement()
+    world.has = {Question(bill_id=f"bT{n:02}") for n in range(count)}
+    assert sorted(await world.kinds()) == [f"T{n:02}" for n in range(MOST_ASKED, count)]
+    assert (len(world.asked), world.read.count(DAY)) == (MOST_ASKED, 2)
+
+
+# when it was paid here, on which days merchant and hospital have it, and of what amount; the kind on DAY
+EDGES: list[tuple[str, dt.date, dt.date, int, str | None]] = [
+    ("2031-03-03T23:59:59.999", DAY, DAY, 1500, None),
+    ("2031-03-04T00:00:00.000", DAY, DAY, 1500, "timing"),
+    ("2031-03-03T00:00:00.000", DAY, DAY, 1500, None),
+    ("2031-03-02T23:59:59.999", DAY, DAY, 1500, "timing"),
+    ("2031-03-04T01:59:59.999", DAY, DAY, 1500, "timing"),
+    ("2031-03-04T02:00:00.000", DAY, DAY, 1500, "long"),
+    ("2031-03-02T22:00:00.000", DAY, DAY, 1500, "timing"),
+    ("2031-03-02T21:59:59.999", DAY, DAY, 1500, "long"),
+    ("2031-03-04T00:00:00.000", DAY, DAY, 1499, "long"),
+    ("2031-03-04T00:00:00.000", DAY, DAY, 1501, "long"),
+    ("2031-03-03T23:59:59.999", NEXT, NEXT, 1500, "timing"),
+    ("2031-03-03T23:59:59.999", NEXT, NEXT, 1499, "short"),
+    ("2031-03-04T00:00:00.000", NEXT, NEXT, 1500, None),
+]
+
+
+@pytest.mark.parametrize(("paid_at", "merchant", "his", "fen", "kind"), EDGES)
+async def test_midnight_parts_the_days_to_the_millisecond_and_the_fen(
+    world: World, paid_at: str, merchant: dt.date, his: dt.date, fen: int, kind: str | None
+) -> None:
+    await world.paid("T1", 1500, dt.datetime.fromisoformat(paid_at).replace(tzinfo=ZONE))
+    await world.bill(*([("payment", "T1", fen)] if merchant == DAY else []))
+    await world.bill(*([("payment", "T1", fen)] if merchant == NEXT else []), day=NEXT)
+    world.statement(("payment", "T1", fen), day=his)
+    assert await world.kinds() == ({} if kind is None else {"T1": kind})
 
 
 async def test_others_business_is_left_out_when_the_number_is_shared(world: World) -> None:

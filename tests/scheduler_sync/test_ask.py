@@ -141,7 +141,6 @@ async def test_records_arrive_as_the_his_gave_them_when_another_process_asks(sto
                 == REPORT.attachments[0]
             )
             assert await reads.bills(HOSPITAL, ZHANG) == []
-            assert await reads.statement(HOSPITAL, dt.date(2031, 3, 3)) == []
 
 
 async def test_callers_time_travels_with_its_question(store: Store, link: HospitalLink, clinic: Clinic) -> None:
@@ -298,7 +297,7 @@ def test_question_is_refused_when_it_was_altered_or_is_none(wall: Wall) -> None:
 
 def test_question_is_refused_when_its_arguments_do_not_fit(wall: Wall) -> None:
     with pytest.raises(QuestionRefused, match="ValidationError"):
-        questions(wall).open(asking(wall, name="statement", arguments=("tomorrow",)).sealed)
+        questions(wall).open(asking(wall, name="attachment", arguments=("tomorrow",)).sealed)
 
 
 def test_no_more_questions_are_taken_when_the_memory_of_them_is_full(

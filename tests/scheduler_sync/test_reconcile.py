@@ -5,23 +5,28 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
+import msgspec
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select, update
 
 from booking import merchant_bills as books
-from booking.reconciled import ask_run, load_run
+from booking.billing import BillRow, pay_bill, put_bill, settle_payment
+from booking.money import kept_payment, record_payment
+from booking.reconciled import load_run, page_of
 from booking.reconciliation import KINDS
+from booking.refunds import ask_refund, report_refund
+from booking.reopening import ask_run
 from booking.settings import Hospital
 from booking.store.engine import Store
-from booking.store.tables import merchant_lines
-from connectors.port import HisUnavailable, Verb
-from mappings.canonical import StatementKind, StatementLine
+from booking.store.tables import ledger, merchant_lines, outbox, payments, reconciliations, refunds
+from connectors.port import HisUnavailable, RefundOrder, Verb
+from mappings.canonical import Bill, Patient, Payment, Refund, Settlement, StatementKind, StatementLine
 from monitoring import metrics
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.reconcile import AGAIN_S, Reconciler
-from tests.booking.world import DAY, FEE_FEN, HOSPITAL, ZONE, locked, make_payment, pay, put_patient, put_slot
+from tests.booking.world import CLIENT, DAY, FEE_FEN, HOSPITAL, ZONE, locked, make_payment, pay, put_patient, put_slot
 from tests.scheduler_sync.peer import Peer
-from tests.stores import BEGIN_MS
+from tests.stores import BEGIN_MS, Wall
 
 TODAY = dt.datetime.fromtimestamp(BEGIN_MS / 1000, ZONE).date()
 Line = tuple[str, str, str, int, int | None]
@@ -182,3 +187,194 @@ async def test_newest_bill_is_the_newest_whole_one(store: Store) -> None:
 @pytest.fixture(autouse=True)
 def forgotten() -> None:
     metrics.forget_hospital(HOSPITAL)
+
+
+# --- the hospital is asked again, by what it says of the payment and of the refund -----------------------------------
+
+
+async def settled_bill(store: Store, trade_no: str, amount_fen: int = 8800) -> BillRow:
+    async with store.write(HOSPITAL) as tx:
+        bill = await put_bill(tx, Bill(id="B1", amount_fen=amount_fen, currency="CNY", mrn="M1"), currency="CNY")
+        await pay_bill(tx, bill, make_payment(amount_fen, trade_no=trade_no), client_id=CLIENT, offered=True)
+        await settle_payment(tx, bill, accepted=True, settlement=None, client_id=CLIENT, code=None)
+    return bill
+
+
+@pytest.mark.parametrize(
+    ("settlement", "kind"),
+    [
+        (None, "amount"),
+        (Settlement(), "amount"),  # it does not say how much
+        (Settlement(amount_fen=8799), "amount"),
+        (Settlement(amount_fen=8800), None),
+    ],
+    ids=["unknown_there", "no_amount", "another", "ours"],
+)
+async def test_amount_is_believed_when_the_hospital_says_it_of_the_payment_itself(
+    store: Store, hospital: Hospital, settlement: Settlement | None, kind: str | None
+) -> None:
+    till = Till()
+    bill = await settled_bill(store, "T1")
+    till.lines = [StatementLine(kind=StatementKind.PAYMENT, amount_fen=8799, trade_no="T1")]
+    if settlement is not None:
+        till.settled[bill.order_no] = settlement
+    await books.put_merchant_bill(store, HOSPITAL, TODAY, [line("T1", 8800)])
+    await reconciler(store, hospital, till).reconcile()
+    assert told() == ({} if kind is None else {kind: 1})
+    # The day, and the days beside it; the day again; then by the payment.
+    assert [verb.value for verb, _ in till.seen] == ["fetch_statement"] * 4 + ["fetch_settlement"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_refund_is_believed_when_the_hospital_says_it_of_the_refund_itself(
+    store: Store, hospital: Hospital, known: bool
+) -> None:
+    till = Till()
+    bill = await settled_bill(store, "T1")
+    async with store.write(HOSPITAL) as tx:
+        payment = await kept_payment(tx, bill_id=bill.id)
+        row = await ask_refund(tx, payment, amount_fen=800, reason="r", part="a")
+        await report_refund(tx, row, word="refunded", refund_trade_no="R1", tells_his=True)
+    if known:
+        till.refunded[row["id"]] = RefundOrder(
+            refund=Refund(refund_no=row["id"], payment=make_payment(8800, trade_no="T1"), amount_fen=800, reason="r"),
+            patient=Patient(name=""),
+        )
+    till.lines = [StatementLine(kind=StatementKind.PAYMENT, amount_fen=8800, trade_no="T1")]
+    back: Line = ("refund", "wechat", "T1", 800, None)
+    await books.put_merchant_bill(store, HOSPITAL, TODAY, [line("T1", 8800), back])
+    await reconciler(store, hospital, till).reconcile()
+    assert told() == ({} if known else {"amount": 1})
+    assert till.calls(Verb.FETCH_REFUND) == ["fetch_refund"]
+    till.read_errors[Verb.FETCH_REFUND].append(HisUnavailable("away"))  # no answer settles nothing
+    await reconciler(store, hospital, till).reconcile()
+    assert told() == {"amount": 1}
+
+
+# --- the set hour ----------------------------------------------------------------------------------------------------
+
+
+async def runs_of(store: Store, date: dt.date) -> list[int]:
+    async with store.read(HOSPITAL) as tx:
+        rows = await tx.all(
+            select(reconciliations.c.run)
+            .where(reconciliations.c.hospital_id == HOSPITAL, reconciliations.c.date == date.isoformat())
+            .order_by(reconciliations.c.run)
+        )
+    return [row["run"] for row in rows]
+
+
+async def test_last_two_days_are_compared_once_at_the_set_hour(store: Store, hospital: Hospital, wall: Wall) -> None:
+    """Those that have a bill; the newest one is compared anyway, and what lies further back not at all."""
+    hospital = msgspec.structs.replace(hospital, reconcile_at="11:00")
+    till, clock = Till(), Clock()
+    it = reconciler(store, hospital, till, clock)
+    days = [TODAY - dt.timedelta(days=n) for n in range(4)]
+    for day in reversed(days):  # in the order of the days: none comes late
+        await books.put_merchant_bill(store, HOSPITAL, day, [])
+    await it.reconcile()
+    assert [len(await runs_of(store, day)) for day in days] == [1, 0, 0, 0]
+    wall.now_ms = moment_ms(TODAY, "10:59:59.999")
+    await it.reconcile()
+    assert [len(await runs_of(store, day)) for day in days] == [1, 0, 0, 0]
+    wall.turn(0.001)
+    till.read_errors[Verb.FETCH_STATEMENT].extend([HisUnavailable("away"), HisUnavailable("away")])
+    await it.reconcile()  # the hospital is away: the hour is not kept yet
+    assert [len(await runs_of(store, day)) for day in days] == [1, 1, 0, 0]
+    for _ in range(2):
+        await it.reconcile()
+        assert [len(await runs_of(store, day)) for day in days] == [1, 2, 1, 0]
+    assert metrics.REGISTRY.get_sample_value(
+        "hisbridge_reconciled_until_timestamp_seconds", {"hospital": HOSPITAL}
+    ) == (moment_ms(TODAY + dt.timedelta(days=1), "00:00") / 1000)
+    wall.now_ms = moment_ms(TODAY + dt.timedelta(days=1), "11:00")
+    await it.reconcile()
+    assert [len(await runs_of(store, day)) for day in days] == [
+        1,
+        2,
+        1,
+        0,
+    ]  # today's is the newest still: compared hourly
+
+
+def moment_ms(day: dt.date, clock: str) -> int:
+    return round(dt.datetime.combine(day, dt.time.fromisoformat(clock), ZONE).timestamp() * 1000)
+
+
+# --- again, and late -------------------------------------------------------------------------------------------------
+
+
+async def result_of(store: Store, date: dt.date) -> list[tuple[str, str]]:
+    """The kinds and trade numbers of the newest comparison of a day."""
+    number = (await runs_of(store, date))[-1]
+    async with store.read(HOSPITAL) as tx:
+        run = await load_run(tx, date, number)
+        assert run is not None
+        assert run.done_ms is not None
+        return [(one.kind, one.trade_no) for _, one in await page_of(tx, run)]
+
+
+async def test_second_run_of_a_day_changes_nothing(store: Store, hospital: Hospital) -> None:
+    await paid(store, hospital, "T1")
+    await books.put_merchant_bill(store, HOSPITAL, TODAY, [line("T1"), line("T2")])
+    till = Till()
+    seen = []
+    for _ in range(2):
+        async with store.write(HOSPITAL) as tx:
+            await ask_run(tx, TODAY)
+        await reconciler(store, hospital, till).make_asked()
+        async with store.read(HOSPITAL) as tx:
+            rows = [await tx.all(select(table)) for table in (payments, refunds, ledger, outbox, merchant_lines)]
+        seen.append((await result_of(store, TODAY), rows))
+    assert seen[0] == seen[1]
+    assert seen[0][0] == [("his_missing", "T1"), ("long", "T2")]
+    assert await runs_of(store, TODAY) == [1, 2]
+
+
+async def test_late_bill_opens_its_day_again_and_the_days_beside_it_that_were_compared(
+    store: Store, hospital: Hospital
+) -> None:
+    """A payment a moment before midnight: here on the day, at the merchant on the next one, whose bill comes late."""
+    day, beside, newest = (TODAY + dt.timedelta(days=n) for n in (-3, -2, 0))
+    till = Till(off=[Verb.FETCH_STATEMENT])
+    async with store.write(HOSPITAL) as tx:
+        payment = Payment(channel="wechat", trade_no="T1", amount_fen=5, paid_at=at_midnight(beside, -1))
+        await record_payment(tx, payment, client_id=CLIENT, bill_id="b1", unusable=None)
+    it = reconciler(store, hospital, till)
+    await books.put_merchant_bill(store, HOSPITAL, day, [line("T0", 1)])
+    await it.reconcile()
+    assert await result_of(store, day) == [("long", "T0"), ("short", "T1")]
+    await books.put_merchant_bill(store, HOSPITAL, newest, [])
+    await it.reconcile()
+    await it.make_asked()
+    assert [await runs_of(store, one) for one in (day, beside, newest)] == [[1], [], [1]]
+    await books.put_merchant_bill(store, HOSPITAL, beside, [line("T1", 5)])
+    await it.make_asked()
+    assert await result_of(store, beside) == [("timing", "T1")]
+    assert await result_of(store, day) == [("long", "T0"), ("timing", "T1")]
+    await books.put_merchant_bill(store, HOSPITAL, day, [], source="corrected")
+    await books.put_merchant_bill(store, HOSPITAL, day, [])
+    await it.make_asked()
+    assert await result_of(store, day) == [("timing", "T1")]
+    assert await runs_of(store, newest) == [1]
+
+
+def at_midnight(day: dt.date, later_ms: int) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), ZONE) + dt.timedelta(milliseconds=later_ms)
+
+
+# --- the ledger is looked through --------------------------------------------------------------------------------------
+
+
+async def test_payments_that_the_ledger_tells_otherwise_are_counted_until_it_agrees(
+    store: Store, hospital: Hospital
+) -> None:
+    it, of = reconciler(store, hospital, Till()), {"hospital": HOSPITAL}
+    await paid(store, hospital, "T1")
+    await it.look_through_ledger()
+    assert metrics.REGISTRY.get_sample_value("hisbridge_ledger_imbalances", of) == 0
+    for settlement, wrong in (("settled", 1), ("pending", 0)):  # written past the ledger, and back
+        async with store.write(HOSPITAL) as tx:
+            await tx.run(update(payments).where(payments.c.trade_no == "T1").values(settlement=settlement))
+        await it.look_through_ledger()
+        assert metrics.REGISTRY.get_sample_value("hisbridge_ledger_imbalances", of) == wrong

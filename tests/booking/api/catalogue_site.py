@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from booking.api.context import Context, translate
 from booking.feed import ChangeFeed
 from booking.settings import Hospital
 from booking.store.engine import Store
-from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement
 from monitoring.health import Health
 from tests.booking.world import hold_writer
 from tests.stores import Wall, opened
@@ -61,9 +60,6 @@ class NoHis:
     async def attachment(
         self, hospital_id: str, attachment: Attachment, *, within_s: float | None = None
     ) -> Attachment:
-        raise AssertionError(UNASKED)
-
-    async def statement(self, hospital_id: str, date: dt.date, *, within_s: float | None = None) -> list[StatementLine]:
         raise AssertionError(UNASKED)
 
 

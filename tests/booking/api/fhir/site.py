@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +19,7 @@ from booking.api.parts import ApiParts
 from booking.api.routes import api_routes
 from booking.settings import Hospital, Service
 from booking.store.engine import Store
-from mappings.canonical import Attachment, Bill, Patient, Report, Settlement, StatementLine
+from mappings.canonical import Attachment, Bill, Patient, Report, Settlement
 from monitoring.health import Health
 from tests.booking.api.fhir.emitted import check_emitted
 from tests.booking.world import CLIENT, HOSPITAL
@@ -68,9 +67,6 @@ class Ward:
         self, hospital_id: str, attachment: Attachment, *, within_s: float | None = None
     ) -> Attachment:
         return attachment
-
-    async def statement(self, hospital_id: str, date: dt.date, *, within_s: float | None = None) -> list[StatementLine]:
-        return []
 
 
 class Keys:
