@@ -12,7 +12,7 @@ from booking.reconciliation import Mismatch
 from booking.store.engine import Store
 from booking.store.tables import payments, refunds
 
-MOST_ASKED = 50  # questions to the HIS in one comparison: it has other work too
+MOST_ASKED = 100  # questions to the HIS in one comparison: it has other work too
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

@@ -277,11 +277,11 @@ async def test_parts_that_went_back_are_each_asked_for_and_all_must_be_there(wor
 async def test_no_more_is_asked_than_the_hospital_can_bear(world: World) -> None:
     count = MOST_ASKED + 3
     for n in range(count):
-        await world.paid(f"T{n:02}", 5)
-    await world.bill(*(("payment", f"T{n:02}", 5) for n in range(count)))
+        await world.paid(f"T{n:03}", 5)
+    await world.bill(*(("payment", f"T{n:03}", 5) for n in range(count)))
     world.statement()
-    world.has = {Question(bill_id=f"bT{n:02}") for n in range(count)}
-    assert sorted(await world.kinds()) == [f"T{n:02}" for n in range(MOST_ASKED, count)]
+    world.has = {Question(bill_id=f"bT{n:03}") for n in range(count)}
+    assert sorted(await world.kinds()) == [f"T{n:03}" for n in range(MOST_ASKED, count)]
     assert (len(world.asked), world.read.count(DAY)) == (MOST_ASKED, 2)
 
 
