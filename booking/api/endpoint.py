@@ -24,6 +24,7 @@ from booking.api.wire import Ready, join_head, make_ready, render_head
 _IDEMPOTENCY_KEY = istr("Idempotency-Key")
 _PREFER = istr("Prefer")
 _UTF8 = ("utf-8", "utf8")
+_LONG_BODY_BYTES = 262_144  # decoded beside the event loop: a merchant's bill takes a tenth of a second and more
 _MAX_CONTENT_TYPES = 64  # spellings of one content type that are remembered
 _encode = msgspec.json.Encoder().encode
 
@@ -67,7 +68,11 @@ class Endpoint:
         if route.request is None:
             call.body = None
         else:
-            self._decode_body(call, await self._read(request))
+            data = await self._read(request)
+            if len(data) > _LONG_BODY_BYTES:
+                await asyncio.to_thread(self._decode_body, call, data)
+            else:
+                self._decode_body(call, data)
         if self._admission.counts_persons:
             call.admit_as = partial(self._admission.admit_as, call, route)
         self._admission.admit_identity(call, route)

@@ -15,7 +15,7 @@ from booking.api.problems import ApiProblem, FieldError
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.views.base import check_years
 from booking.api.views.books import Difference, MerchantBill, MerchantBillView, ReconciliationQuery, ReconciliationView
-from booking.merchant_bills import put_bill_file, put_merchant_bill, whole_revisions
+from booking.merchant_bills import Line, put_bill_file, put_merchant_bill, whole_revisions
 from booking.merchant_files.lines import BillFileInvalid, BillLine
 from booking.merchant_files.reading import read_bill
 from booking.merchant_filter import is_ours
@@ -40,18 +40,9 @@ class MoneyHandlers:
 
     async def put_bill(self, call: Call[None, MerchantBill]) -> MerchantBillView:
         date = _date(call.path["date"])
-        lines = call.body.lines
-        await put_merchant_bill(
-            self._context.store,
-            call.hospital_id,
-            date,
-            [
-                (n.kind, n.channel, n.trade_no, n.amount_fen, None if n.at is None else round(n.at.timestamp() * 1000))
-                for n in lines
-            ],
-        )
-        total = sum(n.amount_fen if n.kind == "payment" else -n.amount_fen for n in lines)
-        return MerchantBillView(date=date, lines=len(lines), amount_fen=total)
+        lines, total_fen = await asyncio.to_thread(_taken, call.body)  # 100,000 of them at the most
+        await put_merchant_bill(self._context.store, call.hospital_id, date, lines)
+        return MerchantBillView(date=date, lines=len(lines), amount_fen=total_fen)
 
     async def put_file(self, call: Call[None, bytes]) -> MerchantBillView:
         date, source = _date(call.path["date"]), call.path["source"]
@@ -128,6 +119,15 @@ class MoneyHandlers:
                 break
             after = page[-1][0]
         return found
+
+
+def _taken(bill: MerchantBill) -> tuple[list[Line], int]:
+    """The lines as they are stored, and what they come to."""
+    lines: list[Line] = [
+        (n.kind, n.channel, n.trade_no, n.amount_fen, None if n.at is None else round(n.at.timestamp() * 1000))
+        for n in bill.lines
+    ]
+    return lines, sum(n.amount_fen if n.kind == "payment" else -n.amount_fen for n in bill.lines)
 
 
 def _told_apart(data: bytes, date: dt.date, hospital: Hospital) -> Iterator[tuple[BillLine, bool]]:

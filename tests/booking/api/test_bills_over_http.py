@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
+from booking.api.views import books
 from booking.billing import load_bill, put_bill, settle_payment
 from booking.people import link_person, own_patient
 from booking.settings import Hospital, Mode
@@ -33,6 +35,9 @@ class Portal:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         headers |= {} if key is None else {"Idempotency-Key": f'"{key}"'}
         return await self.site.ask(path, "POST", body, by=by, headers=headers)
+
+    async def put(self, path: str, body: Any) -> Told:
+        return await self.site.ask(path, "PUT", body, by=CLIENT, headers={"Content-Type": "application/json"})
 
     async def pay(self, amount_fen: int, trade_no: str = "T1") -> dict[str, Any]:
         body = {
@@ -130,6 +135,22 @@ async def test_payment_of_one_portal_is_not_shown_to_another_that_sees_the_bill(
     assert (listed["payments"], listed["refunds"]) == ([], [])
     seen = (await portal.site.ask(portal.bill)).json
     assert ([p["trade_no"] for p in seen["payments"]], len(seen["refunds"])) == (["T1", "T2"], 1)
+
+
+async def test_long_bill_of_a_merchant_is_read_beside_the_event_loop(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On it, 13 MB of lines would hold up every hold of the process for some hundred milliseconds."""
+    threads: set[int] = set()
+    monkeypatch.setattr(books, "check_years", lambda at: threads.add(threading.get_ident()))
+    line = {"kind": "payment", "channel": "wechat", "amount_fen": 5, "at": "2031-03-03T06:00:00+08:00"}
+    told = {}
+    for count in (1, 4000):
+        lines = [line | {"trade_no": f"T{n}"} for n in range(count)]
+        told = (await portal.put(f"{OF}/merchant-bills/2031-03-03", {"lines": lines})).json
+    assert told == {"date": "2031-03-03", "lines": 4000, "amount_fen": 20000, "foreign_lines": 0}
+    assert threading.get_ident() in threads  # what is short stays on it
+    assert len(threads) == 2
 
 
 async def test_nothing_is_calculated_when_there_is_nothing_to_pay(portal: Portal) -> None:
