@@ -18,6 +18,7 @@ from rich.table import Table
 
 import cli_messages
 import cli_messages.money
+import cli_messages.reads
 import cli_profiles
 from booking.conversion import SettingsError
 from booking.secrets import new_data_key, new_digest_key
@@ -27,6 +28,7 @@ keys = typer.Typer(no_args_is_help=True, help="API keys of portals.")
 commands = typer.Typer(no_args_is_help=True, help="Commands to hospitals that wait for a person.")
 app.add_typer(keys, name="keys")
 app.add_typer(cli_messages.app, name="messages")
+app.add_typer(cli_messages.reads.app, name="reads")
 app.add_typer(commands, name="commands")
 app.add_typer(cli_profiles.app, name="profile")
 cli_messages.money.add_commands(app)

@@ -357,6 +357,7 @@ class Service:
             list(self.settings.hospitals.values()),
             keep_messages_days=self.settings.store.keep_messages_days,
             keep_messages_mb=self.settings.store.keep_messages_mb,
+            keep_report_reads_days=self.settings.store.keep_report_reads_days,
             drain_s=self.settings.service.drain_s,
             on_failure=self._note_failure,
             webhook_networks=networks_of(self.settings.service.webhook_networks),

@@ -24,6 +24,16 @@ from mappings.canonical import Report, ReportStatus
 from monitoring import metrics
 
 AT_ONCE = ReportRule()
+
+
+class ReportRefused(Refusal):
+    """A report is not given. `because` is for the record of reads alone: unknown, not_theirs, not_released."""
+
+    def __init__(self, report_id: str, because: str) -> None:
+        super().__init__("report_unknown", f"There is no report {report_id} of this patient.")
+        self.because = because
+
+
 LONG_BYTES = 65_536  # sealing this much takes a millisecond
 _SEALED = ("reports", "record")
 
@@ -221,10 +231,14 @@ async def _or_aside(work: Callable[[bytes, str, str], bytes], data: bytes) -> by
 
 
 async def own_report(tx: Tx, person: Person, report_id: str, rule: ReportRule = AT_ONCE) -> ReportRow:
-    """A report of this person. Raises Refusal(report_unknown), also for somebody else's, and for one that is not released."""
+    """A report of this person. Raises ReportRefused, also for somebody else's, and for one that is not released."""
     report = await load_report(tx, report_id)
-    if report is None or report.mrn_digest not in await mrn_digests(tx, person) or not is_released(tx, report, rule):
-        raise Refusal("report_unknown", f"There is no report {report_id} of this patient.")
+    if report is None:
+        raise ReportRefused(report_id, "unknown")
+    if report.mrn_digest not in await mrn_digests(tx, person):
+        raise ReportRefused(report_id, "not_theirs")
+    if not is_released(tx, report, rule):
+        raise ReportRefused(report_id, "not_released")
     return report
 
 

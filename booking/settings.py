@@ -145,6 +145,8 @@ class StoreSettings(_Table, frozen=True, kw_only=True):
     keep_messages_days: Annotated[int, Meta(ge=7, le=36_500)] = 180
     keep_messages_mb: Annotated[int, Meta(ge=0, le=100_000_000)] = 10_000
     keep_exchanges: bool = True
+    # Logs are kept for six months at the least (Cybersecurity Law, article 21).
+    keep_report_reads_days: Annotated[int, Meta(ge=184, le=36_500)] = 365
 
 
 class Secrets(_Table, frozen=True, kw_only=True):

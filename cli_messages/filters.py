@@ -63,8 +63,8 @@ class Filters:
             state=self.state,
             message_type=self.message_type,
             linked=await self._linked(settings, at),
-            since_ms=_time_ms(self.since, at, "--since"),
-            until_ms=_time_ms(self.until, at, "--until"),
+            since_ms=time_ms(self.since, at, "--since"),
+            until_ms=time_ms(self.until, at, "--until"),
             text=self.text,
         )
 
@@ -112,7 +112,7 @@ def _parameters(of: Any) -> list[inspect.Parameter]:
     ]
 
 
-def _time_ms(text: str | None, at: Hospital, option: str) -> int | None:
+def time_ms(text: str | None, at: Hospital, option: str) -> int | None:
     """An instant of the hospital's zone, or so long ago. Raises SettingsError."""
     if text is None:
         return None

@@ -12,6 +12,7 @@ Who counts what
   `reconciliation_differences`, `ledger_imbalances`, certificates
 - the booking rules, when a transaction is committed: `holds_failed`, `lock_seconds`, `registration_seconds`,
   `report_delay_seconds`
+- the record of reads of reports: `report_reads`, `report_reads_unrecorded`
 
 Labels are bounded: hospital, connector, route and verb come from configuration, everything a peer can choose goes through
 a closed set first (`message_type_label`, `method_label`). No label ever holds patient data.
@@ -516,6 +517,19 @@ report_delay_seconds = Histogram(
     buckets=REPORT_BUCKETS_S,
     registry=REGISTRY,
 )
+READ_OUTCOMES = ("given", "unchanged", "not_released", "not_theirs", "unknown")
+report_reads = Counter(
+    "hisbridge_report_reads_total",
+    "Reads of reports that were recorded. `outcome`: given, unchanged (304), and refused: not_released, not_theirs, unknown.",
+    ["hospital", "outcome"],
+    registry=REGISTRY,
+)
+report_reads_unrecorded = Counter(
+    "hisbridge_report_reads_unrecorded_total",
+    "Reads of reports that could not be recorded, and so were not answered.",
+    ["hospital"],
+    registry=REGISTRY,
+)
 paid_unregistered = Gauge(
     "hisbridge_paid_unregistered",
     "Bookings that are paid and still held: the HIS has not registered them yet.",
@@ -776,6 +790,9 @@ def greet_hospital(hospital: str) -> None:
         holds_failed.labels(hospital=hospital, reason=reason)
     for histogram in (lock_seconds, registration_seconds, report_delay_seconds):
         histogram.labels(hospital=hospital)
+    for outcome in READ_OUTCOMES:
+        report_reads.labels(hospital=hospital, outcome=outcome)
+    report_reads_unrecorded.labels(hospital=hospital)
     hospital_worked.labels(hospital=hospital).set(1)
 
 

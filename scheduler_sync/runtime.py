@@ -252,6 +252,7 @@ class GlobalRuntime:
         *,
         keep_messages_days: int,
         keep_messages_mb: int = 0,
+        keep_report_reads_days: int = 365,
         drain_s: float,
         on_failure: OnFailure,
         webhook_networks: Networks = (),
@@ -267,6 +268,7 @@ class GlobalRuntime:
             self._group.stopping,
             keep_messages_days=keep_messages_days,
             keep_messages_mb=keep_messages_mb,
+            keep_report_reads_days=keep_report_reads_days,
         )
 
     async def start(self) -> None:

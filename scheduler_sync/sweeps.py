@@ -13,6 +13,7 @@ from booking.idempotency import forget_keys
 from booking.merchant_bills import forget_merchant_bills
 from booking.news import forget_events
 from booking.reconciled import forget_reconciliations
+from booking.report_reads import cut_reads
 from booking.retention import (
     KEEP_CATALOGUE_DAYS,
     KEEP_MERCHANT_BILLS_DAYS,
@@ -130,8 +131,10 @@ class Forgetting:
         *,
         keep_messages_days: int,
         keep_messages_mb: int = 0,
+        keep_report_reads_days: int = 365,
     ) -> None:
         """`keep_messages_mb` is of each hospital; 0: no bound."""
+        self._keep_report_reads_days = keep_report_reads_days
         self._stopping = stopping
         self._store = store
         self._messages = messages
@@ -161,6 +164,8 @@ class Forgetting:
         )
         await self._until_none(lambda: forget_commands(self._store, hospital.id))
         await self._until_none(lambda: forget_rooms(self._store, hospital.id))
+        keep_reads = self._keep_report_reads_days
+        await self._until_none(lambda: cut_reads(self._store, hospital.id, keep_days=keep_reads))
         await self._forget_messages(hospital.id)
         await self._until_none(lambda: forget_merchant_bills(self._store, hospital.id, before=bills_before))
         await self._until_none(lambda: forget_reconciliations(self._store, hospital.id, before=bills_before))

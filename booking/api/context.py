@@ -16,6 +16,7 @@ from booking.errors import Refusal
 from booking.feed import ChangeFeed
 from booking.inventory.writer import Crowded, HoldWriter
 from booking.ports import Documents, LiveFailed, LiveHis
+from booking.report_reads import ReadLog
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreBusy, StoreUnavailable, Tx
 from booking.store.turns import Of
@@ -39,6 +40,7 @@ class Context(msgspec.Struct, frozen=True):
     documents: Documents | None = None  # none: no report has any that is kept apart
     rooms: WaitingRooms | None = None  # none: no hospital has a waiting room
     webhook_networks: Networks = ()  # none: anywhere but link-local addresses
+    reads: ReadLog | None = None  # none: each group of handlers has one of its own
     public_url: str | None = None  # none: FHIR names resources by the address that was asked
 
     def hospital(self, call: Call[Any, Any]) -> Hospital:

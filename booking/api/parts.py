@@ -10,6 +10,7 @@ from booking.feed import ChangeFeed
 from booking.inventory.memory import Memory
 from booking.inventory.writer import HoldWriter, count_waiting
 from booking.ports import Documents, LiveHis
+from booking.report_reads import ReadLog
 from booking.settings import Hospital, Service
 from booking.store.engine import Store
 from booking.waiting_room.keeper import Keeper
@@ -57,6 +58,7 @@ class ApiParts:
             snapshot_bytes=service.snapshot_mb * 1_000_000,
             documents=documents,
             rooms=rooms,
+            reads=ReadLog(store),
             public_url=service.public_url,
             webhook_networks=networks_of(service.webhook_networks),
         )

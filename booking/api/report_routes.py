@@ -12,11 +12,13 @@ from booking import people, reporting
 from booking.api.context import Context
 from booking.api.present import report_version, report_view
 from booking.api.problems import ApiProblem
+from booking.api.report_auditing import Reading, on_record
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
 from booking.api.views.records import ReportHistory, ReportList, ReportView
 from booking.ports import DocumentGone, LiveFailed
 from booking.records import Person
+from booking.report_reads import ReadLog, What
 from booking.report_rules import ReportRule
 from mappings.canonical import KeptDocument
 from monitoring.logs import get_logger
@@ -29,31 +31,45 @@ class ReportHandlers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._reads = context.reads or ReadLog(context.store)
 
     async def list(self, call: Call[None, None]) -> ReportList:
-        person = await self._person(call)
-        as_of = await self.refresh(call.hospital_id, person, call.left_s())
-        async with self._context.store.read(call.hospital_id) as tx:
-            rows = await reporting.reports_of(tx, person, self._rule(call.hospital_id))
-        return ReportList(items=[report_view(r, whole=False) for r in rows], as_of=as_of)
+        async with on_record(self._context, self._reads, call, What.LIST) as reading:
+            person = await self._person(call, reading)
+            as_of = await self.refresh(call.hospital_id, person, call.left_s())
+            async with self._context.store.read(call.hospital_id) as tx:
+                rows = await reporting.reports_of(tx, person, self._rule(call.hospital_id))
+            reading.shows(*rows)
+            return ReportList(items=[report_view(r, whole=False) for r in rows], as_of=as_of)
 
     async def get(self, call: Call[None, None]) -> ReportView:
-        row = await self._own(call)
-        row = await self.complete(call.hospital_id, await self._person(call), row, call.left_s())
-        return report_view(row, whole=True)
+        async with on_record(self._context, self._reads, call, What.DETAIL) as reading:
+            person, row = await self._own(call, reading)
+            row = await self.complete(call.hospital_id, person, row, call.left_s())
+            reading.shows(row)
+            return report_view(row, whole=True)
 
     async def versions(self, call: Call[None, None]) -> ReportHistory:
         """As stored: what a HIS said before, nobody can ask it."""
-        row, hospital = await self._own(call), self._context.hospitals[call.hospital_id]
-        async with self._context.store.read(call.hospital_id) as tx:
-            rows = await reporting.versions_of(tx, row, hospital.reports)
-        return ReportHistory(items=[report_version(r, hospital.zone) for r in rows])
+        hospital = self._context.hospitals[call.hospital_id]
+        async with on_record(self._context, self._reads, call, What.VERSIONS) as reading:
+            _, row = await self._own(call, reading)
+            async with self._context.store.read(call.hospital_id) as tx:
+                rows = await reporting.versions_of(tx, row, hospital.reports)
+            reading.shows(*rows)
+            return ReportHistory(items=[report_version(r, hospital.zone) for r in rows])
 
     async def attachment(self, call: Call[None, None]) -> web.Response:
-        row = await self._own(call)
+        """On the record once, before its first byte."""
+        async with on_record(self._context, self._reads, call, What.ATTACHMENT) as reading:
+            _, row = await self._own(call, reading)
+            return await self._document(call, reading, row)
+
+    async def _document(self, call: Call[None, None], reading: Reading, row: reporting.ReportRow) -> web.Response:
         number = int(call.path["n"])
         if not 1 <= number <= len(row.record.attachments):
             raise ApiProblem("attachment_unknown", f"Report {row.id} has {len(row.record.attachments)} attachments.")
+        reading.shows(row, attachment=number)
         attachment = row.record.attachments[number - 1]
         if attachment.document is not None:
             return await self._kept(call.hospital_id, attachment.content_type, attachment.document)
@@ -80,15 +96,17 @@ class ReportHandlers:
             headers={**_HEADERS, "Content-Length": str(document.size_bytes)},
         )
 
-    async def _person(self, call: Call[None, None]) -> Person:
+    async def _person(self, call: Call[None, None], reading: Reading) -> Person:
         async with self._context.store.read(call.hospital_id) as tx:
-            _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
+            patient, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
+        reading.of(patient, person)
         return person
 
-    async def _own(self, call: Call[None, None]) -> reporting.ReportRow:
-        person = await self._person(call)
+    async def _own(self, call: Call[None, None], reading: Reading) -> tuple[Person, reporting.ReportRow]:
+        person = await self._person(call, reading)
         async with self._context.store.read(call.hospital_id) as tx:
-            return await reporting.own_report(tx, person, call.path["report_id"], self._rule(call.hospital_id))
+            row = await reporting.own_report(tx, person, call.path["report_id"], self._rule(call.hospital_id))
+        return person, row
 
     async def refresh(self, hospital_id: str, person: Person, within_s: float | None) -> str:
         """Take over what the hospital tells now; `live`, or `stored` where it is not asked."""

@@ -10,6 +10,7 @@ from booking.people.patients import (
     patients_by_document,
     patients_of_client,
     patients_of_user,
+    person_of,
     unknown_patient,
     user_of,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "patients_of_client",
     "patients_of_user",
     "person_by_mrn",
+    "person_of",
     "registered_as",
     "reject_person",
     "save_person",

@@ -49,6 +49,14 @@ async def user_of(tx: Tx, client_id: str, patient_id: str) -> str:
     return str(row["user_ref"])
 
 
+async def person_of(tx: Tx, patient_id: str) -> str | None:
+    """The person behind a handle, whosever it is: for the record alone."""
+    row = await tx.first(
+        select(patients.c.person_id).where(patients.c.hospital_id == tx.hospital_id, patients.c.id == patient_id)
+    )
+    return None if row is None else str(row["person_id"])
+
+
 def unknown_patient(patient_id: str) -> Refusal:
     """For a patient who does not exist, or is another client's: nobody learns which."""
     return Refusal("patient_unknown", f"There is no patient {patient_id} of yours at this hospital.")

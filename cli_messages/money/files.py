@@ -67,10 +67,10 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
-        writer.writerows([_harmless(value) for value in row] for row in rows)
+        writer.writerows([harmless(value) for value in row] for row in rows)
 
 
-def _harmless(value: str | int | None) -> str | int:
+def harmless(value: str | int | None) -> str | int:
     if value is None:
         return ""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -13,6 +13,7 @@ import service
 from booking.attendance import schedules_of_day, visits_awaited
 from booking.audit import append_audit, broken_at, read_audit
 from booking.merchant_bills import newest_bill
+from booking.report_reads import WantedReads, find_reads, persons_meant
 from booking.retention import forget_commands
 from connectors.port import Passed, Refused
 from scheduler_sync.attention import dead_commands
@@ -187,6 +188,7 @@ async def _people_and_clock(running: service.Service) -> None:
             today = dt.datetime.fromtimestamp(tx.now_ms / 1000, hospital.zone).date()
             for schedule_id in await schedules_of_day(tx, today):
                 await visits_awaited(tx, schedule_id, begin_by_ms=tx.now_ms)
+        await _reads(running, hospital.id)
     forgetting = Forgetting(
         running.store,
         running.messages,
@@ -196,6 +198,17 @@ async def _people_and_clock(running: service.Service) -> None:
         keep_messages_mb=1,
     )
     await forgetting.forget_old()
+
+
+async def _reads(running: service.Service, hospital_id: str) -> None:
+    """What `hisbridge reads` asks for."""
+    async with running.store.read(hospital_id) as tx:
+        (newest,) = await find_reads(tx, WantedReads(), limit=1)
+        await persons_meant(tx, mrn="M1", report_id=newest.reports.partition(":")[0])
+        persons = await persons_meant(tx, patient_id=newest.patient_id, document=("id_card", "110101199003070038"))
+        assert persons == (newest.person_id,)
+        for wanted in (WantedReads(person_ids=persons), WantedReads(since_ms=newest.at_ms, until_ms=newest.at_ms + 1)):
+            assert await find_reads(tx, wanted, limit=1)
 
 
 async def _messages(running: service.Service, hospital_id: str) -> None:

@@ -37,6 +37,7 @@ _COPIES: list[tuple[Table, dict[str, str]]] = [
     (t.reports, {"id": _OWN, "his_id": _OWN, "mrn_digest": _OWN}),
     (t.outbox, {"id": _OWN, "line": _OWN, "subject_id": _OWN, "status": "'done'", "waits_for": "null"}),
     (t.idempotency_keys, {"key": _OWN}),
+    (t.report_reads, {"number": "1000 + n", "at_ms": "at_ms - 40001 + n", "person_id": _OWN}),
     (t.returned_seats, {"booking_id": _OWN, "slot_id": _OWN, "schedule_id": _OWN}),
     (t.events, {"id": _OWN, "seq": "(select max(seq) from events) + n"}),
 ]  # fmt: skip

@@ -16,12 +16,14 @@ from booking.api.fhir.resources.places import location_resource, service_resourc
 from booking.api.fhir.resources.report import observation_resources, report_resource
 from booking.api.fhir.resources.schedule import schedule_resource
 from booking.api.fhir.resources.slot import slot_resource
+from booking.api.fhir.seen import SeenReports
 from booking.api.fhir.serving import Resource
 from booking.api.fhir.view import View
 from booking.bookings import own_booking
 from booking.errors import Refusal
 from booking.named import schedules_named, slots_named
-from booking.records import Booking
+from booking.records import Booking, Person
+from booking.report_reads import Outcome
 from booking.store.engine import Tx
 
 LookUp = Callable[[Tx, View, Sequence[str]], Awaitable[list[Resource]]]
@@ -98,12 +100,24 @@ async def locations(tx: Tx, view: View, ids: Sequence[str]) -> list[Resource]:
 
 
 async def own_report(tx: Tx, view: View, fhir_id: str) -> tuple[reporting.ReportRow, str, Any] | None:
-    """A report of one of the client's patients, that patient's id, and the person."""
-    row = await reporting.load_report(tx, row_id_of(fhir_id))
-    if row is not None and not reporting.is_released(tx, row, view.hospital.reports):
-        return None
+    """A report of one of the client's patients, that patient's id, and the person. What becomes of it is noted in the view."""
+    row, seen = await reporting.load_report(tx, row_id_of(fhir_id)), view.seen or SeenReports()
     own = None if row is None else await people.patient_of_client(tx, view.client_id, row.mrn_digest)
-    return None if row is None or own is None else (row, own[0]["id"], own[1])
+    if row is None:
+        seen.refused(Outcome.UNKNOWN, fhir_id)
+        return None
+    if own is None:
+        seen.refused(Outcome.NOT_THEIRS, row.id, person_id=await people.owner_ids(tx, row.mrn_digest))
+        return None
+    if not reporting.is_released(tx, row, view.hospital.reports):
+        seen.refused(Outcome.NOT_RELEASED, row.id, patient_id=own[0]["id"], person_id=own[1].id)
+        return None
+    seen.own(row, *_handle(own))
+    return row, own[0]["id"], own[1]
+
+
+def _handle(own: tuple[dict[str, str], Person]) -> tuple[dict[str, str], str]:
+    return own[0], own[1].id
 
 
 async def reports(tx: Tx, view: View, ids: Sequence[str]) -> list[Resource]:

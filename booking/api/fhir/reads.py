@@ -9,6 +9,7 @@ from booking.api.fhir.lookups import LOOK_UPS, own_report
 from booking.api.fhir.resources.report import report_resource
 from booking.api.fhir.search.requests import read_search
 from booking.api.fhir.search.tables import KINDS
+from booking.api.fhir.seen import SeenReports
 from booking.api.fhir.serving import (
     Resource,
     base_of,
@@ -24,12 +25,14 @@ from booking.api.fhir.view import View
 from booking.api.problems import ApiProblem
 from booking.api.report_routes import ReportHandlers
 from booking.api.routing import Call, Handler, Ready, RequestClass, Route
+from booking.report_reads import Outcome, ReadLog
 from booking.store.engine import Tx
 
 
 def view_of(context: Context, call: Call[Any, Any], now_ms: int) -> View:
     """What this request may see."""
-    return View(context.hospital(call), call.caller.id, now_ms, base_of(call, context.public_url), call.caller.scopes)
+    base = base_of(call, context.public_url)
+    return View(context.hospital(call), call.caller.id, now_ms, base, call.caller.scopes, SeenReports())
 
 
 class Reads:
@@ -38,16 +41,31 @@ class Reads:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._reports = ReportHandlers(context)
+        self._reads = context.reads or ReadLog(context.store)
 
     def of(self, kind: str) -> Handler:
         """The handler for a kind."""
 
         async def read(call: Call[str, None]) -> Ready:
             async with self._context.store.read(call.hospital_id) as tx:
-                found = await LOOK_UPS[kind](tx, view_of(self._context, call, tx.now_ms), [call.path["id"]])
-            return reply_read(call, kind, next(iter(found), None))
+                view = view_of(self._context, call, tx.now_ms)
+                found = await LOOK_UPS[kind](tx, view, [call.path["id"]])
+            return await self._recorded(call, view, kind, next(iter(found), None))
 
         return read
+
+    async def _recorded(self, call: Call[str, None], view: View, kind: str, resource: Resource | None) -> Ready:
+        """The answer; a read of a report is on the record before it leaves, and a refusal too."""
+        seen = view.seen or SeenReports()
+        try:
+            answer = reply_read(call, kind, resource)
+        except ApiProblem:
+            await self._reads.record(call.hospital_id, *seen.missed(call))
+            raise
+        outcome = Outcome.UNCHANGED if answer.status == 304 else Outcome.GIVEN
+        shown = () if resource is None else (resource,)
+        await self._reads.record(call.hospital_id, *seen.record(call, shown, outcome))
+        return answer
 
     async def report(self, call: Call[str, None]) -> Ready:
         """As `/v1`: where only the heading is known, the hospital is asked for the report."""
@@ -55,9 +73,11 @@ class Reads:
             view = view_of(self._context, call, tx.now_ms)
             own = await own_report(tx, view, call.path["id"])
         if own is None:
-            raise unknown_resource("DiagnosticReport", call.path["id"])
+            return await self._recorded(call, view, "DiagnosticReport", None)
         row = await self._reports.complete(call.hospital_id, own[2], own[0], call.left_s())
-        return reply_read(call, "DiagnosticReport", report_resource(view, row, own[1]))
+        if view.seen is not None:
+            view.seen.completed(row)
+        return await self._recorded(call, view, "DiagnosticReport", report_resource(view, row, own[1]))
 
 
 def reply_read(call: Call[str, Any], kind: str, resource: Resource | None) -> Ready:

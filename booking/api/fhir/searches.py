@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,7 @@ from booking.api.fhir.search.tables import KINDS
 from booking.api.fhir.serving import (
     MOST_KEPT_CHARS,
     Parameters,
+    Resource,
     base_of,
     check_wanted,
     fhir_route,
@@ -30,10 +32,12 @@ from booking.api.fhir.serving import (
     prefers,
     read_parameters,
 )
+from booking.api.fhir.view import View
 from booking.api.listing import Listing
 from booking.api.report_routes import ReportHandlers
 from booking.api.routing import AtOnce, Call, Handler, Ready, RequestClass, Route
 from booking.feed import ChangeFeed
+from booking.report_reads import Outcome, ReadLog
 from booking.snapshots import Answers, Days
 
 FORM = "application/x-www-form-urlencoded"
@@ -49,6 +53,7 @@ class Searches:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._reports = ReportHandlers(context)
+        self._reads = context.reads or ReadLog(context.store)
         self._feed = context.feed or ChangeFeed(context.store, context.hospitals)
         self._days = Days(
             context.store,
@@ -78,7 +83,9 @@ class Searches:
                 return Listing(searchset(view.base, request, page, beside), FHIR_JSON).reply(call.request.headers)
 
             few = len(found.resources) + len(beside) <= _FEW
-            return render() if few else await asyncio.to_thread(render)
+            answer = render() if few else await asyncio.to_thread(render)
+            await self._record(call, view, [*found.resources, *beside], answer)
+            return answer
 
         return search
 
@@ -88,6 +95,12 @@ class Searches:
             own = await people.own_patients(tx, call.caller.id, patient_of(request))
         if own:
             await self._reports.refresh(call.hospital_id, own[0][1], call.left_s())
+
+    async def _record(self, call: Call[str, Any], view: View, shown: Sequence[Resource], answer: Ready) -> None:
+        """Reports among what was found are on the record before the answer leaves."""
+        outcome = Outcome.UNCHANGED if answer.status == 304 else Outcome.GIVEN
+        if view.seen is not None:
+            await self._reads.record(call.hospital_id, *view.seen.record(call, shown, outcome))
 
     def slots_at_once(self, call: Call[str, Any]) -> Ready | None:
         """Where the page is there and holds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import NamedTuple
 
+from booking.api.fhir.seen import SeenReports
 from booking.settings import Hospital
 
 
@@ -16,6 +17,8 @@ class View(NamedTuple):
     now_ms: int
     base: str
     scopes: frozenset[str] = frozenset()
+    seen: SeenReports | None = None
+    """Where reports are noted that were looked at, for the record of reads."""
 
     @property
     def zone(self) -> dt.tzinfo:

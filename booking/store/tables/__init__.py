@@ -14,6 +14,7 @@ from booking.store.tables.news import events, webhooks
 from booking.store.tables.operation import api_keys, audit, idempotency_keys, leases, nodes, store_clock
 from booking.store.tables.outbox import COMMAND_TO_DO, OPEN_COMMAND, outbox
 from booking.store.tables.people import patients, person_mrns, persons
+from booking.store.tables.reads import report_read_segments, report_reads
 from booking.store.tables.records import applied_messages, registrations, report_documents, report_versions, reports
 from booking.store.tables.waiting import EARLY_PLACE, RANKED_PLACE, waiting_rooms, waiting_steps, waiting_tickets
 
@@ -49,6 +50,8 @@ __all__ = (
     "refunds",
     "registrations",
     "report_documents",
+    "report_read_segments",
+    "report_reads",
     "report_versions",
     "reports",
     "returned_seats",

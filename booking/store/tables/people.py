@@ -23,6 +23,8 @@ persons = Table(
     check("his_state in ('pending', 'linked', 'rejected')", name="his_state"),
     Index("ux_persons_identity", "hospital_id", "identity_digest", unique=True, sqlite_where=text("merged_into is null"),
           postgresql_where=text("merged_into is null")),
+    Index("ix_persons_merged", "hospital_id", "merged_into", sqlite_where=text("merged_into is not null"),
+          postgresql_where=text("merged_into is not null")),
     Index("ix_persons_phone", "hospital_id", "phone_digest", sqlite_where=text("phone_digest is not null"),
           postgresql_where=text("phone_digest is not null")),
 )  # fmt: skip

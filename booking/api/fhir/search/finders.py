@@ -23,9 +23,11 @@ from booking.api.fhir.search.fits import check_values, places, spans, tokens
 from booking.api.fhir.search.identified import patients_named, without_chains
 from booking.api.fhir.search.requests import SearchRequest
 from booking.api.fhir.search.scanning import Found, Key, Row, page_of, page_of_many, scan, sort_all
+from booking.api.fhir.seen import SeenReports
 from booking.api.fhir.serving import Resource, invalid
 from booking.api.fhir.view import View
 from booking.named import schedules_named
+from booking.report_reads import Outcome
 from booking.store.engine import Tx
 
 Finder = Callable[[Tx, View, SearchRequest], Awaitable[Found]]
@@ -150,8 +152,16 @@ async def observations(tx: Tx, view: View, request: SearchRequest) -> Found:
 
 async def _reports(tx: Tx, view: View, request: SearchRequest) -> tuple[str, list[reporting.ReportRow]]:
     patient_id = patient_of(request)
-    own = await people.own_patients(tx, view.client_id, patient_id)
-    return patient_id, await reporting.reports_of(tx, own[0][1], view.hospital.reports) if own else []
+    own, seen = await people.own_patients(tx, view.client_id, patient_id), view.seen or SeenReports()
+    if not own:
+        seen.refused(Outcome.NOT_THEIRS, patient_id=patient_id, person_id=await people.person_of(tx, patient_id))
+        return patient_id, []
+    patient, person = own[0]
+    rows = await reporting.reports_of(tx, person, view.hospital.reports)
+    seen.asked_of(patient, person.id)
+    for row in rows:
+        seen.own(row, patient, person.id)
+    return patient_id, rows
 
 
 def patient_of(request: SearchRequest) -> str:
