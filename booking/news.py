@@ -63,13 +63,15 @@ def booking_payload(booking: Booking) -> dict[str, Any]:
 
 _HANDLES = Fixed(
     select(patients.c.id, patients.c.client_id).where(
-        patients.c.hospital_id == bindparam("of_hospital"), patients.c.person_id == bindparam("of_person")
+        patients.c.hospital_id == bindparam("of_hospital"),
+        patients.c.person_id == bindparam("of_person"),
+        patients.c.unbound_ms.is_(None),
     )
 )
 
 
 async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]) -> None:
-    """Tell every client that has this person as a patient, with its own patient id."""
+    """Tell every client that has this person as a patient, with its own patient id; who was unbound is told of no more."""
     for row in await tx.all(_HANDLES, {"of_hospital": tx.hospital_id, "of_person": person_id}):
         await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
 

@@ -11,10 +11,11 @@ from booking.api.context import Context
 from booking.api.patient_records import patient_record
 from booking.api.present import patient_view, registration_view
 from booking.api.routing import Call, Reply, RequestClass, Route
-from booking.api.views.patients import NewPatient, PatientView
+from booking.api.views.patients import NewPatient, PatientView, UnbindQuery
 from booking.api.views.records import RegistrationList
 from booking.records import Person
 from booking.store.engine import Tx
+from booking.store.turns import Of
 from booking.visits import visits_of
 
 
@@ -36,6 +37,10 @@ class PatientHandlers:
         async with self._context.store.read(call.hospital_id) as tx:
             row, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
         return patient_view(row["id"], row["user_ref"], person)
+
+    async def unbind(self, call: Call[UnbindQuery, None]) -> None:
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.BINDS) as tx:
+            await people.unbind_patient(tx, call.caller.id, call.path["patient_id"], user_ref=call.query.user_ref)
 
     async def registrations(self, call: Call[None, None]) -> RegistrationList:
         zone = self._context.hospital(call).zone
@@ -80,6 +85,10 @@ def patient_routes(context: Context) -> list[Route]:
         Route("GET", of + "/{patient_id}", handlers.get, summary="A patient, masked", tag="patients",
               request_class=RequestClass.READ,
               response=PatientView, scopes=scopes, errors=("patient_unknown",)),
+        Route("DELETE", of + "/{patient_id}", handlers.unbind, summary="Unbind a patient", tag="patients",
+              request_class=RequestClass.STEP, query=UnbindQuery, status=204, scopes=scopes,
+              identified_by=("patient_id",), errors=("patient_unknown", "patient_has_bookings"),
+              description="Idempotent. Their bookings must have ended; refunds that are due stay payable under their ids."),
         Route("GET", of + "/{patient_id}/registrations", handlers.registrations, tag="patients",
               request_class=RequestClass.READ,
               summary="Visits as the hospital tells them, also those not booked here", response=RegistrationList,

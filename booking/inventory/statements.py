@@ -29,7 +29,7 @@ from """
 # `|| ''` keeps a column out of the choice of an index: there is no limit to a client's patients or a schedule's bookings.
 _JOINS = (
     ("idempotency_keys", "k", "k.client_id = i.client_id and k.key = i.key"),
-    ("patients", "p", "p.id = i.patient_id and p.client_id || '' = i.client_id"),
+    ("patients", "p", "p.id = i.patient_id and p.client_id || '' = i.client_id and p.unbound_ms is null"),
     ("persons", "ps", "ps.id = p.person_id"),
     ("slots", "s", "s.id = i.slot_id"),
     ("schedules", "sc", "sc.id = s.schedule_id"),

@@ -15,6 +15,7 @@ from booking.people.patients import (
     user_of,
 )
 from booking.people.persons import digests_of, load_person, means, mrn_digests, owner_ids, person_by_mrn, save_person
+from booking.people.unbinding import unbind_patient
 
 __all__ = [
     "add_patient",
@@ -40,6 +41,7 @@ __all__ = [
     "registered_as",
     "reject_person",
     "save_person",
+    "unbind_patient",
     "unknown_patient",
     "user_of",
 ]

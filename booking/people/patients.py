@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 
 from booking.errors import Refusal
 from booking.people.identities import (
@@ -26,7 +26,7 @@ async def own_patient(tx: Tx, client_id: str, patient_id: str) -> tuple[dict[str
     """A patient of this API client. Raises Refusal(patient_unknown), also for another client's."""
     # The client is compared here: to PostgreSQL without statistics an index over clients looks as good as the primary key.
     row = await tx.first(select(patients).where(patients.c.hospital_id == tx.hospital_id, patients.c.id == patient_id))
-    if row is not None and row["client_id"] != client_id:
+    if row is not None and (row["client_id"] != client_id or row["unbound_ms"] is not None):
         row = None
     person = None if row is None else await load_person(tx, row["person_id"])
     if row is None or person is None:
@@ -35,7 +35,7 @@ async def own_patient(tx: Tx, client_id: str, patient_id: str) -> tuple[dict[str
 
 
 _USER = Fixed(
-    select(patients.c.client_id, patients.c.user_ref).where(
+    select(patients.c.client_id, patients.c.user_ref, patients.c.unbound_ms).where(
         patients.c.hospital_id == bindparam("of_hospital"), patients.c.id == bindparam("of_patient")
     )
 )
@@ -44,7 +44,7 @@ _USER = Fixed(
 async def user_of(tx: Tx, client_id: str, patient_id: str) -> str:
     """The `user_ref` under which a client has made a patient known. Raises Refusal(patient_unknown)."""
     row = await tx.first(_USER, {"of_hospital": tx.hospital_id, "of_patient": patient_id})
-    if row is None or row["client_id"] != client_id:
+    if row is None or row["client_id"] != client_id or row["unbound_ms"] is not None:
         raise unknown_patient(patient_id)
     return str(row["user_ref"])
 
@@ -75,7 +75,8 @@ async def patients_of_client(tx: Tx, client_id: str, person_id: str) -> list[dic
     rows = await tx.all(
         select(patients).where(patients.c.hospital_id == tx.hospital_id, patients.c.person_id == person_id)
     )
-    return sorted((row for row in rows if row["client_id"] == client_id), key=lambda row: str(row["id"]))
+    own = (row for row in rows if row["client_id"] == client_id and row["unbound_ms"] is None)
+    return sorted(own, key=lambda row: str(row["id"]))
 
 
 async def patients_by_document(
@@ -97,6 +98,7 @@ async def patients_of_user(tx: Tx, client_id: str, user_ref: str) -> list[tuple[
             patients.c.hospital_id == tx.hospital_id,
             patients.c.client_id == client_id,
             patients.c.user_ref == user_ref,
+            patients.c.unbound_ms.is_(None),
         )
         .limit(200)
     )
@@ -120,7 +122,8 @@ async def add_patient(
     A new person is asked for at the HIS through the outbox where the hospital can do so (`links_by_command`); elsewhere they
     count as linked, and messages carry their documents. Raises Refusal(patient_rejected) when the HIS knows a document or card
     under another name, or a card's holder by another document: nobody may reach a record by a number alone. Raises
-    Refusal(limit_reached) for one more than `per_user` of this user of the client's.
+    Refusal(limit_reached) for one more than `per_user` of this user of the client's. One whom the user had let go of comes back
+    under the same id.
     """
     person = await _find(tx, record)
     if person is None:
@@ -132,17 +135,20 @@ async def add_patient(
         await save_person(tx, person)
         await ask_his(tx, person)
     known = await tx.first(
-        select(patients.c.id).where(
+        select(patients.c.id, patients.c.unbound_ms).where(
             patients.c.hospital_id == tx.hospital_id,
             patients.c.client_id == client_id,
             patients.c.user_ref == user_ref,
             patients.c.person_id == person.id,
         )
     )
-    if known is not None:
+    if known is not None and known["unbound_ms"] is None:
         return known["id"], person
     if per_user is not None:
         await _within(tx, client_id, user_ref, per_user)
+    if known is not None:
+        await mark_unbound(tx, known["id"], None)
+        return known["id"], person
     patient_id = new_id()
     await tx.insert(
         patients,
@@ -158,6 +164,18 @@ async def add_patient(
     return patient_id, person
 
 
+_MARK = Fixed(
+    update(patients)
+    .where(patients.c.hospital_id == bindparam("of_hospital"), patients.c.id == bindparam("of_patient"))
+    .values(unbound_ms=bindparam("at_ms"))
+)
+
+
+async def mark_unbound(tx: Tx, patient_id: str, at_ms: int | None) -> None:
+    """A handle that its user has let go of, or (None) has bound anew."""
+    await tx.run(_MARK, {"of_hospital": tx.hospital_id, "of_patient": patient_id, "at_ms": at_ms})
+
+
 async def _within(tx: Tx, client_id: str, user_ref: str, per_user: int) -> None:
     bound = await tx.all(
         select(patients.c.id)
@@ -165,6 +183,7 @@ async def _within(tx: Tx, client_id: str, user_ref: str, per_user: int) -> None:
             patients.c.hospital_id == tx.hospital_id,
             patients.c.client_id == client_id,
             patients.c.user_ref == user_ref,
+            patients.c.unbound_ms.is_(None),
         )
         .limit(per_user)
     )

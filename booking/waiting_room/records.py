@@ -116,7 +116,7 @@ _PERSONS = Fixed(
             persons, (persons.c.hospital_id == patients.c.hospital_id) & (persons.c.id == patients.c.person_id)
         )
     )
-    .where(patients.c.hospital_id == bindparam("h"), is_one_of(patients.c.id, "ids"))
+    .where(patients.c.hospital_id == bindparam("h"), is_one_of(patients.c.id, "ids"), patients.c.unbound_ms.is_(None))
 )
 _PLACE = (
     "select t.person_id, t.rank, t.holds from waiting_tickets t where t.hospital_id = :h and t.release_ms = :of_release"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from booking.api.views.base import PLAIN, Body, Text, View
+from booking.api.views.base import PLAIN, Body, Query, Text, View
 from mappings.canonical import Sex
 
 
@@ -59,3 +59,9 @@ class PatientView(View, frozen=True):
     phone: str | None
     his_state: str
     reject_code: str | None = None
+
+
+class UnbindQuery(Query, frozen=True):
+    """`user_ref`: whose the patient must be; another user's is unknown then."""
+
+    user_ref: Text | None = None

@@ -47,6 +47,7 @@ patients = Table(
     string("user_ref"),
     string("person_id"),
     ms("created_ms", null=False),
+    ms("unbound_ms"),  # since when its user has let go of it; null again where it was bound anew
     Index("ux_patients_owner", "hospital_id", "client_id", "user_ref", "person_id", unique=True),
     Index(None, "hospital_id", "person_id"),
 )
