@@ -195,14 +195,14 @@ async def write_booking(tx: Tx, booking: Booking, *, tell: bool) -> None:
         return
     tx.saved[booking.id] = row
     if tell:
-        told = new_event(tx.hospital_id, booking.client_id, BOOKING_CHANGED, booking_payload(booking), tx.now_ms)
+        told = new_event(tx, booking.client_id, BOOKING_CHANGED, booking_payload(booking))
         tx.told.append(told)
 
 
 async def tell_of_booking(tx: Tx, booking: Booking, kind: str, payload: dict[str, Any]) -> None:
     """Tell a booking's client something else about it, after what was told before."""
     if isinstance(tx, Gathering):
-        tx.told.append(new_event(tx.hospital_id, booking.client_id, kind, payload, tx.now_ms))
+        tx.told.append(new_event(tx, booking.client_id, kind, payload))
     else:
         await tell(tx, booking.client_id, kind, payload)
 

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, func, select, update
 from booking.records import Booking
 from booking.store.engine import Store, Tx
 from booking.store.fixed import Fixed
-from booking.store.ids import new_id
+from booking.store.ids import new_ids_at
 from booking.store.tables import events, patients
 
 SEQUENCER = "#events"  # the store lock under which events are numbered, and the topic that rings when there are some
@@ -27,18 +27,24 @@ KEEP_MS = 30 * 24 * 3600 * 1000
 
 async def tell(tx: Tx, client_id: str, kind: str, payload: dict[str, Any]) -> None:
     """Record one event for one API client."""
-    await tx.add(events, new_event(tx.hospital_id, client_id, kind, payload, tx.now_ms))
+    await tx.add(events, new_event(tx, client_id, kind, payload))
     tx.ring(SEQUENCER)
 
 
-def new_event(hospital_id: str, client_id: str, kind: str, payload: dict[str, Any], now_ms: int) -> dict[str, Any]:
-    """The row of an event that has no number yet."""
+def new_event(tx: Tx, client_id: str, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """The row of an event that has no number yet. It gets its number by its id, which is in the order of the commits."""
+    (event_id,) = new_ids_at(tx.now_ms, seq=tx.seq)
+    return event_row(event_id, tx.hospital_id, client_id, kind, msgspec.json.encode(payload).decode(), tx.now_ms)
+
+
+def event_row(event_id: str, hospital_id: str, client_id: str, kind: str, payload: str, now_ms: int) -> dict[str, Any]:
+    """The columns of `events` but for the number."""
     return {
-        "id": new_id(),
+        "id": event_id,
         "hospital_id": hospital_id,
         "client_id": client_id,
         "type": kind,
-        "payload": msgspec.json.encode(payload).decode(),
+        "payload": payload,
         "created_ms": now_ms,
     }
 

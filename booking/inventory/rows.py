@@ -13,12 +13,12 @@ from sqlalchemy import Table
 from booking.commands import RANKS, new_command
 from booking.inventory.moulds import hole, json_mould, row_mould
 from booking.inventory.requests import Answer, Decision, Facts, Granted, HoldRequest, Refused, SlotFacts
-from booking.news import BOOKING_CHANGED, booking_payload, new_event
+from booking.news import BOOKING_CHANGED, booking_payload, event_row
 from booking.openings import Standing, first_standing
 from booking.records import Booking, booking_to_row, line_of
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
-from booking.store.ids import new_ids, new_order_nos
+from booking.store.ids import new_ids, new_ids_at, new_order_nos
 from booking.store.tables import bookings, events, idempotency_keys, outbox
 
 Render = Callable[[Booking, int], bytes]
@@ -111,7 +111,9 @@ def build(
         else:
             batch.answers.append(_again(batch.answers[decision.of or 0]))
     sealed_bodies = vault.seal_all(bodies, "idempotency_keys", "body")
-    news = zip(new_ids(len(granted)), new_ids(len(granted)), sealed_bodies, _numbers(facts), strict=False)
+    # Nothing else was told of these bookings before: their events are the first of their millisecond.
+    event_ids = new_ids_at(facts.now_ms, len(granted))
+    news = zip(new_ids(len(granted)), event_ids, sealed_bodies, _numbers(facts), strict=False)
     for (cut, values, shown), new in zip(granted, news, strict=True):
         cut.cast(batch.rows, values, shown, *new)
     batch.slots = [slot for slot in facts.slots.values() if slot.sold]
@@ -156,10 +158,8 @@ class _Form:
             booking_to_row(_NOTHING_SEALED, sample),
             None,
             {
-                **new_event(hospital.id, hole("client_id"), BOOKING_CHANGED, {}, now_ms),
-                "id": hole("event_id"),
+                **event_row(hole("event_id"), hospital.id, hole("client_id"), BOOKING_CHANGED, hole("payload"), now_ms),
                 "seq": hole("seq"),
-                "payload": hole("payload"),
             },
             {
                 "hospital_id": hospital.id,

@@ -16,6 +16,7 @@ from booking.errors import Refusal
 from booking.news import Pace, forget_events, number_events, tell
 from booking.settings import Hospital
 from booking.store.engine import Store
+from booking.store.ids import first_id
 from booking.store.tables import events, webhooks
 from booking.webhooks import SCOPE, Delivery, add_webhook, due_deliveries, record_delivery, resume_webhook, sign
 from monitoring import metrics
@@ -40,6 +41,20 @@ async def test_numbers_follow_each_other_when_rounds_are_small(store: Store) -> 
         await say(store, word)
     assert [await number_events(store, limit=2) for _ in range(4)] == [2, 2, 1, 0]
     assert [(seq, payload["word"]) for seq, _, payload in await feed(store)] == list(enumerate("abcde", 1))
+
+
+async def test_order_is_that_of_the_commits_when_the_clocks_of_machines_differ(
+    store: Store, hospital: Hospital, wall: Wall
+) -> None:
+    """Events are numbered by their ids: those are of the store's time, as every process of every machine reads it."""
+    booking = await hold(store, hospital, await put_slot(store), await put_patient(store))
+    await send_and_answer(store, hospital, booking.id)
+    wall.turn(0.001)
+    await cancel(store, hospital, booking.id)
+    async with store.read() as tx:
+        rows = await tx.all(select(events).order_by(events.c.id))
+    assert [msgspec.json.decode(r["payload"])["version"] for r in rows] == [1, 2, 3]
+    assert [r["id"][:13] for r in rows] == [first_id(r["created_ms"])[:13] for r in rows]
 
 
 async def test_order_has_no_gap_and_no_inversion_when_many_write_and_two_number(store: Store) -> None:
