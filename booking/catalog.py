@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, case, func, select
 
 from booking import seats
 from booking.store.engine import Tx
@@ -46,10 +46,10 @@ HELD_BY: ColumnElement[str] = func.coalesce(slots.c.practitioner_id, schedules.c
 HELD_BY_NAME: ColumnElement[str] = func.coalesce(slots.c.practitioner_name, schedules.c.practitioner_name)
 
 _TOLD_OTHERWISE = ("his_left", "held_back", "practitioner_id", "practitioner_name")
-# What is held back is no seat to whoever reads a list.
+# What is held back, or is for those on the waitlist, is no seat to whoever reads a list.
 _SLOT_ROWS = select(
     *(column for column in slots.columns if column.name not in _TOLD_OTHERWISE),
-    (slots.c.his_left - slots.c.held_back).label("his_left"),
+    case((schedules.c.waiting > 0, 0), else_=slots.c.his_left - slots.c.held_back).label("his_left"),
     schedules.c.department_id,
     schedules.c.department_name,
     HELD_BY.label("practitioner_id"),

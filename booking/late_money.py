@@ -79,7 +79,7 @@ async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
 
 
 async def _slot(tx: Tx, booking: Booking) -> SlotFacts | None:
-    of_schedule = ("department_id", "opens_at_ms", "fee_fen", "quota", "taken", "clinic_type")
+    of_schedule = ("department_id", "opens_at_ms", "fee_fen", "quota", "taken", "clinic_type", "waiting")
     row = await tx.first(
         select(
             slots,
@@ -101,13 +101,13 @@ async def _slot(tx: Tx, booking: Booking) -> SlotFacts | None:
 
 
 def _facts(row: dict[str, Any], own: int) -> SlotFacts:
-    """`own`: how many of the seats that are held back are for this booking."""
+    """`own`: how many of the seats that are held back are for this booking; those that are free are for who waits in line."""
     left, quota = row["his_left"] - row["held_back"] + own, row["quota"]
     if quota is not None:
         quota += own - row["held_back_of_schedule"]
     schedule = ScheduleFacts(
         row["schedule_id"], row["date"], row["department_id"], row["opens_at_ms"], row["of_schedule"] == "stopped",
-        row["fee_fen"], quota, row["taken"], row["clinic_type"],
+        row["fee_fen"], quota, row["taken"], row["clinic_type"], 0 if own else row["waiting"],
     )  # fmt: skip
     return SlotFacts(row["id"], schedule, row["starts_at_ms"], row["status"] == "stopped", left, row["unreflected"])
 

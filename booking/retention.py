@@ -17,6 +17,7 @@ from booking.store.tables import (
     waiting_rooms,
     waiting_steps,
     waiting_tickets,
+    waitlist,
 )
 
 CHUNK = 200
@@ -24,6 +25,7 @@ KEEP_COMMANDS_DAYS = 30
 KEEP_CATALOGUE_DAYS = 30
 KEEP_MERCHANT_BILLS_DAYS = 400
 KEEP_ROOMS_DAYS = 30  # who asks why they were so far behind can be shown
+KEEP_WAITLIST_DAYS = 30  # as long as the events that told of it
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -100,6 +102,19 @@ async def forget_rooms(store: Store, hospital_id: str, *, limit: int = CHUNK) ->
         if forgotten := await _forget(store, hospital_id, table, of_room, limit):
             return forgotten
     return 0
+
+
+async def forget_waitlist(store: Store, hospital_id: str, *, limit: int = CHUNK) -> int:
+    """Delete entries of the waitlist that have been over for their days; returns how many."""
+    async with store.read(hospital_id) as tx:
+        before_ms = tx.now_ms - KEEP_WAITLIST_DAYS * _DAY_MS
+    old = [
+        waitlist.c.hospital_id == hospital_id,
+        waitlist.c.id < first_id(before_ms),
+        waitlist.c.due_ms.is_(None),
+        waitlist.c.updated_ms < before_ms,
+    ]
+    return await _forget(store, hospital_id, waitlist, old, limit)
 
 
 async def oldest_day(

@@ -65,30 +65,61 @@ _DAYS = Fixed(
         schedules.c.hospital_id == bindparam("of_hospital"), is_one_of(schedules.c.id, "ids")
     )
 )
+_WAITING = Fixed(
+    select(schedules.c.waiting).where(
+        schedules.c.hospital_id == bindparam("of_hospital"), schedules.c.id == bindparam("of_schedule")
+    )
+)
 _OF_SLOTS, _OF_SCHEDULES = _counting("slots"), _counting("schedules")
 
 
 async def hold_back(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     """The seat of a booking comes back: it is not sold before a time drawn by chance, where the hospital wants it so."""
     rule = hospital.rules.returned_seats
-    if rule is None:
-        return
+    if rule is None or (hospital.rules.waitlist is not None and await _has_line(tx, booking.schedule_id)):
+        return  # whoever is first in line gets it: there is nothing to catch
     until_ms = tx.now_ms + back_after_ms(rule, draw())
     of = {"of_hospital": tx.hospital_id, "of_booking": booking.id}
     if await tx.first(_ROW, of) is not None:
         await tx.run(_POSTPONE, {**of, "until": until_ms})
         return
+    await _wait(tx, booking.id, booking.slot_id, booking.schedule_id, until_ms)
+    await _count(tx, {booking.slot_id: 1}, {booking.schedule_id: 1})
+
+
+async def offer_is_over(tx: Tx, hospital: Hospital, *, entry_id: str, slot_id: str, schedule_id: str) -> None:
+    """The seat that was set aside for an entry of the waitlist is for others: for the next in line, if there is one.
+
+    Else it waits as one that was booked does, where the hospital wants it so.
+    """
+    rule = hospital.rules.returned_seats
+    if rule is None or await _has_line(tx, schedule_id):
+        await _count(tx, {slot_id: -1}, {schedule_id: -1})
+    else:
+        await _wait(tx, entry_id, slot_id, schedule_id, tx.now_ms + back_after_ms(rule, draw()))
+
+
+async def set_aside(tx: Tx, slot_id: str, schedule_id: str) -> None:
+    """A seat is offered to somebody: it is for nobody else."""
+    await _count(tx, {slot_id: 1}, {schedule_id: 1})
+
+
+async def _has_line(tx: Tx, schedule_id: str) -> bool:
+    row = await tx.first(_WAITING, {"of_hospital": tx.hospital_id, "of_schedule": schedule_id})
+    return row is not None and row["waiting"] > 0
+
+
+async def _wait(tx: Tx, subject_id: str, slot_id: str, schedule_id: str, until_ms: int) -> None:
     await tx.add(
         returned_seats,
         {
             "hospital_id": tx.hospital_id,
-            "booking_id": booking.id,
-            "slot_id": booking.slot_id,
-            "schedule_id": booking.schedule_id,
+            "booking_id": subject_id,
+            "slot_id": slot_id,
+            "schedule_id": schedule_id,
             "due_ms": until_ms,
         },
     )
-    await _count(tx, {booking.slot_id: 1}, {booking.schedule_id: 1})
 
 
 async def is_held_back(tx: Tx, booking: Booking) -> bool:

@@ -49,6 +49,7 @@ def _of_openings(hospital_id: str, now_ms: int) -> Any:
         schedules.c.opens_at_ms.is_not(None),
         schedules.c.opens_at_ms.between(now_ms - FRESH_MS, now_ms + COMING_MS),
         schedules.c.status == "open",
+        schedules.c.waiting == 0,
     )
 
 

@@ -487,6 +487,20 @@ seats_left = Gauge(
     ["hospital", "window"],
     registry=REGISTRY,
 )
+WAITLIST = ("joined", "offered", "accepted", "lapsed", "withdrawn", "cancelled", "cleared")
+waitlist = Counter(
+    "hisbridge_waitlist_total",
+    "What became of places on waitlists: joined, offered (a seat), accepted, lapsed (not accepted in time), withdrawn (the "
+    "hospital sold the seat; the place is kept), cancelled (by the portal), cleared (the evening before, or by a stop).",
+    ["hospital", "outcome"],
+    registry=REGISTRY,
+)
+waitlist_entries = Gauge(
+    "hisbridge_waitlist_entries",
+    "People on waitlists: waiting, offered (a seat is set aside for them).",
+    ["hospital", "state"],
+    registry=REGISTRY,
+)
 HOLDS_FAILED = ("never_locked", "seat_gone", "refused", "not_registered")
 holds_failed = Counter(
     "hisbridge_holds_failed_total",
@@ -671,6 +685,7 @@ _OF_ITS_WORKER = (
     mllp_connections, outbox_depth, outbox_oldest_seconds, paid_unregistered, paid_unregistered_oldest_seconds,
     ledger_imbalances, reconciliation_differences, reconciled_until_timestamp_seconds, refunds_owed,
     refunds_owed_oldest_seconds, refunds_untold, seats_drift, seats_left, soap_connections, sync_age_seconds, tls_files_not_taken,
+    waitlist_entries,
 )  # fmt: skip
 
 # --- traces -------------------------------------------------------------------------------------------------------
@@ -788,6 +803,8 @@ def greet_hospital(hospital: str) -> None:
         message_records_dropped.labels(hospital=hospital, reason=reason)
     for reason in HOLDS_FAILED:
         holds_failed.labels(hospital=hospital, reason=reason)
+    for outcome in WAITLIST:
+        waitlist.labels(hospital=hospital, outcome=outcome)
     for histogram in (lock_seconds, registration_seconds, report_delay_seconds):
         histogram.labels(hospital=hospital)
     for outcome in READ_OUTCOMES:

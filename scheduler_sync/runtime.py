@@ -37,11 +37,15 @@ from scheduler_sync.sweeps import (
     MEASURE_EVERY_S,
     NEWS_EVERY_S,
     RETURN_EVERY_S,
+    WAITLIST_EVERY_S,
     Forgetting,
+    clear_without_rule,
     expire_holds,
     measure_seats,
+    measure_waitlist,
     repeat,
     return_seats,
+    serve_waitlist,
 )
 from scheduler_sync.truth import LOOK_THROUGH_EVERY_S, Truth
 from scheduler_sync.webhooks import WebhookSender
@@ -196,6 +200,21 @@ class HospitalRuntime:
         group.repeat(
             RETURN_EVERY_S, lambda: return_seats(self._store, self.hospital), "returned_seats", hospital_id=hospital_id
         )
+        if self.hospital.rules.waitlist is None:
+            group.spawn(clear_without_rule(self._store, self.hospital, group.stopping), f"waitlist {hospital_id}")
+        else:
+            group.repeat(
+                WAITLIST_EVERY_S,
+                lambda: serve_waitlist(self._store, self.hospital),
+                "waitlist",
+                hospital_id=hospital_id,
+            )
+            group.repeat(
+                MEASURE_EVERY_S,
+                lambda: measure_waitlist(self._store, hospital_id),
+                "measure",
+                hospital_id=hospital_id,
+            )
         self._running[hospital_id] = self.link
         metrics.greet_hospital(hospital_id)
         for state in State:  # what is counted begins at 0: Prometheus sees only increases

@@ -20,6 +20,7 @@ from booking.retention import (
     forget_commands,
     forget_rooms,
     forget_slots,
+    forget_waitlist,
     oldest_day,
 )
 from booking.returned_seats import any_back, sell_again
@@ -28,6 +29,8 @@ from booking.settings import Hospital
 from booking.store.bell import Bell
 from booking.store.budget import Budget
 from booking.store.engine import Store, StoreUnavailable
+from booking.waitlist.offering import anything_to_do, serve_lines
+from booking.waitlist.records import count_entries
 from booking.webhooks import SCOPE as WEBHOOKS
 from monitoring import metrics
 from monitoring.logs import get_logger
@@ -45,6 +48,7 @@ log = get_logger("sweeps")
 
 EXPIRE_EVERY_S = 0.5
 RETURN_EVERY_S = 5.0
+WAITLIST_EVERY_S = 1.0
 NEWS_EVERY_S = 1.0  # beside the bell
 NEWS_PAUSE_S = 0.1  # what rings meanwhile is done in one round
 MEASURE_EVERY_S = 5.0
@@ -112,6 +116,40 @@ async def return_seats(store: Store, hospital: Hospital) -> int:
             total += await sell_again(tx)
 
 
+async def serve_waitlist(store: Store, hospital: Hospital) -> int:
+    """Offer what has come back to the first in line, and end what is over, in small transactions."""
+    total = 0
+    while True:
+        async with store.read(hospital.id, here=True) as tx:
+            if not await anything_to_do(tx, hospital):
+                return total
+        async with store.write(hospital.id, here=True) as tx:
+            moved = await serve_lines(tx, hospital)
+        total += moved
+        if moved == 0:
+            return total
+
+
+async def clear_without_rule(store: Store, hospital: Hospital, stopping: asyncio.Event) -> None:
+    """Whoever still waits at a hospital that has no waitlist any more is told so, once at the start."""
+    while not stopping.is_set():
+        try:
+            await serve_waitlist(store, hospital)
+        except StoreUnavailable as e:
+            log.error("store_unavailable", sweep="waitlist", hospital=hospital.id, reason=str(e))
+            await _pause(stopping, WAITLIST_EVERY_S)
+        else:
+            return
+
+
+async def measure_waitlist(store: Store, hospital_id: str) -> None:
+    """Refresh the gauge of who waits."""
+    async with store.read(hospital_id) as tx:
+        entries = await count_entries(tx)
+    for state, number in entries.items():
+        metrics.waitlist_entries.labels(hospital=hospital_id, state=state).set(number)
+
+
 async def measure_seats(store: Store, hospital_id: str) -> None:
     """Refresh the gauge of what a release has left."""
     left = await count_seats_left(store, hospital_id)
@@ -164,6 +202,7 @@ class Forgetting:
         )
         await self._until_none(lambda: forget_commands(self._store, hospital.id))
         await self._until_none(lambda: forget_rooms(self._store, hospital.id))
+        await self._until_none(lambda: forget_waitlist(self._store, hospital.id))
         keep_reads = self._keep_report_reads_days
         await self._until_none(lambda: cut_reads(self._store, hospital.id, keep_days=keep_reads))
         await self._forget_messages(hospital.id)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
+import msgspec
+
 from booking import bookings as rules
 from booking.api.context import Context
 from booking.api.cursors import decode_cursor, encode_cursor
@@ -59,6 +61,7 @@ class BookingHandlers:
             span=call.span,
             room_ms=place[0],
             rank=place[1],
+            offer=None if body.waitlist_entry_id is msgspec.UNSET else body.waitlist_entry_id,
         )
 
     async def list(self, call: Call[BookingQuery, None]) -> BookingList:
@@ -152,7 +155,7 @@ def booking_routes(context: Context) -> list[Route]:
         "price_changed", "fee_unknown",
         "limit_reached", "patient_not_eligible", "patient_blocked", "channel_quota_reached", "wait_after_cancellation",
         "slot_unknown", "patient_unknown", "patient_rejected", "hospital_paused", "hospital_observe_only",
-        "not_offered_by_hospital", "waiting_room",
+        "not_offered_by_hospital", "waiting_room", "waitlist_entry_unknown", "offer_over",
     )  # fmt: skip
     return [
         Route("POST", of, handlers.hold, at_once=handlers.hold_at_once, summary="Hold a seat", tag="bookings",

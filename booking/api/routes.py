@@ -13,6 +13,7 @@ from booking.api.refund_routes import refund_routes
 from booking.api.report_routes import report_routes
 from booking.api.routing import Route
 from booking.api.waiting_routes import waiting_routes
+from booking.api.waitlist_routes import waitlist_routes
 
 
 def api_routes(context: Context) -> list[Route]:
@@ -21,6 +22,7 @@ def api_routes(context: Context) -> list[Route]:
         *catalog_routes(context),
         *booking_routes(context),
         *waiting_routes(context),
+        *waitlist_routes(context),
         *patient_routes(context),
         *billing_routes(context),
         *refund_routes(context),

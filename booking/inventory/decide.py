@@ -11,15 +11,18 @@ from booking.inventory.requests import (
     HoldRequest,
     KeyFacts,
     LiveFacts,
+    OfferFacts,
     Refused,
     Replayed,
     RoomTerms,
+    SlotFacts,
     Terms,
 )
 from booking.lifecycle import State
 from booking.rules.facts import Past, Visit
 from booking.rules.judging import Case, judge
 from booking.waiting_room.gate import turn_away
+from booking.waitlist.accepting import accepted, refuse
 
 KEEP_KEYS_MS = 24 * 3600 * 1000
 
@@ -44,6 +47,8 @@ def decide(requests: Sequence[HoldRequest], booking_ids: Sequence[str], facts: F
         decision = _decide(index, request, facts, terms)
         if isinstance(decision, Granted):
             winners[bound] = (index, request.digest)
+            if decision.offer is not None:
+                _use(decision.offer, decision.slot)
             decision.slot.unreflected += 1
             decision.slot.schedule.taken += 1
             decision.slot.sold += 1
@@ -56,6 +61,14 @@ def decide(requests: Sequence[HoldRequest], booking_ids: Sequence[str], facts: F
                 _count(facts.past, request, booking_ids[index], decision, facts.now_ms)
         decisions.append(decision)
     return decisions
+
+
+def _use(offer: OfferFacts, slot: SlotFacts) -> None:
+    """The seat that was set aside is no longer held back: the others have as many as before."""
+    accepted(offer)
+    slot.his_left += 1
+    if slot.schedule.quota is not None:
+        slot.schedule.quota += 1
 
 
 def _count(past: Past, request: HoldRequest, booking_id: str, granted: Granted, now_ms: int) -> None:
@@ -93,6 +106,11 @@ def _decide(index: int, request: HoldRequest, facts: Facts, terms: Terms) -> Dec
     patient = facts.patients.get((request.client_id, request.patient_id))
     if patient is None:
         return Refused("patient_unknown", f"There is no patient {request.patient_id} of yours at this hospital.")
+    offer = None
+    if request.offer is not None:
+        offer = facts.offers.get(request.offer)
+        if (refused := refuse(request, offer, facts.now_ms)) is not None:
+            return refused
     case = Case(
         now_ms=facts.now_ms,
         zone=terms.zone,
@@ -106,8 +124,9 @@ def _decide(index: int, request: HoldRequest, facts: Facts, terms: Terms) -> Dec
         live=facts.live.get((patient.person_id, slot.schedule.id)),
         shown_fen=request.fee_fen,
         closed_until_ms=terms.closed_until_ms,
+        set_aside=offer is not None,
     )
-    return judge(case) or Granted(index, slot, patient, slot.schedule.fee_fen or 0)
+    return judge(case) or Granted(index, slot, patient, slot.schedule.fee_fen or 0, offer)
 
 
 def _of_room(request: HoldRequest, facts: Facts, terms: RoomTerms) -> Refused | None:

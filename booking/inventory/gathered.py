@@ -22,7 +22,7 @@ def read_facts(
     for (
         n, digest, status, sealed_body, created_ms, person_id, his_state, reject_code, merged_into,
         schedule_id, date, department_id, starts_at_ms, opens_at_ms, slot_status, schedule_status, fee_fen,
-        his_left, unreflected, quota, taken, live_id, live_client, user_ref, clinic_type,
+        his_left, unreflected, quota, taken, live_id, live_client, user_ref, clinic_type, waiting,
     ) in rows:  # fmt: skip
         request = requests[n]
         if digest is not None:
@@ -35,7 +35,7 @@ def read_facts(
             if schedule is None:
                 schedule = schedules[schedule_id] = ScheduleFacts(
                     schedule_id, date, department_id, opens_at_ms, schedule_status == "stopped", fee_fen, quota, taken,
-                    clinic_type,
+                    clinic_type, waiting,
                 )  # fmt: skip
             facts.slots[request.slot_id] = SlotFacts(
                 request.slot_id, schedule, starts_at_ms, slot_status == "stopped", his_left, unreflected

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import starmap
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,12 +16,13 @@ from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
 from booking.inventory.histories import Histories, open_record
 from booking.inventory.outcomes import CommitUnknown, Violation, Work
-from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PassFacts, PatientFacts
+from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, OfferFacts, PassFacts, PatientFacts
 from booking.inventory.rows import Batch
 from booking.inventory.sqlite import LONGEST_CHAIN
 from booking.rules.settings import Wanted
 from booking.store.crypto import HospitalVault
 from booking.store.engine import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Store, StoreUnavailable
+from booking.waitlist.accepting import POSTGRES_OFFERS, POSTGRES_TAKEN, taken_values
 
 CONNECTIONS = 2
 CONNECT_TIMEOUT_S = 5.0
@@ -161,6 +163,9 @@ class PostgresBatches:
             persons = sql.array_literal([patient.person_id for patient in facts.patients.values()])
             places = await connection.fetch(sql.POSTGRES_PLACES, hospital_id, facts.room_ms, persons)
             facts.passes = {person_id: PassFacts(*place) for person_id, *place in places}
+        if named := [r.offer for r in requests if r.offer is not None]:
+            offers = await connection.fetch(POSTGRES_OFFERS, hospital_id, sql.array_literal(sorted(set(named))))
+            facts.offers = {offer.id: offer for offer in starmap(OfferFacts, offers)}
         return facts
 
     async def _look_back(
@@ -196,6 +201,11 @@ class PostgresBatches:
             await connection.execute(sql.HURRY.format("$1", "$2", "$3"), hospital_id, line, rank)
         if used := batch.places_used(hospital_id):
             await connection.executemany(sql.POSTGRES_PLACE_USED, used)
+        for taken in batch.offers:
+            for text, values in zip(
+                POSTGRES_TAKEN, taken_values(hospital_id, taken, batch.facts.now_ms, batch.facts.seq), strict=True
+            ):
+                await connection.execute(text, *values)
         fragments = list(batch.fragments)
         await connection.fetch(
             sql.POSTGRES_WRITE,

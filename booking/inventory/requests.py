@@ -18,7 +18,7 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` is the Idempotency-Key of this API client, `digest` stands for the request that it is bound to. `span` is that of the
     request, where it is traced. `room_ms` and `rank` are what the waiting room's ticket says that came with it: the release, and
-    the place.
+    the place. `offer` is the entry of the waitlist whose offer it accepts.
     """
 
     client_id: str
@@ -31,6 +31,7 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     span: Span | None = None
     room_ms: int = 0
     rank: int = -1
+    offer: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -53,6 +54,7 @@ class ScheduleFacts(msgspec.Struct):
     quota: int | None
     taken: int
     clinic_type: str | None = None
+    waiting: int = 0  # people on its waitlist without an offer
 
 
 class SlotFacts(msgspec.Struct):
@@ -103,13 +105,26 @@ class PassFacts(msgspec.Struct):
     taken: bool = False
 
 
+class OfferFacts(msgspec.Struct):
+    """An entry of the waitlist: `slot_id` is what it is offered, until `until_ms`. `state` changes as a batch is decided."""
+
+    id: str
+    client_id: str
+    patient_id: str
+    slot_id: str | None
+    state: str
+    until_ms: int | None
+    version: int
+    schedule_id: str
+
+
 class Facts(msgspec.Struct):
     """Everything that a batch's decisions look at, read under the hospital's lock; earlier items of the batch change it.
 
     `patients` is keyed by (client, patient id), `keys` by (client, key), `live` by (person, schedule). `last_event` is the last
     number of an event, where the writer of the batch numbers its events itself. `old_keys`: requested ones that bind no more.
     `room_ms` is the release whose waiting room is open (0: none), and `passes` its places by person. `past` is there where the
-    hospital's rules look at earlier bookings.
+    hospital's rules look at earlier bookings. `offers` are the entries of the waitlist that requests name.
     """
 
     now_ms: int
@@ -123,6 +138,7 @@ class Facts(msgspec.Struct):
     room_ms: int = 0
     passes: dict[str, PassFacts] = {}
     past: Past | None = None
+    offers: dict[str, OfferFacts] = {}
 
     @property
     def is_room_open(self) -> bool:
@@ -154,12 +170,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """A seat was taken: `index` is the item's place in its batch."""
+    """A seat was taken: `index` is the item's place in its batch. `offer`: it was set aside for this entry of the waitlist."""
 
     index: int
     slot: SlotFacts
     patient: PatientFacts
     fee_fen: int
+    offer: OfferFacts | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
 from booking.store.ids import new_ids, new_ids_at, new_order_nos
 from booking.store.tables import bookings, events, idempotency_keys, outbox
+from booking.waitlist.accepting import Taken
 
 Render = Callable[[Booking, int], bytes]
 """The body of the answer to a new booking, as of an instant in milliseconds."""
@@ -50,6 +51,7 @@ class Batch(msgspec.Struct):
     rows: tuple[list[tuple[Any, ...]], ...]
     slots: list[SlotFacts]
     hurried: list[tuple[str, int]]
+    offers: list[Taken] = []
 
     @property
     def granted(self) -> int:
@@ -98,6 +100,8 @@ def build(
     for request, booking_id, order_no, decision in zip(requests, booking_ids, order_nos, decisions, strict=True):
         if isinstance(decision, Granted):
             cut = form(decision.fee_fen)
+            if decision.offer is not None:
+                batch.offers.append(Taken(decision.offer, booking_id))
             values = _granted(batch, request, booking_id, order_no, decision, cut)
             shown = _shown(values)
             granted.append((cut, values, shown))

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import starmap
 
 import msgspec
 
@@ -17,12 +18,13 @@ from booking.inventory import statements as sql
 from booking.inventory.gathered import Merged, read_facts
 from booking.inventory.histories import Histories, open_record
 from booking.inventory.outcomes import Violation, Work
-from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, PassFacts, PatientFacts
+from booking.inventory.requests import Facts, HoldRequest, KeyFacts, LiveFacts, OfferFacts, PassFacts, PatientFacts
 from booking.inventory.rows import WRITTEN, Batch
 from booking.rules.settings import Wanted
 from booking.store.crypto import HospitalVault
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.here import LoopConnection
+from booking.waitlist.accepting import SQLITE_OFFERS, SQLITE_TAKEN, taken_values
 
 _encode = msgspec.json.Encoder().encode
 LONGEST_CHAIN = 10  # of merges: it is short; a ring would be a fault of ours
@@ -92,6 +94,9 @@ class SqliteBatches:
             persons = _encode([patient.person_id for patient in facts.patients.values()]).decode()
             places = connection.execute(sql.SQLITE_PLACES, (hospital_id, facts.room_ms, persons))
             facts.passes = {person_id: PassFacts(*place) for person_id, *place in places}
+        if named := [r.offer for r in requests if r.offer is not None]:
+            offers = connection.execute(SQLITE_OFFERS, (hospital_id, _encode(sorted(set(named))).decode()))
+            facts.offers = {offer.id: offer for offer in starmap(OfferFacts, offers)}
         return facts
 
     def _look_back(
@@ -137,6 +142,11 @@ class SqliteBatches:
         for line, rank in batch.hurried:
             connection.execute(sql.HURRY.format("?1", "?2", "?3"), (hospital_id, line, rank))
         connection.executemany(sql.SQLITE_PLACE_USED, batch.places_used(hospital_id))
+        for taken in batch.offers:
+            for text, values in zip(
+                SQLITE_TAKEN, taken_values(hospital_id, taken, batch.facts.now_ms, batch.facts.seq), strict=True
+            ):
+                connection.execute(text, values)
         for client_id, key in batch.facts.old_keys:
             connection.execute(sql.SQLITE_FORGET, (hospital_id, client_id, key))
         for table, rows in zip(WRITTEN, batch.rows, strict=True):

@@ -23,7 +23,7 @@ select i.n,
        p.person_id, ps.his_state, ps.reject_code, ps.merged_into,
        s.schedule_id, s.date, sc.department_id, s.starts_at_ms, sc.opens_at_ms,
        s.status, sc.status, sc.fee_fen, s.his_left - s.held_back, s.unreflected, sc.quota - sc.held_back, sc.taken,
-       b.id, b.client_id, p.user_ref, sc.clinic_type
+       b.id, b.client_id, p.user_ref, sc.clinic_type, sc.waiting
 from """
 # What is joined to the input `i` (n, client_id, key, slot_id, patient_id), one after the other: table, alias, condition.
 # `|| ''` keeps a column out of the choice of an index: there is no limit to a client's patients or a schedule's bookings.

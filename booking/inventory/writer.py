@@ -160,7 +160,8 @@ class HoldWriter:
             if turned_away is not None and self._is_new(hospital.id, request):
                 self._count_turned_away(hospital.id)
                 raise _refusal(turned_away)
-        if self._memory is not None and hospital.mode == "live":
+        # What was sold out a moment ago was so for those for whom no seat is set aside.
+        if self._memory is not None and hospital.mode == "live" and request.offer is None:
             refused = self._memory.refuse(hospital.id, request)
             if refused is not None:
                 self._count_refused(hospital.id)
@@ -347,6 +348,9 @@ class HoldWriter:
             self._store.ring((wake_topic(hospital.id), changes_topic(hospital.id), self._news_topic))
             metrics.bookings.labels(hospital=hospital.id, state="held").inc(batch.granted)
             metrics.hold_batch_size.observe(len(items))
+        if batch.offers:
+            self._store.ring((SEQUENCER,))
+            metrics.waitlist.labels(hospital=hospital.id, outcome="accepted").inc(len(batch.offers))
         if turned_away:
             metrics.waiting_room_refused.labels(hospital.id).inc(turned_away)
         metrics.holds.labels(hospital.id, "granted").inc(batch.granted)

@@ -10,11 +10,11 @@ from booking.people.persons import save_person
 from booking.records import Person
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
-from booking.store.tables import bookings, patients, person_mrns
+from booking.store.tables import bookings, patients, person_mrns, waitlist
 
 
 async def merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
-    """Retired's patients, live bookings and numbers now belong to the survivor.
+    """Retired's patients, live bookings, places in line and numbers now belong to the survivor.
 
     Where both have the same (a handle of one user, a live booking at one schedule), retired keeps its own: a handle leads on to
     the survivor, and of two bookings none is cancelled by us, because the HIS has them both.
@@ -41,7 +41,7 @@ async def merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
         await save_person(tx, survivor)
     await claim_document(tx, survivor)
     whose = {"of_hospital": tx.hospital_id, "of_retired": retired.id, "to_survivor": survivor.id}
-    for statement in (_HANDLES, _LIVE_BOOKINGS, _NUMBERS):
+    for statement in (_HANDLES, _LIVE_BOOKINGS, _PLACES, _NUMBERS):
         await tx.run(statement, whose)
     tx.ring(f"person:{retired.id}")
 
@@ -72,6 +72,9 @@ _HANDLES = _handing_over(patients, "client_id", "user_ref")
 
 
 _LIVE_BOOKINGS = _handing_over(bookings, "schedule_id", "live")
+
+
+_PLACES = _handing_over(waitlist, "schedule_id", "live")
 
 
 _NUMBERS = _handing_over(person_mrns)

@@ -24,7 +24,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One hold to judge, at `now_ms` of the store's clock. `shown_fen` is the fee that the patient saw, if it is to be compared.
 
     `closed_until_ms`: the hospital takes no holds until then. `live` is the booking that the person has on the schedule. `past`
-    is there where `rules` want it. `seat_needed` False: the seat is ours already.
+    is there where `rules` want it. `seat_needed` False: the seat is ours already. `set_aside`: one is kept for this very hold.
     """
 
     now_ms: int
@@ -40,6 +40,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     shown_fen: int | None = None
     closed_until_ms: int | None = None
     seat_needed: bool = True
+    set_aside: bool = False
 
 
 def judge(case: Case) -> Refused | None:
@@ -224,7 +225,7 @@ def _of_price(case: Case) -> Refused | None:
 
 
 def _of_seat(case: Case) -> Refused | None:
-    return sold_out(case.slot.id) if case.seat_needed and not has_seat(case.slot) else None
+    return sold_out(case.slot.id) if case.seat_needed and not has_seat(case.slot, set_aside=case.set_aside) else None
 
 
 def _of_channel(case: Case) -> Refused | None:
@@ -245,12 +246,17 @@ def _of_channel(case: Case) -> Refused | None:
     return None
 
 
-def has_seat(slot: SlotFacts) -> bool:
-    """Whether every counter that the slot draws on is above 0: its own seats, and its schedule's quota if it has one."""
-    if seats.hold(seats.Seats(slot.his_left, slot.unreflected)) is None:
+def has_seat(slot: SlotFacts, *, set_aside: bool = False) -> bool:
+    """Whether every counter that the slot draws on is above 0: its own seats, and its schedule's quota if it has one.
+
+    While people wait for the schedule there is a seat only for whom one is `set_aside`, which is held back from all others.
+    """
+    if slot.schedule.waiting and not set_aside:
+        return False
+    if seats.hold(seats.Seats(slot.his_left + set_aside, slot.unreflected)) is None:
         return False
     quota = slot.schedule.quota
-    return quota is None or slot.schedule.taken < quota
+    return quota is None or slot.schedule.taken < quota + set_aside
 
 
 def sold_out(slot_id: str) -> Refused:

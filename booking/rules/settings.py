@@ -138,6 +138,19 @@ class ReturnedSeats(_Table, frozen=True, kw_only=True):
     most_s: Annotated[float, Meta(ge=0, le=86_400)]
 
 
+class WaitlistRule(_Table, frozen=True, kw_only=True):
+    """`[...rules.waitlist]` (候补): who finds a session sold out may wait in line for a seat that comes back.
+
+    It is offered for `accept_s` at most; the line is cleared at `cleared_at` on the evening before the visit. A patient waits in
+    at most `per_patient` lines, and at most `most` people in one.
+    """
+
+    accept_s: Annotated[float, Meta(ge=60, le=604_800)] = 86_400.0
+    cleared_at: Annotated[str, Meta(pattern=TIME_OF_DAY)] = "20:00"
+    per_patient: Count = 3
+    most: Annotated[int, Meta(ge=1, le=1_000)] = 200
+
+
 class BookingRules(_Table, frozen=True, kw_only=True):
     """`[hospital.<id>.rules]`: rules that are not there cost nothing. `wait_after_cancel_s` after a patient has cancelled, they
     may book again.
@@ -150,6 +163,7 @@ class BookingRules(_Table, frozen=True, kw_only=True):
     cancel_cutoffs: Annotated[tuple[CancelCutoff, ...], Meta(max_length=500)] = ()
     channel_quotas: Annotated[tuple[ChannelQuota, ...], Meta(max_length=500)] = ()
     returned_seats: ReturnedSeats | None = None
+    waitlist: WaitlistRule | None = None
 
     @property
     def is_used(self) -> bool:

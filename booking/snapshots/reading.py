@@ -18,7 +18,8 @@ from booking.store.fixed import Fixed
 Rows = list[dict[str, Any]]
 
 _COLUMNS = """
-    x.id, x.schedule_id, s.date, x.starts_at_ms, x.ends_at_ms, x.status, x.his_left - x.held_back as his_left, x.unreflected,
+    x.id, x.schedule_id, s.date, x.starts_at_ms, x.ends_at_ms, x.status,
+    case when s.waiting > 0 then 0 else x.his_left - x.held_back end as his_left, x.unreflected,
     s.department_id, s.department_name, coalesce(x.practitioner_id, s.practitioner_id) as practitioner_id,
     coalesce(x.practitioner_name, s.practitioner_name) as practitioner_name, s.session, s.clinic_type, s.fee_fen,
     s.opens_at_ms, s.quota - s.held_back as quota, s.taken, s.status as schedule_status"""

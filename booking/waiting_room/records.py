@@ -200,7 +200,7 @@ _SEATS = Fixed(
         "select coalesce(sum(free), 0) as free, coalesce(sum(booked), 0) as booked,"
         " coalesce(sum(case when is_open = 1 and seen = 0 then 1 else 0 end), 0) as unseen from ("
         "select sum(case when s.status = 'open' and c.status = 'open' and s.starts_at_ms > :now"
-        " and s.his_left - s.held_back > s.unreflected and (c.quota is null or c.taken < c.quota - c.held_back)"
+        " and c.waiting = 0 and s.his_left - s.held_back > s.unreflected and (c.quota is null or c.taken < c.quota - c.held_back)"
         " then 1 else 0 end) as free,"
         " sum(case when s.booked then 1 else 0 end) as booked,"
         " sum(case when s.booked or s.his_left > 0 then 1 else 0 end) as seen,"

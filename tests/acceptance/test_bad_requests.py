@@ -82,6 +82,7 @@ class Operation:
             "bill_id": "x",
             "report_id": "r",
             "refund_id": "f",
+            "entry_id": "e",
             "n": "1",
             "source": "s",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from booking.api.views.base import Body, Id, Query, Text, View
@@ -12,12 +13,17 @@ from booking.api.views.money import PaymentView, RefundView
 
 
 class NewBooking(Body, frozen=True):
-    """Hold a seat. `fee_fen` is the price that the patient saw: another one now is refused with `price_changed`."""
+    """Hold a seat. `fee_fen` is the price that the patient saw: another one now is refused with `price_changed`.
+
+    `waitlist_entry_id` accepts the offer of that entry of the waitlist: `slot_id` and `patient_id` are those of the entry.
+    """
 
     user_ref: Text
     slot_id: Id
     patient_id: Id
     fee_fen: Annotated[int, Meta(ge=0)] | None = None
+    # Unset is left out of what an Idempotency-Key is bound to: keys of an older program stay good.
+    waitlist_entry_id: Id | msgspec.UnsetType = msgspec.UNSET
 
 
 class VisitView(View, frozen=True):

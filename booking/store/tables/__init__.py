@@ -17,6 +17,7 @@ from booking.store.tables.people import patients, person_mrns, persons
 from booking.store.tables.reads import report_read_segments, report_reads
 from booking.store.tables.records import applied_messages, registrations, report_documents, report_versions, reports
 from booking.store.tables.waiting import EARLY_PLACE, RANKED_PLACE, waiting_rooms, waiting_steps, waiting_tickets
+from booking.store.tables.waitlist import waitlist
 
 __all__ = (
     "COMMAND_TO_DO",
@@ -61,5 +62,6 @@ __all__ = (
     "waiting_rooms",
     "waiting_steps",
     "waiting_tickets",
+    "waitlist",
     "webhooks",
 )

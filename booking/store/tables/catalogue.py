@@ -47,6 +47,8 @@ schedules = Table(
     Column("quota", Integer, nullable=True),
     Column("taken", Integer, nullable=False, server_default="0"),
     Column("held_back", Integer, nullable=False, server_default="0"),
+    # People on its waitlist who have no offer yet: while there are any, no seat of it is for others.
+    Column("waiting", Integer, nullable=False, server_default="0"),
     string("location", null=True),
     string("his_refs", default="{}"),
     ms("stopped_ms"),
@@ -60,6 +62,8 @@ schedules = Table(
     Index(None, "hospital_id", "his_id", "date"),
     Index("ix_schedules_opens", "hospital_id", "opens_at_ms", sqlite_where=text("opens_at_ms is not null"),
           postgresql_where=text("opens_at_ms is not null")),
+    Index("ix_schedules_waiting", "hospital_id", "id", sqlite_where=text("waiting > 0"),
+          postgresql_where=text("waiting > 0")),
     Index("ix_schedules_moved", "hospital_id", "date", sqlite_where=text("moved is not null"),
           postgresql_where=text("moved is not null")),
 )  # fmt: skip

@@ -21,16 +21,29 @@ from booking.api.routing import Route
 from booking.billing import put_bill
 from booking.people import hear_patient
 from booking.reporting import put_report
-from booking.settings import Hospital
+from booking.rules.settings import BookingRules, WaitlistRule
 from booking.store.engine import Store
-from booking.store.tables import bookings, events, idempotency_keys, patients, payments, refunds, webhooks
+from booking.store.tables import bookings, events, idempotency_keys, patients, payments, refunds, waitlist, webhooks
 from mappings.canonical import Attachment, Bill, Report, ReportKind, ReportStatus
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
-from tests.booking.world import CLIENT, DAY, FEE_FEN, HOSPITAL, LI, ZHANG, hold, make_schedule, put_patient, put_slot
+from tests.booking.world import (
+    CLIENT,
+    DAY,
+    FEE_FEN,
+    HOSPITAL,
+    LI,
+    ZHANG,
+    hold,
+    make_hospital,
+    make_schedule,
+    put_patient,
+    put_slot,
+    schedule_id_of,
+)
 
 OTHER = "another"
 OF = f"/v1/hospitals/{HOSPITAL}"
-THINGS = ("booking_id", "patient_id", "bill_id", "report_id", "refund_id", "webhook_id", "id")
+THINGS = ("booking_id", "patient_id", "bill_id", "report_id", "refund_id", "webhook_id", "entry_id", "id")
 OF_THE_HOSPITAL = frozenset({"reconciliation"})
 """Scopes of the hospital's own accountants: the money of all portals is what they are for."""
 
@@ -93,6 +106,7 @@ class Both:
             "user_ref": "user-of-b", "slot_id": self.slot_id, "patient_id": self.patient, "booking_id": self.booking,
             "channel": "wechat", "trade_no": "T-of-b", "amount_fen": FEE_FEN, "paid_at": "2031-03-01T08:00:00+08:00",
             "reason": "ill", "status": "refunded", "refund_trade_no": "RT-of-b", "url": "http://127.0.0.1:9/b",
+            "waitlist_entry_id": self.ids["entry_id"][0], "schedule_id": schedule_id_of(make_schedule("S3")),
             "name": "王芳", "id_type": "passport", "id_number": "E99999999", "phone": "13700003333", "lines": [],
         }  # fmt: skip
         asked = route.request
@@ -115,7 +129,8 @@ class Both:
 
 
 @pytest.fixture
-async def both(store: Store, hospital: Hospital) -> AsyncIterator[Both]:
+async def both(store: Store) -> AsyncIterator[Both]:
+    hospital = make_hospital(rules=BookingRules(waitlist=WaitlistRule()))
     async with serve_fhir(store, hospital) as site:
         it = Both(site)
         zhang, li = [await put_patient(store, record, user="user-of-a") for record in (ZHANG, LI)]
@@ -144,9 +159,13 @@ async def both(store: Store, hospital: Hospital) -> AsyncIterator[Both]:
         async with store.read(HOSPITAL) as tx:
             owed = [r["id"] for r in await tx.all(select(refunds.c.id))]
         assert owed
+        await put_slot(store, 0, schedule=make_schedule("S3"))
+        session = {"patient_id": li, "schedule_id": schedule_id_of(make_schedule("S3"))}
+        waits = (await it.ask("POST", f"{OF}/waitlist", session, by=CLIENT)).json
         it.ids = {
             "booking_id": [booking.id], "patient_id": [zhang, li], "bill_id": [mine["bills"]],
             "report_id": [mine["reports"]], "refund_id": owed, "webhook_id": [webhook["id"]],
+            "entry_id": [waits["id"]],
         }  # fmt: skip
         it.marks = {i for ids in it.ids.values() for i in ids} | {
             "user-of-a", "T-of-a", "T-again", "http://127.0.0.1:9/a", webhook["secret"], booking.order_no, "R-M2",
@@ -167,7 +186,7 @@ async def belongings(store: Store) -> list[list[dict[str, Any]]]:
     async with store.read(HOSPITAL) as tx:
         return [
             await tx.all(select(t).where(t.c.client_id == CLIENT).order_by(*t.primary_key.columns))
-            for t in (bookings, payments, refunds, webhooks, patients, idempotency_keys)
+            for t in (bookings, payments, refunds, webhooks, patients, idempotency_keys, waitlist)
         ]
 
 
@@ -195,6 +214,7 @@ async def test_second_portal_sees_and_moves_nothing_of_the_first_ones_on_any_rou
 
 LISTS = [
     f"{OF}/bookings", f"{OF}/bookings?user_ref=user-of-a", f"{OF}/bookings?patient_id={{patient}}", "/v1/webhooks",
+    f"{OF}/waitlist?patient_id={{patient}}", f"{OF}/waitlist?patient_id={{li}}",
     "/fhir/R4/Appointment", "/fhir/R4/Appointment?patient=Patient/{patient}", "/fhir/R4/Patient?_id={patient}",
     "/fhir/R4/Appointment?_id={booking}&_include=Appointment:patient", "/fhir/R4/DiagnosticReport?patient={li}",
     "/fhir/R4/Observation?patient={li}", "/fhir/R4/Patient?identifier=urn:oid:2.16.840.1.113883.4.330.156|" + str(LI.id_number),
