@@ -8,6 +8,7 @@ from booking import seats
 from booking.commands import RANKS, drop_queued, hurry, queue_command, wake_topic
 from booking.gathering import count_taken, kept, load_seats, purse, save_seats, write_booking
 from booking.gathering import load_booking as load_booking
+from booking.late_settlement import tell_what_went_back
 from booking.lifecycle import (
     LIVE_STATES,
     Axes,
@@ -243,6 +244,8 @@ async def _settle(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     payment = await kept(tx, booking)
     if payment is not None:
         await set_settlement(tx, payment, "settled")
+        if payment.returned_fen:
+            await tell_what_went_back(tx, payment)
 
 
 async def _needs_attention(tx: Tx, hospital: Hospital, booking: Booking) -> None:

@@ -12,10 +12,11 @@ from booking.money import kept_payment, owe_refund, refunds_of
 from booking.open_refunds import UNTOLD, book_by_hand, open_refunds
 from booking.refunds import ask_refund, load_refund, report_refund, take_back
 from booking.settings import Hospital
+from booking.stops import carry_stop
 from booking.store.engine import Store
 from booking.store.tables import outbox
 from connectors.port import Verb
-from mappings.canonical import Bill, RefundAsked, RegistrationStatus
+from mappings.canonical import Bill, RefundAsked, RegistrationStatus, ScheduleStopped, StopScope
 from monitoring import metrics
 from scheduler_sync.attention import settle_dead
 from scheduler_sync.truth import Truth
@@ -23,14 +24,17 @@ from tests.booking.world import (
     CLIENT,
     FEE_FEN,
     HOSPITAL,
+    answer,
     booked,
     cancel,
     commands,
     get,
+    locked,
     make_payment,
     pay,
     put_patient,
     put_slot,
+    send,
     send_and_answer,
 )
 from tests.scheduler_sync.peer import Desk, Peer, desk, lose_reply, lose_request, refuse
@@ -94,6 +98,26 @@ async def test_his_is_told_once_when_the_money_is_back(at: Desk) -> None:
     assert told.order is not None
     assert told.order.order_no == (await get(at.store, booking_id)).order_no
     assert at.peer.calls(REFUND, LOOK) == ["refund"]
+
+
+async def test_his_is_told_when_the_money_was_back_before_it_was_known_that_the_his_had_booked_it(at: Desk) -> None:
+    store, hospital = at.store, at.hospital
+    booking_id = await locked(store, hospital, await put_slot(store), await put_patient(store))
+    await pay(store, hospital, booking_id)
+    await send(store, booking_id)  # its registration is under way when the clinic is stopped
+    stop = ScheduleStopped(scope=StopScope.ORDER, order_no=(await get(store, booking_id)).order_no)
+    await carry_stop(store, hospital, stop)
+    refund_id = await report(store, booking_id=booking_id)
+    assert (await his(at, refund_id), await commands(store, f"refund:{refund_id}")) == ("none", [])
+    await answer(store, hospital, booking_id)
+    assert (await his(at, refund_id), await commands(store, f"refund:{refund_id}")) == (
+        "pending",
+        [("refund", "queued")],
+    )
+    await send_and_answer(store, hospital, booking_id)  # the registration is given back
+    at.open()
+    await at.until_row(f"refund:{refund_id}", status="done")
+    assert (await his(at, refund_id), at.peer.calls(REFUND)) == ("told", ["refund"])
 
 
 async def his_and_code(at: Desk, refund_id: str) -> tuple[str, str | None]:
