@@ -1,10 +1,10 @@
-"""Whose payment a settlement is: a bill that is paid at the HIS need not have been paid with our money."""
+"""Whose payment a settlement is, and which refund: a bill that is paid at the HIS need not have been paid with our money."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from connectors.port import BillPayment, HisRefused, HisReplyInvalid
+from connectors.port import BillPayment, HisRefused, HisReplyInvalid, RefundOrder
 from mappings.canonical import Settlement
 
 
@@ -24,3 +24,14 @@ def settlement_of(payment: BillPayment, found: Sequence[Settlement]) -> Settleme
     if found:
         raise HisRefused("another payment has settled the bill", code="taken")
     return None
+
+
+def refund_of(refund: RefundOrder, found: Sequence[Settlement]) -> Settlement | None:
+    """The one of `found` that is this refund, by our number of it; None where it is not among them.
+
+    A payment of the same bill is none. Raises HisRefused `price_changed` where the HIS has it over another amount.
+    """
+    ours = [one for one in found if one.order_no == refund.refund.refund_no]
+    if ours and ours[0].amount_fen not in (None, refund.refund.amount_fen):
+        raise HisRefused("the HIS has booked another amount under the refund's number", code="price_changed")
+    return ours[0] if ours else None

@@ -1,4 +1,4 @@
-"""Bills and their settlement: Invoice and ChargeItem read, PaymentReconciliation and PaymentNotice written.
+"""Bills, their settlement and refunds: Invoice and ChargeItem read, PaymentReconciliation and PaymentNotice written.
 
 A bill is settled when the **HIS** has balanced its Invoice, not when it has taken our notice.
 """
@@ -13,8 +13,8 @@ from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Document, Json
 from connectors.fhir.exchange import Exchange, Versioned
 from connectors.fhir.writes import Ended, Write
-from connectors.payments import settlement_of
-from connectors.port import Accepted, BillPayment, HisError, HisRefused, Outcome, Rejected, Unknown
+from connectors.payments import refund_of, settlement_of
+from connectors.port import Accepted, BillPayment, HisError, HisRefused, Outcome, RefundOrder, Rejected, Unknown
 from mappings.canonical import Bill, BillStatus, Patient, Settlement
 from monitoring.logs import get_logger
 
@@ -74,6 +74,21 @@ async def settle_bill(write: Write, payment: BillPayment) -> Outcome:
     payment = _with_refs(payment, payment_notice=notice.id)
     told = notice.resource
     return await _wait_for_balance(write, payment, told)
+
+
+async def refund(write: Write, order: RefundOrder) -> Outcome:
+    """Tell of money that has gone back: by a resource that the site has agreed to read so."""
+    told = await write.create("refund", order)
+    if (told.resource or {}).get("outcome") == "error":
+        return Rejected(code="refused", text="the HIS has the refund, and says that it cannot process it")
+    return Accepted(his_refs={"payment_reconciliation": told.id})
+
+
+async def fetch_refund(exchange: Exchange, order: RefundOrder, deadline: Deadline) -> Settlement | None:
+    """What the HIS has under our number of the refund."""
+    call = exchange.calls["fetch_refund"]
+    document = await exchange.search(call, order, deadline, whole=True)
+    return refund_of(order, await exchange.map_all(call, document, whole=True))
 
 
 async def _invoice(write: Write, payment: BillPayment) -> Versioned:

@@ -64,10 +64,8 @@ T = TypeVar("T")
 
 # What this connector has code for; whatever else a profile may say is off.
 _CARRIED = frozenset(Verb) - {
-    Verb.FETCH_REFUND,
     Verb.CHECK_IN,
     Verb.PRESETTLE_BILL,
-    Verb.REFUND,
 }
 
 
@@ -207,7 +205,9 @@ class FhirConnector:
         )
 
     async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
-        raise self._not_offered(Verb.FETCH_REFUND)
+        return await self._read(
+            Verb.FETCH_REFUND, lambda deadline: billing.fetch_refund(self._exchange, refund, deadline), refund
+        )
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
         return await self._read(
@@ -278,7 +278,7 @@ class FhirConnector:
         return await self._write(Verb.SETTLE_BILL, payment, lambda write: billing.settle_bill(write, payment))
 
     async def refund(self, refund: RefundOrder) -> Outcome:
-        return self._refuse(Verb.REFUND)
+        return await self._write(Verb.REFUND, refund, lambda write: billing.refund(write, refund))
 
     # inside --------------------------------------------------------------------------------------------------------
 

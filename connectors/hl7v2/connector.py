@@ -28,7 +28,7 @@ from connectors.hl7v2.receiver import Receiver
 from connectors.hl7v2.record import note_stray, read_again
 from connectors.hl7v2.server import MLLPServer
 from connectors.hl7v2.weight import is_heavy_to_map
-from connectors.payments import settlement_of
+from connectors.payments import refund_of, settlement_of
 from connectors.persons import without_others
 from connectors.port import (
     Accepted,
@@ -260,7 +260,12 @@ class HL7v2Connector:
             raise
 
     async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
-        return next(iter(await self._read_all(Verb.FETCH_REFUND, refund, Settlement, empty_if_unknown=True)), None)
+        found = await self._read_all(Verb.FETCH_REFUND, refund, Settlement, empty_if_unknown=True)
+        try:
+            return refund_of(refund, found)
+        except HisError as error:
+            error.hospital_id, error.verb = self.hospital_id, Verb.FETCH_REFUND.value
+            raise
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
         return await self._read_all(Verb.FETCH_REPORTS, patient, Report)

@@ -243,6 +243,8 @@ def _operation(request: web.Request, kind: str, key: str, body: Json) -> str:
             return "fetch_changes"
         if kind == "DiagnosticReport" and ("identifier" in request.query or "_id" in request.query):
             return "fetch_report"
+        if kind == "PaymentReconciliation" and "identifier" in request.query:
+            return "fetch_refund"
         return _READS.get(kind, f"read_{kind.lower()}") if key else _SEARCHES.get(kind, f"search_{kind.lower()}")
     if request.method == "PUT":
         if kind != "Appointment":
@@ -251,6 +253,8 @@ def _operation(request: web.Request, kind: str, key: str, body: Json) -> str:
     if kind == "PaymentNotice":
         reference = str((body.get("request") or {}).get("reference", ""))
         return "settle_bill" if reference.startswith("Invoice/") else "notify_payment"
+    if kind == "PaymentReconciliation" and make.is_refund(body):
+        return "refund"
     return _CREATES.get(kind, f"create_{kind.lower()}")
 
 

@@ -269,3 +269,10 @@ def observations(report: LabReport) -> list[Json]:
 def document(report: LabReport, size: int = 0) -> bytes:
     """A document of `size` bytes at least."""
     return f"%PDF-1.4\n% {report.no}\n%%EOF\n".encode().ljust(size, b"\n")
+
+
+def is_refund(body: Json) -> bool:
+    """A PaymentReconciliation that takes a payment back; R5 calls its details allocations."""
+    details = body.get("detail") or body.get("allocation") or [{}]
+    codings = (details[0].get("type") or {}).get("coding") or [{}]
+    return bool(codings[0].get("code") == "adjustment")

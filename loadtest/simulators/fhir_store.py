@@ -344,6 +344,11 @@ class Store:
         key = self.hospital.number("N" if kind == "PaymentNotice" else "Y")
         if kind == "PaymentNotice":
             self._notice(body)
+        elif make.is_refund(body):
+            detail = body["detail"][0]
+            no = (detail.get("request") or detail["target"])["reference"].rpartition("/")[2]  # R5: target
+            number, trade_no = body["identifier"][0]["value"], detail["predecessor"]["value"]
+            self.hospital.give_back(no, fen(body["paymentAmount"]), number, trade_no)
         self.payments[kind][key] = Kept(body)
         return self._payment(kind, key)
 

@@ -228,6 +228,8 @@ class HL7Simulator:
                 return "find_patient", lambda: self._find_people(message)
             case "ADT^A28":
                 return "create_patient", lambda: self._create_person(message)
+            case "DFT^P03" if message.get("FT1", 6) == "CD":
+                return "refund", lambda: self._give_back(message)
             case "DFT^P03":
                 return "settle_bill", lambda: self._settle(message)
         return "unknown", self._not_understood
@@ -343,6 +345,11 @@ class HL7Simulator:
             message.get("PID", 8),
             message.get("PID", 7),
         )
+        return []
+
+    def _give_back(self, message: ER7) -> list[str]:
+        returned_fen = int(Decimal(message.get("FT1", 11)) * 100)
+        self.hospital.give_back(message.get("PID", 18), returned_fen, message.get("FT1", 2), message.get("FT1", 8))
         return []
 
     def _settle(self, message: ER7) -> list[str]:

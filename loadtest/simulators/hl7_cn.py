@@ -119,11 +119,14 @@ class ChineseSimulator(HL7Simulator):
             case "QRY^Q27":
                 return "fetch_bills", lambda: self._bills(message)
             case "QBP^ZPI":
-                return "fetch_settlement", lambda: self._receipts(message)
+                op = "fetch_refund" if message.get("QPD", 5).startswith("rf_") else "fetch_settlement"
+                return op, lambda: self._receipts(message)
             case "QBP^Q22":
                 return "find_patient", lambda: self._find_people(message)
             case "ADT^A28":
                 return "create_patient", lambda: self._create_person(message)
+            case "DFT^P03" if message.get("FT1", 6) == "CD":
+                return "refund", lambda: self._give_back(message)
             case "DFT^P03":
                 return "settle_bill", lambda: self._settle(message)
         return "unknown", self._not_understood
@@ -205,6 +208,11 @@ class ChineseSimulator(HL7Simulator):
         found = any(row.startswith("ZBL") for row in rows)
         return [segment("QAK", f1=message.get("QRD", 4), f2="OK" if found else "NF"), *(rows if found else [])]
 
+    def _give_back(self, message: ER7) -> list[str]:
+        returned_fen = int(Decimal(message.get("FT1", 11)) * 100)
+        self.hospital.give_back(message.get("FT1", 23), returned_fen, message.get("FT1", 2), message.get("FT1", 8))
+        return []
+
     def _settle(self, message: ER7) -> list[str]:
         if message.get("FT1", 6) != "PY":
             raise Refusal("state", "only payments are taken")
@@ -214,6 +222,11 @@ class ChineseSimulator(HL7Simulator):
     def _receipts(self, message: ER7) -> list[str]:
         charge = self.hospital.charges.get(message.get("QPD", 4))
         rows = [self._receipt(charge)] if charge is not None and charge.state == "paid" else []
+        if charge is not None:
+            rows += [
+                segment("ZRC", f1=f"T{charge.receipt}", f3=charge.no, f4=number, f5=yuan(fen))
+                for number, fen in charge.returned.items()
+            ]
         return [segment("QAK", f1=message.get("QPD", 2), f2="OK" if rows else "NF"), *rows]
 
     @staticmethod

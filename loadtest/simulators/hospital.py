@@ -90,6 +90,7 @@ class Charge:
     receipt: str = ""
     fund_fen: int = 0
     account_fen: int = 0
+    returned: dict[str, int] = field(default_factory=dict)  # what went back, by the number of each refund
 
     @property
     def total_fen(self) -> int:
@@ -330,6 +331,20 @@ class Hospital:
         if paid_fen != charge.own_fen:
             raise Refusal("mismatch", "amount differs")
         charge.state, charge.trade_no, charge.receipt = "paid", trade_no, self.number("R")
+        return charge
+
+    def give_back(self, no: str, returned_fen: int, number: str, trade_no: str) -> Charge:
+        """Book that a part of a paid bill has gone back, or all of it, under a number of the portal's."""
+        charge = self.charges.get(no)
+        if charge is None:
+            raise Refusal("unknown", "no such bill")
+        if number in charge.returned:
+            raise Refusal("exists", "refund is booked")
+        if charge.state != "paid" or charge.trade_no != trade_no:
+            raise Refusal("state", "not paid by this")
+        if not 0 < returned_fen <= charge.own_fen - sum(charge.returned.values()):
+            raise Refusal("mismatch", "more than is left")
+        charge.returned[number] = returned_fen
         return charge
 
     def report(self, mrn: str, name: str = "血常规", status: str = "final") -> LabReport:
