@@ -1,6 +1,6 @@
 """What a report said before: a corrected or completed one takes the place of another, which stays readable.
 
-The bytes of documents are not part of it: they are kept for what a report shows now (ADR-0033).
+The bytes of documents that are kept apart are not part of it: see `booking.report_documents`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,14 @@ _ALL = Fixed(
     .order_by(report_versions.c.version.desc())
 )
 
+_ONE = Fixed(
+    select(report_versions).where(
+        report_versions.c.hospital_id == bindparam("of_hospital"),
+        report_versions.c.report_id == bindparam("of_report"),
+        report_versions.c.version == bindparam("of_version"),
+    )
+)
+
 
 async def keep_version(tx: Tx, report_id: str, version: int) -> None:
     """Keep what is stored now as `version` of the report, before another takes its place."""
@@ -52,3 +60,8 @@ async def keep_version(tx: Tx, report_id: str, version: int) -> None:
 async def sealed_versions(tx: Tx, report_id: str) -> list[dict[str, Any]]:
     """The rows of the earlier versions, newest first, as they are stored."""
     return await tx.all(_ALL, {"of_hospital": tx.hospital_id, "of_report": report_id})
+
+
+async def sealed_version(tx: Tx, report_id: str, version: int) -> dict[str, Any] | None:
+    """The row of one of them."""
+    return await tx.first(_ONE, {"of_hospital": tx.hospital_id, "of_report": report_id, "of_version": version})

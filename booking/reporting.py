@@ -8,18 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, select
 
 from booking.errors import Refusal, SetAside
 from booking.news import tell_owners
 from booking.people import digests_of, mrn_digests, owner_ids
 from booking.records import Person
-from booking.report_history import keep_version, sealed_versions
+from booking.report_documents import note_documents
+from booking.report_history import keep_version, sealed_version, sealed_versions
 from booking.report_rules import ReportRule, shown_from_ms
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
-from booking.store.tables import report_documents, reports
+from booking.store.tables import reports
 from mappings.canonical import Report, ReportStatus
 from monitoring import metrics
 
@@ -110,7 +111,7 @@ async def put_report(
             }
         ],
     )
-    await _note_documents(tx, row_id, report, None if known is None else known.record)
+    await note_documents(tx, row_id, report, known)
     if told:
         _count_delay(tx, report, occurred_ms)
     await _tell(tx, row, rule)
@@ -136,28 +137,6 @@ def is_released(tx: Tx, row: ReportRow, rule: ReportRule) -> bool:
     """Whether the hospital lets its patient see a report now."""
     from_ms = _shown_from_ms(row, rule)
     return from_ms is not None and from_ms <= tx.now_ms
-
-
-_NOT_SHOWN = Fixed(
-    delete(report_documents).where(
-        report_documents.c.hospital_id == bindparam("of_hospital"),
-        report_documents.c.report_id == bindparam("of_report"),
-    )
-)
-
-
-async def _note_documents(tx: Tx, report_id: str, report: Report, known: Report | None) -> None:
-    """Which documents the report shows now: one that none shows any more is forgotten where it is kept."""
-    shown = _kept_apart(report)
-    if shown == (set() if known is None else _kept_apart(known)):
-        return
-    await tx.run(_NOT_SHOWN, {"of_hospital": tx.hospital_id, "of_report": report_id})
-    rows = [{"hospital_id": tx.hospital_id, "report_id": report_id, "document_id": d} for d in sorted(shown)]
-    await tx.upsert(report_documents, rows)
-
-
-def _kept_apart(report: Report) -> set[str]:
-    return {a.document.id for a in report.attachments if a.document is not None}
 
 
 def _count_delay(tx: Tx, report: Report, occurred_ms: int | None) -> None:
@@ -252,10 +231,26 @@ async def versions_of(tx: Tx, row: ReportRow, rule: ReportRule = AT_ONCE) -> lis
     if row.record.status == ReportStatus.ENTERED_IN_ERROR:
         return [row]
     for kept in await sealed_versions(tx, row.id):
-        opened = await _or_aside(tx.unseal, bytes(kept["sealed_record"]))
-        of_report = {"id": kept.pop("report_id"), "his_id": row.his_id, "mrn_digest": row.mrn_digest}
-        earlier.append(_row(tx, {**kept, **of_report}, opened))
+        earlier.append(await _earlier(tx, row, kept))
     return [row, *(version for version in earlier if is_released(tx, version, rule))]
+
+
+async def version_of(tx: Tx, row: ReportRow, version: int, rule: ReportRule = AT_ONCE) -> ReportRow | None:
+    """One of `versions_of`; None where it is not among them."""
+    if version == row.version:
+        return row
+    if row.record.status == ReportStatus.ENTERED_IN_ERROR:
+        return None
+    kept = await sealed_version(tx, row.id, version)
+    earlier = None if kept is None else await _earlier(tx, row, kept)
+    return earlier if earlier is not None and is_released(tx, earlier, rule) else None
+
+
+async def _earlier(tx: Tx, row: ReportRow, kept: dict[str, Any]) -> ReportRow:
+    opened = await _or_aside(tx.unseal, bytes(kept["sealed_record"]))
+    of_report = {"id": row.id, "his_id": row.his_id, "mrn_digest": row.mrn_digest}
+    columns = {name: value for name, value in kept.items() if name != "report_id"}
+    return _row(tx, {**columns, **of_report}, opened)
 
 
 async def reports_of(tx: Tx, person: Person, rule: ReportRule = AT_ONCE) -> list[ReportRow]:

@@ -229,7 +229,14 @@ def report_version(row: ReportRow, zone: dt.tzinfo) -> ReportVersion:
         issued_at=record.issued_at,
         conclusion=record.conclusion,
         observations=_observations(record),
+        attachments=_attachments(record),
     )
+
+
+def _attachments(record: Report) -> list[AttachmentView]:
+    return [
+        AttachmentView(n=n, content_type=a.content_type, title=a.title) for n, a in enumerate(record.attachments, 1)
+    ]
 
 
 def _observations(record: Report) -> list[ObservationView]:
@@ -260,9 +267,5 @@ def report_view(row: ReportRow, *, whole: bool) -> ReportView:
         effective_at=record.effective_at,
         conclusion=record.conclusion if whole else None,
         observations=_observations(record) if whole else [],
-        attachments=[
-            AttachmentView(n=n, content_type=a.content_type, title=a.title) for n, a in enumerate(record.attachments, 1)
-        ]
-        if whole
-        else [],
+        attachments=_attachments(record) if whole else [],
     )

@@ -16,6 +16,8 @@ from booking.report_reads import Outcome, ReadLog, ReportRead, What
 from booking.report_reads.rows import asked_id, told_of
 from booking.reporting import ReportRefused, ReportRow
 
+MOST_TOLD = 1_000_000  # a number with thousands of digits is not worth its place
+
 
 class Reading:
     """One request for a patient's reports by `/v1`, as it becomes known. The handler says whose they are and what it shows."""
@@ -28,7 +30,9 @@ class Reading:
         self.shown: tuple[str, ...] = ()
         asked = call.path.get("report_id")
         if asked is not None:
-            self.shown = (told_of(asked_id(asked), attachment=call.path.get("n")),)
+            number = call.path.get("n")
+            short = number is not None and abs(number) < MOST_TOLD
+            self.shown = (told_of(asked_id(asked), attachment=number if short else None),)
 
     def of(self, row: dict[str, str], person: Person) -> None:
         """Whose they are."""

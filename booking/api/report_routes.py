@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from booking import people, reporting
 from booking.api.context import Context
@@ -65,21 +67,35 @@ class ReportHandlers:
             _, row = await self._own(call, reading)
             return await self._document(call, reading, row)
 
-    async def _document(self, call: Call[None, None], reading: Reading, row: reporting.ReportRow) -> web.Response:
+    async def earlier_attachment(self, call: Call[None, None]) -> web.Response:
+        """The same of a version that was."""
+        async with on_record(self._context, self._reads, call, What.ATTACHMENT) as reading:
+            _, row = await self._own(call, reading)
+            async with self._context.store.read(call.hospital_id) as tx:
+                version = await reporting.version_of(tx, row, int(call.path["version"]), self._rule(call.hospital_id))
+            if version is None:
+                raise ApiProblem("attachment_unknown", f"Report {row.id} has no such version that may be seen.")
+            return await self._document(call, reading, version, present=version.version == row.version)
+
+    async def _document(
+        self, call: Call[None, None], reading: Reading, row: reporting.ReportRow, *, present: bool = True
+    ) -> web.Response:
         number = int(call.path["n"])
         if not 1 <= number <= len(row.record.attachments):
             raise ApiProblem("attachment_unknown", f"Report {row.id} has {len(row.record.attachments)} attachments.")
         reading.shows(row, attachment=number)
         attachment = row.record.attachments[number - 1]
         if attachment.document is not None:
-            return await self._kept(call.hospital_id, attachment.content_type, attachment.document)
+            return await self._kept(call.hospital_id, attachment.content_type, attachment.document, expected=present)
         if attachment.data is None:
             attachment = await self._context.live.attachment(call.hospital_id, attachment, within_s=call.left_s())
         return web.Response(
             body=attachment.data or b"", content_type=_safe_type(attachment.content_type), headers=_HEADERS
         )
 
-    async def _kept(self, hospital_id: str, content_type: str, document: KeptDocument) -> web.Response:
+    async def _kept(
+        self, hospital_id: str, content_type: str, document: KeptDocument, *, expected: bool
+    ) -> web.Response:
         """Piece by piece; the first one before anything is answered, because afterwards nothing can be said any more."""
         documents = self._context.documents
         try:
@@ -88,7 +104,8 @@ class ReportHandlers:
             pieces = documents.read(hospital_id, document)
             first = await anext(pieces, b"")
         except DocumentGone as e:
-            log.error("document_gone", hospital=hospital_id, document=document.id)
+            if expected:
+                log.error("document_gone", hospital=hospital_id, document=document.id)
             raise ApiProblem("attachment_unknown", "The bytes of this attachment are not kept any more.") from e
         return web.Response(
             body=_joined(first, pieces),
@@ -155,6 +172,7 @@ class ReportHandlers:
         return self._context.hospitals[hospital_id].reports
 
 
+_VERSION = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 _HEADERS = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
 
 
@@ -186,6 +204,12 @@ def report_routes(context: Context) -> list[Route]:
         Route("GET", of + "/{report_id}/versions", handlers.versions, summary="What a report said before it changed",
               tag="reports", request_class=RequestClass.READ, response=ReportHistory, scopes=scopes,
               errors=("patient_unknown", "report_unknown")),
+        Route("GET", of + "/{report_id}/versions/{version}/attachments/{n}", handlers.earlier_attachment,
+              summary="A document of what a report said before", tag="reports",
+              request_class=RequestClass.LIVE, heeds_wait=True, scopes=scopes, path_types={"version": _VERSION, "n": int},
+              produces="application/octet-stream", response=bytes,
+              errors=("patient_unknown", "report_unknown", "attachment_unknown", *live),
+              description="Documents above 64 KB are kept for the last 10 versions."),
         Route("GET", of + "/{report_id}/attachments/{n}", handlers.attachment, summary="A document of a report",
               tag="reports",
               request_class=RequestClass.LIVE, heeds_wait=True, scopes=scopes, path_types={"n": int},

@@ -64,7 +64,8 @@ class ReportView(View, frozen=True):
 
 
 class ReportVersion(View, frozen=True):
-    """What a report said at one time. `told_at` is when the hospital told it, by its own time or else by ours."""
+    """What a report said at one time. `told_at` is when the hospital told it, by its own time or else by ours. Its documents are
+    fetched under `versions/{version}/attachments/{n}`."""
 
     version: int
     status: str
@@ -72,6 +73,7 @@ class ReportVersion(View, frozen=True):
     issued_at: dt.datetime | None
     conclusion: str | None
     observations: list[ObservationView]
+    attachments: list[AttachmentView] = []
 
 
 class ReportHistory(View, frozen=True):

@@ -41,6 +41,7 @@ report_documents = Table(
     key("hospital_id"),
     key("report_id"),
     key("document_id"),
+    Column("last_version", Integer),  # that shows it, where it is one of before
     Index(None, "hospital_id", "document_id"),
 )
 

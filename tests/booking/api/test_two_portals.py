@@ -86,7 +86,7 @@ class Both:
 
     @staticmethod
     def _other(name: str) -> str:
-        return {"hospital_id": HOSPITAL, "date": str(DAY), "n": "1"}.get(name, "x")
+        return {"hospital_id": HOSPITAL, "date": str(DAY), "n": "1", "version": "1"}.get(name, "x")
 
     def body(self, route: Route) -> Any:
         """What the second portal could send about the first one's things."""
