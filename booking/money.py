@@ -157,6 +157,7 @@ async def record_payment(
     )
     await tx.add(payments, msgspec.to_builtins(row))
     await post_received(tx, row.channel, row.trade_no, row.amount_fen)
+    await tell_payment(tx, row)
     if unusable is not None:
         await owe_refund(tx, row, client_id=client_id, reason=unusable)
     return row
@@ -164,16 +165,20 @@ async def record_payment(
 
 async def set_settlement(tx: Tx, payment: PaymentRow, settlement: str) -> None:
     """How far the HIS has settled a payment; `payment` is changed as well."""
+    if payment.settlement == settlement:
+        return
     payment.settlement = settlement
     await tx.later(_SETTLE, {**_named(tx, payment.channel, payment.trade_no), "new_settlement": settlement})
     if settlement == "settled":
         await post_settled(tx, payment.channel, payment.trade_no)
+    await tell_payment(tx, payment)
 
 
 async def reject_settlement(tx: Tx, payment: PaymentRow) -> None:
     """The HIS refuses a payment: it pays for nothing any more, and makes room for another; `payment` is changed as well."""
     payment.settlement, payment.kept = "rejected", False
     await tx.later(_REJECT, _named(tx, payment.channel, payment.trade_no))
+    await tell_payment(tx, payment)
 
 
 def refund_id(hospital_id: str, channel: str, trade_no: str, part: str | None = None) -> str:
@@ -220,8 +225,10 @@ async def owe_refund(
         "amount_fen": amount,
         "status": "refund_due",
         "reason": reason,
+        "refund_trade_no": None,
         "created_ms": tx.now_ms,
         "updated_ms": tx.now_ms,
+        "his": "none",
     }
     await tx.add(refunds, row)
     settled = payment.settlement == "settled"
@@ -230,9 +237,21 @@ async def owe_refund(
     return row_id
 
 
+_TOLD_OF_PAYMENTS = ("channel", "trade_no", "booking_id", "bill_id", "amount_fen", "settlement", "unusable")
+_TOLD_OF_REFUNDS = (
+    "booking_id", "bill_id", "channel", "trade_no", "amount_fen", "status", "reason", "refund_trade_no", "his",
+)  # fmt: skip
+
+
+async def tell_payment(tx: Tx, payment: PaymentRow) -> None:
+    """Tell the portal that reported it how a payment stands."""
+    told = {name: getattr(payment, name) for name in _TOLD_OF_PAYMENTS}
+    await tell(tx, payment.client_id, "payment.changed", told)
+
+
 async def tell_refund(tx: Tx, row: dict[str, Any]) -> None:
     """Tell the portal that owes it how a refund stands."""
-    told = {name: row[name] for name in ("booking_id", "bill_id", "amount_fen", "status")}
+    told = {name: row[name] for name in _TOLD_OF_REFUNDS}
     await tell(tx, row["client_id"], "refund.changed", {"refund_id": row["id"], **told})
 
 

@@ -105,15 +105,21 @@ async def _concerns_his(tx: Tx, row: dict[str, Any]) -> bool:
 async def _tell_his(tx: Tx, row: dict[str, Any], *, tells_his: bool) -> dict[str, str | None]:
     """Queue the message for it. Without one, a registration has given its fee back with the visit; a bill needs the window."""
     if not tells_his:
-        return {} if row["bill_id"] is None else await note_his(tx, row["id"], "rejected", NOT_OFFERED)
+        return {} if row["bill_id"] is None else await _note_his(tx, row["id"], "rejected", NOT_OFFERED)
     after = None if row["booking_id"] is None else f"booking:{row['booking_id']}"  # its cancellation may be under way
     await queue_command(tx, line=f"refund:{row['id']}", verb="refund", subject_id=row["id"], waits_for=after)
     tx.ring(wake_topic(tx.hospital_id))
-    return await note_his(tx, row["id"], "pending")
+    return await _note_his(tx, row["id"], "pending")
 
 
-async def note_his(tx: Tx, refund_id: str, his: str, code: str | None = None) -> dict[str, str | None]:
-    """How far the HIS has been told of a refund, and why it is not; returns what has been noted."""
+async def note_his(tx: Tx, refund_id: str, his: str, code: str | None = None) -> None:
+    """How far the HIS has been told of a refund, and why it is not; the portal hears of it."""
+    row = await load_refund(tx, refund_id)
+    if row is not None and (row["his"], row["his_code"]) != (his, code):
+        await tell_refund(tx, row | await _note_his(tx, refund_id, his, code))
+
+
+async def _note_his(tx: Tx, refund_id: str, his: str, code: str | None = None) -> dict[str, str | None]:
     values = {"his": his, "his_code": code}
     await tx.run(
         update(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == refund_id).values(**values)

@@ -1,0 +1,299 @@
+"""One example's world: a hospital with its HIS, our process at work for it, two portals, and a clock that only the test turns.
+
+Everything is done in the order that the test says: the outbox, the sweeps and the fetches run when they are asked to, with the
+code that runs in the service. `reopen` is what a start after a crash does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import itertools
+import time
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from booking import billing
+from booking.allowance import Allowance
+from booking.api.taking_over import take_over
+from booking.billing import own_bill, pay_bill
+from booking.bookings import cancel_booking, own_booking, pay_booking
+from booking.errors import Refusal
+from booking.money import kept_payment
+from booking.people import own_patient
+from booking.refunds import ask_refund, own_refund, report_refund
+from booking.settings import Hospital
+from booking.steps import Step, Steps
+from booking.store.engine import Tx
+from booking.store.tables import slots
+from connectors.port import HisError, Inbound, Stored, Verb
+from mappings.canonical import Patient, Payment
+from scheduler_sync.gateway import HospitalLink
+from scheduler_sync.inbox import Inbox
+from scheduler_sync.outbox import OutboxWorker
+from scheduler_sync.pull import Puller
+from scheduler_sync.sweeps import expire_holds
+from tests.booking.world import HOSPITAL, hold_writer, make_schedule, make_slot, put_patient, request
+from tests.stores import Wall, make_vault
+from tests.visits.his import ModelHis
+from tests.visits.life import Death, Life, MortalStore
+from tests.visits.portal import Portal
+
+PORTALS = ("portal", "other")
+FEES_FEN = {"1": 1500, "2": 1500, "3": 0}  # by the HIS's id of a segment
+SEATS = 2
+
+
+class TurnedLoop(asyncio.SelectorEventLoop):
+    """A loop whose time passes with the test's clock: breakers and leases heed it."""
+
+    ahead_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead_s
+
+
+class Clinic:
+    """The world of one example. `urls`: of the booking store and of the message store."""
+
+    def __init__(self, urls: tuple[str, str], hospital: Hospital, wall: Wall) -> None:
+        self.urls, self.hospital, self.wall = urls, hospital, wall
+        self.his = ModelHis(wall, Life(), HOSPITAL)
+        self.portals = {name: Portal(name) for name in PORTALS}
+        self.slots: dict[str, str] = {}
+        self.patients: dict[str, list[str]] = {}
+        self.bookings: dict[str, str] = {}  # and the portal that made it
+        self.bills: list[str] = []
+        self.numbers = itertools.count(1)
+        self.deaths = 0
+
+    # --- our process ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """A process starts: it heals what the one before it has left."""
+        self.life = self.his.life = Life()
+        self.store, self.messages = (
+            MortalStore(url, make_vault(), self.life, wall_ms=self.wall) for url in self.urls
+        )
+        self.link = HospitalLink(self.hospital, {self.his.name: self.his})
+        self.worker = OutboxWorker(self.store, self.hospital, self.link)
+        self.worker._in_vain = Allowance(1e9, 1_000_000_000, time.monotonic())
+        self.inbox = Inbox(self.store, self.messages, self.hospital)
+        self.puller = Puller(self.store, self.hospital, self.link)
+        self.steps = Steps(self.store)
+        await self.worker._inherit()
+        await self.inbox.heal()
+
+    async def close(self) -> None:
+        """The process is gone, with whatever it was doing."""
+        me = asyncio.current_task()
+        for _ in range(2):
+            tasks = [task for task in asyncio.all_tasks() if task is not me]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self.store.close()
+        await self.messages.close()
+
+    async def reopen(self) -> None:
+        """Crash and start."""
+        self.deaths += 1
+        surprises = self.life.surprises
+        await self.close()
+        await self.open()
+        self.life.surprises += surprises
+
+    async def live(self, work: Awaitable[Any]) -> Any:
+        """What a step gives; None where the process died of it: then it is started again."""
+        found = None
+        try:
+            found = await work
+        except Death:
+            pass
+        if self.life.dead:
+            await self.reopen()
+        return found
+
+    # --- before anything happens ---------------------------------------------------------------------------------------
+
+    async def furnish(self) -> None:
+        """Two segments that cost something, one that is free, and three patients at each of two portals."""
+        for number, (slot_id, fee_fen) in enumerate(FEES_FEN.items()):
+            schedule = make_schedule(f"S{slot_id}", fee_fen=fee_fen)
+            slot = make_slot(SEATS, schedule_id=schedule.id, slot_id=slot_id, hour=8 + number)
+            self.his.open_slot(schedule, slot)
+        await self.puller.pull_once()
+        async with self.store.read(HOSPITAL) as tx:
+            rows = await tx.all(select(slots.c.id, slots.c.his_id))
+            self.slots = {row["his_id"]: row["id"] for row in rows}
+        for portal in PORTALS:
+            self.patients[portal] = [
+                await put_patient(
+                    self.store,
+                    Patient(name="张三", id_type="passport", id_number=f"E{n:08d}", phone="13800000000"),
+                    client=portal,
+                    asks_his=True,
+                )
+                for n in (1, 2, 3 + PORTALS.index(portal))
+            ]
+
+    # --- what portals do -----------------------------------------------------------------------------------------------
+
+    async def hold(self, portal: str, slot_id: str, patient: int) -> str:
+        """Hold a seat; why not, else "held"."""
+        asked = request(self.slots[slot_id], self.patients[portal][patient], client=portal, key=f"k{next(self.numbers)}")
+        try:
+            async with hold_writer(self.store) as writer:
+                answer = await writer.hold(self.hospital, asked)
+        except Refusal as refused:
+            return refused.code
+        self.bookings[msgspec.json.decode(answer.body)["id"]] = portal
+        return "held"
+
+    async def pay(self, booking_id: str, payment: Payment) -> str:
+        """Report money for a booking; why it was refused, else "recorded"."""
+        portal = self.portals[self.bookings[booking_id]]
+
+        async def work(tx: Tx, booking: Any) -> None:
+            await pay_booking(tx, self.hospital, booking, payment)
+
+        try:
+            await self.steps.take(
+                HOSPITAL, Step(portal.name, booking_id, work, [(payment.channel, payment.trade_no)])
+            )
+        except Refusal as refused:
+            return refused.code
+        portal.paid[payment.channel, payment.trade_no] = payment.amount_fen
+        return "recorded"
+
+    async def cancel(self, booking_id: str) -> str:
+        """Ask to cancel a booking; why it was refused, else "asked"."""
+        async def work(tx: Tx, booking: Any) -> None:
+            await cancel_booking(tx, self.hospital, booking, "patient")
+
+        try:
+            await self.steps.take(HOSPITAL, Step(self.bookings[booking_id], booking_id, work))
+        except Refusal as refused:
+            return refused.code
+        return "asked"
+
+    async def report(self, refund_id: str, word: str, portal: Portal) -> str:
+        """The portal says how a refund stands; why it was refused, else "heard"."""
+        try:
+            async with self.store.write(HOSPITAL, here=True) as tx:
+                row = await own_refund(tx, portal.name, refund_id)
+                await report_refund(tx, row, word=word, refund_trade_no=None, tells_his=True)
+        except Refusal as refused:
+            return refused.code
+        return "heard"
+
+    async def ask_back(self, booking_id: str, amount_fen: int, part: str) -> str:
+        """The portal wants a part of a fee back; why it was refused, else "due"."""
+        try:
+            async with self.store.write(HOSPITAL, here=True) as tx:
+                booking = await own_booking(tx, self.bookings[booking_id], booking_id)
+                payment = await kept_payment(tx, booking_id=booking.id)
+                await ask_refund(tx, payment, amount_fen=amount_fen, reason="goodwill", part=part)
+        except Refusal as refused:
+            return refused.code
+        return "due"
+
+    # --- what our process does -----------------------------------------------------------------------------------------
+
+    async def work(self, turns: int) -> bool:
+        """So many turns of the outbox, each with its calls; whether it found anything to do."""
+        busy = False
+        for _ in range(turns):
+            found = await self.worker._turn(claims=True)
+            running = set(self.worker._running)
+            if running:
+                await asyncio.wait(running)
+            self.life.check()
+            busy = busy or found
+            if not found:
+                return busy
+        return busy
+
+    async def record(self) -> None:
+        """Let what has come in be recorded, and nothing more be claimed."""
+        while self.worker._outcomes:
+            await self.worker._turn(claims=False)
+
+    async def expire(self) -> None:
+        """The clock's sweep."""
+        await expire_holds(self.store, self.hospital)
+
+    async def pull(self) -> None:
+        """A fetch; one that fails is made again later."""
+        self.his.catch_up()
+        with contextlib.suppress(HisError):
+            await self.puller.pull_once()
+
+    async def deliver(self, *, acknowledged: bool = True) -> None:
+        """The HIS sends the oldest of what it has to tell. Where the answer is lost it sends it again."""
+        if not self.his.news:
+            return
+        told = self.his.news[0]
+        answer = await self.inbox.handle(
+            Inbound(
+                hospital_id=HOSPITAL,
+                connector=self.his.name,
+                peer="127.0.0.1:1",
+                message_type="SIU^S14",
+                control_id=f"N{told.number}",
+                dedup_key=f"N{told.number}",
+                raw=b"MSH|",
+                events=told.events,
+            )
+        )
+        if isinstance(answer, Stored) and acknowledged:
+            self.his.news.popleft()
+        await self.inbox.apply_all()
+
+    def turn(self, seconds: float) -> None:
+        """Time passes, for everybody."""
+        self.wall.turn(seconds)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnedLoop)
+        loop.ahead_s += seconds
+        self.his.catch_up()
+
+    # --- until nothing moves -------------------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """The HIS is well, everybody does what is theirs to do, and time passes, until nothing moves any more."""
+        self.his.faults.clear()
+        self.life.commits_left = None
+        quiet = 0  # rounds without anything; pauses of the outbox are a minute at most
+        for _ in range(200):
+            while self.his.news:
+                await self.deliver()
+            await self.inbox.apply_all()
+            await self.expire()
+            moved = await self.work(50)
+            await self.record()
+            moved = await self._execute_refunds() or moved
+            quiet = 0 if moved or self.his.news or self.his.late else quiet + 1
+            self.turn(1000 if quiet == 3 else 31)  # past every window once nothing moves by itself
+            if quiet > 6:
+                break
+        else:
+            raise AssertionError("it never comes to rest")
+        await self.pull()
+        self.turn(1)
+        await self.pull()
+
+    async def _execute_refunds(self) -> bool:
+        done = False
+        for portal in self.portals.values():
+            await portal.read(self.store)
+            for refund_id in portal.due():
+                portal.give_back(refund_id)
+                assert await self.report(refund_id, "refunded", portal) == "heard"
+                done = True
+        return done
