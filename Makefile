@@ -11,10 +11,12 @@ BENCH_ARGS ?=
 LOADTEST_ARGS ?=
 ROUNDS ?= 50
 MESSAGES ?= 1000000
+VISITS ?= 1000
+STEPS ?= 50
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo venv test torture check bench loadtest lock clean
+.PHONY: help demo venv test torture visits check bench loadtest lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +33,9 @@ test: $(DEV_STAMP) ## all tests (PYTEST_ARGS="-k seats" for some)
 torture: $(DEV_STAMP) ## larger searches, crash rounds (ROUNDS=50 each, SEED=1 to play some again), a million messages (MESSAGES=1000000)
 	HISBRIDGE_TORTURE=1 $(BIN)/python -m pytest tests/model tests/history
 	ROUNDS=$(ROUNDS) MESSAGES=$(MESSAGES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/torture $(PYTEST_ARGS)
+
+visits: $(DEV_STAMP) ## the whole visit with faults at every HIS call, in VISITS=1000 hospitals of at most STEPS=50 steps each
+	VISITS=$(VISITS) STEPS=$(STEPS) $(BIN)/python -m pytest -s tests/visits $(PYTEST_ARGS)
 
 check: $(DEV_STAMP) ## lint, formatting, types and layers
 	$(BIN)/ruff check .

@@ -229,6 +229,7 @@ async def owe_refund(
         "created_ms": tx.now_ms,
         "updated_ms": tx.now_ms,
         "his": "none",
+        "his_code": None,
     }
     await tx.add(refunds, row)
     settled = payment.settlement == "settled"
@@ -239,7 +240,7 @@ async def owe_refund(
 
 _TOLD_OF_PAYMENTS = ("channel", "trade_no", "booking_id", "bill_id", "amount_fen", "settlement", "unusable")
 _TOLD_OF_REFUNDS = (
-    "booking_id", "bill_id", "channel", "trade_no", "amount_fen", "status", "reason", "refund_trade_no", "his",
+    "booking_id", "bill_id", "channel", "trade_no", "amount_fen", "status", "reason", "refund_trade_no", "his", "his_code",
 )  # fmt: skip
 
 

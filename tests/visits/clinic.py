@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
+import copy
 import itertools
 import time
 from collections.abc import Awaitable
@@ -21,10 +21,11 @@ from sqlalchemy import select
 from booking import billing
 from booking.allowance import Allowance
 from booking.api.taking_over import take_over
-from booking.billing import own_bill, pay_bill
+from booking.billing import bill_key, own_bill, pay_bill
 from booking.bookings import cancel_booking, own_booking, pay_booking
 from booking.errors import Refusal
-from booking.money import kept_payment
+from booking.money import find_payment, kept_payment
+from booking.news import number_all
 from booking.people import own_patient
 from booking.refunds import ask_refund, own_refund, report_refund
 from booking.settings import Hospital
@@ -77,9 +78,7 @@ class Clinic:
     async def open(self) -> None:
         """A process starts: it heals what the one before it has left."""
         self.life = self.his.life = Life()
-        self.store, self.messages = (
-            MortalStore(url, make_vault(), self.life, wall_ms=self.wall) for url in self.urls
-        )
+        self.store, self.messages = (MortalStore(url, make_vault(), self.life, wall_ms=self.wall) for url in self.urls)
         self.link = HospitalLink(self.hospital, {self.his.name: self.his})
         self.worker = OutboxWorker(self.store, self.hospital, self.link)
         self.worker._in_vain = Allowance(1e9, 1_000_000_000, time.monotonic())
@@ -111,13 +110,16 @@ class Clinic:
     async def live(self, work: Awaitable[Any]) -> Any:
         """What a step gives; None where the process died of it: then it is started again."""
         found = None
-        try:
+        with contextlib.suppress(Death):
             found = await work
-        except Death:
-            pass
         if self.life.dead:
             await self.reopen()
         return found
+
+    def begin_as(self, other: Clinic) -> None:
+        """Where another was furnished, in copies of its databases."""
+        self.his = copy.deepcopy(other.his, {id(other.wall): self.wall})
+        self.slots, self.patients = dict(other.slots), copy.deepcopy(other.patients)
 
     # --- before anything happens ---------------------------------------------------------------------------------------
 
@@ -141,12 +143,16 @@ class Clinic:
                 )
                 for n in (1, 2, 3 + PORTALS.index(portal))
             ]
+        while await self.work(4):
+            pass
 
     # --- what portals do -----------------------------------------------------------------------------------------------
 
     async def hold(self, portal: str, slot_id: str, patient: int) -> str:
         """Hold a seat; why not, else "held"."""
-        asked = request(self.slots[slot_id], self.patients[portal][patient], client=portal, key=f"k{next(self.numbers)}")
+        asked = request(
+            self.slots[slot_id], self.patients[portal][patient], client=portal, key=f"k{next(self.numbers)}"
+        )
         try:
             async with hold_writer(self.store) as writer:
                 answer = await writer.hold(self.hospital, asked)
@@ -163,9 +169,7 @@ class Clinic:
             await pay_booking(tx, self.hospital, booking, payment)
 
         try:
-            await self.steps.take(
-                HOSPITAL, Step(portal.name, booking_id, work, [(payment.channel, payment.trade_no)])
-            )
+            await self.steps.take(HOSPITAL, Step(portal.name, booking_id, work, [(payment.channel, payment.trade_no)]))
         except Refusal as refused:
             return refused.code
         portal.paid[payment.channel, payment.trade_no] = payment.amount_fen
@@ -173,6 +177,7 @@ class Clinic:
 
     async def cancel(self, booking_id: str) -> str:
         """Ask to cancel a booking; why it was refused, else "asked"."""
+
         async def work(tx: Tx, booking: Any) -> None:
             await cancel_booking(tx, self.hospital, booking, "patient")
 
@@ -202,6 +207,38 @@ class Clinic:
         except Refusal as refused:
             return refused.code
         return "due"
+
+    async def read_bills(self, portal: str, patient: int) -> None:
+        """A patient looks at the bills: they are asked of the HIS."""
+        async with self.store.read(HOSPITAL) as tx:
+            _, person = await own_patient(tx, portal, self.patients[portal][patient])
+        if (mrn := person.record.mrn) is None:
+            return
+        try:
+            told = await self.link.read(Verb.FETCH_BILLS, person.record, attempts=1)
+        except HisError:
+            return
+        await take_over(
+            self.store,
+            HOSPITAL,
+            person,
+            told,
+            is_known=partial(billing.is_known, mrn=mrn),
+            put=partial(billing.put_bill, currency="CNY", mrn=mrn),
+        )
+
+    async def pay_bill(self, portal: str, patient: int, his_id: str, payment: Payment) -> str:
+        """Report money for a bill; why it was refused, else "recorded"."""
+        try:
+            async with self.store.write(HOSPITAL, here=True) as tx:
+                _, person = await own_patient(tx, portal, self.patients[portal][patient])
+                bill = await own_bill(tx, person, bill_key(HOSPITAL, his_id))
+                await pay_bill(tx, bill, payment, client_id=portal, offered=True)
+                client = (await find_payment(tx, payment.channel, payment.trade_no)).client_id  # type: ignore[union-attr]
+        except Refusal as refused:
+            return refused.code
+        self.portals[client].paid[payment.channel, payment.trade_no] = payment.amount_fen
+        return "recorded"
 
     # --- what our process does -----------------------------------------------------------------------------------------
 
@@ -290,6 +327,7 @@ class Clinic:
 
     async def _execute_refunds(self) -> bool:
         done = False
+        await number_all(self.store)
         for portal in self.portals.values():
             await portal.read(self.store)
             for refund_id in portal.due():

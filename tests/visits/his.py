@@ -1,7 +1,7 @@
 """A small HIS with a truth of its own, and a fault for every call.
 
-It knows seats, registrations, bills and refunds by its own rules, and shares no code with what is tested. What happens to the next
-calls is said by `faults`, one for each; a call for which there is none is answered as it should be.
+It knows seats, registrations, bills and refunds by its own rules, and shares no code with what is tested. What happens to the
+next calls is said by `faults`, one for each; a call for which there is none is answered as it should be.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from mappings.canonical import (
     AnyEvent,
     Attachment,
     Bill,
+    BillIssued,
     BillStatus,
     Department,
     Patient,
+    PatientMerged,
     Practitioner,
     Registration,
     RegistrationStatus,
@@ -76,6 +78,7 @@ class Visit:
     amount_fen: int = 0
     at_window: bool = False
     was_registered: bool = False
+    locked_ms: int = 0
 
     @property
     def takes_seat(self) -> bool:
@@ -129,6 +132,7 @@ class ModelHis:
     news: deque[Told] = field(default_factory=deque)
     wrong: list[str] = field(default_factory=list)
     told: int = 0
+    lock_s: float | None = None
 
     # --- what the hospital does by itself ---------------------------------------------------------------------------
 
@@ -148,6 +152,43 @@ class ModelHis:
             self.seats[slot_id] -= 1
             return True
         return False
+
+    def stop(self, slot_id: str, *, cancels: bool) -> None:
+        """A segment does not take place; the HIS cancels its visits itself, or leaves that to us."""
+        self.stopped.add(slot_id)
+        for visit in self.visits.values():
+            if cancels and visit.slot_id == slot_id and visit.status in (LOCKED, REGISTERED):
+                visit.status = RELEASED
+
+    def merge(self, surviving: str, retired: str) -> None:
+        """Two records are one person."""
+        for number, person in self.people.items():
+            if person.mrn == retired:
+                self.people[number] = msgspec.structs.replace(person, mrn=surviving)
+        for visit in self.visits.values():
+            if visit.mrn == retired:
+                visit.mrn = surviving
+        for charge in self.charges.values():
+            if charge.bill.mrn == retired:
+                charge.bill = msgspec.structs.replace(charge.bill, mrn=surviving)
+        self.tell(PatientMerged(surviving_mrn=surviving, retired_mrn=retired, occurred_at=self.now()))
+
+    def charge(self, bill_id: str, mrn: str, amount_fen: int) -> None:
+        """A new bill, which we hear of."""
+        self.charges[bill_id] = Charge(Bill(id=bill_id, amount_fen=amount_fen, currency="CNY", mrn=mrn))
+        self.tell_bill(bill_id)
+
+    def tell_bill(self, bill_id: str) -> None:
+        """A bill as it stands."""
+        self.tell(BillIssued(bill=self.charges[bill_id].bill, occurred_at=self.now()))
+
+    def put_bill(self, bill_id: str, status: BillStatus) -> None:
+        """It is paid at the window, or cancelled."""
+        charge = self.charges[bill_id]
+        charge.bill = msgspec.structs.replace(charge.bill, status=status)
+        if status == BillStatus.PAID:
+            charge.paid_by = "window"
+        self.tell_bill(bill_id)
 
     def tell(self, *events: AnyEvent) -> None:
         """Something that we shall hear."""
@@ -169,11 +210,18 @@ class ModelHis:
         )
 
     def catch_up(self) -> None:
-        """Do what slow calls have left to do by now."""
+        """Do what slow calls have left to do by now, and let locks lapse."""
         due = [one for one in self.late if one.at_ms <= self.wall()]
         self.late = [one for one in self.late if one.at_ms > self.wall()]
         for one in due:
             self.commit(one.verb, one.argument)
+        for visit in self.visits.values():
+            if (
+                self.lock_s is not None
+                and visit.status == LOCKED
+                and self.wall() >= visit.locked_ms + self.lock_s * 1000
+            ):
+                visit.status = RELEASED
 
     # --- what a request does -----------------------------------------------------------------------------------------
 
@@ -207,7 +255,7 @@ class ModelHis:
             return Rejected(code="stopped")
         if self.left(order.slot.id) <= 0:
             return Rejected(code="full")
-        visit = Visit(order.order_no, order.slot.id, order.patient.mrn, LOCKED)
+        visit = Visit(order.order_no, order.slot.id, order.patient.mrn, LOCKED, locked_ms=self.wall())
         self.visits[order.order_no] = visit
         return Accepted(record=self.registration(visit), his_refs={"lock": order.order_no[-4:]})
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from booking.api.event_routes import EventHandlers
-from booking.api.views import EventQuery, EventView
+from booking.api.views.news import EventQuery, EventView
 from booking.store.engine import Store
 
 PAGE = 7
@@ -35,7 +35,8 @@ class Portal:
         """Everything that is new, page by page."""
         while True:
             query = EventQuery(after=self.cursor, limit=PAGE)
-            call = cast(Any, SimpleNamespace(caller=SimpleNamespace(id=self.name), query=query))
+            caller = SimpleNamespace(id=self.name, may_use=lambda _: True)
+            call = cast(Any, SimpleNamespace(caller=caller, query=query))
             handlers = EventHandlers(cast(Any, SimpleNamespace(store=store)))
             page = await handlers.feed(call)
             for event in page.items:
@@ -78,9 +79,7 @@ class Portal:
     def due(self) -> list[str]:
         """The refunds that it has not carried out yet, as far as it was told."""
         return [refund_id for refund_id in self.refunds if refund_id not in self.given_back] + [
-            refund_id
-            for refund_id in self.given_back
-            if self.refunds[refund_id]["status"] != "refunded"
+            refund_id for refund_id in self.given_back if self.refunds[refund_id]["status"] != "refunded"
         ]
 
     def give_back(self, refund_id: str) -> None:

@@ -7,50 +7,100 @@ registration at the HIS; the events alone rebuild what the API shows. When nothi
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from booking.settings import ReserveBy
-from mappings.canonical import RegistrationChanged, RegistrationStatus
+from mappings.canonical import (
+    BillStatus,
+    NewPlace,
+    RefundAsked,
+    RegistrationChanged,
+    RegistrationStatus,
+    ScheduleStopped,
+    StopScope,
+)
 from tests.booking.world import make_hospital, make_payment
 from tests.stores import Wall
 from tests.visits.books import Books
 from tests.visits.clinic import FEES_FEN, PORTALS, Clinic, TurnedLoop
 from tests.visits.his import FAULTS, LOCKED, REGISTERED, SEEN
 
+# `make visits` asks for more: VISITS is how many examples, each of at most STEPS steps.
+EXAMPLES, STEPS = int(os.environ.get("VISITS", "20")), int(os.environ.get("STEPS", "30"))
 MEMORY = Path("/dev/shm")  # a disk that forgets: a crash here is one of the process, not of the machine
 _slots = st.sampled_from(sorted(FEES_FEN))
 _portals = st.sampled_from(PORTALS)
 _patients = st.integers(0, 2)
 _any = st.integers(0, 7)
+_lock_s = st.sampled_from([None, 600.0])
 _faults = st.lists(st.sampled_from(("", *FAULTS)), max_size=4)
+
+
+@dataclass
+class Furnished:
+    """A hospital before the first patient comes: examples begin with copies of it."""
+
+    folder: Path
+    clinic: Clinic
+
+
+def copies(folder: Path, to: Path) -> tuple[str, str]:
+    """The URLs of copies of the two databases of a folder."""
+    store, messages = (f"sqlite:///{shutil.copy(folder / name, to / name)}" for name in ("store.db", "messages.db"))
+    return store, messages
+
+
+def furnish(originals: Path, folder: Path) -> Furnished:
+    """Make it, once for all examples."""
+    clinic = Clinic(copies(originals, folder), make_hospital(), Wall())
+
+    async def make() -> None:
+        await clinic.open()
+        await clinic.furnish()
+        await clinic.close()
+
+    with asyncio.Runner(loop_factory=TurnedLoop) as runner:
+        runner.run(make())
+    return Furnished(folder, clinic)
 
 
 class WholeVisit(RuleBasedStateMachine):
     """One example is one hospital in databases of its own."""
 
-    originals: ClassVar[Path]
+    furnished: ClassVar[Furnished]
 
-    @initialize(reserve_by=st.sampled_from([ReserveBy.LOCK, ReserveBy.BOOK]), cancels=st.booleans())
-    def begin(self, reserve_by: ReserveBy, cancels: bool) -> None:
+    @initialize(
+        reserve_by=st.sampled_from([ReserveBy.LOCK, ReserveBy.BOOK]),
+        cancels=st.booleans(),
+        lock_s=st.sampled_from([None, 600.0]),
+    )
+    def begin(self, reserve_by: ReserveBy, cancels: bool, lock_s: float | None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="visits", dir=MEMORY if MEMORY.is_dir() else None))
-        urls = [
-            f"sqlite:///{shutil.copy(self.originals / f'{kind}.db', self.folder / f'{kind}.db')}"
-            for kind in ("store", "messages")
-        ]
         self.runner = asyncio.Runner(loop_factory=TurnedLoop)
-        hospital = make_hospital(reserve_by=reserve_by, stop_cancels_at_his=cancels, portal_refunds=True)
-        self.clinic = Clinic((urls[0], urls[1]), hospital, Wall())
+        hospital = make_hospital(
+            reserve_by=reserve_by, stop_cancels_at_his=cancels, portal_refunds=True, his_lock_s=lock_s
+        )
+        self.clinic = Clinic(copies(self.furnished.folder, self.folder), hospital, Wall())
+        self.clinic.begin_as(self.furnished.clinic)
+        self.clinic.his.lock_s = lock_s
         self.do(self.clinic.open())
-        self.do(self.clinic.furnish())
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
@@ -73,6 +123,24 @@ class WholeVisit(RuleBasedStateMachine):
     def pay(self, number: int, amount_fen: int, trade: int) -> None:
         if (booking_id := self.booking(number)) is not None:
             self.live(self.clinic.pay(booking_id, make_payment(amount_fen, trade_no=f"T{trade}")))
+
+    @rule(portal=_portals, slot=_slots, patient=_patients, faults=_faults)
+    def book(self, portal: str, slot: str, patient: int, faults: list[str]) -> None:
+        """What usually happens, so that what is rare happens to visits that are well under way."""
+
+        async def book() -> None:
+            if await self.clinic.hold(portal, slot, patient) != "held":
+                return
+            await self.clinic.work(6)
+            booking_id = list(self.clinic.bookings)[-1]
+            if FEES_FEN[slot]:
+                trade_no = f"T{6 + next(self.clinic.numbers)}"
+                await self.clinic.pay(booking_id, make_payment(FEES_FEN[slot], trade_no=trade_no))
+            self.clinic.his.faults.extend(faults)
+            await self.clinic.work(6)
+
+        self.live(book())
+        self.clinic.his.faults.clear()
 
     @rule(number=_any)
     def cancel(self, number: int) -> None:
@@ -141,6 +209,107 @@ class WholeVisit(RuleBasedStateMachine):
         told = self.clinic.his.registration(visit)
         self.clinic.his.tell(RegistrationChanged(registration=told, occurred_at=self.clinic.his.now()))
 
+    @rule(slot=_slots, cancels=st.booleans(), told=st.sampled_from(["segment", "schedule", "no"]))
+    def stop(self, slot: str, cancels: bool, told: str) -> None:
+        """停诊; where nobody tells us, a fetch shows it."""
+        his = self.clinic.his
+        his.stop(slot, cancels=cancels or not self.clinic.hospital.stop_cancels_at_his)
+        of = his.slots[slot]
+        if told != "no":
+            his.tell(
+                ScheduleStopped(
+                    scope=StopScope(told), schedule_id=of.schedule_id, date=of.date, starts_at=of.starts_at,
+                    orders_cancelled=cancels, occurred_at=his.now(),
+                )
+            )  # fmt: skip
+
+    @rule(slot=_slots)
+    def open_again(self, slot: str) -> None:
+        self.clinic.his.stopped.discard(slot)
+
+    @rule(number=_any, back=st.booleans())
+    def move(self, number: int, back: bool) -> None:
+        """改诊: the HIS moves one visit to the other segment, where it has a seat."""
+        his = self.clinic.his
+        visits = list(his.visits.values())
+        if not visits:
+            return
+        visit = visits[-1 - number % len(visits)]
+        to = {"1": "2", "2": "1"}.get(visit.slot_id)
+        if to is None or visit.status not in (LOCKED, REGISTERED) or his.left(to) <= 0 or to in his.stopped:
+            return
+        visit.slot_id, of = to, his.slots[to]
+        place = NewPlace(
+            schedule_id=of.schedule_id, date=of.date, session=of.session, starts_at=of.starts_at, slot_id=of.id
+        )
+        his.tell(ScheduleStopped(scope=StopScope.ORDER, order_no=visit.order_no, moved_to=place, occurred_at=his.now()))
+
+    @rule(slot=_slots, doctor=st.sampled_from(["P1", "P2"]))
+    def stand_in(self, slot: str, doctor: str) -> None:
+        """替诊."""
+        his, of = self.clinic.his, self.clinic.his.slots[slot]
+        his.tell(
+            ScheduleStopped(
+                scope=StopScope.SEGMENT, schedule_id=of.schedule_id, date=of.date, starts_at=of.starts_at,
+                moved_to=NewPlace(practitioner_id=doctor, practitioner_name=doctor), occurred_at=his.now(),
+            )
+        )  # fmt: skip
+
+    @rule(a=_patients, b=_patients)
+    def merge(self, a: int, b: int) -> None:
+        people = list(self.clinic.his.people.values())
+        surviving, retired = people[a].mrn, people[b].mrn
+        if surviving != retired and surviving is not None and retired is not None:
+            self.clinic.his.merge(surviving, retired)
+
+    # --- bills ---------------------------------------------------------------------------------------------------------
+
+    @rule(patient=_any, amount_fen=st.sampled_from([8800, 100]))
+    def charge(self, patient: int, amount_fen: int) -> None:
+        his = self.clinic.his
+        people = list(his.people.values())
+        his.charge(f"B{len(his.charges) + 1}", str(people[patient % len(people)].mrn), amount_fen)
+
+    @rule(portal=_portals, patient=_patients)
+    def read_bills(self, portal: str, patient: int) -> None:
+        self.live(self.clinic.read_bills(portal, patient))
+
+    @rule(
+        portal=_portals,
+        patient=_patients,
+        number=_any,
+        amount_fen=st.sampled_from([8800, 8800, 100]),
+        trade=st.integers(1, 6),
+    )
+    def pay_bill(self, portal: str, patient: int, number: int, amount_fen: int, trade: int) -> None:
+        known = list(self.clinic.his.charges)
+        if known:
+            bill_id = known[-1 - number % len(known)]
+            self.live(self.clinic.pay_bill(portal, patient, bill_id, make_payment(amount_fen, trade_no=f"T{trade}")))
+
+    @rule(number=_any, status=st.sampled_from([BillStatus.PAID, BillStatus.CANCELLED]))
+    def his_puts_bill(self, number: int, status: BillStatus) -> None:
+        known = list(self.clinic.his.charges)
+        if not known:
+            return
+        charge = self.clinic.his.charges[known[-1 - number % len(known)]]
+        if charge.bill.status == BillStatus.OPEN or (charge.bill.status, status) == (
+            BillStatus.PAID,
+            BillStatus.CANCELLED,
+        ):
+            self.clinic.his.put_bill(charge.bill.id, status)
+
+    @rule(number=_any, amount_fen=st.sampled_from([None, 800, 8800, 9999]), call=st.integers(1, 2))
+    def his_takes_back(self, number: int, amount_fen: int | None, call: int) -> None:
+        known = list(self.clinic.his.charges)
+        if known:
+            bill_id = known[-1 - number % len(known)]
+            self.clinic.his.tell(
+                RefundAsked(
+                    bill_id=bill_id, amount_fen=amount_fen, his_refund_no=f"F{call}", occurred_at=self.clinic.his.now()
+                )
+            )
+
     # --- refunds -----------------------------------------------------------------------------------------------------
 
     @rule(portal=_portals, number=_any, word=st.sampled_from(["refunding", "refunded", "unknown", "failed"]))
@@ -179,15 +348,18 @@ class WholeVisit(RuleBasedStateMachine):
             return
         try:
             self.do(self.clinic.settle())
-            assert self.do(Books(self.clinic).check_rest()) == []
+            found = self.do(Books(self.clinic).check_rest())
+            assert found == []
         finally:
             self.do(self.clinic.close())
             self.runner.close()
             shutil.rmtree(self.folder)
 
 
-def test_no_fen_and_no_visit_goes_astray_when_everything_happens(sqlite_originals: Path) -> None:
-    WholeVisit.originals = sqlite_originals
+@pytest.mark.timeout(3600)
+def test_no_fen_and_no_visit_goes_astray_when_everything_happens(sqlite_originals: Path, tmp_path: Path) -> None:
+    WholeVisit.furnished = furnish(sqlite_originals, tmp_path)
     run_state_machine_as_test(
-        WholeVisit, settings=settings(suppress_health_check=list(HealthCheck), stateful_step_count=30)
+        WholeVisit,
+        settings=settings(suppress_health_check=list(HealthCheck), stateful_step_count=STEPS, max_examples=EXAMPLES),
     )
