@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, case, func, select, text, update
+from sqlalchemy import ColumnElement, case, func, select, text
 
+from booking.refunds import load_refund, note_his
 from booking.store.engine import Tx
 from booking.store.tables import OPEN_REFUND, refunds
 
@@ -52,9 +53,8 @@ async def open_refunds(tx: Tx, *, client_id: str | None = None, his: str | None 
 
 async def book_by_hand(tx: Tx, refund_id: str) -> bool:
     """Take a person's word that the hospital has booked a refund of which it refused to hear; False if there is none such."""
-    changed = await tx.run(
-        update(refunds)
-        .where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == refund_id, refunds.c.his == "rejected")
-        .values(his="told")
-    )
-    return changed > 0
+    row = await load_refund(tx, refund_id)
+    if row is None or row["his"] != "rejected":
+        return False
+    await note_his(tx, refund_id, "told", row["his_code"])
+    return True

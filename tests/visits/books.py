@@ -171,6 +171,11 @@ class Books:
             visit = his.visits.get(b.order_no)
             status = None if visit is None else visit.status
             if b.needs_attention or b.id in stuck:
+                # A person is asked, and only where the HIS would not, or something moved.
+                self.say(
+                    b.order_no in his.unwilling or (b.reason or "").startswith("moved_"),
+                    f"nobody's fault, and a person is asked: {b.state}/{b.his_state} {b.reason}, {status} there, {b.id in stuck}",
+                )
                 continue
             if b.state in VISIT_STATES:
                 self.say(status not in (*GONE, RegistrationStatus.LOCKED), f"{b.state} here, {status} there")
@@ -190,7 +195,7 @@ class Books:
                 f"slot {slot['his_id']}: {left} here, {his.left(slot['his_id'])} there",
             )
         for p in self.payments:
-            self.say(not (p.kept and p.settlement in ("pending", "unknown")), f"money that waits for ever: {p}")
+            self.say(p.left_fen == 0 or p.settlement == "settled", f"money that waits for ever: {p}")
         for portal in self.clinic.portals.values():
             for row in self.refunds:
                 if row["client_id"] == portal.name:

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import itertools
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,7 @@ class Clinic:
         self.bookings: dict[str, str] = {}  # and the portal that made it
         self.bills: list[str] = []
         self.numbers = itertools.count(1)
-        self.deaths = 0
+        self.unheard: list[Callable[[], Coroutine[Any, Any, str]]] = []  # reports whose answer has not come
 
     # --- our process ---------------------------------------------------------------------------------------------------
 
@@ -101,11 +101,13 @@ class Clinic:
 
     async def reopen(self) -> None:
         """Crash and start."""
-        self.deaths += 1
         surprises = self.life.surprises
         await self.close()
         await self.open()
         self.life.surprises += surprises
+        for again in self.unheard:
+            await again()
+        self.unheard = []
 
     async def live(self, work: Awaitable[Any]) -> Any:
         """What a step gives; None where the process died of it: then it is started again."""
@@ -163,6 +165,16 @@ class Clinic:
 
     async def pay(self, booking_id: str, payment: Payment) -> str:
         """Report money for a booking; why it was refused, else "recorded"."""
+        return await self._reported(partial(self._pay, booking_id, payment))
+
+    async def _reported(self, report: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        """What a report is answered; the portal repeats it where the answer does not come."""
+        self.unheard = [report]
+        answer = await report()
+        self.unheard = []
+        return answer
+
+    async def _pay(self, booking_id: str, payment: Payment) -> str:
         portal = self.portals[self.bookings[booking_id]]
 
         async def work(tx: Tx, booking: Any) -> None:
@@ -229,6 +241,9 @@ class Clinic:
 
     async def pay_bill(self, portal: str, patient: int, his_id: str, payment: Payment) -> str:
         """Report money for a bill; why it was refused, else "recorded"."""
+        return await self._reported(partial(self._pay_bill, portal, patient, his_id, payment))
+
+    async def _pay_bill(self, portal: str, patient: int, his_id: str, payment: Payment) -> str:
         try:
             async with self.store.write(HOSPITAL, here=True) as tx:
                 _, person = await own_patient(tx, portal, self.patients[portal][patient])
@@ -332,6 +347,7 @@ class Clinic:
             await portal.read(self.store)
             for refund_id in portal.due():
                 portal.give_back(refund_id)
+                portal.timed_out.discard(refund_id)
                 assert await self.report(refund_id, "refunded", portal) == "heard"
                 done = True
         return done

@@ -131,6 +131,7 @@ class ModelHis:
     late: list[Late] = field(default_factory=list)
     news: deque[Told] = field(default_factory=deque)
     wrong: list[str] = field(default_factory=list)
+    unwilling: set[str] = field(default_factory=set)  # orders of which it has refused to give back what it has
     told: int = 0
     lock_s: float | None = None
 
@@ -238,6 +239,8 @@ class ModelHis:
                 }
                 visit = self.visits.get(argument.order_no)
                 if verb == Verb.UNLOCK_SLOT and visit is not None and visit.status == REGISTERED:
+                    if visit.at_window:
+                        self.unwilling.add(visit.order_no)
                     return Rejected(code="refused")
                 return does[verb](argument, visit)
             case Patient():
@@ -281,6 +284,7 @@ class ModelHis:
         if visit.status == RELEASED:
             return Rejected(code="already_done")
         if visit.status in SEEN:
+            self.unwilling.add(visit.order_no)
             return Rejected(code="too_late")
         visit.status = RELEASED
         return Accepted()
@@ -340,6 +344,8 @@ class ModelHis:
                 self.late.append(Late(self.wall() + round(LATE_S * 1000), verb, argument))
                 return Unknown(reason="time-out")
             case "reject" | "refuses":
+                if verb in (Verb.UNLOCK_SLOT, Verb.CANCEL_REGISTRATION):
+                    self.unwilling.add(argument.order_no)
                 return Rejected(code="refused")
             case "busy":
                 return Rejected(code="busy", retryable=True)

@@ -49,8 +49,10 @@ _slots = st.sampled_from(sorted(FEES_FEN))
 _portals = st.sampled_from(PORTALS)
 _patients = st.integers(0, 2)
 _any = st.integers(0, 7)
+_amounts_fen = st.sampled_from([1500, 1500, 1500, 1499, 1])
 _lock_s = st.sampled_from([None, 600.0])
 _faults = st.lists(st.sampled_from(("", *FAULTS)), max_size=4)
+_after = st.none() | _faults
 
 
 @dataclass
@@ -115,14 +117,21 @@ class WholeVisit(RuleBasedStateMachine):
 
     # --- portals and patients ----------------------------------------------------------------------------------------
 
-    @rule(portal=_portals, slot=_slots, patient=_patients)
-    def hold(self, portal: str, slot: str, patient: int) -> None:
-        self.live(self.clinic.hold(portal, slot, patient))
+    def then(self, after: list[str] | None) -> None:
+        """What was asked for is sent at once, with these faults; None: it waits."""
+        if after is not None:
+            self.work(faults=after, turns=3)
 
-    @rule(number=_any, amount_fen=st.sampled_from([1500, 1500, 1500, 1499, 1]), trade=st.integers(1, 6))
-    def pay(self, number: int, amount_fen: int, trade: int) -> None:
+    @rule(portal=_portals, slot=_slots, patient=_patients, after=_after)
+    def hold(self, portal: str, slot: str, patient: int, after: list[str] | None) -> None:
+        self.live(self.clinic.hold(portal, slot, patient))
+        self.then(after)
+
+    @rule(number=_any, amount_fen=_amounts_fen, trade=st.integers(1, 6), after=_after)
+    def pay(self, number: int, amount_fen: int, trade: int, after: list[str] | None) -> None:
         if (booking_id := self.booking(number)) is not None:
             self.live(self.clinic.pay(booking_id, make_payment(amount_fen, trade_no=f"T{trade}")))
+            self.then(after)
 
     @rule(portal=_portals, slot=_slots, patient=_patients, faults=_faults)
     def book(self, portal: str, slot: str, patient: int, faults: list[str]) -> None:
@@ -142,10 +151,11 @@ class WholeVisit(RuleBasedStateMachine):
         self.live(book())
         self.clinic.his.faults.clear()
 
-    @rule(number=_any)
-    def cancel(self, number: int) -> None:
+    @rule(number=_any, after=_after)
+    def cancel(self, number: int, after: list[str] | None) -> None:
         if (booking_id := self.booking(number)) is not None:
             self.live(self.clinic.cancel(booking_id))
+            self.then(after)
 
     # --- our process -------------------------------------------------------------------------------------------------
 
@@ -227,8 +237,8 @@ class WholeVisit(RuleBasedStateMachine):
     def open_again(self, slot: str) -> None:
         self.clinic.his.stopped.discard(slot)
 
-    @rule(number=_any, back=st.booleans())
-    def move(self, number: int, back: bool) -> None:
+    @rule(number=_any)
+    def move(self, number: int) -> None:
         """改诊: the HIS moves one visit to the other segment, where it has a seat."""
         his = self.clinic.his
         visits = list(his.visits.values())
@@ -323,10 +333,9 @@ class WholeVisit(RuleBasedStateMachine):
             it.give_back(refund_id)
         if word == "failed" and refund_id in it.given_back:
             return
-        if self.live(self.clinic.report(refund_id, word, it)) == "heard":
-            it.timed_out.discard(refund_id)
-            if word == "unknown":
-                it.timed_out.add(refund_id)
+        it.timed_out.discard(refund_id)
+        if self.live(self.clinic.report(refund_id, word, it)) == "heard" and word == "unknown":
+            it.timed_out.add(refund_id)
 
     @rule(number=_any, amount_fen=st.sampled_from([1, 700, 1500]), part=st.sampled_from(["a", "b"]))
     def ask_back(self, number: int, amount_fen: int, part: str) -> None:
