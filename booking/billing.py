@@ -289,10 +289,8 @@ async def settle_payment(
     await tx.run(update(bills).where(bills.c.hospital_id == tx.hospital_id, bills.c.id == bill.id).values(**values))
     if not accepted:
         await owe_refund(tx, payment, client_id=client_id, reason=code or "settlement_rejected")
-    await tell(
-        tx,
-        client_id,
-        "bill.changed",
-        {"bill_id": bill.id, "status": values.get("status", bill.status), "settled": accepted},
-    )
+    told = {"bill_id": bill.id, "status": values.get("status", bill.status)}
+    await tell(tx, client_id, "bill.changed", {**told, "settled": accepted})
+    if told["status"] != bill.status and (person_id := await owner_ids(tx, bill.mrn_digest)) is not None:
+        await tell_owners(tx, person_id, "bill.changed", told, but=client_id)  # they need not ask for money any more
     tx.ring(bill.line)

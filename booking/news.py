@@ -76,10 +76,14 @@ _HANDLES = Fixed(
 )
 
 
-async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any]) -> None:
-    """Tell every client that has this person as a patient, with its own patient id; who was unbound is told of no more."""
+async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any], *, but: str | None = None) -> None:
+    """Tell every client that has this person as a patient, with its own patient id; who was unbound is told of no more.
+
+    `but` is a client that was told more than this.
+    """
     for row in await tx.all(_HANDLES, {"of_hospital": tx.hospital_id, "of_person": person_id}):
-        await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
+        if row["client_id"] != but:
+            await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
 
 
 _last = select(func.coalesce(func.max(events.c.seq), 0).label("seq")).where(events.c.seq.is_not(None))

@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import select
 
 from booking.api.views import books
 from booking.billing import load_bill, put_bill, settle_payment
 from booking.people import link_person, own_patient
 from booking.settings import Hospital, Mode
 from booking.store.engine import Store
-from booking.store.tables import outbox
+from booking.store.tables import events, outbox
 from mappings.canonical import Bill, BillStatus, Settlement
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
 from tests.booking.world import CLIENT, HOSPITAL, make_hospital, put_patient
@@ -135,6 +136,24 @@ async def test_payment_of_one_portal_is_not_shown_to_another_that_sees_the_bill(
     assert (listed["payments"], listed["refunds"]) == ([], [])
     seen = (await portal.site.ask(portal.bill)).json
     assert ([p["trade_no"] for p in seen["payments"]], len(seen["refunds"])) == (["T1", "T2"], 1)
+
+
+async def test_every_portal_of_the_patient_is_told_that_the_bill_is_paid_and_by_nobody_s_name(
+    portal: Portal, store: Store
+) -> None:
+    """Else the other one goes on asking the patient to pay."""
+    async with store.read(HOSPITAL) as tx:
+        _, person = await own_patient(tx, CLIENT, portal.patient_id)
+    theirs = await put_patient(store, person.record, client="another")
+    await portal.pay(8800)
+    await portal.settled()
+    async with store.read(HOSPITAL) as tx:
+        rows = await tx.all(select(events).where(events.c.type == "bill.changed").order_by(events.c.id))
+    told = {r["client_id"]: msgspec.json.decode(r["payload"]) for r in rows}
+    assert told == {
+        CLIENT: {"bill_id": portal.bill_id, "status": "paid", "settled": True},
+        "another": {"bill_id": portal.bill_id, "status": "paid", "patient_id": theirs},
+    }
 
 
 async def test_long_bill_of_a_merchant_is_read_beside_the_event_loop(
