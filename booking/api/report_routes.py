@@ -12,9 +12,10 @@ from msgspec import Meta
 
 from booking import people, reporting
 from booking.api.context import Context
-from booking.api.present import report_version, report_view
+from booking.api.present import instant, report_version, report_view
 from booking.api.problems import ApiProblem
 from booking.api.report_auditing import Reading, on_record
+from booking.api.report_looks import WAIT_S, Looks
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
 from booking.api.views.records import ReportHistory, ReportList, ReportView
@@ -22,7 +23,7 @@ from booking.ports import DocumentGone, LiveFailed
 from booking.records import Person
 from booking.report_reads import ReadLog, What
 from booking.report_rules import ReportRule
-from mappings.canonical import KeptDocument
+from mappings.canonical import KeptDocument, Report
 from monitoring.logs import get_logger
 
 log = get_logger("reports")
@@ -34,6 +35,7 @@ class ReportHandlers:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._reads = context.reads or ReadLog(context.store)
+        self._looks = Looks()
 
     async def list(self, call: Call[None, None]) -> ReportList:
         async with on_record(self._context, self._reads, call, What.LIST) as reading:
@@ -49,7 +51,12 @@ class ReportHandlers:
             person, row = await self._own(call, reading)
             row = await self.complete(call.hospital_id, person, row, call.left_s())
             reading.shows(row)
-            return report_view(row, whole=True)
+            return self._view(call.hospital_id, person, row)
+
+    def _view(self, hospital_id: str, person: Person, row: reporting.ReportRow) -> ReportView:
+        zone, as_of = self._context.hospitals[hospital_id].zone, self.as_of(hospital_id, person, row)
+        told_at = instant(row.updated_ms, zone)
+        return msgspec.structs.replace(report_view(row, whole=True), as_of=as_of, told_at=told_at)
 
     async def versions(self, call: Call[None, None]) -> ReportHistory:
         """As stored: what a HIS said before, nobody can ask it."""
@@ -141,31 +148,62 @@ class ReportHandlers:
             put=partial(reporting.put_report, mrn=mrn, rule=self._rule(hospital_id)),
             heavy=any(report.attachments for report in told),
         )
+        for report in told:
+            if report.observations or report.attachments:
+                self._looks.told((hospital_id, person.id, report.id))
         return "live"
 
     async def complete(
         self, hospital_id: str, person: Person, row: reporting.ReportRow, within_s: float | None
     ) -> reporting.ReportRow:
-        """Where the list holds only headings, fetch the report itself."""
-        if row.record.observations or row.record.attachments:
+        """The report as the hospital tells it now; as stored where it is not asked, or does not answer in time.
+
+        Raises LiveFailed where only the heading is stored, as from a list, and the report itself cannot be had.
+        """
+        is_whole = bool(row.record.observations or row.record.attachments)
+        key = (hospital_id, person.id, row.record.id)
+        if is_whole and not (self._is_asked(hospital_id, person) and self._looks.is_due(key)):
             return row
+        if is_whole:
+            within_s = WAIT_S if within_s is None else min(within_s, WAIT_S)
         try:
-            whole = await self._context.live.report(hospital_id, person.record, row.record.id, within_s=within_s)
+            told = await self._context.live.report(hospital_id, person.record, row.record.id, within_s=within_s)
         except LiveFailed as e:
-            if e.code != "not_offered_by_hospital":
+            self._looks.failed(key)
+            if not is_whole and e.code != "not_offered_by_hospital":
                 raise
             return row
-        if whole is None:
+        if told is None:
+            self._looks.failed(key)
             return row
-        async with self._context.store.write(hospital_id) as tx:
-            if whole.id != row.record.id or not await people.means(tx, person, whole.mrn):
+        self._looks.told(key)
+        return await self._take_over(hospital_id, person, row, told)
+
+    def _is_asked(self, hospital_id: str, person: Person) -> bool:
+        capability = self._context.live.capabilities(hospital_id).get("fetch_report")
+        return capability == "native" and person.record.mrn is not None
+
+    def as_of(self, hospital_id: str, person: Person, row: reporting.ReportRow) -> str:
+        """`live`: the hospital has told it just now. `stored`: it is not asked, or does not answer."""
+        return "live" if self._looks.is_fresh((hospital_id, person.id, row.record.id)) else "stored"
+
+    async def _take_over(
+        self, hospital_id: str, person: Person, row: reporting.ReportRow, told: Report
+    ) -> reporting.ReportRow:
+        """What the hospital says of this report, stored; what the patient may see of it."""
+        # The owner's other numbers mean the same person: what was listed under one is completed under that one.
+        whole = msgspec.structs.replace(told, mrn=row.record.mrn)
+        async with self._context.store.read(hospital_id) as tx:
+            if told.id != row.record.id or not await people.means(tx, person, told.mrn):
                 # Never another's results, and never under a heading that is not theirs.
                 log.warning("report_set_aside", hospital=hospital_id, reason="not the report that was asked for")
                 return row
-            # The owner's other numbers mean the same person: what was listed under one is completed under that one.
-            rule = self._rule(hospital_id)
-            put = await reporting.put_report(tx, msgspec.structs.replace(whole, mrn=row.record.mrn), rule=rule)
-            # What has come meanwhile may not be for the patient yet: then its heading is what they see.
+            if await reporting.is_known(tx, whole, mrn=str(row.record.mrn)):
+                return row
+        rule = self._rule(hospital_id)
+        async with self._context.store.write(hospital_id) as tx:
+            put = await reporting.put_report(tx, whole, rule=rule)
+            # What has come meanwhile may not be for the patient yet: then what they have seen is what they see.
             return put if reporting.is_released(tx, put, rule) else row
 
     def _rule(self, hospital_id: str) -> ReportRule:

@@ -49,7 +49,8 @@ class AttachmentView(View, frozen=True):
 
 
 class ReportView(View, frozen=True):
-    """A report. `version` grows with each correction."""
+    """A report. `version` grows with each correction. Of a report by itself `as_of` is `live` where the hospital has told it just
+    now, `stored` where it is not asked or does not answer; `told_at` is when this version came here."""
 
     id: str
     kind: str
@@ -61,6 +62,8 @@ class ReportView(View, frozen=True):
     conclusion: str | None = None
     observations: list[ObservationView] = []
     attachments: list[AttachmentView] = []
+    as_of: str | None = None
+    told_at: dt.datetime | None = None
 
 
 class ReportVersion(View, frozen=True):
