@@ -110,12 +110,13 @@ def practitioner_role(doctor: Doctor) -> Json:
 
 def schedule_id(plan: Plan) -> str:
     """One FHIR Schedule is all of a doctor's plans: it spans days and sessions."""
-    return f"sch-{plan.doctor}"
+    return f"sch-{plan.was_doctors or plan.doctor}"
 
 
 def schedule(hospital: Hospital, doctor: Doctor) -> Json:
-    plans = [plan for plan in hospital.plans.values() if plan.doctor == doctor.code]
-    segments = [segment for segment in hospital.segments.values() if hospital.plans[segment.plan].doctor == doctor.code]
+    plans = [plan for plan in hospital.plans.values() if (plan.was_doctors or plan.doctor) == doctor.code]
+    own = {plan.code for plan in plans}
+    segments = [segment for segment in hospital.segments.values() if segment.plan in own]
     return {
         "resourceType": "Schedule",
         "id": f"sch-{doctor.code}",

@@ -216,6 +216,24 @@ class Store:
             kept.resource = {**kept.resource, "start": start.isoformat()}
         kept.touch()
 
+    def follow(self, no: str) -> None:
+        """An Appointment as the hospital's own books have it now: moved to another segment, or with another doctor."""
+        kept, visit = self.appointments[no], self.hospital.visits[no]
+        segment = self.hospital.segments[visit.segment]
+        doctor = self.hospital.doctors[self.hospital.plans[segment.plan].doctor]
+        held_by = {"reference": f"Practitioner/{doctor.code}", "display": doctor.name}
+        kept.resource = {
+            **kept.resource,
+            "start": segment.start.isoformat(),
+            "end": segment.end.isoformat(),
+            "slot": [{"reference": f"Slot/{make.slot_id(segment, 0)}"}],
+            "participant": [
+                {**one, "actor": held_by} if one["actor"]["reference"].startswith("Practitioner/") else one
+                for one in kept.resource["participant"]
+            ],
+        }
+        kept.touch()
+
     def delete(self, no: str) -> None:
         """It is there no more, and no search says so."""
         del self.appointments[no]

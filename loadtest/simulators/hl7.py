@@ -69,9 +69,13 @@ class HL7Simulator:
             case "attend":
                 visit = self.hospital.visits[number]
                 self._tell("S26" if visit.attended == "missed" else "S14", [visit])
+            case "move" if number in self.hospital.segments:
+                to = self.hospital.segments[number].moved_to
+                self._tell(
+                    "S13", [v for v in self.hospital.visits.values() if v.segment == to and v.state != "released"]
+                )
             case "move":
-                plan = self.hospital.plans[number]
-                self._tell("S13", self.hospital.visits_of(plan.moved_to or plan.code))
+                self._tell("S13", self.hospital.visits_of(self.hospital.plans[number].moved_to))
                 await self.pusher.notify("stop", number)
             case "substitute":
                 self._tell("S14", self.hospital.visits_of(number))

@@ -46,10 +46,11 @@ class Segment:
     end: dt.datetime
     capacity: int
     taken: int = 0
+    moved_to: str = ""  # 改诊 of this segment alone: which one it is held in; nothing of it is left
 
     @property
     def left(self) -> int:
-        return max(0, self.capacity - self.taken)
+        return 0 if self.moved_to else max(0, self.capacity - self.taken)
 
 
 @dataclass
@@ -294,6 +295,14 @@ class Hospital:
         plan = self.stop(plan_code)
         plan.moved_to = to_plan
         return plan
+
+    def move_segment(self, segment_code: str, to_segment: str) -> Segment:
+        """改诊 of one segment of a session."""
+        for visit in [one for one in self.visits.values() if one.state != "released" and one.segment == segment_code]:
+            self.move_visit(visit.no, to_segment)
+        segment = self.segments[segment_code]
+        segment.moved_to = to_segment
+        return segment
 
     def move_visit(self, no: str, segment_code: str) -> Visit:
         """改期 of one visit, paid or not; there is always a chair for whom the hospital itself moves."""

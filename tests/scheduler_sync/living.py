@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -54,6 +55,19 @@ class Living:
     simulator: Any
     connector: Connector
     failures: list[BaseException] = field(default_factory=list)
+    ahead_ms: int = 0
+
+    async def keep_time(self) -> None:
+        """The store's clock goes as ours does, `ahead_ms` before it."""
+        while True:
+            self.wall.now_ms = round(time.time() * 1000) + self.ahead_ms
+            await asyncio.sleep(0.002)
+
+    def turn_to(self, instant: dt.datetime) -> None:
+        """It shows this time now, and goes on."""
+        now_ms = round(time.time() * 1000)
+        self.ahead_ms = round(instant.timestamp() * 1000) - now_ms
+        self.wall.now_ms = now_ms + self.ahead_ms
 
     @property
     def his(self) -> TheirHospital:
@@ -122,7 +136,7 @@ async def until(look: Callable[[], Awaitable[T | None]]) -> T:
 
 @asynccontextmanager
 async def living(store: Store, messages: Store, wall: Wall, his: His, **settings: Any) -> AsyncIterator[Living]:
-    """The hospital, at work. The clock of the store shows the real time: the simulators' days are of today."""
+    """The hospital, at work. The store's clock shows the real time at first: the simulators' days are counted from today."""
     wall.now_ms = round(time.time() * 1000)
     theirs = TheirHospital("L", days=2, seats=3)
     async with his(theirs) as (simulator, connector, reserve_by):
@@ -136,11 +150,13 @@ async def living(store: Store, messages: Store, wall: Wall, his: His, **settings
             drain_s=5,
             on_failure=lambda _, error: it.failures.append(error),
         )
+        ticking = asyncio.create_task(it.keep_time())
         await runtime.start()
         try:
             yield it
         finally:
             await runtime.stop()
+            ticking.cancel()
         assert it.failures == []
 
 

@@ -70,7 +70,7 @@ async def test_booking_event_and_rule_follow_who_came_when_the_hospital_says_so(
     async with living(store, messages, wall, his, rules=MISSED, visits=asks) as at:
         [first, *_, last] = [code for code, one in at.his.segments.items() if at.his.plans[one.plan].doctor == "D1"]
         booking = await at.booked(first)
-        at.wall.now_ms = round(at.his.segments[first].start.timestamp() * 1000) + 1_800_000
+        at.turn_to(at.his.segments[first].start)
         for how in hows:
             await note(at, booking, how, tells=not asks.ask_every_s)
             await at.becomes(booking, state=STATES[how])

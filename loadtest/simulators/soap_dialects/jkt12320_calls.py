@@ -36,6 +36,8 @@ class Calls:
     async def notify(self, kind: str, number: str) -> None:
         """Tell of a stop, an arrival, a bill or a report. Raises CallFailed."""
         match kind:
+            case "move" if number in self.hospital.segments:
+                await self._call("5001", self._segment_moved(number))
             case "stop" | "move" | "substitute":
                 await self._call("5001", self._stopped(number))
             case "attend" if (
@@ -58,6 +60,21 @@ class Calls:
             ("TIME_FLAG", SESSIONS[plan.session]),
             ("STOP_REASON", "医生停诊"),
             *self._instead(plan),
+        ]
+
+    def _segment_moved(self, code: str) -> Reply:
+        segment = self.hospital.segments[code]
+        plan, new = self.hospital.plans[segment.plan], self.hospital.segments[segment.moved_to]
+        return [
+            ("STOP_TYPE", "2"),
+            ("REG_ID", plan.code),
+            ("REG_DATE", plan.day.isoformat()),
+            ("TIME_FLAG", SESSIONS[plan.session]),
+            ("BEGIN_TIME", f"{segment.start:%H:%M}"),
+            ("NEW_REG_ID", new.plan),
+            ("NEW_REG_DATE", new.start.date().isoformat()),
+            ("NEW_TIME_FLAG", SESSIONS[self.hospital.plans[new.plan].session]),
+            ("NEW_BEGIN_TIME", f"{new.start:%H:%M}"),
         ]
 
     def _instead(self, plan: Plan) -> Reply:
