@@ -22,6 +22,7 @@ class Changes:
         self._hospital, self._link = hospital, link
         self.name, self._connector = name, connector
         self.every_s = connector.changes_every_s
+        self.tells_registrations = connector.tells_registrations
         self._warn = SparseLog(log.warning, every_s=60.0)
 
     async def fetch(self) -> None:

@@ -19,13 +19,13 @@ from booking.fetches import apply_slots, put_departments, put_practitioners, put
 from booking.moves import fetch_topic
 from booking.release import opens_at
 from booking.rescheduling.carrying import carry_moves
-from booking.rescheduling.marks import has_moved
+from booking.rescheduling.marks import has_moved, is_elsewhere
 from booking.rescheduling.orders import follow_again
 from booking.settings import Hospital, ReserveBy
 from booking.stops import carry_known_stops, carry_left_stops, carry_stop
 from booking.store.engine import Store, StoreUnavailable
 from connectors.port import Capability, HisError, Verb, Window
-from mappings.canonical import Department, Schedule, ScheduleStopped
+from mappings.canonical import Department, Schedule, ScheduleStatus, ScheduleStopped
 from monitoring import metrics
 from monitoring.logs import get_logger
 from monitoring.sparse import SparseLog
@@ -46,10 +46,33 @@ _KINDS = {
 RELEASES_EVERY_S = 30.0  # how often the next openings are looked up while nothing else happens
 
 
+_StopKey = tuple[object, ...]
+
+
+def _key_of(stop: ScheduleStopped) -> _StopKey:
+    return stop.scope, stop.schedule_id, stop.date, stop.session, stop.starts_at, stop.order_no
+
+
+def _not_held(stops: Sequence[ScheduleStopped]) -> set[str | None]:
+    """The schedules that stops or moves name; one with a substitute takes place."""
+    return {stop.schedule_id for stop in stops if not has_moved(stop) or is_elsewhere(stop)}
+
+
 class Puller:
     """The fetches of one hospital. `pull_once` may be called by hand; `run` repeats it, and at once when asked."""
 
-    def __init__(self, store: Store, hospital: Hospital, link: HospitalLink) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hospital: Hospital,
+        link: HospitalLink,
+        *,
+        hear_first: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`hear_first` takes over what the HIS tells of registrations; awaited before a new stop is applied: it may be a move."""
+        self._hear_first = hear_first
+        self._stops_known: frozenset[_StopKey] = frozenset()
+        self._unlisted: set[str] = set()  # stopped schedules that the HIS's list of stops does not name
         self._store = store
         self._hospital = hospital
         self._link = link
@@ -159,6 +182,20 @@ class Puller:
         stops: Sequence[ScheduleStopped] = await self._link.read(Verb.FETCH_STOPS, window)
         return stops
 
+    async def _stops_again(
+        self, window: Window, stops: Sequence[ScheduleStopped], stopped: set[str]
+    ) -> Sequence[ScheduleStopped]:
+        """The list of stops, read anew where a schedule is stopped that it does not name: it was, since the list was read.
+
+        It may have been moved, and only the list says so. Those that no list names are not asked about again.
+        """
+        unlisted = stopped - _not_held(stops)
+        if not self._offers(Verb.FETCH_STOPS) or unlisted <= self._unlisted:
+            return stops
+        stops = await self._fetch_stops(window)
+        self._unlisted = unlisted - _not_held(stops)
+        return stops
+
     async def _pull_window(self, window: Window) -> None:
         """Schedules, slots and stops of some days: of one reading where the HIS can be read so."""
         at_once = self._link.inventory()
@@ -170,6 +207,8 @@ class Puller:
         else:
             stops = await self._fetch_stops(window)
             told = await self._link.read(Verb.FETCH_SCHEDULES, window)
+            stops = await self._stops_again(window, stops, {s.id for s in told if s.status == ScheduleStatus.STOPPED})
+        await self._hear_of_moves(stops)
         await self._apply_stops([stop for stop in stops if has_moved(stop)])  # before they are seen as stopped
         schedules: list[Schedule] = []
         for start in range(0, len(told), CHUNK):
@@ -194,6 +233,10 @@ class Puller:
             started_ms = await self._now_ms()
             slots = list(await self._link.read(Verb.FETCH_SLOTS, window, schedules))
             ended_ms = await self._now_ms()
+            blocked = {slot.schedule_id for slot in slots if slot.status == ScheduleStatus.STOPPED}
+            if (newer := await self._stops_again(window, stops, blocked)) is not stops:
+                stops = newer
+                await self._apply_stops([stop for stop in stops if has_moved(stop)])
         else:
             slots, found = list(found.slots), None
         fetched, set_aside = len(slots), 0
@@ -225,6 +268,16 @@ class Puller:
         await self._apply_stops(stops)
         self._releases.note(window, started_ms, ended_ms)
         log.info("pulled", hospital=self._hospital.id, schedules=len(schedules), slots=fetched)
+
+    async def _hear_of_moves(self, stops: Sequence[ScheduleStopped]) -> None:
+        """Where something is stopped that was not: hear first whether its registrations were moved before it was.
+
+        A hospital that moves the Appointments of a session and then blocks its Slots has not stopped them.
+        """
+        found = frozenset(_key_of(stop) for stop in stops)
+        if self._hear_first is not None and not found <= self._stops_known:
+            await self._hear_first()
+        self._stops_known = found
 
     async def _carry_left(self) -> None:
         """Move the bookings of stops where an earlier fetch came to its end between the stop and them.

@@ -132,7 +132,7 @@ class HospitalRuntime:
         self._inbox = Inbox(store, messages, hospital, fence=fence, recorder=self._recorder)
         self._questions = Questions(store, hospital.id)
         self._outbox = OutboxWorker(store, hospital, self.link, fence=fence)
-        self._puller = Puller(store, hospital, self.link)
+        self._puller = Puller(store, hospital, self.link, hear_first=self._hear_registrations)
         self._truth = Truth(store, hospital)
         self._reconciler = Reconciler(store, hospital, self.link)
         self._certificates = Certificates(hospital)
@@ -219,6 +219,14 @@ class HospitalRuntime:
         metrics.greet_hospital(hospital_id)
         for state in State:  # what is counted begins at 0: Prometheus sees only increases
             metrics.bookings.labels(hospital=hospital_id, state=state.value)
+
+    async def _hear_registrations(self) -> None:
+        """Apply what connectors that ask for changes would tell of registrations by and by."""
+        telling = [one for one in changes_of(self.hospital, self.link) if one.tells_registrations]
+        for changes in telling:
+            await changes.fetch()
+        if telling:
+            await self._inbox.apply_all()
 
     async def _inherit(self) -> None:
         """Whoever worked this hospital before has gone: what it had sent is looked at now, not when its claims run out."""

@@ -117,6 +117,34 @@ async def test_bookings_follow_their_session_when_the_hospital_moves_it_or_gives
         assert len(await at.told("booking.moved", one)) == (1 if knows_segments else 2)
 
 
+async def test_bookings_are_moved_and_not_stopped_when_their_blocked_slots_are_seen_first(
+    store: Store, messages: Store, wall: Wall
+) -> None:
+    """A FHIR server moves the Appointments and blocks the session; we look at its Slots before its changes."""
+    async with living(store, messages, wall, by_fhir(changes_every_s=600)) as at:
+        morning, afternoon, next_morning = sessions(at.his)
+        booking = await at.booked(f"{morning}||1")
+        stopped = await at.booked(f"{afternoon}||1", PEOPLE[1])
+        await until_looked(at)
+        at.his.move(morning, next_morning)
+        at.simulator.store.follow(at.visit_of(booking).no)
+        at.his.stop(afternoon)
+        seen = await at.becomes(booking, slot_id=await at.slot_of(f"{next_morning}||1"))
+        assert (seen.state, seen.payment_state) == ("booked", "paid")
+        # One that really does not take place is stopped all the same.
+        await at.becomes(stopped, state="stopped", payment_state="refund_due")
+        assert (await at.becomes(booking, state="booked")).needs_attention is False
+
+
+async def until_looked(at: Living) -> None:
+    """The regular look at the changes has been; the next one comes when this test is over."""
+
+    async def look() -> bool | None:
+        return at.simulator.board.calls["fetch_changes"] > 0 or None
+
+    await until(look)
+
+
 def move_appointments(at: Living, plan: str, to: str) -> None:
     """As a clerk does it who works with Appointments: each of them first, the session is blocked afterwards."""
     for visit in at.his.visits_of(plan):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import math
 
 import msgspec
 import pytest
 from sqlalchemy import select
 
+from booking.catalog import slot_key
 from booking.moves import fetch_topic
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreUnavailable
 from booking.store.tables import departments, practitioners, slots
 from connectors.port import HisError, HisRefused, HisReplyInvalid, HisUnavailable, NotOffered, Rejected, Unknown, Verb
-from mappings.canonical import Department, Practitioner, ScheduleStatus, ScheduleStopped, Session, StopScope
+from mappings.canonical import Department, NewPlace, Practitioner, ScheduleStatus, ScheduleStopped, Session, StopScope
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.pull import Puller
 from tests.booking.world import (
@@ -170,6 +172,55 @@ async def test_booking_is_stopped_when_the_list_of_stops_names_its_segment(
     ]
     await pull.pull_once()
     assert (await get(store, booking_id)).state == "stopped"
+
+
+@pytest.mark.parametrize("after", [SCHEDULES, SLOTS], ids=["before the schedules", "before the slots"])
+async def test_booking_is_moved_and_not_stopped_when_its_session_moves_between_two_reads_of_one_round(
+    store: Store, hospital: Hospital, after: Verb
+) -> None:
+    """The list of stops is read first: what the schedules or slots show and it does not name, it names when it is asked again."""
+    later = DAY + dt.timedelta(days=1)
+
+    class Moving(Peer):
+        moves = False
+
+        def _read(self, verb: Verb, key: str = "") -> None:
+            super()._read(verb, key)
+            if self.moves and verb == after:
+                self.moves = False
+                self.stops = [
+                    ScheduleStopped(scope=StopScope.SCHEDULE, schedule_id="S1", date=DAY, moved_to=NewPlace(date=later))
+                ]
+                if after == SCHEDULES:
+                    self.schedules = [make_schedule(status=ScheduleStatus.STOPPED), *self.schedules[1:]]
+                self.slots = [make_slot(3, status=ScheduleStatus.STOPPED), *self.slots[1:]]
+
+    begins = make_slot(3).starts_at + dt.timedelta(days=1)
+    peer = Moving()
+    peer.schedules = [make_schedule(), make_schedule(date=later)]
+    peer.slots = [make_slot(3), make_slot(3, date=later, starts_at=begins, ends_at=begins + dt.timedelta(minutes=30))]
+    # A substitute is listed already: that does not say why it is stopped.
+    to = NewPlace(practitioner_id="P2")
+    peer.stops = [ScheduleStopped(scope=StopScope.SCHEDULE, schedule_id="S1", date=DAY, moved_to=to)]
+    pull = puller(store, peer)
+    await pull.pull_once()
+    booking_id = await booked(store, hospital, slot_key(HOSPITAL, peer.slots[0]), await put_patient(store, ZHANG))
+    peer.moves = True
+    await pull.pull_once()
+    seen = await get(store, booking_id)
+    assert (seen.state, seen.payment_state, seen.slot_id) == ("booked", "paid", slot_key(HOSPITAL, peer.slots[1]))
+    assert peer.calls(STOPS) == ["fetch_stops"] * 3
+    await pull.pull_once()
+    assert await get(store, booking_id) == seen
+    assert peer.calls(STOPS) == ["fetch_stops"] * 4  # it is named: there is nothing to ask again
+
+
+async def test_list_of_stops_is_asked_again_once_when_it_never_names_what_is_stopped(store: Store, peer: Peer) -> None:
+    pull = puller(store, peer)
+    peer.schedules = [make_schedule(status=ScheduleStatus.STOPPED)]
+    for times in (2, 3, 4):
+        await pull.pull_once()
+        assert peer.calls(STOPS) == ["fetch_stops"] * times
 
 
 async def test_other_slots_are_seen_when_one_cannot_be(store: Store, peer: Peer) -> None:
