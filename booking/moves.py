@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from booking import seats
+from booking.clinics import pay_window_ms_of
 from booking.commands import RANKS, drop_queued, hurry, queue_command, wake_topic
 from booking.gathering import count_taken, kept, load_seats, purse, save_seats, write_booking
 from booking.gathering import load_booking as load_booking
@@ -133,7 +134,7 @@ def _expires_at(booking: Booking) -> int | None:
 
 async def _start_pay_window(tx: Tx, hospital: Hospital, booking: Booking) -> None:
     """pay_by = min(lock accepted + pay window, lock sent + the HIS's lock time - margin) (DESIGN section 4)."""
-    ends = [tx.now_ms + int(hospital.pay_window_s * 1000)]
+    ends = [tx.now_ms + await pay_window_ms_of(tx, hospital, booking.slot_id)]
     if hospital.his_lock_s and booking.lock_sent_ms is not None:
         ends.append(booking.lock_sent_ms + int(hospital.his_lock_s * 1000) - LOCK_MARGIN_MS)
     told = booking.registration.lock_expires_at if booking.registration is not None else None

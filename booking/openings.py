@@ -26,7 +26,7 @@ def lock_verb(hospital: Hospital) -> str:
     return _LOCK_VERBS[hospital.reserve_by]
 
 
-def first_standing(hospital: Hospital, now_ms: int, fee_fen: int) -> Standing:
+def first_standing(hospital: Hospital, now_ms: int, fee_fen: int, pay_window_ms: int) -> Standing:
     """A hold waits for the HIS's lock, unless the seats are ours (`quota`): then it can be paid at once.
 
     What costs nothing need not be paid: where the seats are ours it is registered at once.
@@ -35,7 +35,7 @@ def first_standing(hospital: Hospital, now_ms: int, fee_fen: int) -> Standing:
         lock_by_ms = now_ms + int(hospital.lock_wait_s * 1000)
         axes = Axes(State.HELD, HisState.NONE, Command.LOCK, CommandStatus.QUEUED)
         return Standing(axes, lock_by_ms, None, lock_by_ms, lock_verb(hospital))
-    pay_by_ms = now_ms + int(hospital.pay_window_s * 1000)
+    pay_by_ms = now_ms + pay_window_ms
     if fee_fen:
         axes = Axes(State.HELD, HisState.LOCKED, Command.NONE, CommandStatus.NONE)
         return Standing(axes, None, pay_by_ms, pay_by_ms, None)

@@ -16,6 +16,7 @@ from booking.inventory.requests import Answer, Decision, Facts, Granted, HoldReq
 from booking.news import BOOKING_CHANGED, booking_payload, event_row
 from booking.openings import Standing, first_standing
 from booking.records import Booking, booking_to_row, line_of
+from booking.rules.paying import pay_window_ms
 from booking.settings import Hospital
 from booking.store.crypto import HospitalVault
 from booking.store.ids import new_ids, new_ids_at, new_order_nos
@@ -99,7 +100,7 @@ def build(
     bodies: list[bytes] = []
     for request, booking_id, order_no, decision in zip(requests, booking_ids, order_nos, decisions, strict=True):
         if isinstance(decision, Granted):
-            cut = form(decision.fee_fen)
+            cut = form(decision.fee_fen, _window_ms(hospital, decision))
             if decision.offer is not None:
                 batch.offers.append(Taken(decision.offer, booking_id))
             values = _granted(batch, request, booking_id, order_no, decision, cut)
@@ -122,6 +123,13 @@ def build(
         cut.cast(batch.rows, values, shown, *new)
     batch.slots = [slot for slot in facts.slots.values() if slot.sold]
     return batch
+
+
+def _window_ms(hospital: Hospital, granted: Granted) -> int:
+    at = granted.slot.schedule
+    return pay_window_ms(
+        hospital.rules, hospital.pay_window_s, department_id=at.department_id, clinic_type=at.clinic_type
+    )
 
 
 def _numbers(facts: Facts) -> Iterator[int | None]:
@@ -150,10 +158,11 @@ def _granted(
 
 
 class _Form:
-    """What the bookings of a batch have in common that cost `fee_fen`: the moulds of their rows, events and answers."""
+    """What the bookings of a batch have in common that cost `fee_fen` and have as long to be paid: the moulds of their rows,
+    events and answers."""
 
-    def __init__(self, hospital: Hospital, now_ms: int, render: Render, fee_fen: int) -> None:
-        standing = first_standing(hospital, now_ms, fee_fen)
+    def __init__(self, hospital: Hospital, now_ms: int, render: Render, fee_fen: int, pay_window_ms: int) -> None:
+        standing = first_standing(hospital, now_ms, fee_fen, pay_window_ms)
         self.verb = standing.verb
         sample = _sample_booking(hospital, standing, now_ms, fee_fen)
         self._body = json_mould(render(sample, now_ms), _SHOWN)

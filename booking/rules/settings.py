@@ -1,7 +1,7 @@
 """The settings of a hospital's booking rules: `[hospital.<id>.rules]` and the lists below it. Pure.
 
-What stands elsewhere: openings, how many days ahead, and closed hours in `[hospital.<id>.release]` (`booking.release`), the time
-to pay in `pay_window_s` of the hospital.
+What stands elsewhere: openings, how many days ahead, and closed hours in `[hospital.<id>.release]` (`booking.release`), the usual
+time to pay in `pay_window_s` of the hospital.
 """
 
 from __future__ import annotations
@@ -114,6 +114,14 @@ class CancelCutoff(Where, frozen=True, kw_only=True):
     days_before: Annotated[int, Meta(ge=0, le=90)] = 0
 
 
+class PayWindow(Where, frozen=True, kw_only=True):
+    """`[[...rules.pay_windows]]`: how long a seat at these clinics is kept for its money, from its lock on; the first that fits
+    a clinic counts, and `pay_window_s` of the hospital where none does. The HIS's own lock time stays the bound of either.
+    """
+
+    within_s: Annotated[float, Meta(gt=0, le=86_400)]
+
+
 class Of(StrEnum):
     """Of what a channel has a share: of each session, or of each of its time segments."""
 
@@ -161,6 +169,7 @@ class BookingRules(_Table, frozen=True, kw_only=True):
     blocks: Annotated[tuple[Block, ...], Meta(max_length=20)] = ()
     eligibility: Annotated[tuple[Eligibility, ...], Meta(max_length=500)] = ()
     cancel_cutoffs: Annotated[tuple[CancelCutoff, ...], Meta(max_length=500)] = ()
+    pay_windows: Annotated[tuple[PayWindow, ...], Meta(max_length=500)] = ()
     channel_quotas: Annotated[tuple[ChannelQuota, ...], Meta(max_length=500)] = ()
     returned_seats: ReturnedSeats | None = None
     waitlist: WaitlistRule | None = None

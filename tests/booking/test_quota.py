@@ -185,16 +185,17 @@ async def test_figure_of_the_his_is_not_used_again_when_it_falls_with_our_own_re
 
 
 def test_new_booking_stands_where_its_hospital_holds_seats() -> None:
-    waits = first_standing(make_hospital(lock_wait_s=60), 1_000, FEE_FEN)
+    waits = first_standing(make_hospital(lock_wait_s=60), 1_000, FEE_FEN, 5_000)
     assert (waits.axes.his_state, waits.axes.command, waits.axes.status) == (
         HisState.NONE, Command.LOCK, CommandStatus.QUEUED,
     )  # fmt: skip
     assert (waits.lock_by_ms, waits.pay_by_ms, waits.expires_at_ms, waits.verb) == (61_000, None, 61_000, "lock_slot")
-    free = first_standing(make_hospital(reserve_by=ReserveBy.QUOTA), 1_000, 0)
+    free = first_standing(make_hospital(reserve_by=ReserveBy.QUOTA), 1_000, 0, 5_000)
+    assert (free.pay_by_ms, free.expires_at_ms) == (6_000, 6_000)
     assert (free.axes.state, free.axes.his_state, free.axes.command, free.verb) == (
         State.HELD, HisState.LOCKED, Command.REGISTER, "register",
     )  # fmt: skip
-    assert first_standing(make_hospital(reserve_by=ReserveBy.BOOK), 1_000, 0).verb == "book"
+    assert first_standing(make_hospital(reserve_by=ReserveBy.BOOK), 1_000, 0, 5_000).verb == "book"
 
 
 # --- a part of a schedule ----------------------------------------------------------------------------------------------

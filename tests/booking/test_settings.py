@@ -337,7 +337,7 @@ def test_example_tells_the_true_defaults_when_compared() -> None:
         "id", "campuses", "connector", "route", "password_file", "his_lock_s", "channel_quota", "workers", "release", "time",
         "closed", "endpoint", "headers_file", "waiting_room", "opens_before_s", "public_url", "webhook_networks",
         "patients", "per_user", "reports", "visits", "no_show_after_h", "rules", "limits", "blocks", "eligibility",
-        "cancel_cutoffs", "channel_quotas", "returned_seats", "waitlist",
+        "cancel_cutoffs", "pay_windows", "channel_quotas", "returned_seats", "waitlist",
         "merchant_filter", "order_no",
     )  # fmt: skip
     for struct, table in tables:

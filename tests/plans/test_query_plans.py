@@ -28,6 +28,7 @@ RULES = {
     "blocks": [{"after": "no_shows", "count": 100, "within": "1 month", "lasts": "1 month"}],
     "eligibility": [{"max_age": 150, "min_age": 0, "departments": ["none"]}],
     "cancel_cutoffs": [{"before_s": 0}],
+    "pay_windows": [{"departments": ["none"], "within_s": 900}],
     "channel_quotas": [{"clients": ["portal"], "most": 1_000}],
     "returned_seats": {"least_s": 86_400, "most_s": 86_400},
 }
