@@ -196,11 +196,32 @@ class Books:
             )
         for p in self.payments:
             self.say(p.left_fen == 0 or p.settlement == "settled", f"money that waits for ever: {p}")
-        for portal in self.clinic.portals.values():
-            for row in self.refunds:
-                if row["client_id"] == portal.name:
-                    self.say(row["status"] == "refunded", f"a refund that is {row['status']} for ever")
+        for row in self.refunds:
+            self.say(row["status"] == "refunded", f"a refund that is {row['status']} for ever")
+        self._check_money_at_his()
         return self.found
+
+    def _check_money_at_his(self) -> None:
+        """What stays with the hospital pays for a visit that stands, or a bill, and the HIS has booked that very money."""
+        his = self.clinic.his
+        of = {b.id: b for b in self.bookings}
+        staying = [p for p in self.payments if p.left_fen > 0]
+        for p in staying:
+            if p.booking_id is not None:
+                b = of[p.booking_id]
+                visit = his.visits.get(b.order_no)
+                asked = b.needs_attention or (visit is not None and visit.at_window)
+                self.say(asked or b.state in VISIT_STATES, f"{p.left_fen} fen stay for a visit that is {b.state}")
+                self.say(
+                    asked or (visit is not None and visit.trade_no == p.trade_no), f"{p.trade_no} is not at the HIS"
+                )
+        booked_there = {c.trade_no for c in his.charges.values() if c.paid_by not in (None, "window")}
+        for p in self.payments:
+            if p.bill_id is not None:
+                settled = p.settlement == "settled"
+                self.say(
+                    settled == (p.trade_no in booked_there), f"bill: {p.settlement} here, at the HIS {booked_there}"
+                )
 
 
 def _of(data: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

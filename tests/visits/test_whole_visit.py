@@ -1,7 +1,10 @@
 """The whole visit at once: portals, patients, the HIS, the clock and crashes, in whatever order Hypothesis thinks of.
 
 After every step: money in = settled + waiting + refund due + refunded, in the rows and in the ledger; nothing is booked without a
-registration at the HIS; the events alone rebuild what the API shows. When nothing moves any more, the HIS and we agree.
+registration at the HIS; the events alone rebuild what the API shows. When nothing moves any more, the HIS and we agree on visits,
+seats and money, and a person is asked only about what the HIS would not do.
+
+A few dozen hospitals in `make test`; `make visits` plays a thousand.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from booking.news import number_events
 from booking.settings import ReserveBy
 from mappings.canonical import (
     BillStatus,
@@ -37,13 +41,14 @@ from mappings.canonical import (
     StopScope,
 )
 from tests.booking.world import make_hospital, make_payment
+from tests.postgres import PostgresServer
 from tests.stores import Wall
 from tests.visits.books import Books
 from tests.visits.clinic import FEES_FEN, PORTALS, Clinic, TurnedLoop
-from tests.visits.his import FAULTS, LOCKED, REGISTERED, SEEN
+from tests.visits.his import FAULTS, LOCKED, REGISTERED, RELEASED, SEEN
 
 # `make visits` asks for more: VISITS is how many examples, each of at most STEPS steps.
-EXAMPLES, STEPS = int(os.environ.get("VISITS", "20")), int(os.environ.get("STEPS", "30"))
+EXAMPLES, STEPS = int(os.environ.get("VISITS", "14")), int(os.environ.get("STEPS", "30"))
 MEMORY = Path("/dev/shm")  # a disk that forgets: a crash here is one of the process, not of the machine
 _slots = st.sampled_from(sorted(FEES_FEN))
 _portals = st.sampled_from(PORTALS)
@@ -55,23 +60,35 @@ _faults = st.lists(st.sampled_from(("", *FAULTS)), max_size=4)
 _after = st.none() | _faults
 
 
-@dataclass
-class Furnished:
+Fresh = Callable[[], AbstractContextManager[tuple[str, str]]]
+"""Gives the URLs of a booking store and of a message store of an example's own, gone afterwards."""
+
+
+@contextmanager
+def on_sqlite(folder: Path) -> Iterator[tuple[str, str]]:
+    """Copies of the two databases of a folder."""
+    to = Path(tempfile.mkdtemp(prefix="visits", dir=MEMORY if MEMORY.is_dir() else None))
+    try:
+        store, messages = (f"sqlite:///{shutil.copy(folder / name, to / name)}" for name in ("store.db", "messages.db"))
+        yield store, messages
+    finally:
+        shutil.rmtree(to)
+
+
+@contextmanager
+def on_postgresql(server: PostgresServer, names: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """Databases made from two others."""
+    made = [server.create_database(template=name) for name in names]
+    try:
+        yield server.url(made[0]), server.url(made[1])
+    finally:
+        for name in made:
+            server.drop_database(name)
+
+
+def furnish(urls: tuple[str, str]) -> Clinic:
     """A hospital before the first patient comes: examples begin with copies of it."""
-
-    folder: Path
-    clinic: Clinic
-
-
-def copies(folder: Path, to: Path) -> tuple[str, str]:
-    """The URLs of copies of the two databases of a folder."""
-    store, messages = (f"sqlite:///{shutil.copy(folder / name, to / name)}" for name in ("store.db", "messages.db"))
-    return store, messages
-
-
-def furnish(originals: Path, folder: Path) -> Furnished:
-    """Make it, once for all examples."""
-    clinic = Clinic(copies(originals, folder), make_hospital(), Wall())
+    clinic = Clinic(urls, make_hospital(), Wall())
 
     async def make() -> None:
         await clinic.open()
@@ -80,13 +97,14 @@ def furnish(originals: Path, folder: Path) -> Furnished:
 
     with asyncio.Runner(loop_factory=TurnedLoop) as runner:
         runner.run(make())
-    return Furnished(folder, clinic)
+    return clinic
 
 
 class WholeVisit(RuleBasedStateMachine):
     """One example is one hospital in databases of its own."""
 
-    furnished: ClassVar[Furnished]
+    furnished: ClassVar[Clinic]
+    fresh: ClassVar[Fresh]
 
     @initialize(
         reserve_by=st.sampled_from([ReserveBy.LOCK, ReserveBy.BOOK]),
@@ -94,13 +112,13 @@ class WholeVisit(RuleBasedStateMachine):
         lock_s=st.sampled_from([None, 600.0]),
     )
     def begin(self, reserve_by: ReserveBy, cancels: bool, lock_s: float | None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="visits", dir=MEMORY if MEMORY.is_dir() else None))
+        self.place = ExitStack()
         self.runner = asyncio.Runner(loop_factory=TurnedLoop)
         hospital = make_hospital(
             reserve_by=reserve_by, stop_cancels_at_his=cancels, portal_refunds=True, his_lock_s=lock_s
         )
-        self.clinic = Clinic(copies(self.furnished.folder, self.folder), hospital, Wall())
-        self.clinic.begin_as(self.furnished.clinic)
+        self.clinic = Clinic(self.place.enter_context(type(self).fresh()), hospital, Wall())
+        self.clinic.begin_as(self.furnished)
         self.clinic.his.lock_s = lock_s
         self.do(self.clinic.open())
 
@@ -181,6 +199,10 @@ class WholeVisit(RuleBasedStateMachine):
         self.clinic.his.faults.extend(faults)
         self.live(self.clinic.pull())
         self.clinic.his.faults.clear()
+
+    @rule(limit=st.integers(1, 3))
+    def number(self, limit: int) -> None:
+        self.live(number_events(self.clinic.store, limit=limit))
 
     @rule(commits=st.integers(0, 4))
     def doom(self, commits: int) -> None:
@@ -272,6 +294,15 @@ class WholeVisit(RuleBasedStateMachine):
         if surviving != retired and surviving is not None and retired is not None:
             self.clinic.his.merge(surviving, retired)
 
+    @rule(loses_locks=st.booleans())
+    def his_restarts(self, loses_locks: bool) -> None:
+        """What it had not done yet is lost; some systems keep locks in memory."""
+        his = self.clinic.his
+        his.late.clear()
+        for visit in his.visits.values():
+            if loses_locks and visit.status == LOCKED:
+                visit.status = RELEASED
+
     # --- bills ---------------------------------------------------------------------------------------------------------
 
     @rule(patient=_any, amount_fen=st.sampled_from([8800, 100]))
@@ -362,13 +393,32 @@ class WholeVisit(RuleBasedStateMachine):
         finally:
             self.do(self.clinic.close())
             self.runner.close()
-            shutil.rmtree(self.folder)
+            self.place.close()
 
 
-@pytest.mark.timeout(3600)
-def test_no_fen_and_no_visit_goes_astray_when_everything_happens(sqlite_originals: Path, tmp_path: Path) -> None:
-    WholeVisit.furnished = furnish(sqlite_originals, tmp_path)
+def play(urls: tuple[str, str], fresh: Fresh, examples: int) -> None:
+    """So many hospitals, each in databases like those that are furnished at `urls`."""
+    WholeVisit.furnished, WholeVisit.fresh = furnish(urls), staticmethod(fresh)
     run_state_machine_as_test(
         WholeVisit,
-        settings=settings(suppress_health_check=list(HealthCheck), stateful_step_count=STEPS, max_examples=EXAMPLES),
+        settings=settings(suppress_health_check=list(HealthCheck), stateful_step_count=STEPS, max_examples=examples),
     )
+
+
+@pytest.mark.timeout(7200)
+def test_no_fen_and_no_visit_goes_astray_when_everything_happens(sqlite_originals: Path, tmp_path: Path) -> None:
+    store, messages = (
+        f"sqlite:///{shutil.copy(sqlite_originals / n, tmp_path / n)}" for n in ("store.db", "messages.db")
+    )
+    play((store, messages), lambda: on_sqlite(tmp_path), EXAMPLES)
+
+
+@pytest.mark.timeout(7200)
+def test_none_does_when_the_store_is_postgresql(
+    postgres_server: PostgresServer, postgres_originals: dict[str, str]
+) -> None:
+    names = [postgres_server.create_database(template=postgres_originals[kind]) for kind in ("store", "messages")]
+    urls = (postgres_server.url(names[0]), postgres_server.url(names[1]))
+    play(urls, lambda: on_postgresql(postgres_server, (names[0], names[1])), max(2, EXAMPLES // 8))
+    for name in names:
+        postgres_server.drop_database(name)
