@@ -75,8 +75,11 @@ async def report_refund(
     known_no = row["refund_trade_no"]
     if status == row["status"] and refund_trade_no in (None, known_no):
         return row
+    if status == row["status"] == "refunded" and known_no is None:
+        return await _add_number(tx, row, refund_trade_no)
     if status not in _AFTER[row["status"]]:
-        raise Refusal("refund_conflict", f"Refund {row['id']} is {row['status']}.")
+        under = " under another refund_trade_no" if status == row["status"] else ""
+        raise Refusal("refund_conflict", f"Refund {row['id']} is {row['status']}{under}.")
     values = {"status": status, "refund_trade_no": refund_trade_no or known_no, "updated_ms": tx.now_ms}
     await tx.run(
         update(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row["id"]).values(**values)
@@ -89,6 +92,13 @@ async def report_refund(
     await tell_refund(tx, row)
     await _show(tx, row["booking_id"])
     return row
+
+
+async def _add_number(tx: Tx, row: dict[str, Any], refund_trade_no: str | None) -> dict[str, Any]:
+    """The channel's number of a refund that was reported without one; when it was done stays as it was told."""
+    of = (refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row["id"])
+    await tx.run(update(refunds).where(*of).values(refund_trade_no=refund_trade_no))
+    return {**row, "refund_trade_no": refund_trade_no}
 
 
 async def _concerns_his(tx: Tx, row: dict[str, Any]) -> bool:

@@ -124,7 +124,7 @@ _HIS: tuple[Row, ...] = (
 
 _UNKNOWN: tuple[Row, ...] = tuple(
     (f"{thing}_unknown", 404, False, "client_error", f"No such {en}", f"{zh}不存在",
-     f"Check the id. A {en} of another API client is unknown to you.", f"请检查编号。其他接入方的{zh}对您不可见。")
+     "Check the id. What belongs to another API client is unknown to you.", "请检查编号。属于其他接入方的内容对您不可见。")
     for thing, en, zh in (
         ("hospital", "hospital", "医院"),
         ("department", "department", "科室"),
@@ -201,7 +201,8 @@ _REQUEST: tuple[Row, ...] = (
      "Use one of the methods in the Allow header.", "请使用 Allow 响应头中列出的方法。"),
     ("cursor_invalid", 422, False, "client_error", "The cursor is not one of ours", "游标无效",
      "Use `next` of the previous answer as it is.", "请原样使用上一次响应中的 `next`。"),
-    ("cursor_expired", 410, False, "client_error", "The cursor is older than what is kept", "游标已过期",
+    ("cursor_expired", 410, False, "client_error", "The cursor is older than what is kept, or beyond the newest event",
+     "游标早于保留范围，或超过最新事件",
      "Read the bookings you care about once, then go on from the newest event.",
      "请先完整查询一次所需数据，再从最新事件继续。"),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from booking.api.problems import ApiProblem, FieldError
+from booking.api.views.base import PLAIN
 from monitoring.masking import mask_text
 
 _AT = re.compile(r"^(?P<text>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
@@ -27,12 +28,14 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 def decode_body(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     """The request's Struct. Raises ApiProblem malformed_json, unknown_field or invalid_field."""
     if b"u0000" in data and _NUL.search(data):
-        raise ApiProblem("invalid_field", errors=(_field("$", "expected texts without U+0000"),))
+        raise ApiProblem("invalid_field", errors=(_field("$", "texts without U+0000"),))
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
         raise _explain(str(error)) from None
     except msgspec.DecodeError as error:
+        if not data:
+            raise ApiProblem("malformed_json", "The body is empty.") from None
         raise ApiProblem("malformed_json", str(error)) from None
     except UnicodeDecodeError as error:
         raise ApiProblem("malformed_json", f"not UTF-8 (byte {error.start} of a text)") from None
@@ -52,14 +55,14 @@ def decode_query(query: str, query_type: type[msgspec.Struct]) -> Any:
         for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=100, errors="strict"):
             given.setdefault(name, []).append(value)
     except (UnicodeDecodeError, ValueError):
-        raise ApiProblem("invalid_field", errors=(_field("?", "expected UTF-8 and at most 100 parameters"),)) from None
+        raise ApiProblem("invalid_field", errors=(_field("?", "UTF-8 and at most 100 parameters"),)) from None
     many = _repeatable(query_type)
     values: dict[str, Any] = {}
     for name, texts in given.items():
         if len(texts) > 1 and name not in many:
-            raise ApiProblem("invalid_field", errors=(_field(f"?{name}", "expected once"),))
+            raise ApiProblem("invalid_field", errors=(_field(f"?{name}", "to be given once"),))
         if any("\0" in text for text in texts):
-            raise ApiProblem("invalid_field", errors=(_field(f"?{name}", "expected a text without U+0000"),))
+            raise ApiProblem("invalid_field", errors=(_field(f"?{name}", "a text without U+0000"),))
         values[name] = texts if name in many else texts[0]
     try:
         return msgspec.convert(values, query_type, strict=False)
@@ -97,8 +100,30 @@ def _explain(message: str, *, prefix: str = "$") -> ApiProblem:
     elif text.startswith("Invalid value "):
         text = "one of the variants listed in the schema"
     elif text.startswith("Invalid "):
-        text = f"expected a valid {text.removeprefix('Invalid ')}"
-    return ApiProblem("invalid_field", errors=(_field(path, text.replace("Expected ", "expected ")),))
+        text = f"a valid {text.removeprefix('Invalid ')}"
+    return ApiProblem("invalid_field", errors=(_field(path, _in_words(text)),))
+
+
+_TYPES = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "object": "an object",
+          "array": "an array", "null": "null", "datetime": "a time", "date": "a date"}  # fmt: skip
+_TYPE = re.compile(r"`([\w |]+)`")
+_CHOICE = re.compile(r"`str` matching regex '\^\(([\w|]+)\)\$'")
+_WORDS = (
+    ("matching regex '^https?://'", "that begins with http:// or https://"),
+    (f"matching regex {PLAIN!r}", "without control characters"),
+    ("with a timezone component", "with its offset, as 2026-01-05T08:30:00+08:00"),
+    ("RFC3339 encoded datetime", "time, as 2026-01-05T08:30:00+08:00"),
+    ("RFC3339 encoded date", "date, as 2026-01-05"),
+)
+
+
+def _in_words(text: str) -> str:
+    """What was expected, as a person says it: nobody reads an expression, and the field is called `expected` already."""
+    text = text.removeprefix("Expected ").removeprefix("expected ")
+    text = _CHOICE.sub(lambda found: "one of " + found[1].replace("|", ", "), text)
+    for machines, words in _WORDS:
+        text = text.replace(machines, words)
+    return _TYPE.sub(lambda found: " or ".join(_TYPES.get(one, one) for one in found[1].split(" | ")), text)
 
 
 def _field(path: str, expected: str) -> FieldError:

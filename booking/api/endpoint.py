@@ -145,11 +145,13 @@ class Endpoint:
     def _decode_body(self, call: Call[Any, Any], data: bytes) -> None:
         decoder = self.route.decoder
         call.data = data
-        call.body = data if decoder is None else decode_body(data, decoder)
+        call.body = (
+            data if decoder is None else decode_body(data or (b"{}" if self.route.body_optional else b""), decoder)
+        )
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         """The whole body, unpacked. Raises ApiProblem, ClientGone."""
-        if not self._accepts(request):
+        if not self._accepts(request) and not (self.route.body_optional and not request.can_read_body):
             raise ApiProblem("unsupported_media_type", f"expected {' or '.join(self.route.accepts)} in UTF-8")
         if request.content.is_eof():
             data = self._take(request)

@@ -78,13 +78,13 @@ class EventHandlers:
         async with self._context.store.write(SCOPE) as tx:
             row = await resume_webhook(tx, call.caller.id, call.path["webhook_id"], after=call.body.after)
         if row is None:
-            raise ApiProblem("not_found", "There is no such webhook of yours.")
+            raise ApiProblem("webhook_unknown", "There is no such webhook of yours.")
         return _summary(row)
 
     async def remove_webhook(self, call: Call[None, None]) -> None:
         async with self._context.store.write(SCOPE) as tx:
             if not await remove_webhook(tx, call.caller.id, call.path["webhook_id"]):
-                raise ApiProblem("not_found", "There is no such webhook of yours.")
+                raise ApiProblem("webhook_unknown", "There is no such webhook of yours.")
 
 
 def _summary(row: dict[str, Any]) -> WebhookSummary:
@@ -114,7 +114,7 @@ def event_routes(context: Context) -> list[Route]:
               response=WebhookList, scopes=scopes),
         Route("POST", "/v1/webhooks/{webhook_id}/resume", handlers.resume, summary="Push again, also from an earlier event on",
               tag="events", request_class=RequestClass.BULK, request=ResumedWebhook, response=WebhookSummary, scopes=scopes,
-              errors=("cursor_expired",)),
+              errors=("cursor_expired", "webhook_unknown")),
         Route("DELETE", "/v1/webhooks/{webhook_id}", handlers.remove_webhook, summary="Push no more events there",
-              tag="events", request_class=RequestClass.BULK, status=204, scopes=scopes),
+              tag="events", request_class=RequestClass.BULK, status=204, scopes=scopes, errors=("webhook_unknown",)),
     ]  # fmt: skip

@@ -113,7 +113,10 @@ def _operation(
         content: dict[str, Any] = {"schema": schema}
         if "request" in route.examples:
             content["example"] = msgspec.to_builtins(route.examples["request"])
-        operation["requestBody"] = {"required": True, "content": {kind: dict(content) for kind in route.accepts}}
+        operation["requestBody"] = {
+            "required": not route.body_optional,
+            "content": {kind: dict(content) for kind in route.accepts},
+        }
     return operation
 
 

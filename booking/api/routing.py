@@ -188,6 +188,13 @@ class Call(Generic[Q, B]):
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
+def _needs_fields(body: Any) -> bool:
+    """Whether a body must say something; one that need not may be left out."""
+    return not (isinstance(body, type) and issubclass(body, msgspec.Struct)) or any(
+        field.required for field in msgspec.structs.fields(body)
+    )
+
+
 class Route:
     """One operation of the API: how it is called, what it answers, who may call it, and the code behind it.
 
@@ -269,6 +276,7 @@ class Route:
         self.public = public
         self.of_hospital = hospital_of_key or "hospital_id" in self.path_parameters
         self.decoder = None if request in (None, bytes) else msgspec.json.Decoder(request)
+        self.body_optional = self.decoder is not None and not _needs_fields(request)
         self.errors = self._all_errors(errors)
         unknown = [code for code in self.errors if code not in PROBLEMS]
         if unknown:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +16,7 @@ import aiohttp
 from rich import box
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from loadtest.demo.client import StepFailed
@@ -26,18 +29,14 @@ PROTOCOLS = {"hl7-demo": "HL7 v2", "fhir-demo": "FHIR R4", "soap-demo": "SOAP (D
 KEY = "demo-portal-key"
 READY_WITHIN_S = 30.0
 
-WIDE = 165  # columns from which on a cell says what the step has shown; below, a tick
-SHORT = {"departments": "depts", "registered": "regd", "cancelled": "cancel", "patient": "name"}
-
 Prepare = Callable[[Path], Awaitable[None]]
 """Makes the secrets and the API key of an installation whose settings file is given."""
 
 
 class Board:
-    """What the table shows."""
+    """What the table shows: a row for each step, a column for each hospital."""
 
-    def __init__(self, width: int) -> None:
-        self._width = width
+    def __init__(self) -> None:
         self._cells: dict[str, list[str]] = {h: [] for h in HOSPITALS}
         self._failed: dict[str, str] = {}
 
@@ -52,26 +51,26 @@ class Board:
         return [f"{hospital}: {STEPS[len(self._cells[hospital])]}: {text}" for hospital, text in self._failed.items()]
 
     def __rich__(self) -> Table:
-        wide = self._width >= WIDE
         table = Table(
             title="hisbridge: one booking API, three hospitals",
             title_justify="left",
-            box=box.ROUNDED if wide else box.SIMPLE,
-            padding=(0, 1) if wide else (0, 0),
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
         )
-        table.add_column("hospital", style="bold", no_wrap=True)
-        for step in STEPS:
-            table.add_column(step if wide else SHORT.get(step, step), no_wrap=not wide)
-        for hospital_id, cells in self._cells.items():
-            shown = [f"[green]✓[/] {text}" if wide else "[green]✓[/]" for text in cells]
-            if hospital_id in self._failed:
-                shown.append("[red]✗[/]")
-            elif len(cells) < len(STEPS):
-                shown.append("[yellow]…[/]")
-            shown += [""] * (len(STEPS) - len(shown))
-            name = f"{hospital_id}\n[dim]{PROTOCOLS[hospital_id]}[/]" if wide else hospital_id
-            table.add_row(name, *shown)
+        table.add_column("step", style="bold", no_wrap=True)
+        for hospital_id in HOSPITALS:
+            table.add_column(f"{hospital_id}\n[dim]{PROTOCOLS[hospital_id]}[/]")
+        for number, step in enumerate(STEPS):
+            table.add_row(step, *(self._cell(hospital_id, number) for hospital_id in HOSPITALS))
         return table
+
+    def _cell(self, hospital_id: str, step: int) -> str:
+        cells = self._cells[hospital_id]
+        if step < len(cells):
+            return f"[green]✓[/] {escape(cells[step])}"
+        if step > len(cells):
+            return ""
+        return "[red]✗[/]" if hospital_id in self._failed else "[yellow]…[/]"
 
 
 async def run_demo(*, port: int, admin_port: int, once: bool, prepare: Prepare, console: Console) -> int:
@@ -111,7 +110,7 @@ async def _in_folder(
     began = time.monotonic()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
         await _until_ready(session, f"http://127.0.0.1:{admin_port}/readyz", service, log)
-        board = Board(console.width)
+        board = Board()
         with Live(board, console=console, refresh_per_second=8):
             await asyncio.gather(*(_walk(session, base_url, stage, h, board) for h in HOSPITALS))
     took_s = time.monotonic() - began
@@ -125,6 +124,7 @@ async def _in_folder(
     console.print(f"The walk took {took_s:.1f} s.")
     _tell(console, base_url, admin_port, stage)
     if not once:
+        _tell_operator(console, config)
         console.print("\nServing until Ctrl-C.")
         if await service.wait() != 0:
             raise StageFailed("the service ended by itself")
@@ -187,7 +187,7 @@ async def _walk(session: aiohttp.ClientSession, base_url: str, stage: Stage, hos
 
 
 def _tell(console: Console, base_url: str, admin_port: int, stage: Stage) -> None:
-    switchboards = "  ".join(f"{h} http://127.0.0.1:{s.control_port}/state" for h, s in stage.simulators.items())
+    switchboards = "  ".join(f"{h} http://127.0.0.1:{stage.simulators[h].control_port}/state" for h in HOSPITALS)
     header = f'-H "Authorization: Bearer {KEY}"'
     console.print(
         f"\nAPI          {base_url}/v1/hospitals   reference: {base_url}/docs   errors: {base_url}/docs/errors\n"
@@ -198,5 +198,20 @@ def _tell(console: Console, base_url: str, admin_port: int, stage: Stage) -> Non
         f'  curl {header} "{base_url}/v1/hospitals/soap-demo/slots?limit=3"\n'
         f'  curl {header} "{base_url}/v1/events?after=0&limit=5"',
         highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _tell_operator(console: Console, config: Path) -> None:
+    """What can be done beside the service while it runs."""
+    today = dt.datetime.now(dt.timezone(dt.timedelta(hours=8))).date()  # the hospitals' day: they are in China
+    program = Path(sys.executable).with_name("hisbridge")
+    console.print(
+        f"  {program} reconcile {today} --config {config}\n"
+        f"  {program} ledger soap-demo --config {config}\n"
+        f"\nThe log is {config.with_name('service.log')}.",
+        highlight=False,
+        markup=False,
         soft_wrap=True,
     )

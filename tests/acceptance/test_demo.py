@@ -55,9 +55,13 @@ async def test_walk_is_done_and_ends_well_when_run_once() -> None:
     assert process.returncode == 0, said
     assert "failed" not in said
     last = said[said.rindex("hisbridge: one booking API") :]
-    for hospital_id in ("hl7-demo", "fhir-demo", "soap-demo"):
-        row = next(line for line in last.splitlines() if hospital_id in line)
-        assert row.count("✓") == len(STEPS), row
+    assert all(hospital_id in last for hospital_id in ("hl7-demo", "fhir-demo", "soap-demo"))
+    for step in STEPS:
+        row = next(line for line in last.splitlines() if line.strip().startswith(f"{step} "))
+        assert row.count("✓") == 3, row
+    assert last.count("refunded ¥") == 6  # a cancellation and a 停诊 at each
+    assert last.count(" 1 long") == 3
+    assert last.count(", corrected") == 3
     took = re.search(r"The walk took ([\d.]+) s", said)
     assert took is not None
     for expected in ("/docs", "/metrics", "demo-portal-key"):

@@ -12,7 +12,7 @@ from booking.errors import Refusal, SetAside
 from booking.lifecycle import CommandStatus, IllegalMove, State
 from booking.money import refund_id
 from booking.moves import RuleBroken, load_booking, note_command, save_booking
-from booking.refunds import own_refund, report_refund
+from booking.refunds import load_refund, own_refund, report_refund
 from booking.settings import Hospital, Mode
 from booking.stops import apply_stop, carry_known_stops
 from booking.store.engine import Store
@@ -696,6 +696,19 @@ async def test_refund_is_finished_when_the_portal_reports_it(store: Store, hospi
     assert await report(store, row_id, "refunded", "R1") == "refunded"  # the same word again
     assert await report(store, row_id, "refunded") == "refunded"
     assert (await get(store, booking_id)).payment_state == "refunded"
+
+
+async def test_number_of_a_refund_is_added_when_it_was_done_without_one(store: Store, hospital: Hospital) -> None:
+    _, row_id = await refunded_booking(store, hospital)
+    await report(store, row_id, "refunded")
+    async with store.read(HOSPITAL) as tx:
+        told = await load_refund(tx, row_id)
+    for _ in range(2):
+        await report(store, row_id, "refunded", "R1")
+    async with store.read(HOSPITAL) as tx:
+        assert await load_refund(tx, row_id) == {**(told or {}), "refund_trade_no": "R1"}
+    with pytest.raises(Refusal, match="under another refund_trade_no"):
+        await report(store, row_id, "refunded", "R2")
 
 
 @pytest.mark.parametrize("word", ["refunding", "unknown", "failed"])
