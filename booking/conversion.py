@@ -100,6 +100,14 @@ _TYPES = {
     "object": "a table",
     "null": "nothing",
 }
+# Expressions of settings, for which a person wants an example.
+_CHOICE = re.compile(r"`str(?: \| null)?` matching regex '\^\(([\w|]+)\)\$'")
+_SAID = (
+    (r"^([1-9][0-9]{0,2}) (days?|months?)$", 'as "30 days" or "3 months"'),
+    (r"^(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", 'with a time of day, as "07:00"'),
+    (r"^([01][0-9]|2[0-3]):[0-5][0-9]$", 'with a time of day, as "07:00"'),
+    ("^[A-Z]{3}$", 'with three capital letters, as "CNY"'),
+)
 
 
 def _explain(message: str, where: Where, options_type: Any) -> str:
@@ -113,6 +121,9 @@ def _explain(message: str, where: Where, options_type: Any) -> str:
         return f"{place.at(missing['key'])}: this setting is required"
     if text.startswith("Invalid enum value"):
         text = f"expected one of {', '.join(_allowed(options_type, steps))}"
+    text = _CHOICE.sub(lambda found: "one of " + found[1].replace("|", ", "), text)
+    for expression, said in _SAID:
+        text = text.replace(f"matching regex {expression!r}", said)
     words = re.sub(r"`(\w+)`", lambda found: _TYPES.get(found[1], found[1]), text)
     words = re.sub(r"`([^`]*\|[^`]*)`", lambda found: _alternatives(found[1]), words)
     return f"{place}: {words[0].lower()}{words[1:]}"

@@ -193,7 +193,7 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
         (
             LEAST
             + '[[hospital.h1.rules.blocks]]\nafter = "no_shows"\ncount = 3\nwithin = "a month"\nlasts = "1 month"\n',
-            "hospital.h1.rules.blocks.0.within: expected",
+            'hospital.h1.rules.blocks.0.within: expected a text in quotes as "30 days" or "3 months"',
         ),
         (
             LEAST
@@ -222,7 +222,11 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
         ),
         (
             LEAST + '[[hospital.h1.rules.cancel_cutoffs]]\nat = "7:00"\n',
-            "hospital.h1.rules.cancel_cutoffs.0.at: expected",
+            'hospital.h1.rules.cancel_cutoffs.0.at: expected a text in quotes with a time of day, as "07:00"',
+        ),
+        (
+            LEAST + '[hospital.h1.reports]\nrelease = "doctor"\n',
+            "hospital.h1.reports.release: expected one of any, reviewed",
         ),
         (LEAST.replace('name = "第一医院"', 'name="x"\nid = "y"'), "the id is the table's name, [hospital.h1]"),
         (LEAST.replace("h1", "H_1"), "a hospital's id has 1 to 40 of a-z, 0-9 and -"),
