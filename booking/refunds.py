@@ -98,7 +98,9 @@ async def _add_number(tx: Tx, row: dict[str, Any], refund_trade_no: str | None) 
     """The channel's number of a refund that was reported without one; when it was done stays as it was told."""
     of = (refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row["id"])
     await tx.run(update(refunds).where(*of).values(refund_trade_no=refund_trade_no))
-    return {**row, "refund_trade_no": refund_trade_no}
+    row = {**row, "refund_trade_no": refund_trade_no}
+    await tell_refund(tx, row)
+    return row
 
 
 async def _concerns_his(tx: Tx, row: dict[str, Any]) -> bool:
