@@ -17,7 +17,7 @@ from booking.api.routes import api_routes
 from booking.api.routing import Route
 from booking.api.views.patients import NewPatient
 from booking.settings import Service
-from tests.booking.api.test_tally import NoHis
+from tests.booking.api.catalogue_site import NoHis
 from tests.booking.world import make_hospital
 from tests.stores import opened
 
