@@ -23,6 +23,7 @@ def bookings_board() -> dict[str, Any]:
             "Bookings": _bookings(),
             "How long it takes": _delays(),
             "Money and truth": _truth(),
+            "Waitlists, and reports that are read": _lines_and_reads(),
         },
         since="now-6h",
         refresh="30s",
@@ -274,5 +275,41 @@ def _truth() -> list[Any]:
             limits=ANY_IS_BAD,
             says="None: `hisbridge commands list`, `hisbridge messages list --state quarantined`.",
             runbook="DeadLetters",
+        ),
+    ]
+
+
+def _lines_and_reads() -> list[Any]:
+    return [
+        graph(
+            "On waitlists",
+            Line(newest("hisbridge_waitlist_entries", H, by="hospital, state"), "{{hospital}} {{state}}"),
+            unit="short",
+            width=QUARTER,
+            says="offered for as long as an offer stands. Nobody waits past the evening before.",
+        ),
+        graph(
+            "What became of places on waitlists, a second",
+            Line(rate("hisbridge_waitlist_total", H, by="outcome"), "{{outcome}}"),
+            unit="cps",
+            width=QUARTER,
+            says="offered, then mostly accepted. lapsed: nobody took the seat in time.",
+        ),
+        graph(
+            "Reads of reports a second, by their outcome",
+            Line(rate("hisbridge_report_reads_total", H, by="outcome"), "{{outcome}}"),
+            unit="cps",
+            width=QUARTER,
+            says="given and unchanged. Many not_theirs or unknown: somebody tries ids.",
+        ),
+        graph(
+            "Reads of reports that could not be recorded",
+            Line(
+                f"sum by (hospital) (increase(hisbridge_report_reads_unrecorded_total{{{H}}}[{RATE}]))", "{{hospital}}"
+            ),
+            unit="short",
+            width=QUARTER,
+            limits=ANY_IS_BAD,
+            says="None. Each was answered 503: the store is away, or too slow.",
         ),
     ]
