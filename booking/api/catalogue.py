@@ -93,8 +93,8 @@ _BOOKING: tuple[Row, ...] = (
      "Read it again. If money was taken twice, report it: it becomes a refund.",
      "请重新查询。若重复扣款，请上报，将转为退款。"),
     ("patient_has_bookings", 409, False, "rejected", "The patient still has bookings", "患者尚有未结束的预约",
-     "Cancel those in `extra.booking_ids`, or let them end; leave the lines of `extra.waitlist_entry_ids`. Then unbind.",
-     "请先取消 `extra.booking_ids` 中的预约或等其结束，并退出 `extra.waitlist_entry_ids` 中的候补，再解除绑定。"),
+     "Cancel those in `extra.booking_ids`, or wait until they are over; then unbind the patient.",
+     "请先取消 `extra.booking_ids` 中的预约，或等其结束，再解除绑定。"),
     ("patient_rejected", 409, False, "rejected", "The hospital does not accept this patient's data",
      "医院未接受该患者信息",
      "See `extra.reason`: `patient_mismatch`: have name and number compared with the document; `patient_ambiguous`: the window "

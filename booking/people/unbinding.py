@@ -8,7 +8,7 @@ from booking.errors import Refusal
 from booking.people.patients import mark_unbound, unknown_patient
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
-from booking.store.tables import bookings, patients, slots, waitlist
+from booking.store.tables import bookings, patients, slots
 
 MOST_TOLD = 20
 
@@ -32,37 +32,26 @@ _OPEN = Fixed(
     .order_by(bookings.c.id)
     .limit(MOST_TOLD)
 )
-_IN_LINE = Fixed(
-    select(waitlist.c.id)
-    .where(
-        waitlist.c.hospital_id == bindparam("of_hospital"),
-        waitlist.c.patient_id == bindparam("of_patient"),
-        waitlist.c.live,
-    )
-    .order_by(waitlist.c.id)
-    .limit(MOST_TOLD)
-)
 
 
 async def unbind_patient(tx: Tx, client_id: str, patient_id: str, *, user_ref: str | None = None) -> None:
     """Let go of a client's patient, in a write; again changes nothing.
 
     Raises Refusal(patient_unknown), also for another client's, and for another user's where `user_ref` says whose it must be;
-    Refusal(patient_has_bookings) with the ids of those that must end first, places on waitlists among them.
+    Refusal(patient_has_bookings) with the ids of those that must end first. Places on waitlists are given up
+    by the sweep that serves the lines.
     """
     row = await tx.first(_HANDLE, {"of_hospital": tx.hospital_id, "of_patient": patient_id})
     if row is None or row["client_id"] != client_id or user_ref not in (None, row["user_ref"]):
         raise unknown_patient(patient_id)
     if row["unbound_ms"] is not None:
         return
-    of = {"of_hospital": tx.hospital_id, "of_patient": patient_id}
-    still_open = [one["id"] for one in await tx.all(_OPEN, {**of, "now_ms": tx.now_ms})]
-    in_line = [one["id"] for one in await tx.all(_IN_LINE, of)]
-    if still_open or in_line:
+    asked = {"of_hospital": tx.hospital_id, "of_patient": patient_id, "now_ms": tx.now_ms}
+    still_open = [one["id"] for one in await tx.all(_OPEN, asked)]
+    if still_open:
         raise Refusal(
             "patient_has_bookings",
-            f"{len(still_open)} bookings and {len(in_line)} places on waitlists of the patient must end first.",
+            f"{len(still_open)} of the patient's bookings must end first: see `booking_ids`.",
             booking_ids=still_open,
-            waitlist_entry_ids=in_line,
         )
     await mark_unbound(tx, patient_id, tx.now_ms)

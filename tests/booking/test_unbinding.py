@@ -15,7 +15,7 @@ from booking.people import add_patient, hear_patient, unbind_patient
 from booking.reporting import put_report
 from booking.settings import Hospital
 from booking.store.engine import Store
-from booking.store.tables import bookings, events, patients, slots, waitlist
+from booking.store.tables import bookings, events, patients, slots
 from mappings.canonical import Bill, Observation, Patient, Report, ReportKind, ReportStatus
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
 from tests.booking.world import (
@@ -132,18 +132,6 @@ async def test_bookings_are_named_that_must_end_first(site: Site, store: Store, 
         await send_and_answer(store, hospital, booking_id)
     assert (await site.unbind()).status == 204
     assert (await site.ask("GET", f"{OF}/bookings/{kept}")).json["state"] == "cancelled"  # the history stays
-
-
-async def test_place_on_a_waitlist_is_named_too(site: Site, store: Store) -> None:
-    row = {
-        "hospital_id": HOSPITAL, "id": "w1", "number": 1, "client_id": CLIENT, "user_ref": "u1", "patient_id": site.mine,
-        "person_id": "p", "schedule_id": "S1", "version": 1, "state": "waiting", "live": True, "clears_ms": 1, "due_ms": 1,
-        "created_ms": 1, "updated_ms": 1,
-    }  # fmt: skip
-    async with store.write(HOSPITAL) as tx:
-        await tx.insert(waitlist, row)
-    told = await site.unbind()
-    assert (told.status, told.json["extra"]) == (409, {"booking_ids": [], "waitlist_entry_ids": ["w1"]})
 
 
 async def test_money_that_is_due_stays_payable_after_it(site: Site, store: Store, hospital: Hospital) -> None:
