@@ -4,7 +4,10 @@ After every step: money in = settled + waiting + refund due + refunded, in the r
 registration at the HIS; the events alone rebuild what the API shows. When nothing moves any more, the HIS and we agree on visits,
 seats and money, and a person is asked only about what the HIS would not do.
 
-A few dozen hospitals in `make test`; `make visits` plays a thousand.
+A few hospitals in `make test`; `make visits` plays a thousand. Seen to be caught, each put into the product by hand: a lost reply
+that counts as a refusal, or as done; what a crash has left sent again without asking; a lock that came too late and is not given
+back; no refund after a confirmed release; a refund that timed out called failed; an event left out; a number left out between
+events; a settlement that is not in the ledger.
 """
 
 from __future__ import annotations
