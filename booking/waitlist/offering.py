@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from booking.settings import Hospital, Mode
 from booking.store.engine import Tx
-from booking.store.tables import schedules, slots, waitlist
+from booking.store.tables import patients, schedules, slots, waitlist
 from booking.waitlist.lifecycle import Event, State
 from booking.waitlist.records import Entry, change_entry, entry_from_row
 
@@ -31,6 +31,7 @@ async def serve_lines(tx: Tx, hospital: Hospital) -> int:
     return (
         await _end_due(tx, hospital)
         or await _clear(tx, hospital, await _stopped(tx), "schedule_stopped")
+        or await _clear(tx, hospital, await _unbound(tx), "patient_unbound")
         or await _withdraw(tx, hospital)
         or await _offer(tx, hospital)
     )
@@ -43,6 +44,7 @@ async def anything_to_do(tx: Tx, hospital: Hospital) -> bool:
     return bool(
         await _due(tx, 1)
         or await _stopped(tx, 1)
+        or await _unbound(tx, 1)
         or await _gone(tx, 1)
         or (hospital.mode == Mode.LIVE and await _free(tx, 1))
     )
@@ -104,6 +106,26 @@ async def _stopped(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
             waitlist.c.hospital_id == tx.hospital_id,
             waitlist.c.due_ms.is_not(None),
             schedules.c.status == "stopped",
+        )
+        .order_by(waitlist.c.due_ms)
+        .limit(limit),
+    )
+
+
+async def _unbound(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
+    """Of patients whom their portal has let go of: nobody could accept for them."""
+    return await _entries(
+        tx,
+        select(waitlist)
+        .select_from(
+            waitlist.join(
+                patients, (patients.c.hospital_id == waitlist.c.hospital_id) & (patients.c.id == waitlist.c.patient_id)
+            )
+        )
+        .where(
+            waitlist.c.hospital_id == tx.hospital_id,
+            waitlist.c.due_ms.is_not(None),
+            patients.c.unbound_ms.is_not(None),
         )
         .order_by(waitlist.c.due_ms)
         .limit(limit),
