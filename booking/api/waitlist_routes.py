@@ -41,13 +41,13 @@ class WaitlistHandlers:
 
     async def list(self, call: Call[WaitlistQuery, None]) -> WaitlistEntries:
         query, zone = call.query, self._context.hospital(call).zone
-        after = None if query.cursor is None else str(decode_cursor(query.cursor, str)[0])
+        after = None if query.cursor is None else int(decode_cursor(query.cursor, int)[0])
         async with self._context.store.read(call.hospital_id) as tx:
             found = await entries_of(tx, call.caller.id, query.patient_id, after=after, limit=query.limit + 1)
         page = found[: query.limit]
         return WaitlistEntries(
             items=[entry_view(placed, zone) for placed in page],
-            next=encode_cursor(page[-1][0].id) if len(found) > query.limit else None,
+            next=encode_cursor(page[-1][0].number) if len(found) > query.limit else None,
         )
 
     async def get(self, call: Call[None, None]) -> WaitlistEntryView:

@@ -12,16 +12,12 @@ from sqlalchemy import select, text
 
 from booking.settings import Hospital, Mode
 from booking.store.engine import Tx
-from booking.store.tables import patients, schedules, slots, waitlist
+from booking.store.fixed import Fixed
+from booking.store.tables import waitlist
 from booking.waitlist.lifecycle import Event, State
 from booking.waitlist.records import Entry, change_entry, entry_from_row
 
 MOST_IN_A_TURN = 20
-
-_LEFT = slots.c.his_left - slots.c.held_back - slots.c.unreflected
-_OF_QUOTA = schedules.c.quota - schedules.c.held_back - schedules.c.taken
-_SESSION = (schedules.c.hospital_id == waitlist.c.hospital_id) & (schedules.c.id == waitlist.c.schedule_id)
-_SEGMENT = (slots.c.hospital_id == waitlist.c.hospital_id) & (slots.c.id == waitlist.c.slot_id)
 
 
 async def serve_lines(tx: Tx, hospital: Hospital) -> int:
@@ -98,54 +94,46 @@ async def _live(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
 
 
 async def _stopped(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
-    return await _entries(
-        tx,
-        select(waitlist)
-        .select_from(waitlist.join(schedules, _SESSION))
-        .where(
-            waitlist.c.hospital_id == tx.hospital_id,
-            waitlist.c.due_ms.is_not(None),
-            schedules.c.status == "stopped",
-        )
-        .order_by(waitlist.c.due_ms)
-        .limit(limit),
-    )
+    return await _beside(tx, _STOPPED, limit)
 
 
 async def _unbound(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
     """Of patients whom their portal has let go of: nobody could accept for them."""
-    return await _entries(
-        tx,
-        select(waitlist)
-        .select_from(
-            waitlist.join(
-                patients, (patients.c.hospital_id == waitlist.c.hospital_id) & (patients.c.id == waitlist.c.patient_id)
-            )
-        )
-        .where(
-            waitlist.c.hospital_id == tx.hospital_id,
-            waitlist.c.due_ms.is_not(None),
-            patients.c.unbound_ms.is_not(None),
-        )
-        .order_by(waitlist.c.due_ms)
-        .limit(limit),
-    )
+    return await _beside(tx, _UNBOUND, limit)
 
 
 async def _gone(tx: Tx, limit: int) -> list[Entry]:
-    return await _entries(
-        tx,
-        select(waitlist)
-        .select_from(waitlist.join(schedules, _SESSION).join(slots, _SEGMENT))
-        .where(
-            waitlist.c.hospital_id == tx.hospital_id,
-            waitlist.c.due_ms.is_not(None),
-            waitlist.c.state == State.OFFERED.value,
-            (slots.c.status == "stopped") | (_LEFT < 0) | (_OF_QUOTA < 0),
+    return await _beside(tx, _GONE, limit)
+
+
+def _live_beside(condition: str, **tables: str) -> dict[str, Fixed]:
+    """Entries that are live (`w`), each with what stands beside it: they are few, and must be begun with, as in `_FREE`."""
+    sqlite, postgresql = "", ""
+    for alias, of in tables.items():
+        table, _, key = of.partition(" ")
+        sqlite += f" cross join {table} as {alias} on {alias}.hospital_id = :h and {alias}.id = w.{key}"
+        postgresql += (
+            f" cross join lateral (select * from {table} where hospital_id = :h and id = w.{key} offset 0) as {alias}"  # noqa: S608
         )
-        .order_by(waitlist.c.number)
-        .limit(limit),
-    )
+    where = f" where w.hospital_id = :h and w.due_ms is not null and {condition} order by w.number limit :most"
+    return {
+        dialect: Fixed(text(f"select w.* from waitlist as w{joins}{where}"))  # noqa: S608 - words of ours
+        for dialect, joins in (("sqlite", sqlite), ("postgresql", postgresql))
+    }
+
+
+_STOPPED = _live_beside("s.status = 'stopped'", s="schedules schedule_id")
+_UNBOUND = _live_beside("p.unbound_ms is not null", p="patients patient_id")
+_GONE = _live_beside(
+    "w.state = 'offered' and (x.status = 'stopped' or x.his_left - x.held_back - x.unreflected < 0"
+    " or s.quota - s.held_back - s.taken < 0)",
+    s="schedules schedule_id",
+    x="slots slot_id",
+)
+
+
+async def _beside(tx: Tx, which: dict[str, Fixed], limit: int) -> list[Entry]:
+    return [entry_from_row(row) for row in await tx.all(which[tx.dialect], {"h": tx.hospital_id, "most": limit})]
 
 
 async def _entries(tx: Tx, query: Any) -> list[Entry]:
@@ -172,27 +160,26 @@ async def _offer(tx: Tx, hospital: Hospital) -> int:
     return len(offered)
 
 
+# By those who wait, who are few: on tables that it has not counted a planner would begin with all slots (`booking.named`).
+_WHO = "(select distinct schedule_id from waitlist where hospital_id = :h and due_ms is not null and state = 'waiting') as w"
+_WHICH = (
+    "s.status = 'open' and (s.quota is null or s.quota - s.held_back - s.taken > 0) and x.status = 'open'"
+    " and x.starts_at_ms > :now and x.his_left - x.held_back - x.unreflected > 0 order by x.starts_at_ms, x.id limit :most"
+)
+_FREE = {
+    dialect: Fixed(text(f"select x.schedule_id, x.id as slot_id from {_WHO} {joins} where {_WHICH}"))  # noqa: S608 - ours
+    for dialect, joins in {
+        "sqlite": "cross join schedules as s on s.hospital_id = :h and s.id = w.schedule_id"
+        " cross join slots as x on x.hospital_id = :h and x.schedule_id = s.id",
+        "postgresql": "cross join lateral (select * from schedules where hospital_id = :h and id = w.schedule_id offset 0) as s"
+        " cross join lateral (select * from slots where hospital_id = :h and schedule_id = s.id offset 0) as x",
+    }.items()
+}
+
+
 async def _free(tx: Tx, limit: int) -> list[dict[str, Any]]:
-    """Seats of sessions for which somebody waits. `waiting > 0` in these very words: the partial index is theirs."""
-    return await tx.all(
-        select(slots.c.schedule_id, slots.c.id.label("slot_id"))
-        .select_from(
-            schedules.join(
-                slots, (slots.c.hospital_id == schedules.c.hospital_id) & (slots.c.schedule_id == schedules.c.id)
-            )
-        )
-        .where(
-            schedules.c.hospital_id == tx.hospital_id,
-            text("schedules.waiting > 0"),
-            schedules.c.status == "open",
-            schedules.c.quota.is_(None) | (_OF_QUOTA > 0),
-            slots.c.status == "open",
-            slots.c.starts_at_ms > tx.now_ms,
-            _LEFT > 0,
-        )
-        .order_by(slots.c.starts_at_ms, slots.c.id)
-        .limit(limit)
-    )
+    """Seats of sessions for which somebody waits, the earliest first."""
+    return await tx.all(_FREE[tx.dialect], {"h": tx.hospital_id, "now": tx.now_ms, "most": limit})
 
 
 async def _first(tx: Tx, schedule_id: str) -> Entry | None:

@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 def entry_from_row(row: dict[str, Any]) -> Entry:
-    return msgspec.convert({name: row[name] for name in Entry.__struct_fields__}, Entry)
+    return msgspec.convert({**{name: row[name] for name in Entry.__struct_fields__}, "live": bool(row["live"])}, Entry)
 
 
 _OUTCOMES = {
@@ -175,16 +175,16 @@ async def own_entry(tx: Tx, client_id: str, entry_id: str) -> Placed:
 
 
 async def entries_of(
-    tx: Tx, client_id: str, patient_id: str, *, after: str | None = None, limit: int = 50
+    tx: Tx, client_id: str, patient_id: str, *, after: int | None = None, limit: int = 50
 ) -> list[Placed]:
-    """A client's entries of one patient of its, the newest first, older than the entry `after`."""
+    """A client's entries of one patient of its, the newest first, with numbers below `after`."""
     # Joined to nothing, a column is out of the choice of an index: a client has any number of entries, a patient few.
     which: list[ColumnElement[bool]] = [
         waitlist.c.patient_id == patient_id,
         waitlist.c.client_id.concat("") == client_id,
     ]
     if after is not None:
-        which.append(waitlist.c.id.concat("") < after)
+        which.append(waitlist.c.number < after)
     return await _placed(tx, which, limit)
 
 
@@ -192,7 +192,7 @@ async def _placed(tx: Tx, which: Any, limit: int) -> list[Placed]:
     rows = await tx.all(
         select(waitlist, _POSITION)
         .where(waitlist.c.hospital_id == tx.hospital_id, *which)
-        .order_by(waitlist.c.id.desc())
+        .order_by(waitlist.c.number.desc())
         .limit(limit)
     )
     return [(entry_from_row(row), row["position"] or None) for row in rows]

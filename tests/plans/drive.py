@@ -13,8 +13,12 @@ import service
 from booking.attendance import schedules_of_day, visits_awaited
 from booking.audit import append_audit, broken_at, read_audit
 from booking.merchant_bills import newest_bill
+from booking.people import own_patient
 from booking.report_reads import WantedReads, find_reads, persons_meant
 from booking.retention import forget_commands
+from booking.store.ids import new_id
+from booking.waitlist.lifecycle import State
+from booking.waitlist.records import Entry, add_entry
 from connectors.port import Passed, Refused
 from scheduler_sync.attention import dead_commands
 from scheduler_sync.messages.recorder import Recorder
@@ -32,12 +36,12 @@ from tests.scheduler_sync.test_recorder import exchange
 
 async def drive(site: Installation, running: service.Service) -> None:
     """One round of everything at all hospitals."""
-    await asyncio.gather(*(_hospital(site, hospital_id) for hospital_id in HOSPITALS))
+    await asyncio.gather(*(_hospital(site, running, hospital_id) for hospital_id in HOSPITALS))
     await _news(site)
     await _people_and_clock(running)
 
 
-async def _hospital(site: Installation, hospital_id: str) -> None:
+async def _hospital(site: Installation, running: service.Service, hospital_id: str) -> None:
     portal, of = site.portal(), f"/v1/hospitals/{hospital_id}"
     person = made_up_person()
     patient_id = await site.patient(hospital_id, person)
@@ -68,6 +72,7 @@ async def _hospital(site: Installation, hospital_id: str) -> None:
     refund = f"{of}/refunds/{over['refunds'][0]['id']}"
     await portal.get(refund)
     await portal.post(f"{refund}/result", {"status": "refunded", "refund_trade_no": "R"})
+    await _waitlist(site, running, hospital_id, patient_id, slot["schedule_id"])
     await _stop(site, hospital_id)
 
 
@@ -84,6 +89,32 @@ async def _lists(site: Installation, hospital_id: str, patient_id: str, user_ref
         page = await portal.get(f"{of}/bookings", **query)
         if page["next"]:
             await portal.get(f"{of}/bookings", **query, cursor=page["next"])
+
+
+async def _waitlist(
+    site: Installation, running: service.Service, hospital_id: str, patient_id: str, schedule_id: str
+) -> None:
+    """Joining as far as the rules let one; then a place in line, whose offer is accepted."""
+    portal, of = site.portal(), f"/v1/hospitals/{hospital_id}/waitlist"
+    told = await portal.call("POST", of, {"patient_id": patient_id, "schedule_id": schedule_id}, key=uuid.uuid4().hex)
+    assert told.status == 409
+    other = await site.patient(hospital_id, made_up_person())
+    async with running.store.write(hospital_id) as tx:
+        _, person = await own_patient(tx, "portal", other)
+        clears_ms = tx.now_ms + 3_600_000
+        entry = Entry(
+            hospital_id=hospital_id, id=new_id(), number=tx.seq, client_id="portal", user_ref="u", patient_id=other,
+            person_id=person.id, schedule_id=schedule_id, version=1, state=State.WAITING, live=True, clears_ms=clears_ms,
+            due_ms=clears_ms, slot_id=None, booking_id=None, reason=None, created_ms=tx.now_ms, updated_ms=tx.now_ms,
+        )  # fmt: skip
+        await add_entry(tx, running.settings.hospitals[hospital_id], entry)
+    place = f"{of}/{entry.id}"
+    offered = await until(lambda: portal.get(place), lambda e: e["offer"] is not None, what="the offer")
+    body = {"user_ref": "u", "slot_id": offered["offer"]["slot_id"], "patient_id": other, "waitlist_entry_id": entry.id}
+    booking = await portal.post(f"/v1/hospitals/{hospital_id}/bookings", body)
+    assert [e["booking_id"] for e in (await portal.get(of, patient_id=other))["items"]] == [booking["id"]]
+    assert (await portal.call("DELETE", place)).body["state"] == "accepted"
+    await site.cancel(hospital_id, booking)
 
 
 async def _fhir(site: Installation, hospital_id: str, patient_id: str, person: dict[str, Any]) -> None:

@@ -39,6 +39,8 @@ _COPIES: list[tuple[Table, dict[str, str]]] = [
     (t.idempotency_keys, {"key": _OWN}),
     (t.report_reads, {"number": "1000 + n", "at_ms": "at_ms - 40001 + n", "person_id": _OWN}),
     (t.returned_seats, {"booking_id": _OWN, "slot_id": _OWN, "schedule_id": _OWN}),
+    (t.waitlist, {"id": _OWN, "number": "number + n", "patient_id": _OWN, "person_id": _OWN, "schedule_id": _OWN,
+                  "state": "'cancelled'", "live": "false", "due_ms": "null", "slot_id": "null", "booking_id": "null"}),
     (t.events, {"id": _OWN, "seq": "(select max(seq) from events) + n"}),
 ]  # fmt: skip
 _MESSAGE_COPIES: list[tuple[Table, dict[str, str]]] = [

@@ -11,7 +11,7 @@ LARGE = frozenset(
         "slots", "schedules", "bookings", "outbox", "events", "idempotency_keys", "persons", "person_mrns", "patients",
         "fragments", "payments", "refunds", "ledger", "bills", "reports", "registrations", "messages", "waiting_tickets",
         "waiting_steps", "exchanges",
-        "message_notes", "message_links", "returned_seats", "report_reads",
+        "message_notes", "message_links", "returned_seats", "waitlist", "report_reads",
     }
 )  # fmt: skip
 """What grows with the years or with the catalogue; the others have a handful of rows for each hospital or portal."""

@@ -31,6 +31,7 @@ RULES = {
     "pay_windows": [{"departments": ["none"], "within_s": 900}],
     "channel_quotas": [{"clients": ["portal"], "most": 1_000}],
     "returned_seats": {"least_s": 86_400, "most_s": 86_400},
+    "waitlist": {},
 }
 """Every rule that looks at something in the store, none of which anybody reaches."""
 

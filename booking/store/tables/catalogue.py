@@ -62,8 +62,6 @@ schedules = Table(
     Index(None, "hospital_id", "his_id", "date"),
     Index("ix_schedules_opens", "hospital_id", "opens_at_ms", sqlite_where=text("opens_at_ms is not null"),
           postgresql_where=text("opens_at_ms is not null")),
-    Index("ix_schedules_waiting", "hospital_id", "id", sqlite_where=text("waiting > 0"),
-          postgresql_where=text("waiting > 0")),
     Index("ix_schedules_moved", "hospital_id", "date", sqlite_where=text("moved is not null"),
           postgresql_where=text("moved is not null")),
 )  # fmt: skip

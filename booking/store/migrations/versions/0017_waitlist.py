@@ -11,10 +11,6 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("schedules", sa.Column("waiting", sa.Integer(), server_default="0", nullable=False))
-    waiting = sa.text("waiting > 0")
-    op.create_index(
-        "ix_schedules_waiting", "schedules", ["hospital_id", "id"], sqlite_where=waiting, postgresql_where=waiting
-    )
     op.create_table(
         "waitlist",
         sa.Column("hospital_id", sa.String(length=64), nullable=False),
