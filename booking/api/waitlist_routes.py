@@ -41,7 +41,7 @@ class WaitlistHandlers:
 
     async def list(self, call: Call[WaitlistQuery, None]) -> WaitlistEntries:
         query, zone = call.query, self._context.hospital(call).zone
-        after = None if query.cursor is None else int(decode_cursor(query.cursor, int)[0])
+        after = None if query.cursor is None else int(str(decode_cursor(query.cursor, int)[0]))
         async with self._context.store.read(call.hospital_id) as tx:
             found = await entries_of(tx, call.caller.id, query.patient_id, after=after, limit=query.limit + 1)
         page = found[: query.limit]

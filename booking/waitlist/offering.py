@@ -27,7 +27,6 @@ async def serve_lines(tx: Tx, hospital: Hospital) -> int:
     return (
         await _end_due(tx, hospital)
         or await _clear(tx, hospital, await _stopped(tx), "schedule_stopped")
-        or await _clear(tx, hospital, await _unbound(tx), "patient_unbound")
         or await _withdraw(tx, hospital)
         or await _offer(tx, hospital)
     )
@@ -40,7 +39,6 @@ async def anything_to_do(tx: Tx, hospital: Hospital) -> bool:
     return bool(
         await _due(tx, 1)
         or await _stopped(tx, 1)
-        or await _unbound(tx, 1)
         or await _gone(tx, 1)
         or (hospital.mode == Mode.LIVE and await _free(tx, 1))
     )
@@ -97,11 +95,6 @@ async def _stopped(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
     return await _beside(tx, _STOPPED, limit)
 
 
-async def _unbound(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
-    """Of patients whom their portal has let go of: nobody could accept for them."""
-    return await _beside(tx, _UNBOUND, limit)
-
-
 async def _gone(tx: Tx, limit: int) -> list[Entry]:
     return await _beside(tx, _GONE, limit)
 
@@ -123,7 +116,6 @@ def _live_beside(condition: str, **tables: str) -> dict[str, Fixed]:
 
 
 _STOPPED = _live_beside("s.status = 'stopped'", s="schedules schedule_id")
-_UNBOUND = _live_beside("p.unbound_ms is not null", p="patients patient_id")
 _GONE = _live_beside(
     "w.state = 'offered' and (x.status = 'stopped' or x.his_left - x.held_back - x.unreflected < 0"
     " or s.quota - s.held_back - s.taken < 0)",

@@ -12,7 +12,7 @@ import pytest
 from booking import returned_seats as back
 from booking.bookings import expire_due
 from booking.errors import Refusal
-from booking.people import hear_patient, merge_persons, unbind_patient
+from booking.people import hear_patient, merge_persons
 from booking.retention import KEEP_WAITLIST_DAYS, forget_waitlist
 from booking.rules.settings import WaitlistRule
 from booking.settings import Hospital, Mode, ReserveBy
@@ -25,7 +25,6 @@ from scheduler_sync.sweeps import clear_without_rule, return_seats
 from tests.booking.rules.test_returned_seats import shown
 from tests.booking.waitlist.lines import accept, counts, join_line, joined, look, someone, states, sweep, with_line
 from tests.booking.world import (
-    CLIENT,
     DAY,
     HOSPITAL,
     LI,
@@ -127,16 +126,6 @@ async def test_line_is_cleared_at_the_start_when_the_hospital_has_no_waitlist_an
     await clear_without_rule(store, make_hospital(), asyncio.Event())
     assert {(await look(store, entry)).reason for entry in entries} == {"not_offered"}
     assert (await counts(store), await shown(store, slot_id)) == ((0, 0), {1})
-
-
-async def test_seat_goes_to_the_next_when_the_patient_is_unbound(store: Store) -> None:
-    hospital = with_line()
-    _, entries = await offered_and_waiting(store, hospital)
-    async with store.write(HOSPITAL) as tx:
-        await unbind_patient(tx, CLIENT, entries[0].patient_id)
-    await sweep(store, hospital)
-    assert await states(store, entries[1]) == ["offered"]
-    assert await counts(store) == (0, 1)
 
 
 async def test_nothing_is_offered_and_nobody_may_join_when_the_hospital_is_paused(store: Store) -> None:
