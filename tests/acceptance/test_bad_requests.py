@@ -84,6 +84,7 @@ class Operation:
             "refund_id": "f",
             "entry_id": "e",
             "n": "1",
+            "version": "1",
             "source": "s",
         }
         return self.template.format(hospital_id=hospital_id, date="2026-01-05", webhook_id="w", ticket="t", **ids)
