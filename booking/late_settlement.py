@@ -8,13 +8,13 @@ from __future__ import annotations
 from sqlalchemy import bindparam, select, update
 
 from booking.commands import queue_command, wake_topic
-from booking.money import PaymentRow
+from booking.money import PaymentRow, tell_refund
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
 from booking.store.tables import refunds
 
 _GONE_BACK = Fixed(
-    select(refunds.c.id, refunds.c.amount_fen).where(
+    select(refunds).where(
         refunds.c.hospital_id == bindparam("of_hospital"),
         refunds.c.booking_id == bindparam("of_booking"),
         refunds.c.channel == bindparam("of_channel"),
@@ -41,6 +41,7 @@ async def tell_what_went_back(tx: Tx, payment: PaymentRow) -> None:
         if row["amount_fen"] != payment.amount_fen:
             continue  # as for every registration's fee: the message says nothing of parts
         await tx.run(_PENDING, {"of_hospital": tx.hospital_id, "of_refund": row["id"]})
+        await tell_refund(tx, {**row, "his": "pending"})
         after = f"booking:{payment.booking_id}"
         await queue_command(tx, line=f"refund:{row['id']}", verb="refund", subject_id=row["id"], waits_for=after)
         tx.ring(wake_topic(tx.hospital_id))

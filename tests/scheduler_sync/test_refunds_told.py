@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
+from sqlalchemy import select
 
 from booking.billing import load_bill, pay_bill, put_bill, settle_payment
 from booking.money import kept_payment, owe_refund, refunds_of
@@ -14,7 +16,7 @@ from booking.refunds import ask_refund, load_refund, report_refund, take_back
 from booking.settings import Hospital
 from booking.stops import carry_stop
 from booking.store.engine import Store
-from booking.store.tables import outbox
+from booking.store.tables import events, outbox
 from connectors.port import Verb
 from mappings.canonical import Bill, RefundAsked, RegistrationStatus, ScheduleStopped, StopScope
 from monitoring import metrics
@@ -114,6 +116,9 @@ async def test_his_is_told_when_the_money_was_back_before_it_was_known_that_the_
         "pending",
         [("refund", "queued")],
     )
+    async with store.read(HOSPITAL) as tx:
+        told = await tx.all(select(events).where(events.c.type == "refund.changed").order_by(events.c.id))
+    assert [msgspec.json.decode(one["payload"])["his"] for one in told] == ["none", "none", "pending"]
     await send_and_answer(store, hospital, booking_id)  # the registration is given back
     at.open()
     await at.until_row(f"refund:{refund_id}", status="done")
