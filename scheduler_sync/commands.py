@@ -135,6 +135,16 @@ def judge(verb: Verb, outcome: Outcome) -> Verdict:
             return Verdict.rejected(code)
 
 
+def judge_look(error: HisError) -> Verdict | None:
+    """What a look that failed means for its command; None where the HIS says that it has nothing under our key. Pure."""
+    if isinstance(error, HisRefused):
+        if error.code == "several":
+            return Verdict.dead(SEVERAL)
+        if error.code == "not_found":
+            return None
+    return Verdict.unknown(str(error))
+
+
 class BookingCommand:
     """lock_slot, book, register, unlock_slot, cancel_registration."""
 
@@ -159,14 +169,10 @@ class BookingCommand:
             return self._cannot_look(hospital, booking.lock_sent_ms, tx.now_ms, verb)
         try:
             found: Registration | None = await link.read(Verb.FETCH_REGISTRATION, order, attempts=1)
-        except HisRefused as e:
-            if e.code == "several":
-                return Verdict.dead(SEVERAL)
-            if e.code != "not_found":
-                return Verdict.unknown(str(e))
-            found = None
         except HisError as e:
-            return Verdict.unknown(str(e))
+            if (verdict := judge_look(e)) is not None:
+                return verdict
+            found = None
         by_booking = hospital.reserve_by == ReserveBy.QUOTA and link.traits(verb).capability == Capability.OFF
         return self._judge_found(verb, found, by_booking=by_booking)
 
@@ -314,15 +320,13 @@ class BillCommand:
             return Verdict.dead("the settlement is unknown and this hospital offers no way to ask")
         try:
             found: Settlement | None = await link.read(Verb.FETCH_SETTLEMENT, payment, attempts=1)
-        except HisRefused as e:
-            if e.code == "taken":
+        except HisError as e:
+            if isinstance(e, HisRefused) and e.code == "taken":
                 # Paid, but not with our money; believed like "not found", as the HIS's own index may lag.
                 return Verdict(kind="absent", code="already_exists")
-            if e.code != "not_found":
-                return Verdict.unknown(str(e))
+            if (verdict := judge_look(e)) is not None:
+                return verdict
             found = None
-        except HisError as e:
-            return Verdict.unknown(str(e))
         if found is None:
             return Verdict.absent()
         return Verdict.accepted(Accepted(his_refs=found.his_refs, record=found))

@@ -6,9 +6,9 @@ from booking.lifecycle import CommandStatus
 from booking.refunds import NOT_OFFERED, load_refund, note_his
 from booking.settings import Hospital
 from booking.store.engine import Store, Tx
-from connectors.port import Capability, HisError, HisRefused, QueryBack, Verb
+from connectors.port import Capability, HisError, QueryBack, Verb
 from mappings.canonical import Settlement
-from scheduler_sync.commands import SEVERAL, His, Verdict, judge
+from scheduler_sync.commands import His, Verdict, judge, judge_look
 from scheduler_sync.orders import refund_order_of
 
 _MIRRORED = {CommandStatus.QUEUED: "pending", CommandStatus.UNKNOWN: "unknown"}
@@ -35,14 +35,10 @@ class RefundCommand:
             )
         try:
             found: Settlement | None = await link.read(Verb.FETCH_REFUND, order, attempts=1)
-        except HisRefused as e:
-            if e.code == "several":
-                return Verdict.dead(SEVERAL)
-            if e.code != "not_found":
-                return Verdict.unknown(str(e))
-            found = None
         except HisError as e:
-            return Verdict.unknown(str(e))
+            if (verdict := judge_look(e)) is not None:
+                return verdict
+            found = None
         return Verdict.absent() if found is None else Verdict.accepted()
 
     async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None:

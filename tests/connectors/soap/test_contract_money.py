@@ -17,7 +17,7 @@ from connectors.port import (
     Verb,
 )
 from mappings.canonical import Refund, StatementKind
-from tests.connectors.soap.soap_hospital import ZONE, payment, switch
+from tests.connectors.soap.soap_hospital import ZONE, golden_bill_payment, payment, switch
 from tests.connectors.soap.spoken import EACH, Spoken, offers, order_of, patient_of, take, with_refs
 
 pytestmark = EACH
@@ -96,3 +96,14 @@ async def test_refund_of_a_registration_is_found_again_and_stands_in_the_stateme
             (StatementKind.REFUND, order.fee_fen, "4200001"),
         ]
         assert await his.fetch_statement(dt.date(2020, 1, 1)) == []
+
+
+async def test_refund_of_a_bill_is_not_offered_and_not_sent_as_one_of_a_visit(spoken: Spoken) -> None:
+    """No dialect has a trade for it: whoever asks must learn that at once, and no registration may be given back for it."""
+    async with spoken.hospital() as (simulator, his):
+        paying = golden_bill_payment()
+        refund = Refund(refund_no="8" * 20, payment=paying.payment, amount_fen=1, reason="patient")
+        outcome = await his.refund(RefundOrder(refund=refund, patient=paying.patient, bill=paying.bill))
+        assert isinstance(outcome, Rejected)
+        assert outcome.code == "not_offered"
+        assert simulator.board.calls["refund"] == 0
