@@ -257,18 +257,20 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
             "GET /patients/{patient_id}/bills/{bill_id}", "GET /refunds/{refund_id}", "GET /open-refunds",
             "GET /unsettled-payments",
             "GET /waiting-room", "GET /waiting-room/tickets/{ticket}",
-            "GET /patients/{patient_id}/reports/{report_id}/versions",
+            "GET /patients/{patient_id}/reports/{report_id}/versions", "GET /waitlist", "GET /waitlist/{entry_id}",
         },
         "live": {
             "GET /patients/{patient_id}/bills", "POST /patients/{patient_id}/bills/{bill_id}/presettlement",
             "GET /patients/{patient_id}/reports",
             "GET /patients/{patient_id}/reports/{report_id}", "GET /patients/{patient_id}/reports/{report_id}/attachments/{n}",
+            "GET /patients/{patient_id}/reports/{report_id}/versions/{version}/attachments/{n}",
         },
         "hold": {"POST /bookings", "POST /patients", "POST /waiting-room/tickets"},
         "step": {
             "POST /bookings/{booking_id}/payments", "POST /bookings/{booking_id}/cancel",
             "POST /patients/{patient_id}/bills/{bill_id}/payments", "POST /refunds/{refund_id}/result",
             "POST /patients/{patient_id}/bills/{bill_id}/refunds", "POST /bookings/{booking_id}/refunds",
+            "DELETE /patients/{patient_id}", "POST /waitlist", "DELETE /waitlist/{entry_id}",
         },
         "bulk": {
             "GET /events", "GET /webhooks", "POST /webhooks", "POST /webhooks/{webhook_id}/resume",
@@ -276,5 +278,7 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
             "GET /reconciliations/{date}",
         },
     }  # fmt: skip
-    assert {r.name for r in routes if r.heeds_wait} == {"hold", "list", "get", "attachment", "presettle"}
+    assert {r.name for r in routes if r.heeds_wait} == {
+        "hold", "list", "get", "attachment", "earlier_attachment", "presettle",
+    }  # fmt: skip
     assert all(r.request_class in (RequestClass.HOLD, RequestClass.LIVE) for r in routes if r.heeds_wait)
