@@ -18,6 +18,7 @@ from booking.store.tables import bookings, events, outbox, payments, refunds, sl
 from mappings.canonical import RegistrationStatus
 from tests.booking.world import HOSPITAL
 from tests.visits.clinic import Clinic
+from tests.visits.his import SEEN
 
 BOOKING_SHOWS = ("version", "state", "his_state", "payment_state", "order_no", "patient_id")
 PAYMENT_SHOWS = ("channel", "trade_no", "amount_fen", "settlement", "unusable")
@@ -181,7 +182,9 @@ class Books:
                 self.say(status not in (*GONE, RegistrationStatus.LOCKED), f"{b.state} here, {status} there")
             else:
                 self.say(b.state not in ("held", "cancelling"), f"still {b.state}")
-                self.say(status in GONE, f"{b.state} here, {status} there")
+                # Who was there already when the session was stopped is the hospital's to look after.
+                came = visit is not None and visit.status in SEEN and visit.slot_id in his.ever_stopped
+                self.say(came or status in GONE, f"{b.state} here, {status} there")
         ours = {b.order_no for b in self.bookings}
         for order_no, visit in his.visits.items():
             self.say(order_no in ours or not visit.takes_seat, f"nobody's visit at the HIS: {visit}")

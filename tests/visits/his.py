@@ -131,6 +131,7 @@ class ModelHis:
     late: list[Late] = field(default_factory=list)
     news: deque[Told] = field(default_factory=deque)
     wrong: list[str] = field(default_factory=list)
+    ever_stopped: set[str] = field(default_factory=set)
     unwilling: set[str] = field(default_factory=set)  # orders of which it has refused to give back what it has
     told: int = 0
     lock_s: float | None = None
@@ -157,6 +158,7 @@ class ModelHis:
     def stop(self, slot_id: str, *, cancels: bool) -> None:
         """A segment does not take place; the HIS cancels its visits itself, or leaves that to us."""
         self.stopped.add(slot_id)
+        self.ever_stopped.add(slot_id)
         for visit in self.visits.values():
             if cancels and visit.slot_id == slot_id and visit.status in (LOCKED, REGISTERED):
                 visit.status = RELEASED
