@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from booking.commands import queue_command, wake_topic
 from booking.errors import Refusal
 from booking.errors import SetAside as SetAside
+from booking.insured import begin_insured, note_insured, standing_insured
 from booking.money import (
     PaymentRow,
     find_payment,
@@ -256,7 +257,7 @@ async def pay_bill(
 
 
 async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool, mode: Mode) -> str | None:
-    if await kept_payment(tx, bill_id=bill.id) is not None:
+    if await kept_payment(tx, bill_id=bill.id) is not None or await standing_insured(tx, bill.id) is not None:
         return "second_payment"
     if mode == Mode.OBSERVE:
         return "hospital_observe_only"
@@ -267,19 +268,46 @@ async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool, 
     return why_not(bill.split, total_fen=bill.amount_fen, paid_fen=payment.amount_fen, now_ms=tx.now_ms)
 
 
+async def settle_insured(tx: Tx, bill: BillRow, *, client_id: str, offered: bool, mode: Mode = Mode.LIVE) -> None:
+    """Queue the settlement of a bill of which the insurance pays all, by the split that holds; asked again it is the same one.
+
+    `offered` and `mode` as for `pay_bill`. Raises Refusal(already_paid, not_payable, hospital_observe_only,
+    not_offered_by_hospital), and patient_share_due where the patient is to pay something, or nobody has asked what.
+    """
+    if await standing_insured(tx, bill.id) is not None:
+        return
+    if bill.status == "paid" or await kept_payment(tx, bill_id=bill.id) is not None:
+        raise Refusal("already_paid")
+    if bill.status != BillStatus.OPEN:
+        raise Refusal("not_payable", f"Bill {bill.id} is {bill.status}.")
+    if mode == Mode.OBSERVE:
+        raise Refusal("hospital_observe_only")
+    if not offered:
+        raise Refusal("not_offered_by_hospital")
+    if bill.split is None or bill.split.self_pay_fen or not bill.split.holds(bill.amount_fen, tx.now_ms):
+        raise Refusal("patient_share_due")
+    await begin_insured(tx, bill.id, client_id=client_id)
+    await queue_command(tx, line=bill.line, verb="settle_bill", subject_id=bill.id)
+    tx.ring(wake_topic(tx.hospital_id))
+
+
 async def settle_payment(
     tx: Tx, bill: BillRow, *, accepted: bool, settlement: Settlement | None, client_id: str, code: str | None
 ) -> None:
     """The HIS's final word on a settlement. A refusal makes the refund fall due, and the bill may be paid again."""
     payment = await kept_payment(tx, bill_id=bill.id)
-    if payment is None:
+    if payment is None and await standing_insured(tx, bill.id) is None:
         return
     values: dict[str, Any] = {"updated_ms": tx.now_ms}
-    if accepted:
+    if payment is None:
+        await note_insured(tx, bill.id, "settled" if accepted else "rejected")
+    elif accepted:
         await set_settlement(tx, payment, "settled")
-        values["status"] = "paid"
     else:
         await reject_settlement(tx, payment)
+    if accepted:
+        values["status"] = "paid"
+    else:
         # What a HIS has refused under one key it may go on refusing under it: the next payment gets a key of its own.
         values["order_no"] = new_order_no(tx.now_ms)
         if code == "taken":
@@ -287,7 +315,7 @@ async def settle_payment(
     if settlement is not None:
         values["sealed_settlement"] = tx.seal(msgspec.json.encode(settlement), "bills", "settlement")
     await tx.run(update(bills).where(bills.c.hospital_id == tx.hospital_id, bills.c.id == bill.id).values(**values))
-    if not accepted:
+    if payment is not None and not accepted:
         await owe_refund(tx, payment, client_id=client_id, reason=code or "settlement_rejected")
     told = {"bill_id": bill.id, "status": values.get("status", bill.status)}
     await tell(tx, client_id, "bill.changed", {**told, "settled": accepted})

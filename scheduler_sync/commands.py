@@ -8,6 +8,7 @@ import msgspec
 
 from booking.billing import settle_payment
 from booking.bookings import CommandResult, settle_command
+from booking.insured import note_insured, standing_insured
 from booking.lifecycle import Command, CommandStatus
 from booking.money import kept_payment, set_settlement
 from booking.moves import load_booking, note_command
@@ -334,20 +335,25 @@ class BillCommand:
     async def settle(self, tx: Tx, hospital: Hospital, verb: Verb, subject_id: str, verdict: Verdict) -> None:
         bill, _ = await bill_payment_of(tx, hospital, subject_id)
         record = verdict.outcome.record if verdict.outcome is not None else None
-        payment = await kept_payment(tx, bill_id=bill.id)
-        if payment is None:
+        asker = await kept_payment(tx, bill_id=bill.id) or await standing_insured(tx, bill.id)
+        if asker is None:
             return
         await settle_payment(
             tx,
             bill,
             accepted=verdict.kind == "accepted",
             settlement=record if isinstance(record, Settlement) else None,
-            client_id=payment.client_id,
+            client_id=asker.client_id,
             code=verdict.code,
         )
 
     async def mirror(self, tx: Tx, subject_id: str, status: CommandStatus) -> None:
         payment = await kept_payment(tx, bill_id=subject_id)
         shown = {CommandStatus.QUEUED: "pending", CommandStatus.UNKNOWN: "unknown"}.get(status)
-        if payment is not None and shown is not None and payment.settlement != shown:
+        if shown is None:
+            return
+        if payment is None:
+            if await standing_insured(tx, subject_id) is not None:
+                await note_insured(tx, subject_id, shown)
+        elif payment.settlement != shown:
             await set_settlement(tx, payment, shown)

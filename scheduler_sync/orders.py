@@ -6,6 +6,8 @@ import datetime as dt
 
 from booking.billing import BillRow, load_bill
 from booking.catalog import load_slot
+from booking.insured import CHANNEL as INSURANCE
+from booking.insured import InsuredRow, standing_insured
 from booking.lifecycle import HisState
 from booking.money import PaymentRow, find_payment, kept_payment
 from booking.moves import load_booking
@@ -55,26 +57,34 @@ async def order_of(tx: Tx, hospital: Hospital, booking_id: str) -> tuple[Booking
 async def bill_payment_of(tx: Tx, hospital: Hospital, bill_id: str) -> tuple[BillRow, BillPayment]:
     """A bill and the settlement by which connectors know its payment."""
     bill = await load_bill(tx, bill_id)
-    payment = None if bill is None else await kept_payment(tx, bill_id=bill.id)
-    if bill is None or payment is None:
-        raise LookupError("a command's bill or payment is gone")
+    if bill is None:
+        raise LookupError("a command's bill is gone")
+    payment = await kept_payment(tx, bill_id=bill.id)
+    if payment is not None:
+        paid, at_ms = as_payment(payment, hospital), payment.created_ms
+    elif (insured := await standing_insured(tx, bill.id)) is not None:
+        paid, at_ms = _nothing_paid(bill, insured, hospital), insured.asked_ms
+    else:
+        raise LookupError("a command's payment is gone")
     return bill, BillPayment(
         order_no=bill.order_no,
         bill=bill.record,
         patient=await _patient_of(tx, bill),
-        payment=as_payment(payment, hospital),
-        his_refs=_presettled(bill, payment),
+        payment=paid,
+        his_refs=_presettled(bill, paid.amount_fen, at_ms),
     )
 
 
-def _presettled(bill: BillRow, payment: PaymentRow) -> HisRefs:
-    """How the HIS calls the presettlement that this payment follows, if it follows one."""
+def _nothing_paid(bill: BillRow, insured: InsuredRow, hospital: Hospital) -> Payment:
+    """The insurance pays all: 0 fen, under the number by which the HIS knows the settlement."""
+    paid_at = dt.datetime.fromtimestamp(insured.asked_ms / 1000, hospital.zone)
+    return Payment(channel=INSURANCE, trade_no=bill.order_no, amount_fen=0, paid_at=paid_at)
+
+
+def _presettled(bill: BillRow, paid_fen: int, at_ms: int) -> HisRefs:
+    """How the HIS calls the presettlement that a payment of that time follows, if it follows one."""
     split = bill.split
-    if (
-        split is None
-        or split.self_pay_fen != payment.amount_fen
-        or not split.holds(bill.amount_fen, payment.created_ms)
-    ):
+    if split is None or split.self_pay_fen != paid_fen or not split.holds(bill.amount_fen, at_ms):
         return {}
     return split.his_refs
 

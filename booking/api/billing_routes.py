@@ -11,6 +11,7 @@ from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
 from booking.api.views.money import BillList, BillView, NewPayment, SplitView, UnsettledList
 from booking.errors import Refusal
+from booking.insured import find_insured, standing_insured
 from booking.money import kept_payment, payments_of, refunds_of
 from booking.ports import LiveFailed
 from booking.records import Person
@@ -72,6 +73,17 @@ class BillingHandlers:
             await save_split(tx, now.id, split)
         return split_view(split, hospital.zone)
 
+    async def settle(self, call: Call[None, None]) -> BillView:
+        """For a bill of which the insurance pays all: there is no payment to report."""
+        person = await self._person(call)
+        offered = self._context.live.capabilities(call.hospital_id)["settle_bill"] == "native"
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
+            bill = await billing.own_bill(tx, person, call.path["bill_id"])
+            await billing.settle_insured(
+                tx, bill, client_id=call.caller.id, offered=offered, mode=self._context.hospital(call).mode
+            )
+            return await self._view(tx, bill, call.caller.id)
+
     async def unsettled(self, call: Call[None, None]) -> UnsettledList:
         zone = self._context.hospital(call).zone
         async with self._context.store.read(call.hospital_id) as tx:
@@ -81,6 +93,8 @@ class BillingHandlers:
     async def _open_bill(self, tx: Tx, person: Person, call: Call[None, None]) -> billing.BillRow:
         bill = await billing.own_bill(tx, person, call.path["bill_id"])
         if bill.status == "paid" or await kept_payment(tx, bill_id=bill.id) is not None:
+            raise Refusal("already_paid")
+        if await standing_insured(tx, bill.id) is not None:
             raise Refusal("already_paid")
         if bill.status != "open":
             raise Refusal("not_payable", f"Bill {bill.id} is {bill.status}.")
@@ -110,7 +124,10 @@ class BillingHandlers:
     async def _view(self, tx: Tx, bill: billing.BillRow, client_id: str) -> BillView:
         zone = self._context.hospitals[tx.hospital_id].zone
         paid, owed = await payments_of(tx, bill_id=bill.id), await refunds_of(tx, bill_id=bill.id)
-        return bill_view(bill, zone, paid, owed, client_id=client_id)
+        insured = None
+        if bill.split is not None and bill.split.self_pay_fen == 0:
+            insured = await find_insured(tx, bill.id)
+        return bill_view(bill, zone, paid, owed, insured, client_id=client_id)
 
 
 def billing_routes(context: Context) -> list[Route]:
@@ -131,6 +148,12 @@ def billing_routes(context: Context) -> list[Route]:
               request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
               errors=("patient_unknown", "bill_unknown", "payment_conflict"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
+        Route("POST", bills + "/{bill_id}/settlement", handlers.settle, tag="billing", request_class=RequestClass.STEP,
+              summary="Settle a bill of which the insurance pays all (医保, a share of 0)", response=BillView, status=202,
+              scopes=scopes, identified_by=("patient_id",),
+              errors=("patient_unknown", "bill_unknown", "patient_share_due", "already_paid", "not_payable",
+                      "hospital_observe_only", "not_offered_by_hospital"),
+              description="There is no payment to report. Asked again it is the same one; read the bill for how far it is."),
         Route("GET", of + "/unsettled-payments", handlers.unsettled, tag="billing", request_class=RequestClass.READ,
               summary="Money that you have reported and the hospital has not booked, oldest first", response=UnsettledList,
               scopes=scopes),

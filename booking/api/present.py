@@ -14,6 +14,7 @@ from booking.api.views.records import AttachmentView, ObservationView, Registrat
 from booking.billing import BillRow
 from booking.bookings import payable
 from booking.catalog import remaining_of, slot_status
+from booking.insured import InsuredRow
 from booking.money import PaymentRow
 from booking.records import Booking, Person
 from booking.reporting import ReportRow
@@ -178,12 +179,20 @@ def visit_view(place: Place, zone: dt.tzinfo) -> VisitView:
 
 
 def bill_view(
-    bill: BillRow, zone: dt.tzinfo, payments: list[PaymentRow], refunds: list[dict[str, Any]], *, client_id: str
+    bill: BillRow,
+    zone: dt.tzinfo,
+    payments: list[PaymentRow],
+    refunds: list[dict[str, Any]],
+    insured: InsuredRow | None,
+    *,
+    client_id: str,
 ) -> BillView:
     """A bill is the patient's, and every portal of theirs sees how it stands; whose money that is, only whoever took it."""
     # The payment that counts, or the last that the hospital was asked to take.
-    sent = next((p for p in payments if p.kept), None) or next(
-        (p for p in reversed(payments) if p.settlement != "none"), None
+    sent = (
+        next((p for p in payments if p.kept), None)
+        or insured
+        or next((p for p in reversed(payments) if p.settlement != "none"), None)
     )
     record = bill.record
     return BillView(

@@ -9,7 +9,7 @@ from booking.store.tables.bookings import bookings
 from booking.store.tables.books import differences, merchant_lines, reconciliations
 from booking.store.tables.catalogue import departments, fragments, practitioners, returned_seats, schedules, slots
 from booking.store.tables.columns import metadata
-from booking.store.tables.money import OPEN_REFUND, UNSETTLED, bills, ledger, payments, refunds
+from booking.store.tables.money import OPEN_REFUND, UNSETTLED, bills, insured_settlements, ledger, payments, refunds
 from booking.store.tables.news import events, webhooks
 from booking.store.tables.operation import api_keys, audit, idempotency_keys, leases, nodes, store_clock
 from booking.store.tables.outbox import COMMAND_TO_DO, OPEN_COMMAND, outbox
@@ -36,6 +36,7 @@ __all__ = (
     "events",
     "fragments",
     "idempotency_keys",
+    "insured_settlements",
     "leases",
     "ledger",
     "merchant_lines",

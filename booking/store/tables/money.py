@@ -128,3 +128,15 @@ bills = Table(
     Column("sealed_split", LargeBinary, nullable=True),
     Index(None, "hospital_id", "mrn_digest"),
 )
+
+# Bills of which the insurance pays all, and that a portal asked to settle: there is no money of the patient's to record.
+insured_settlements = Table(
+    "insured_settlements",
+    metadata,
+    key("hospital_id"),
+    key("bill_id"),
+    string("client_id"),
+    string("settlement"),
+    ms("asked_ms", null=False),
+    check("settlement in ('pending','settled','rejected','unknown')", name="settlement"),
+)

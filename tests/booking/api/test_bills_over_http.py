@@ -19,6 +19,7 @@ from booking.store.tables import events, outbox
 from mappings.canonical import Bill, BillStatus, Settlement
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
 from tests.booking.world import CLIENT, HOSPITAL, make_hospital, put_patient
+from tests.stores import Wall
 
 pytestmark = pytest.mark.usefixtures("engine")
 BILL = Bill(id="B1", amount_fen=8800, currency="CNY", mrn="M1")
@@ -185,10 +186,74 @@ async def test_nothing_is_calculated_when_there_is_nothing_to_pay(portal: Portal
     assert (await portal.post(f"{path}/presettlement")).json["code"] == "not_payable"
 
 
+ALL_INSURED = Settlement(amount_fen=0, fund_fen=8000, account_fen=800)
+
+
+async def test_bill_is_settled_without_a_payment_when_the_insurance_pays_all(portal: Portal, store: Store) -> None:
+    portal.site.ward.presettled = ALL_INSURED
+    assert (await portal.post(f"{portal.bill}/settlement")).json["code"] == "patient_share_due"  # nobody has asked yet
+    assert (await portal.post(f"{portal.bill}/presettlement")).json["self_pay_fen"] == 0
+    for _ in range(2):  # asked again it is the same one
+        told = await portal.post(f"{portal.bill}/settlement")
+        assert (told.status, told.json["settlement"], told.json["status"]) == (202, "pending", "open")
+    async with store.read(HOSPITAL) as tx:
+        assert [r["verb"] for r in await tx.all(select(outbox).where(outbox.c.line == f"bill:{portal.bill_id}"))] == [
+            "settle_bill"
+        ]
+    assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "already_paid"
+    await portal.settled(Settlement(receipt_no="R1", invoice_no="E1"))
+    seen = (await portal.site.ask(portal.bill)).json
+    assert (seen["status"], seen["settlement"], seen["invoice_no"]) == ("paid", "settled", "E1")
+    assert (seen["payments"], seen["refunds"]) == ([], [])
+    assert (await portal.post(f"{portal.bill}/settlement")).json["settlement"] == "settled"
+
+
+async def test_money_goes_back_when_the_insurance_settles_the_bill(portal: Portal) -> None:
+    portal.site.ward.presettled = ALL_INSURED
+    await portal.post(f"{portal.bill}/presettlement")
+    await portal.post(f"{portal.bill}/settlement")
+    paid = await portal.pay(8800)
+    assert [p["unusable"] for p in paid["payments"]] == ["second_payment"]
+    assert [r["amount_fen"] for r in paid["refunds"]] == [8800]
+
+
+async def test_insured_bill_can_be_settled_or_paid_anew_when_the_hospital_refuses(portal: Portal, store: Store) -> None:
+    portal.site.ward.presettled = ALL_INSURED
+    await portal.post(f"{portal.bill}/presettlement")
+    await portal.post(f"{portal.bill}/settlement")
+    async with store.write(HOSPITAL) as tx:
+        await tx.run(outbox.update().values(status="done"))
+        bill = await load_bill(tx, portal.bill_id)
+        assert bill is not None
+        await settle_payment(tx, bill, accepted=False, settlement=None, client_id=CLIENT, code="busy_till")
+    refused = (await portal.site.ask(portal.bill)).json
+    assert (refused["status"], refused["settlement"], refused["refunds"]) == ("open", "rejected", [])
+    assert (await portal.post(f"{portal.bill}/settlement")).json["settlement"] == "pending"
+
+
+@pytest.mark.parametrize("share_fen", [1, 8800])
+async def test_bill_is_not_settled_by_the_insurance_alone_when_the_patient_pays_a_fen(
+    portal: Portal, share_fen: int
+) -> None:
+    portal.site.ward.presettled = Settlement(amount_fen=share_fen)
+    await portal.post(f"{portal.bill}/presettlement")
+    assert (await portal.post(f"{portal.bill}/settlement")).json["code"] == "patient_share_due"
+
+
+async def test_bill_is_not_settled_by_the_insurance_alone_when_the_split_has_run_out(
+    portal: Portal, wall: Wall
+) -> None:
+    portal.site.ward.presettled = ALL_INSURED
+    await portal.post(f"{portal.bill}/presettlement")
+    wall.now_ms += 600_000
+    assert (await portal.post(f"{portal.bill}/settlement")).json["code"] == "patient_share_due"
+
+
 async def test_observed_hospital_is_not_asked(store: Store) -> None:
     async with serve_fhir(store, make_hospital(mode=Mode.OBSERVE)) as site:
         portal = await open_portal(store, site)
         assert (await portal.post(f"{portal.bill}/presettlement")).json["code"] == "hospital_observe_only"
+        assert (await portal.post(f"{portal.bill}/settlement")).json["code"] == "hospital_observe_only"
 
 
 async def test_part_of_a_bill_goes_back_once_for_one_key(portal: Portal) -> None:
