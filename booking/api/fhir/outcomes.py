@@ -59,6 +59,7 @@ _ISSUES: dict[str, Issue] = {
     "payment_conflict": Issue("conflict"),
     "refund_conflict": Issue("conflict"),
     "already_paid": Issue("business-rule"),
+    "patient_share_due": Issue("business-rule"),
     "refund_too_large": Issue("business-rule"),
     "nothing_to_refund": Issue("business-rule"),
     "patient_rejected": Issue("business-rule"),
