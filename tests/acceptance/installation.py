@@ -50,6 +50,7 @@ OTHER_KEY = "another-portal-key"
 NO_SCOPE_KEY = "slots-only-key"
 ONE_HOSPITAL_KEY = "soap-only-key"
 PATIENCE_S = 30.0
+TRIES = 8  # of a request that a busy service tells to come again
 START_PATIENCE_S = 120.0  # several processes that start on a busy machine
 POLL_S = 0.05
 LOG_SHOWN = 50_000  # characters of a process's log that a failing test shows
@@ -135,7 +136,10 @@ class Answer:
 
 
 class Portal:
-    """Calls the API with one key. `call` returns whatever came; `get` and `post` demand success."""
+    """Calls the API with one key. `call` returns whatever came; `get` and `post` demand success.
+
+    Those come again when they are told to, as any client should: a machine may be busy with what is beside.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, key: str | None = KEY) -> None:
         self._session = session
@@ -165,13 +169,21 @@ class Portal:
         async with self._session.request(method, path, data=data, headers=sent, params=query) as response:
             return Answer(response.status, response.headers, await response.read())
 
+    async def _heeding(self, method: str, path: str, body: Any = None, **how: Any) -> Answer:
+        for _ in range(TRIES):
+            answer = await self.call(method, path, body, **how)
+            if answer.status != 503 or "Retry-After" not in answer.headers:
+                break
+            await asyncio.sleep(float(answer.headers["Retry-After"]))
+        return answer
+
     async def get(self, path: str, **query: Any) -> dict[str, Any]:
-        answer = await self.call("GET", path, **query)
+        answer = await self._heeding("GET", path, **query)
         assert answer.status == 200, f"GET {path}: {answer.status} {answer.data!r}"
         return answer.body
 
     async def post(self, path: str, body: Any, *, key: str | None = None) -> dict[str, Any]:
-        answer = await self.call("POST", path, body, key=key or uuid.uuid4().hex)
+        answer = await self._heeding("POST", path, body, key=key or uuid.uuid4().hex)
         assert answer.status in (200, 201, 202), f"POST {path}: {answer.status} {answer.data!r}"
         return answer.body
 
