@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 LANES = (
     ("tests/acceptance",),
-    ("tests/connectors", "tests/cli_profiles"),
+    ("tests/connectors", "tests/cli_profiles", "tests/scheduler_sync"),
 )
 """Beside the first one, which has all that is named nowhere here."""
 ALONE = ("tests/loadtest", "tests/mappings/test_courtesy.py")
