@@ -59,6 +59,7 @@ def release_of_the_next_minute(config: Path, first_visits: dt.date) -> dt.dateti
     config.write_text(
         f'{text}[hospital.{RELEASED}.release]\ntime = "{opens:%H:%M}"\ndays_ahead = {(first_visits - opens.date()).days}\n'
         f"[hospital.{RELEASED}.waiting_room]\nopens_before_s = {ROOM_OPENS_S}\n"
+        f"[hospital.{RELEASED}.rules.waitlist]\naccept_s = 3600\n"
         f"[hospital.{RELEASED}.connector.calls]\n{_calls(config.parent)}"
         f"[hospital.{RELEASED}.connector.pushes]\n{_pushes(config.parent)}",
         encoding="utf-8",
