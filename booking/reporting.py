@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select, true
 
 from booking.errors import Refusal, SetAside
 from booking.news import tell_owners
@@ -35,6 +35,8 @@ class ReportRefused(Refusal):
         self.because = because
 
 
+MOST_LISTED = 200
+_PAGE = 200
 LONG_BYTES = 65_536  # sealing this much takes a millisecond
 _SEALED = ("reports", "record")
 
@@ -254,12 +256,30 @@ async def _earlier(tx: Tx, row: ReportRow, kept: dict[str, Any]) -> ReportRow:
 
 
 async def reports_of(tx: Tx, person: Person, rule: ReportRule = AT_ONCE) -> list[ReportRow]:
-    """The stored reports of a person that are released, newest first."""
-    digests = await mrn_digests(tx, person)
-    rows = await tx.all(
-        select(reports)
-        .where(reports.c.hospital_id == tx.hospital_id, reports.c.mrn_digest.in_(digests))
-        .order_by(reports.c.updated_ms.desc(), reports.c.id)
-        .limit(200)
-    )
-    return [row for row in (_row(tx, r) for r in rows) if is_released(tx, row, rule)]
+    """The newest MOST_LISTED stored reports of a person that are released, newest first.
+
+    However many there are that the patient may not see yet: they take no place in the list.
+    """
+    shown, after = list[ReportRow](), None
+    mine = (reports.c.hospital_id == tx.hospital_id, reports.c.mrn_digest.in_(await mrn_digests(tx, person)))
+    while len(shown) < MOST_LISTED:
+        page = await tx.all(
+            select(reports)
+            .where(*mine, true() if after is None else _follow(after))
+            .order_by(reports.c.updated_ms.desc(), reports.c.id)
+            .limit(_PAGE)
+        )
+        for one in page:
+            row = _row(tx, one, await _or_aside(tx.unseal, one["sealed_record"]))
+            if is_released(tx, row, rule):
+                shown.append(row)
+        if len(page) < _PAGE:
+            break
+        after = page[-1]
+    return shown[:MOST_LISTED]
+
+
+def _follow(last: dict[str, Any]) -> ColumnElement[bool]:
+    """What comes after this row where the newest is first."""
+    earlier = reports.c.updated_ms < last["updated_ms"]
+    return or_(earlier, and_(reports.c.updated_ms == last["updated_ms"], reports.c.id > last["id"]))

@@ -105,6 +105,39 @@ async def test_report_is_seen_when_its_delay_is_over_and_not_a_moment_before(sto
     assert await seen(store, DELAYED) == [("final", 1)]
 
 
+async def test_released_reports_are_listed_when_hundreds_of_newer_ones_are_not(store: Store, wall: Wall) -> None:
+    await bind(store)
+    for n in range(2):
+        await put(store, make_report(id=f"old{n}"), REVIEWED)
+    wall.now_ms += 1
+    async with store.write(HOSPITAL) as tx:
+        for n in range(401):
+            await put_report(tx, make_report(S.PRELIMINARY, id=f"P{n}"), rule=REVIEWED)
+    assert await seen(store, REVIEWED) == [("final", 1), ("final", 1)]
+
+
+async def test_each_report_is_listed_once_and_the_newest_when_there_are_more_than_a_list_takes(
+    store: Store, wall: Wall
+) -> None:
+    await bind(store)
+    for at in range(3):
+        wall.now_ms += 1
+        async with store.write(HOSPITAL) as tx:
+            for n in range(130):
+                await put_report(tx, make_report(S.FINAL if n % 2 else S.PRELIMINARY, id=f"{at}.{n}"), rule=REVIEWED)
+    async with store.read(HOSPITAL) as tx:
+        person_id = await owner_ids(tx, tx.digest("mrn", "M1"))
+        assert person_id is not None
+        person = await load_person(tx, person_id)
+        assert person is not None
+        found = [(row.updated_ms, row.record.id) for row in await reports_of(tx, person, REVIEWED)]
+        everything = {row.record.id for row in await reports_of(tx, person)}
+    assert {name for _, name in found} == {f"{at}.{n}" for at in range(3) for n in range(1, 130, 2)}
+    assert (len(found), [at for at, _ in found]) == (195, sorted((at for at, _ in found), reverse=True))
+    assert len(everything) == 200
+    assert {name for name in everything if name.startswith("2.")} == {f"2.{n}" for n in range(130)}
+
+
 async def test_no_address_shows_a_report_before_the_rule_does(store: Store) -> None:
     async with serve_fhir(store, make_hospital(reports=REVIEWED)) as site:
         patient_id = await bind(store)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from booking.api.context import Context
+from booking.api.fhir.ids import row_id_to_fhir
 from booking.api.fhir.lookups import LOOK_UPS, own_report
-from booking.api.fhir.resources.report import report_resource
+from booking.api.fhir.resources.report import observation_resources, report_resource
 from booking.api.fhir.search.requests import read_search
 from booking.api.fhir.search.tables import KINDS
 from booking.api.fhir.seen import SeenReports
@@ -26,6 +27,7 @@ from booking.api.problems import ApiProblem
 from booking.api.report_routes import ReportHandlers
 from booking.api.routing import Call, Handler, Ready, RequestClass, Route
 from booking.report_reads import Outcome, ReadLog
+from booking.reporting import ReportRow
 from booking.store.engine import Tx
 
 
@@ -68,16 +70,29 @@ class Reads:
         return answer
 
     async def report(self, call: Call[str, None]) -> Ready:
-        """As `/v1`: where only the heading is known, the hospital is asked for the report."""
+        """As `/v1`: the hospital is asked for the report as it is now."""
+        view, found = await self._now(call, call.path["id"])
+        resource = None if found is None else report_resource(view, *found)
+        return await self._recorded(call, view, "DiagnosticReport", resource)
+
+    async def observation(self, call: Call[str, None]) -> Ready:
+        """A line of a report: who reads it reads the report, as the hospital tells it now."""
+        view, found = await self._now(call, call.path["id"].rpartition(".")[0])
+        lines = [] if found is None else observation_resources(view, *found)
+        resource = next((line for line in lines if line["id"] == call.path["id"]), None)
+        return await self._recorded(call, view, "Observation", resource)
+
+    async def _now(self, call: Call[str, None], fhir_id: str) -> tuple[View, tuple[ReportRow, str] | None]:
+        """One of the client's reports and the id of its patient; what was looked at is noted in the view."""
         async with self._context.store.read(call.hospital_id) as tx:
             view = view_of(self._context, call, tx.now_ms)
-            own = await own_report(tx, view, call.path["id"])
-        if own is None:
-            return await self._recorded(call, view, "DiagnosticReport", None)
+            own = await own_report(tx, view, fhir_id) if fhir_id else None
+        if own is None or row_id_to_fhir(own[0].id) != fhir_id:
+            return view, None
         row = await self._reports.complete(call.hospital_id, own[2], own[0], call.left_s())
         if view.seen is not None:
             view.seen.completed(row)
-        return await self._recorded(call, view, "DiagnosticReport", report_resource(view, row, own[1]))
+        return view, (row, own[1])
 
 
 def reply_read(call: Call[str, Any], kind: str, resource: Resource | None) -> Ready:
@@ -105,8 +120,8 @@ def read_routes(context: Context) -> list[Route]:
     """The routes of this group."""
     reads, routes = Reads(context), list[Route]()
     for kind in KINDS.values():
-        live = kind.name == "DiagnosticReport"
-        handler = reads.report if live else reads.of(kind.name)
+        live = {"DiagnosticReport": reads.report, "Observation": reads.observation}.get(kind.name)
+        handler = live or reads.of(kind.name)
         for path in ("{id}", "{id}/_history/{version}"):
             routes += fhir_route(
                 "GET",
@@ -114,6 +129,6 @@ def read_routes(context: Context) -> list[Route]:
                 handler,
                 scopes=(kind.scope,),
                 request_class=RequestClass.LIVE if live else RequestClass.READ,
-                heeds_wait=live,
+                heeds_wait=live is not None,
             )
     return routes

@@ -83,6 +83,23 @@ async def test_facade_reads_the_correction_too(clinic: Clinic) -> None:
     assert (await clinic.read())[0] == "9.9"
 
 
+async def test_facade_reads_the_correction_of_a_single_line_too(clinic: Clinic) -> None:
+    clinic.says = make_report("9.9", S.CORRECTED)
+    line = await clinic.site.ask(f"Observation/{clinic.fhir_id}.1")
+    assert (line.status, line.json["valueQuantity"]["value"]) == (200, 9.9)
+    assert clinic.asked == [WAIT_S]
+    for gone in (f"Observation/{clinic.fhir_id}.2", f"Observation/{clinic.fhir_id}", "Observation/.1"):
+        assert (await clinic.site.ask(gone)).status == 404, gone
+
+
+async def test_line_that_a_correction_took_away_is_read_no_more(clinic: Clinic) -> None:
+    whole = make_report("7.2")
+    async with clinic.site.store.write(HOSPITAL) as tx:
+        await put_report(tx, msgspec.structs.replace(whole, observations=(*whole.observations, *whole.observations)))
+    clinic.says = make_report("9.9", S.CORRECTED)
+    assert (await clinic.site.ask(f"Observation/{clinic.fhir_id}.2")).status == 404
+
+
 async def test_nothing_is_written_when_the_hospital_says_the_same(clinic: Clinic) -> None:
     clinic.says = make_report("7.2")
     assert await clinic.read() == ("7.2", "final", "live", 1)
