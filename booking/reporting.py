@@ -17,6 +17,7 @@ from booking.records import Person
 from booking.report_documents import note_documents
 from booking.report_history import keep_version, sealed_version, sealed_versions
 from booking.report_rules import ReportRule, shown_from_ms
+from booking.report_words import is_heading_of, word_taken
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
 from booking.store.ids import derived_id
@@ -87,8 +88,12 @@ async def put_report(
     if known is not None:
         if occurred_ms is not None and known.occurred_ms is not None and occurred_ms < known.occurred_ms:
             return known
-        if _adds_nothing(report, known.record):
+        word = word_taken(
+            report, known.record, pushed=occurred_ms is not None, known_pushed=known.occurred_ms is not None
+        )
+        if word is None:
             return known
+        report = word
         if occurred_ms is None:
             occurred_ms = known.occurred_ms  # a word without a time does not make the known time unknown
     row = ReportRow(
@@ -102,7 +107,7 @@ async def put_report(
         occurred_ms=occurred_ms,
         updated_ms=tx.now_ms,
     )
-    if known is not None and not _is_heading_of(known.record, report):
+    if known is not None and not is_heading_of(known.record, report):
         await keep_version(tx, row_id, known.version)
     await tx.upsert(
         reports,
@@ -154,7 +159,9 @@ async def is_known(tx: Tx, report: Report, *, mrn: str) -> bool:
     """Whether a report as the HIS tells it now is stored as this patient's: then `put_report` has nothing to do."""
     report = msgspec.structs.replace(report, mrn=report.mrn or mrn)
     known = await _known(tx, report, tx.digest("mrn", str(report.mrn)))
-    return known is not None and _adds_nothing(report, known.record)
+    if known is None:
+        return False
+    return word_taken(report, known.record, pushed=False, known_pushed=known.occurred_ms is not None) is None
 
 
 def _id_of(tx: Tx, report: Report, mrn_digest: str) -> str:
@@ -180,17 +187,6 @@ async def _known(tx: Tx, report: Report, mrn_digest: str) -> ReportRow | None:
         .limit(1)
     )
     return None if row is None else _row(tx, row, await _or_aside(tx.unseal, row["sealed_record"]))
-
-
-def _adds_nothing(report: Report, known: Report) -> bool:
-    return known == report or _is_heading_of(report, known)
-
-
-def _is_heading_of(report: Report, known: Report) -> bool:
-    """Whether a report is only the heading of the whole one that we have: a list must not take its results away."""
-    if report.observations or report.attachments or not (known.observations or known.attachments):
-        return False
-    return report.status == known.status and report.issued_at in (None, known.issued_at)
 
 
 _REPORT = Fixed(
