@@ -13,6 +13,7 @@ from booking.api.auth import ApiClient
 from booking.api.server import ConnectionLimits
 from tests.booking.api.portal import BOOKINGS, NEWS, Keys, Portal, run_portal
 from tests.booking.api.raw import Caller, call_raw, head, metric, until_metric
+from tests.loop_clock import LoopClock
 
 LIST = f"{BOOKINGS}?from=2026-01-05"
 ENDED = "hisbridge_http_connections_ended_total"
@@ -20,9 +21,12 @@ REQUESTS = "hisbridge_http_requests_total"
 OPEN = "hisbridge_http_connections"
 
 
-def options(*, keepalive_s: float = 60.0, head_timeout_s: float = 60.0, max_connections: int = 100) -> ApiOptions:
+MINUTE_S = 60.0  # each limit; where it counts it is passed by turning the clock
+
+
+def options(*, keepalive_s: float = 10 * MINUTE_S, max_connections: int = 100) -> ApiOptions:
     """Limits of which a test shortens one."""
-    limits = ConnectionLimits(keepalive_s=keepalive_s, head_timeout_s=head_timeout_s, max_connections=max_connections)
+    limits = ConnectionLimits(keepalive_s=keepalive_s, head_timeout_s=MINUTE_S, max_connections=max_connections)
     return ApiOptions(connections=limits)
 
 
@@ -33,57 +37,86 @@ def post_slow() -> bytes:
     return head("POST", BOOKINGS, *fields) + body.encode()
 
 
-async def drip(caller: Caller) -> None:
-    """A head that never ends, byte after byte."""
-    endless = itertools.chain(head("GET", LIST, "X-Slow: ")[:-4], itertools.repeat(ord("a")))
-    for byte in endless:
-        await caller.send(bytes([byte]))
-        await asyncio.sleep(0.01)
+class Drip:
+    """A head that never ends, byte after byte. `drops` were sent."""
 
+    def __init__(self, caller: Caller) -> None:
+        self.drops = 0
+        self._caller = caller
+        self._more = asyncio.Event()
 
-async def test_caller_is_cut_off_and_others_served_when_a_head_comes_drop_by_drop() -> None:
-    async with run_portal(options(head_timeout_s=0.3)) as portal, call_raw(portal) as slow:
-        before = metric(ENDED, reason="head_timeout")
-        dripping = asyncio.create_task(drip(slow))
-        ended = asyncio.create_task(slow.ended())
-        served = 0
-        while not ended.done():
-            assert (await portal.get(LIST))[0] == 200
-            served += 1
+    async def run(self) -> None:
+        endless = itertools.chain(head("GET", LIST, "X-Slow: ")[:-4], itertools.repeat(ord("a")))
+        for byte in endless:
+            await self._caller.send(bytes([byte]))
+            self.drops += 1
+            self._more.set()
             await asyncio.sleep(0.01)
+
+    async def until_more(self) -> None:
+        """Wait until some more have been sent."""
+        enough = self.drops + 3
+        while self.drops < enough:
+            self._more.clear()
+            await self._more.wait()
+
+
+async def test_caller_is_cut_off_and_others_served_when_a_head_comes_drop_by_drop(clock: LoopClock) -> None:
+    async with run_portal(options()) as portal, call_raw(portal) as slow:
+        before = metric(ENDED, reason="head_timeout")
+        drip = Drip(slow)
+        dripping = asyncio.create_task(drip.run())
+        ended = asyncio.create_task(slow.ended())
+        for _ in range(2):  # the second time with half of its time gone: drops give it no more
+            await drip.until_more()
+            assert (await portal.get(LIST))[0] == 200
+            assert not ended.done()
+            clock.turn(MINUTE_S / 2)
+        assert await ended == b""
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
-        assert ended.result() == b""
-        assert served > 1
+        assert (await portal.get(LIST))[0] == 200
         assert metric(ENDED, reason="head_timeout") == before + 1
 
 
-async def test_caller_is_cut_off_when_it_says_nothing() -> None:
-    async with run_portal(options(head_timeout_s=0.1)) as portal, call_raw(portal) as silent:
+async def test_caller_is_cut_off_when_it_says_nothing(clock: LoopClock) -> None:
+    async with run_portal(options()) as portal, call_raw(portal) as silent:
+        await until_metric(OPEN, 1)
+        clock.turn(MINUTE_S)
         assert await silent.ended() == b""
 
 
-async def test_caller_is_cut_off_when_a_later_head_stops_in_the_middle() -> None:
-    async with run_portal(options(head_timeout_s=0.1)) as portal, call_raw(portal) as caller:
+async def test_caller_is_cut_off_when_a_later_head_stops_in_the_middle(clock: LoopClock) -> None:
+    async with run_portal(options()) as portal, call_raw(portal) as caller:
         await caller.send(head("GET", LIST))
         assert (await caller.read()).status == 200
         await caller.send(head("GET", LIST)[:20])
+        async with call_raw(portal):  # when it is there, so is what was sent before
+            await until_metric(OPEN, 2)
+        clock.turn(MINUTE_S)
         assert await caller.ended() == b""
 
 
-async def test_idle_connection_is_kept_then_closed_when_its_time_is_over() -> None:
-    async with run_portal(options(keepalive_s=0.3)) as portal, call_raw(portal) as caller:
-        for _ in range(2):
+async def test_idle_connection_is_kept_then_closed_when_its_time_is_over(clock: LoopClock) -> None:
+    async with run_portal(options(keepalive_s=MINUTE_S)) as portal, call_raw(portal) as caller:
+        for _ in range(3):
+            clock.turn(MINUTE_S / 2)
             await caller.send(head("GET", LIST))
             assert (await caller.read()).status == 200
-        assert await caller.ended() == b""
+        ended = asyncio.create_task(caller.ended())
+        while not ended.done():  # its time begins a moment after the answer has come
+            clock.turn(MINUTE_S)
+            await asyncio.sleep(0.01)
+        assert ended.result() == b""
 
 
-async def test_idle_connection_outlives_the_time_for_a_head_when_no_head_has_begun() -> None:
-    async with run_portal(options(head_timeout_s=0.1)) as portal, call_raw(portal) as caller:
+async def test_idle_connection_outlives_the_time_for_a_head_when_no_head_has_begun(clock: LoopClock) -> None:
+    async with run_portal(options()) as portal, call_raw(portal) as caller:
         await caller.send(head("GET", LIST))
         await caller.read()
-        async with call_raw(portal) as silent:  # ended when the time for a head has passed, and some
+        async with call_raw(portal) as silent:
+            await until_metric(OPEN, 2)
+            clock.turn(MINUTE_S)
             await silent.ended()
         await caller.send(head("GET", LIST))
         assert (await caller.read()).status == 200
