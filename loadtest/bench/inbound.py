@@ -14,6 +14,7 @@ from loadtest.bench.processes import cpu_s, end, first_line, start
 from loadtest.bench.rounds import WARM_S, Terms, figures, least_stored, of_process, us_each
 from loadtest.bench.senders import Acknowledged, announce
 from loadtest.bench.stats import Sample
+from loadtest.simulators.mllp import END
 
 APPLIED_WITHIN_S = 1.0  # of a backlog that has grown while messages came, no more could be worked off
 SHORT_WITHIN_S = 10.0  # where nothing is judged
@@ -62,6 +63,22 @@ async def hear_least(terms: Terms, url: str) -> Sample:
     finally:
         await end(server)
     return _sample(heard, used_s, await least_stored(url, warm.messages + heard.messages))
+
+
+async def hear_floor(terms: Terms, kind: str, file: Path) -> Sample:
+    """A listener that does nothing but write and acknowledge, without a database: one connection."""
+    server = await start("-m", "loadtest.bench.baselines.floor", str(file), cores=terms.cores.server)
+    try:
+        port = json.loads(await first_line(server, "the floor"))["port"]
+        warm = await announce(port, Template(kind, "W"), seconds=WARM_S)
+        used_s = cpu_s(server.pid)
+        heard = await announce(port, Template(kind, "R"), seconds=terms.seconds)
+        used_s = cpu_s(server.pid) - used_s
+    finally:
+        await end(server)
+    written = (await asyncio.to_thread(file.read_bytes)).count(END)
+    wrong = [] if written == warm.messages + heard.messages else [f"{heard.messages} acknowledged, {written} written"]
+    return _sample(heard, used_s, wrong)
 
 
 async def hear_echo(terms: Terms, library: str, kind: str, connections: int) -> Sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from loadtest.bench.crowd import (
     ask_for_slots,
 )
 from loadtest.bench.fhir import measure_sync
-from loadtest.bench.inbound import hear_echo, hear_least, hear_messages, parse_messages
+from loadtest.bench.inbound import hear_echo, hear_floor, hear_least, hear_messages, parse_messages
 from loadtest.bench.installation import HIS_CONCURRENCY, HIS_LATENCY_MS, Installation, install
 from loadtest.bench.messages import RESULTS, Template
 from loadtest.bench.rounds import (
@@ -267,22 +267,39 @@ def _inbound(kind: str, connections: int) -> Measure:
     """One round of ours beside one of each baseline, in turn."""
 
     async def measure(stage: Stage, *rows: Row) -> None:
-        installation, terms = await stage.installation("sqlite", stage.sizes.small), stage.terms
-        message = _example(stage, kind)
-        rows[0].notes["message"] = f"{kind.upper()} of {message.stat().st_size} bytes"
-        for _ in range(terms.rounds):
-            ours = await hear_messages(terms, installation, kind, connections)
-            baselines = (
-                await parse_messages(terms, "hl7apy", message),
-                await parse_messages(terms, "hl7", message),
-                await hear_echo(terms, "hl7", kind, connections),
-                await hear_echo(terms, "hl7apy", kind, connections),
-            )
-            for row, baseline in zip(rows, baselines, strict=True):
-                row.ours.append(ours)
-                row.baseline.append(baseline)
+        installation = await stage.installation("sqlite", stage.sizes.small)
+        await _hear(stage, rows, kind, connections, lambda: hear_messages(stage.terms, installation, kind, connections))
 
     return measure
+
+
+def _floor(kind: str) -> Measure:
+    """The same beside what no listener can be quicker than, on one connection."""
+
+    async def measure(stage: Stage, *rows: Row) -> None:
+        file = stage.folder / "floor.bytes"
+        await _hear(stage, rows, kind, 1, lambda: hear_floor(stage.terms, kind, file))
+
+    return measure
+
+
+async def _hear(
+    stage: Stage, rows: Sequence[Row], kind: str, connections: int, hear: Callable[[], Awaitable[Sample]]
+) -> None:
+    terms = stage.terms
+    message = _example(stage, kind)
+    rows[0].notes["message"] = f"{kind.upper()} of {message.stat().st_size} bytes"
+    for _ in range(terms.rounds):
+        ours = await hear()
+        baselines = (
+            await parse_messages(terms, "hl7apy", message),
+            await parse_messages(terms, "hl7", message),
+            await hear_echo(terms, "hl7", kind, connections),
+            await hear_echo(terms, "hl7apy", kind, connections),
+        )
+        for row, baseline in zip(rows, baselines, strict=True):
+            row.ours.append(ours)
+            row.baseline.append(baseline)
 
 
 async def _soap_reply(stage: Stage, *rows: Row) -> None:
@@ -354,6 +371,12 @@ def plans(sizes: Sizes) -> list[Plan]:
         for kind, what in (("siu", "SIU^S12"), ("adt", "ADT^A04"), ("oru", f"ORU^R01 of {RESULTS} OBX"))
         for count, of in ((1, "one connection, stop and wait"), (16, "16 connections, each stop and wait"))
     ]  # fmt: skip
+    written = "written to a file and acknowledged, one connection, stop and wait"
+    floor = [
+        Plan(f"floor-{kind}", f"for comparison: {kind.upper()} {written}", "messages", "hl7apy.parse_message alone", None,
+             _floor(kind), tuple(Beside(one.suffix, one.baseline_is, None) for one in parsers))
+        for kind in ("siu", "adt", "oru")
+    ]  # fmt: skip
     one_row = "one row in one table, committed in batches, nothing decided"
     least = [
         Plan(f"least-{key}", f"for comparison: {one_row}, {of}, {CONNECTIONS} connections", "requests", BARE, None,
@@ -384,6 +407,7 @@ def plans(sizes: Sizes) -> list[Plan]:
         *least,
         Plan("least-siu", "for comparison: each message stored as it came, nothing read but its id", "messages",
              "hl7apy.parse_message alone", None, _least_siu),
+        *floor,
     ]  # fmt: skip
 
 

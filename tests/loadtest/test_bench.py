@@ -33,6 +33,7 @@ WITHIN_S = 280.0  # a dozen fresh processes on a machine that does other things 
         ("join-sqlite", "join-pg"),
         ("scale-get-sqlite", "scale-post-sqlite"),
         ("least",),
+        ("floor-oru",),
     ],
     ids=lambda names: names[0],
 )
@@ -68,7 +69,7 @@ def rows_of(names: tuple[str, ...]) -> set[str]:
     if names == ("fhir-slots",):
         return {"fhir-slots", "fhir-slots-models"}
     beside = ("", "-hl7", "-hl7-server", "-hl7apy-server")
-    return {f"{n}{b}" for n in names if n != "delay" for b in (beside if n.startswith("in-") else ("",))}
+    return {f"{n}{b}" for n in names if n != "delay" for b in (beside if n.startswith(("in-", "floor-")) else ("",))}
 
 
 @pytest.fixture
