@@ -308,14 +308,11 @@ def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] |
     folder = where.file.parent
     return Settings(
         service=file.service,
-        store=StoreSettings(
+        store=msgspec.structs.replace(
+            file.store,
             url=_database_beside(folder, file.store.url),
             messages_url=_database_beside(folder, file.store.messages_url),
             password_file=_beside(folder, file.store.password_file),
-            connections=file.store.connections,
-            keep_messages_days=file.store.keep_messages_days,
-            keep_messages_mb=file.store.keep_messages_mb,
-            keep_exchanges=file.store.keep_exchanges,
         ),
         secrets=Secrets(
             data_key_file=_beside(folder, file.secrets.data_key_file),

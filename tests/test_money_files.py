@@ -23,7 +23,7 @@ def row(trade_no: str, channel: str = "wechat") -> Row:
     return ("h1", "2026-01-05", "long", "长款", channel, trade_no, 1500, None, -3, "b1")
 
 
-@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
 def test_cell_is_no_formula_when_a_number_begins_like_one(tmp_path: Path, begins: str) -> None:
     write_csv(tmp_path / "d.csv", [row(f"{begins}1+1", channel=f"{begins}x")])
     with (tmp_path / "d.csv").open(encoding="utf-8-sig", newline="") as stream:

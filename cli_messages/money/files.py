@@ -1,6 +1,6 @@
 """Differences as files for a spreadsheet: CSV, and the smallest XLSX (ECMA-376) that is one.
 
-What a text begins with may make a formula of it (`=`, `+`, `-`, `@`): such a cell of CSV gets an apostrophe; XLSX says itself
+What a text begins with may make a formula of it (`=`, `+`, `-`, `@`, in their wide forms too): such a cell of CSV gets an apostrophe; XLSX says itself
 that a cell is text.
 """
 
@@ -25,7 +25,7 @@ COLUMNS = (
     "order_or_bill",
 )
 Row = tuple[str, str, str, str, str, str, int | None, int | None, int | None, str]
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _TYPES = "http://schemas.openxmlformats.org/package/2006/content-types"
 _RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
 _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_hospital_begins_read_only_when_little_is_said(tmp_path: Path) -> None:
     assert (hospital.pay_window_s, hospital.lock_wait_s, hospital.his_settle_s) == (900, 60, 30)
     assert hospital.connector == {"his": {"protocol": "soap", "profile": "dhc"}}
     assert hospital.zone.key == "Asia/Shanghai"
+
+
+def test_every_setting_of_the_store_is_heeded(tmp_path: Path) -> None:
+    said = {
+        "url": "sqlite:////data/a.db", "messages_url": "sqlite:////data/m.db", "password_file": "/run/p", "connections": 9,
+        "keep_messages_days": 11, "keep_messages_mb": 12, "keep_exchanges": False, "keep_report_reads_days": 200,
+    }  # fmt: skip
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in said.items())
+    store = load_settings(write(tmp_path, f"[store]\n{lines}\n{LEAST}")).store
+    assert msgspec.structs.asdict(store) == said
+    assert all(getattr(StoreSettings(), name) != value for name, value in said.items())
 
 
 def test_files_of_connectors_are_beside_the_file_when_relative(tmp_path: Path) -> None:
