@@ -13,7 +13,7 @@ from booking.errors import SetAside as SetAside
 from booking.insured import begin_insured, note_insured, standing_insured
 from booking.money import (
     PaymentRow,
-    find_payment,
+    find_payments,
     kept_payment,
     owe_refund,
     record_payment,
@@ -23,6 +23,7 @@ from booking.money import (
 from booking.news import tell, tell_owners
 from booking.people import mrn_digests, owner_ids
 from booking.records import Person
+from booking.reported import is_repeat
 from booking.settings import Mode
 from booking.splits import Split, why_not
 from booking.store.engine import Tx
@@ -239,15 +240,11 @@ async def pay_bill(
 
     `offered` says whether the hospital can be told of payments, `mode` whether it may be; where it cannot or may not, the
     money is recorded and falls due as a refund. At a paused hospital the settlement waits.
-    Raises Refusal(payment_conflict) for money that was reported for something else.
+    Raises Refusal(payment_conflict, payment_of_another_portal) for money that was reported for something else, or by another.
     """
-    known = await find_payment(tx, payment.channel, payment.trade_no)
-    if known is not None:
-        if known.bill_id != bill.id or known.amount_fen != payment.amount_fen:
-            raise Refusal(
-                "payment_conflict", f"{payment.channel} {payment.trade_no} was reported before, for something else."
-            )
-        return known
+    known = await find_payments(tx, payment.channel, payment.trade_no)
+    if is_repeat(payment, known, {bill.id: payment.amount_fen}, client_id=client_id):
+        return known[0]
     unusable = await _why_unusable(tx, bill, payment, offered, mode)
     row = await record_payment(tx, payment, client_id=client_id, bill_id=bill.id, unusable=unusable)
     if unusable is None:
@@ -257,7 +254,7 @@ async def pay_bill(
 
 
 async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool, mode: Mode) -> str | None:
-    if await kept_payment(tx, bill_id=bill.id) is not None or await standing_insured(tx, bill.id) is not None:
+    if await _is_being_paid(tx, bill):
         return "second_payment"
     if mode == Mode.OBSERVE:
         return "hospital_observe_only"
@@ -268,6 +265,19 @@ async def _why_unusable(tx: Tx, bill: BillRow, payment: Payment, offered: bool, 
     return why_not(bill.split, total_fen=bill.amount_fen, paid_fen=payment.amount_fen, now_ms=tx.now_ms)
 
 
+async def _is_being_paid(tx: Tx, bill: BillRow) -> bool:
+    """Whether money, or the insurance alone, pays for a bill already: at the HIS, or on the way there."""
+    return await kept_payment(tx, bill_id=bill.id) is not None or await standing_insured(tx, bill.id) is not None
+
+
+async def check_open(tx: Tx, bill: BillRow) -> None:
+    """Whether there is something to pay of a bill. Raises Refusal(already_paid, not_payable)."""
+    if bill.status == BillStatus.PAID or await _is_being_paid(tx, bill):
+        raise Refusal("already_paid")
+    if bill.status != BillStatus.OPEN:
+        raise Refusal("not_payable", f"Bill {bill.id} is {bill.status}.")
+
+
 async def settle_insured(tx: Tx, bill: BillRow, *, client_id: str, offered: bool, mode: Mode = Mode.LIVE) -> None:
     """Queue the settlement of a bill of which the insurance pays all, by the split that holds; asked again it is the same one.
 
@@ -276,10 +286,7 @@ async def settle_insured(tx: Tx, bill: BillRow, *, client_id: str, offered: bool
     """
     if await standing_insured(tx, bill.id) is not None:
         return
-    if bill.status == "paid" or await kept_payment(tx, bill_id=bill.id) is not None:
-        raise Refusal("already_paid")
-    if bill.status != BillStatus.OPEN:
-        raise Refusal("not_payable", f"Bill {bill.id} is {bill.status}.")
+    await check_open(tx, bill)
     if mode == Mode.OBSERVE:
         raise Refusal("hospital_observe_only")
     if not offered:

@@ -10,13 +10,14 @@ from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, sel
 from booking.cancellations import refused_cancellation
 from booking.commands import close_flying
 from booking.errors import Refusal
-from booking.gathering import gathered, kept, payment_named
+from booking.gathering import gathered, kept, payments_named
 from booking.late_money import can_be_taken_up
 from booking.lifecycle import TABLE, Command, CommandStatus, Event, HisState, IllegalMove, State
 from booking.milestones import count_lock, count_registration
 from booking.money import PaymentRow, record_payment, set_settlement
 from booking.moves import apply, is_lock_over, load_booking, save_booking
 from booking.records import Booking, booking_from_row
+from booking.reported import is_repeat
 from booking.rescheduling.orders import hear_place, without_move
 from booking.rescheduling.relocating import has_another
 from booking.settings import Hospital
@@ -107,15 +108,12 @@ def why_unusable(booking: Booking, payment: Payment, kept: PaymentRow | None, no
 async def pay_booking(tx: Tx, hospital: Hospital, booking: Booking, payment: Payment) -> PaymentRow:
     """Record money for a booking; the same report again gives the same row. What comes late buys the seat if it still can.
 
-    Raises Refusal(payment_conflict) when this channel and trade number have paid for something else or another amount.
+    Raises Refusal(payment_conflict, payment_of_another_portal) when this channel and trade number have paid for something else,
+    another amount, or somebody else's booking.
     """
-    known = await payment_named(tx, payment.channel, payment.trade_no)
-    if known is not None:
-        if known.booking_id != booking.id or known.amount_fen != payment.amount_fen:
-            raise Refusal(
-                "payment_conflict", f"{payment.channel} {payment.trade_no} was reported before, for something else."
-            )
-        return known
+    known = await payments_named(tx, payment.channel, payment.trade_no)
+    if is_repeat(payment, known, {booking.id: payment.amount_fen}, client_id=booking.client_id):
+        return known[0]
     unusable = why_unusable(booking, payment, await kept(tx, booking), tx.now_ms)
     if unusable in ("too_late", "booking_expired") and await can_be_taken_up(tx, hospital, booking):
         unusable = None

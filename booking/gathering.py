@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import Table, bindparam, select, update
 
 from booking import seats
-from booking.money import PaymentRow, Purse, find_payment, purse_of, purses_of
+from booking.money import PaymentRow, Purse, find_payments, purse_of, purses_of
 from booking.news import BOOKING_CHANGED, SEQUENCER, booking_payload, new_event, tell, tell_booking
 from booking.records import Booking, booking_from_row, booking_to_row
 from booking.store.crypto import SealBroken
@@ -48,7 +48,7 @@ class Gathering(Tx):
     changed: set[str] = field(default_factory=set)
     taken: Counter[str] = field(default_factory=Counter)
     told: list[dict[str, Any]] = field(default_factory=list)
-    named: dict[tuple[str, str], PaymentRow | None] = field(default_factory=dict)
+    named: dict[tuple[str, str], list[PaymentRow]] = field(default_factory=dict)
 
     async def add(self, table: Table, row: dict[str, Any]) -> None:
         """As of any Tx; the purses go with the money."""
@@ -57,7 +57,7 @@ class Gathering(Tx):
             if row["booking_id"] in self.purses:
                 self.purses[row["booking_id"]][0].append(msgspec.convert(row, PaymentRow))
             if (name := (row["channel"], row["trade_no"])) in self.named:
-                self.named[name] = msgspec.convert(row, PaymentRow)
+                self.named[name].append(msgspec.convert(row, PaymentRow))
         elif table is refunds:
             self.purses.pop(row["booking_id"], None)
 
@@ -92,7 +92,7 @@ async def gathered(
         found = await tx.all(_SEATS, {"of_hospital": tx.hospital_id, "ids": sorted({r["slot_id"] for r in rows})})
         it.slots = {r["id"]: _seats_of(r) for r in found}
     # One by one, by its key: what several would be found by depends on statistics, which a new table does not have.
-    it.named = {name: await find_payment(tx, *name) for name in names}
+    it.named = {name: await find_payments(tx, *name) for name in names}
     yield it
     await _write(it)
 
@@ -171,11 +171,11 @@ async def purse(tx: Tx, booking: Booking) -> Purse:
     return tx.purses[booking.id]
 
 
-async def payment_named(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None:
-    """The payment of this name, for whatever it was reported."""
+async def payments_named(tx: Tx, channel: str, trade_no: str) -> list[PaymentRow]:
+    """What was reported under this name, for whatever it was."""
     if isinstance(tx, Gathering) and (channel, trade_no) in tx.named:
         return tx.named[channel, trade_no]
-    return await find_payment(tx, channel, trade_no)
+    return await find_payments(tx, channel, trade_no)
 
 
 async def kept(tx: Tx, booking: Booking) -> PaymentRow | None:

@@ -63,10 +63,14 @@ def _named(tx: Tx, channel: str, trade_no: str) -> dict[str, str]:
     return {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no}
 
 
+async def find_payments(tx: Tx, channel: str, trade_no: str) -> list[PaymentRow]:
+    """What was reported under this name, for whatever it was."""
+    return [msgspec.convert(row, PaymentRow) for row in await tx.all(_FIND, _named(tx, channel, trade_no))]
+
+
 async def find_payment(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None:
-    """The payment of this name, for whatever it was reported."""
-    row = await tx.first(_FIND, _named(tx, channel, trade_no))
-    return None if row is None else msgspec.convert(row, PaymentRow)
+    """The payment of this name."""
+    return next(iter(await find_payments(tx, channel, trade_no)), None)
 
 
 def _about(table: Table, subject: ColumnElement[str]) -> Fixed:

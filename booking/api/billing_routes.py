@@ -11,8 +11,8 @@ from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
 from booking.api.views.money import BillList, BillView, NewPayment, SplitView, UnsettledList
 from booking.errors import Refusal
-from booking.insured import find_insured, standing_insured
-from booking.money import kept_payment, payments_of, refunds_of
+from booking.insured import find_insured
+from booking.money import payments_of, refunds_of
 from booking.ports import LiveFailed
 from booking.records import Person
 from booking.settings import Mode
@@ -92,12 +92,7 @@ class BillingHandlers:
 
     async def _open_bill(self, tx: Tx, person: Person, call: Call[None, None]) -> billing.BillRow:
         bill = await billing.own_bill(tx, person, call.path["bill_id"])
-        if bill.status == "paid" or await kept_payment(tx, bill_id=bill.id) is not None:
-            raise Refusal("already_paid")
-        if await standing_insured(tx, bill.id) is not None:
-            raise Refusal("already_paid")
-        if bill.status != "open":
-            raise Refusal("not_payable", f"Bill {bill.id} is {bill.status}.")
+        await billing.check_open(tx, bill)
         return bill
 
     async def _person(self, call: Call[None, None] | Call[None, NewPayment]) -> Person:
@@ -146,7 +141,7 @@ def billing_routes(context: Context) -> list[Route]:
         Route("POST", bills + "/{bill_id}/payments", handlers.pay, summary="Report money for a bill", tag="billing",
               request_class=RequestClass.STEP,
               request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
-              errors=("patient_unknown", "bill_unknown", "payment_conflict"),
+              errors=("patient_unknown", "bill_unknown", "payment_conflict", "payment_of_another_portal"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
         Route("POST", bills + "/{bill_id}/settlement", handlers.settle, tag="billing", request_class=RequestClass.STEP,
               summary="Settle a bill of which the insurance pays all (医保, a share of 0)", response=BillView, status=202,

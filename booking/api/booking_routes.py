@@ -173,7 +173,7 @@ def booking_routes(context: Context) -> list[Route]:
         Route("POST", of + "/{booking_id}/payments", handlers.pay, summary="Report money for a booking", tag="bookings",
               request_class=RequestClass.STEP,
               request=NewPayment, response=BookingView, status=202, scopes=scopes, identified_by=("booking_id",),
-              errors=("booking_unknown", "payment_conflict"),
+              errors=("booking_unknown", "payment_conflict", "payment_of_another_portal"),
               description="Money is always recorded; what cannot pay for the booking falls due as a refund at once."),
         Route("POST", of + "/{booking_id}/cancel", handlers.cancel, summary="Cancel a booking", tag="bookings",
               request_class=RequestClass.STEP,

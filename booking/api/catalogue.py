@@ -79,8 +79,16 @@ _BOOKING: tuple[Row, ...] = (
      "请重新查询：`payable` 表示何时可支付。已收取的款项仍须上报。"),
     ("payment_conflict", 409, False, "rejected", "This trade number was reported with other facts",
      "该交易号已以不同内容上报",
-     "Compare amount, time and target with what you sent first; correct it by a person.",
-     "请核对金额、时间与对象，并由人工更正。"),
+     "Compare amount and target with what you sent first: that stands, and nothing of this report was recorded. Other money "
+     "needs the number that the channel gave it; what is wrong about the first report is for a person to correct.",
+     "请核对金额与对象：先前的上报有效，本次未记录任何内容。若是另一笔款项，请使用渠道给出的交易号；先前上报有误须人工更正。"),
+    ("payment_of_another_portal", 409, False, "rejected", "Another portal has reported this trade number",
+     "该交易号已由其他平台上报",
+     "Nothing of this report was recorded. If it is the same money, return nothing: it is the other portal's to return, should "
+     "that fall due. If it is other money, because each of you has a merchant number of its own that counts alike, report it "
+     "with a `channel` of your own name, and have the merchant's bills sent under that name too.",
+     "本次未记录任何内容。若是同一笔款项，请勿退款：应退时由先上报的平台退回。"
+     "若是另一笔款项（双方商户号不同而交易号相同），请改用自己专用的 `channel` 名称上报，并让商户账单使用同一名称。"),
     ("refund_conflict", 409, False, "rejected", "The refund already has another result", "该退款已有不同结果",
      "Read the refund; a different result needs a person.", "请查询退款；结果不同须人工处理。"),
     ("nothing_to_refund", 409, False, "rejected", "There is no payment here that the hospital has booked",

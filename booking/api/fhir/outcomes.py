@@ -57,6 +57,7 @@ _ISSUES: dict[str, Issue] = {
     "booking_over": Issue("business-rule"),
     "not_payable": Issue("business-rule"),
     "payment_conflict": Issue("conflict"),
+    "payment_of_another_portal": Issue("conflict"),
     "refund_conflict": Issue("conflict"),
     "already_paid": Issue("business-rule"),
     "patient_share_due": Issue("business-rule"),
