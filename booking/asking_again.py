@@ -42,7 +42,9 @@ async def without_what_the_his_has(
     for one in found:
         questions: list[Question] = []
         if left and _could_be_settled(one):
-            questions = (await _questions(store, hospital_id, one, day_ms))[:left]
+            questions = await _questions(store, hospital_id, one, day_ms)
+        if len(questions) > left:
+            questions = []  # some of the answers would settle nothing
         left -= len(questions)
         answers = [await ask_again(question) for question in questions]
         if not answers or not all(answers):
@@ -61,31 +63,34 @@ def _could_be_settled(one: Mismatch) -> bool:
 async def _questions(store: Store, hospital_id: str, one: Mismatch, day_ms: tuple[int, int]) -> list[Question]:
     async with store.read(hospital_id) as tx:
         of = (one.channel, one.trade_no)
-        payment = await tx.first(_payment(hospital_id, *of))
+        paid = await tx.all(_paid(hospital_id, *of))
         returned = await tx.all(_returned(hospital_id, *of, day_ms))
-    return [] if payment is None else questions_of(one, payment, returned)
+    return [] if not paid else questions_of(one, paid, returned)
 
 
-def questions_of(one: Mismatch, payment: dict[str, Any], returned: Sequence[dict[str, Any]]) -> list[Question]:
+def questions_of(one: Mismatch, paid: Sequence[dict[str, Any]], returned: Sequence[dict[str, Any]]) -> list[Question]:
     """What of ours would explain the difference if the hospital had it after all. Pure.
 
-    The payment, one refund of the day, or all of them together; where its statement has another amount, the payment with
-    its amount.
+    The payment (each piece of it, where it was for several bills), one refund of the day, or all of them together; where its
+    statement has another amount, the payment with its amount.
     """
     lacks_fen = (one.ours_fen or 0) - (one.his_fen or 0)
-    of = {"booking_id": payment["booking_id"], "bill_id": payment["bill_id"]}
-    if lacks_fen == payment["amount_fen"]:
-        return [Question(**of)]
+    if lacks_fen == sum(row["amount_fen"] for row in paid):
+        return [Question(booking_id=row["booking_id"], bill_id=row["bill_id"]) for row in paid]
     if lacks_fen < 0:
         for row in returned:
             if row["amount_fen"] == -lacks_fen:
                 return [Question(refund_id=row["id"])]
         if returned and sum(row["amount_fen"] for row in returned) == -lacks_fen:
             return [Question(refund_id=row["id"]) for row in returned]
-    return [Question(**of, amount_fen=payment["amount_fen"])] if one.kind == "amount" else []
+    if one.kind != "amount":
+        return []
+    return [
+        Question(booking_id=row["booking_id"], bill_id=row["bill_id"], amount_fen=row["amount_fen"]) for row in paid
+    ]
 
 
-def _payment(hospital_id: str, channel: str | None, trade_no: str) -> Any:
+def _paid(hospital_id: str, channel: str | None, trade_no: str) -> Any:
     return select(payments.c.booking_id, payments.c.bill_id, payments.c.amount_fen).where(
         payments.c.hospital_id == hospital_id,
         payments.c.channel == channel,

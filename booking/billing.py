@@ -245,8 +245,15 @@ async def pay_bill(
     known = await find_payments(tx, payment.channel, payment.trade_no)
     if is_repeat(payment, known, {bill.id: payment.amount_fen}, client_id=client_id):
         return known[0]
+    return await record_bill_payment(tx, bill, payment, client_id=client_id, offered=offered, mode=mode)
+
+
+async def record_bill_payment(
+    tx: Tx, bill: BillRow, payment: Payment, *, client_id: str, offered: bool, mode: Mode, piece: str = ""
+) -> PaymentRow:
+    """`pay_bill` for money that is known to be new; `piece` as of a PaymentRow."""
     unusable = await _why_unusable(tx, bill, payment, offered, mode)
-    row = await record_payment(tx, payment, client_id=client_id, bill_id=bill.id, unusable=unusable)
+    row = await record_payment(tx, payment, client_id=client_id, bill_id=bill.id, unusable=unusable, piece=piece)
     if unusable is None:
         await queue_command(tx, line=bill.line, verb="settle_bill", subject_id=bill.id)
         tx.ring(wake_topic(tx.hospital_id))

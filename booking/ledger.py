@@ -9,7 +9,8 @@
 
 `merchant_clearing` is one account for each channel: what its merchant number holds for us. `receipts` is money that the HIS has
 not booked (yet). One row is one movement from one account to another, and so balances by itself; its key is what it is about, so
-that a posting made twice is one. Rows are never altered or deleted: accounts are kept as long as the bookings they are of.
+that a posting made twice is one: a payment, or a bill's piece of one that was for several (合并支付). Rows are never altered or
+deleted: accounts are kept as long as the bookings they are of.
 """
 
 from __future__ import annotations
@@ -28,7 +29,18 @@ from booking.store.tables import ledger, payments, refunds
 
 ACCOUNTS = ("merchant_clearing", "receipts", "his_settlement", "refunds_payable")
 PAGE = 500  # payments that are looked through in one transaction
-_COLUMNS = ("hospital_id", "channel", "trade_no", "entry", "refund_id", "debit", "credit", "amount_fen", "at_ms")
+_COLUMNS = (
+    "hospital_id",
+    "channel",
+    "trade_no",
+    "piece",
+    "entry",
+    "refund_id",
+    "debit",
+    "credit",
+    "amount_fen",
+    "at_ms",
+)
 
 
 @cache
@@ -44,6 +56,7 @@ def _settling(dialect: str) -> Fixed:
         payments.c.hospital_id == bindparam("of_hospital"),
         payments.c.channel == bindparam("of_channel"),
         payments.c.trade_no == bindparam("of_trade_no"),
+        payments.c.piece == bindparam("of_piece"),
     )
     due = (
         select(func.coalesce(func.sum(refunds.c.amount_fen), 0))
@@ -51,46 +64,51 @@ def _settling(dialect: str) -> Fixed:
             refunds.c.hospital_id == payments.c.hospital_id,
             refunds.c.channel == payments.c.channel,
             refunds.c.trade_no == payments.c.trade_no,
+            refunds.c.piece == payments.c.piece,
         )
         .scalar_subquery()
     )
     words = (literal_column(f"'{word}'", Text) for word in ("settled", "", "receipts", "his_settlement"))
     left = payments.c.amount_fen - due
     at_ms: BindParameter[int] = bindparam("at_ms", type_=ledger.c.at_ms.type)
-    rows = select(payments.c.hospital_id, payments.c.channel, payments.c.trade_no, *words, left, at_ms)
+    of = (payments.c.hospital_id, payments.c.channel, payments.c.trade_no, payments.c.piece)
+    rows = select(*of, *words, left, at_ms)
     insert = (sqlite if dialect == "sqlite" else postgresql).insert(ledger)
     return Fixed(insert.from_select(_COLUMNS, rows.where(*named, left > 0)).on_conflict_do_nothing())
 
 
 async def _post(
-    tx: Tx, channel: str, trade_no: str, entry: str, debit: str, credit: str, fen: int, refund: str
+    tx: Tx, named: tuple[str, str, str], entry: str, debit: str, credit: str, fen: int, refund: str
 ) -> None:
-    values = (tx.hospital_id, channel, trade_no, entry, refund, debit, credit, fen, tx.now_ms)
+    values = (tx.hospital_id, *named, entry, refund, debit, credit, fen, tx.now_ms)
     await tx.later(_posting(tx.dialect), dict(zip(_COLUMNS, values, strict=True)))
 
 
-async def post_received(tx: Tx, channel: str, trade_no: str, amount_fen: int) -> None:
-    """A payment was recorded."""
-    await _post(tx, channel, trade_no, "received", "merchant_clearing", "receipts", amount_fen, "")
+async def post_received(tx: Tx, channel: str, trade_no: str, amount_fen: int, *, piece: str = "") -> None:
+    """A payment was recorded, or a piece of a merged one."""
+    await _post(tx, (channel, trade_no, piece), "received", "merchant_clearing", "receipts", amount_fen, "")
 
 
-async def post_settled(tx: Tx, channel: str, trade_no: str) -> None:
+async def post_settled(tx: Tx, channel: str, trade_no: str, *, piece: str = "") -> None:
     """The HIS has booked a payment: all of it that is not to go back already."""
-    named = {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no, "at_ms": tx.now_ms}
-    await tx.later(_settling(tx.dialect), named)
+    named = {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no, "of_piece": piece}
+    await tx.later(_settling(tx.dialect), {**named, "at_ms": tx.now_ms})
 
 
 async def post_refund_due(
-    tx: Tx, channel: str, trade_no: str, amount_fen: int, *, refund_id: str, settled: bool
+    tx: Tx, channel: str, trade_no: str, amount_fen: int, *, refund_id: str, settled: bool, piece: str = ""
 ) -> None:
     """A payment, or a part of it, is to go back. `settled`: the HIS had booked it."""
     debit = "his_settlement" if settled else "receipts"
-    await _post(tx, channel, trade_no, "refund_due", debit, "refunds_payable", amount_fen, refund_id)
+    await _post(tx, (channel, trade_no, piece), "refund_due", debit, "refunds_payable", amount_fen, refund_id)
 
 
-async def post_refunded(tx: Tx, channel: str, trade_no: str, amount_fen: int, *, refund_id: str) -> None:
+async def post_refunded(
+    tx: Tx, channel: str, trade_no: str, amount_fen: int, *, refund_id: str, piece: str = ""
+) -> None:
     """The portal has returned it."""
-    await _post(tx, channel, trade_no, "refunded", "refunds_payable", "merchant_clearing", amount_fen, refund_id)
+    named = (channel, trade_no, piece)
+    await _post(tx, named, "refunded", "refunds_payable", "merchant_clearing", amount_fen, refund_id)
 
 
 # --- do the sums agree ---------------------------------------------------------------------------------------------
@@ -105,13 +123,17 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class Imbalance(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment of which the ledger and the records say different things, in one of the accounts."""
+    """A payment of which the ledger and the records say different things, in one of the accounts.
+
+    `piece`: the bill that a piece of a merged payment is for.
+    """
 
     channel: str
     trade_no: str
     account: str
     ledger_fen: int
     records_fen: int
+    piece: str = ""
 
 
 async def balances(tx: Tx) -> list[Balance]:
@@ -140,6 +162,7 @@ def _in_account(name: str) -> Any:
         ledger.c.hospital_id == payments.c.hospital_id,
         ledger.c.channel == payments.c.channel,
         ledger.c.trade_no == payments.c.trade_no,
+        ledger.c.piece == payments.c.piece,
     )
     return select(func.coalesce(func.sum(moved), 0)).where(*of).scalar_subquery().label(name)
 
@@ -149,6 +172,7 @@ def _of_refunds(name: str, *more: Any) -> Any:
         refunds.c.hospital_id == payments.c.hospital_id,
         refunds.c.channel == payments.c.channel,
         refunds.c.trade_no == payments.c.trade_no,
+        refunds.c.piece == payments.c.piece,
         *more,
     )
     return select(func.coalesce(func.sum(refunds.c.amount_fen), 0)).where(*of).scalar_subquery().label(name)
@@ -161,7 +185,7 @@ async def imbalances(
 
     `pause` is awaited between two pages.
     """
-    after = ("", "")
+    after = ("", "", "")
     found = 0
     while True:
         async with store.read(hospital_id) as tx:
@@ -175,23 +199,26 @@ async def imbalances(
                         account=account,
                         ledger_fen=int(row[account]),
                         records_fen=expected,
+                        piece=row["piece"],
                     )
                     found += 1
             if found >= limit:
                 return
         if len(rows) < PAGE:
             return
-        after = (rows[-1]["channel"], rows[-1]["trade_no"])
+        after = (rows[-1]["channel"], rows[-1]["trade_no"], rows[-1]["piece"])
         if pause is not None:
             await pause()
 
 
-async def _page(tx: Tx, after: tuple[str, str]) -> list[dict[str, Any]]:
-    channel, trade_no = after
+async def _page(tx: Tx, after: tuple[str, str, str]) -> list[dict[str, Any]]:
+    channel, trade_no, piece = after
+    same_trade = (payments.c.channel == channel) & (payments.c.trade_no == trade_no)
     return await tx.all(
         select(
             payments.c.channel,
             payments.c.trade_no,
+            payments.c.piece,
             payments.c.amount_fen,
             payments.c.settlement,
             _of_refunds("due"),
@@ -201,9 +228,11 @@ async def _page(tx: Tx, after: tuple[str, str]) -> list[dict[str, Any]]:
         .where(
             payments.c.hospital_id == tx.hospital_id,
             payments.c.channel >= channel,
-            (payments.c.channel > channel) | (payments.c.trade_no > trade_no),
+            (payments.c.channel > channel)
+            | (payments.c.trade_no > trade_no)
+            | (same_trade & (payments.c.piece > piece)),
         )
-        .order_by(payments.c.channel, payments.c.trade_no)
+        .order_by(payments.c.channel, payments.c.trade_no, payments.c.piece)
         .limit(PAGE)
     )
 

@@ -22,7 +22,10 @@ _OVER = (State.CANCELLED, State.EXPIRED, State.REJECTED, State.STOPPED)
 
 
 class PaymentRow(msgspec.Struct, kw_only=True):
-    """A row of `payments`; `kept` is the one that pays for its purpose, `unusable` says why another does not."""
+    """A row of `payments`; `kept` is the one that pays for its purpose, `unusable` says why another does not.
+
+    `piece`: where one payment was for several bills (合并支付) each is a row, and this is its bill; empty for all others.
+    """
 
     hospital_id: str
     channel: str
@@ -37,6 +40,7 @@ class PaymentRow(msgspec.Struct, kw_only=True):
     bill_id: str | None = None
     unusable: str | None = None
     returned_fen: int = 0
+    piece: str = ""
 
     @property
     def left_fen(self) -> int:
@@ -53,24 +57,31 @@ _NAMED = (
     payments.c.channel == bindparam("of_channel"),
     payments.c.trade_no == bindparam("of_trade_no"),
 )
+_ONE = (*_NAMED, payments.c.piece == bindparam("of_piece"))
 _FIND = Fixed(select(payments).where(*_NAMED))
-_SETTLE = Fixed(update(payments).where(*_NAMED).values(settlement=bindparam("new_settlement")))
-_RETURN = Fixed(update(payments).where(*_NAMED).values(returned_fen=payments.c.returned_fen + bindparam("more_fen")))
-_REJECT = Fixed(update(payments).where(*_NAMED).values(settlement="rejected", kept=False))
+_SETTLE = Fixed(update(payments).where(*_ONE).values(settlement=bindparam("new_settlement")))
+_RETURN = Fixed(update(payments).where(*_ONE).values(returned_fen=payments.c.returned_fen + bindparam("more_fen")))
+_REJECT = Fixed(update(payments).where(*_ONE).values(settlement="rejected", kept=False))
 
 
-def _named(tx: Tx, channel: str, trade_no: str) -> dict[str, str]:
-    return {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no}
+def _one(tx: Tx, row: PaymentRow) -> dict[str, str]:
+    return {
+        "of_hospital": tx.hospital_id,
+        "of_channel": row.channel,
+        "of_trade_no": row.trade_no,
+        "of_piece": row.piece,
+    }
 
 
 async def find_payments(tx: Tx, channel: str, trade_no: str) -> list[PaymentRow]:
-    """What was reported under this name, for whatever it was."""
-    return [msgspec.convert(row, PaymentRow) for row in await tx.all(_FIND, _named(tx, channel, trade_no))]
+    """What was reported under this name, for whatever it was: one payment, or the pieces of one that was for several bills."""
+    named = {"of_hospital": tx.hospital_id, "of_channel": channel, "of_trade_no": trade_no}
+    return [msgspec.convert(row, PaymentRow) for row in await tx.all(_FIND, named)]
 
 
-async def find_payment(tx: Tx, channel: str, trade_no: str) -> PaymentRow | None:
-    """The payment of this name."""
-    return next(iter(await find_payments(tx, channel, trade_no)), None)
+async def find_payment(tx: Tx, channel: str, trade_no: str, piece: str = "") -> PaymentRow | None:
+    """The payment of this name, or this piece of it."""
+    return next((row for row in await find_payments(tx, channel, trade_no) if row.piece == piece), None)
 
 
 def _about(table: Table, subject: ColumnElement[str]) -> Fixed:
@@ -143,8 +154,9 @@ async def record_payment(
     booking_id: str | None = None,
     bill_id: str | None = None,
     unusable: str | None,
+    piece: str = "",
 ) -> PaymentRow:
-    """Store reported money. With `unusable` its refund falls due at once."""
+    """Store reported money, or a `piece` of it. With `unusable` its refund falls due at once."""
     row = PaymentRow(
         hospital_id=tx.hospital_id,
         channel=payment.channel,
@@ -158,9 +170,10 @@ async def record_payment(
         booking_id=booking_id,
         bill_id=bill_id,
         unusable=unusable,
+        piece=piece,
     )
     await tx.add(payments, msgspec.to_builtins(row))
-    await post_received(tx, row.channel, row.trade_no, row.amount_fen)
+    await post_received(tx, row.channel, row.trade_no, row.amount_fen, piece=piece)
     await tell_payment(tx, row)
     if unusable is not None:
         await owe_refund(tx, row, client_id=client_id, reason=unusable)
@@ -172,25 +185,25 @@ async def set_settlement(tx: Tx, payment: PaymentRow, settlement: str) -> None:
     if payment.settlement == settlement:
         return
     payment.settlement = settlement
-    await tx.later(_SETTLE, {**_named(tx, payment.channel, payment.trade_no), "new_settlement": settlement})
+    await tx.later(_SETTLE, {**_one(tx, payment), "new_settlement": settlement})
     if settlement == "settled":
-        await post_settled(tx, payment.channel, payment.trade_no)
+        await post_settled(tx, payment.channel, payment.trade_no, piece=payment.piece)
     await tell_payment(tx, payment)
 
 
 async def reject_settlement(tx: Tx, payment: PaymentRow) -> None:
     """The HIS refuses a payment: it pays for nothing any more, and makes room for another; `payment` is changed as well."""
     payment.settlement, payment.kept = "rejected", False
-    await tx.later(_REJECT, _named(tx, payment.channel, payment.trade_no))
+    await tx.later(_REJECT, _one(tx, payment))
     await tell_payment(tx, payment)
 
 
-def refund_id(hospital_id: str, channel: str, trade_no: str, part: str | None = None) -> str:
+def refund_id(hospital_id: str, channel: str, trade_no: str, part: str | None = None, *, piece: str = "") -> str:
     """Each refund has its id from the payment's name and, where only a part goes back, from the name of the part.
 
     So that whatever asks for it again asks for the same one.
     """
-    named = (channel, trade_no) if part is None else (channel, trade_no, part)
+    named = (channel, trade_no, *((f"piece {piece}",) if piece else ()), *(() if part is None else (part,)))
     return derived_id("rf_", hospital_id, *named)
 
 
@@ -208,7 +221,7 @@ async def owe_refund(
     A second call for the same changes nothing; None where nothing is left. `payment` is changed as well. Raises
     TooMuchReturned.
     """
-    row_id = refund_id(tx.hospital_id, payment.channel, payment.trade_no, part)
+    row_id = refund_id(tx.hospital_id, payment.channel, payment.trade_no, part, piece=payment.piece)
     if await tx.first(select(refunds.c.id).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row_id)):
         return row_id
     amount = payment.left_fen if amount_fen is None else amount_fen
@@ -217,7 +230,7 @@ async def owe_refund(
     if amount == 0:
         return None
     payment.returned_fen += amount
-    await tx.later(_RETURN, {**_named(tx, payment.channel, payment.trade_no), "more_fen": amount})
+    await tx.later(_RETURN, {**_one(tx, payment), "more_fen": amount})
     row = {
         "hospital_id": tx.hospital_id,
         "id": row_id,
@@ -234,10 +247,11 @@ async def owe_refund(
         "updated_ms": tx.now_ms,
         "his": "none",
         "his_code": None,
+        "piece": payment.piece,
     }
     await tx.add(refunds, row)
-    settled = payment.settlement == "settled"
-    await post_refund_due(tx, payment.channel, payment.trade_no, amount, refund_id=row_id, settled=settled)
+    settled, piece = payment.settlement == "settled", payment.piece
+    await post_refund_due(tx, payment.channel, payment.trade_no, amount, refund_id=row_id, settled=settled, piece=piece)
     await tell_refund(tx, row)
     return row_id
 

@@ -85,7 +85,8 @@ async def report_refund(
         update(refunds).where(refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row["id"]).values(**values)
     )
     if status == "refunded":
-        await post_refunded(tx, row["channel"], row["trade_no"], row["amount_fen"], refund_id=row["id"])
+        named, fen = (row["channel"], row["trade_no"]), row["amount_fen"]
+        await post_refunded(tx, *named, fen, refund_id=row["id"], piece=row["piece"])
     row = {**row, **values}
     if status == "refunded" and await _concerns_his(tx, row):
         row |= await _tell_his(tx, row, tells_his=tells_his)
@@ -108,7 +109,7 @@ async def _concerns_his(tx: Tx, row: dict[str, Any]) -> bool:
 
     Of a registration's fee only the whole: the message for it says nothing of parts, and many a HIS gives the seat back by it.
     """
-    payment = await find_payment(tx, row["channel"], row["trade_no"])
+    payment = await find_payment(tx, row["channel"], row["trade_no"], row["piece"])
     if payment is None or not payment.kept or payment.settlement != "settled" or row["reason"] in _BY_HIS:
         return False
     return payment.bill_id is not None or row["amount_fen"] == payment.amount_fen

@@ -98,7 +98,7 @@ async def _patient_of(tx: Tx, bill: BillRow) -> Patient:
 async def refund_order_of(tx: Tx, hospital: Hospital, refund_id: str) -> tuple[RefundOrder, bool]:
     """A refund as connectors know it, and whether what it was paid for is given back at the HIS; of a bill always."""
     row = await load_refund(tx, refund_id)
-    payment = None if row is None else await find_payment(tx, row["channel"], row["trade_no"])
+    payment = None if row is None else await find_payment(tx, row["channel"], row["trade_no"], row["piece"])
     if row is None or payment is None:
         raise LookupError("a command's refund or payment is gone")
     refund = Refund(

@@ -9,9 +9,18 @@ from booking.api.context import Context
 from booking.api.present import bill_view, split_view, unsettled_view
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
-from booking.api.views.money import BillList, BillView, NewPayment, SplitView, UnsettledList
+from booking.api.views.money import (
+    BillList,
+    BillView,
+    MergedPaymentView,
+    NewMergedPayment,
+    NewPayment,
+    SplitView,
+    UnsettledList,
+)
 from booking.errors import Refusal
 from booking.insured import find_insured
+from booking.merged_payments import pay_bills
 from booking.money import payments_of, refunds_of
 from booking.ports import LiveFailed
 from booking.records import Person
@@ -54,6 +63,30 @@ class BillingHandlers:
             )
             return await self._view(tx, bill, call.caller.id)
 
+    async def pay_several(self, call: Call[None, NewMergedPayment]) -> MergedPaymentView:
+        """One payment for several bills (合并支付): all of it is recorded, or nothing."""
+        person, body = await self._person(call), call.body
+        offered = self._context.live.capabilities(call.hospital_id)["settle_bill"] == "native"
+        payment = Payment(
+            channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at
+        )
+        async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
+            bills = await pay_bills(
+                tx,
+                person,
+                payment,
+                {piece.bill_id: piece.amount_fen for piece in body.bills},
+                client_id=call.caller.id,
+                offered=offered,
+                mode=self._context.hospital(call).mode,
+            )
+            return MergedPaymentView(
+                channel=body.channel,
+                trade_no=body.trade_no,
+                amount_fen=body.amount_fen,
+                bills=[await self._view(tx, bill, call.caller.id) for bill in bills],
+            )
+
     async def presettle(self, call: Call[None, None]) -> SplitView:
         """Asks the hospital, and keeps what it says: until it runs out, the patient's share is what is to be paid."""
         person, hospital = await self._person(call), self._context.hospital(call)
@@ -95,7 +128,7 @@ class BillingHandlers:
         await billing.check_open(tx, bill)
         return bill
 
-    async def _person(self, call: Call[None, None] | Call[None, NewPayment]) -> Person:
+    async def _person(self, call: Call[None, None] | Call[None, NewPayment] | Call[None, NewMergedPayment]) -> Person:
         async with self._context.store.read(call.hospital_id) as tx:
             _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
         return person
@@ -143,6 +176,12 @@ def billing_routes(context: Context) -> list[Route]:
               request=NewPayment, response=BillView, status=202, scopes=scopes, identified_by=("patient_id",),
               errors=("patient_unknown", "bill_unknown", "payment_conflict", "payment_of_another_portal"),
               description="Money is always recorded; what cannot pay for the bill falls due as a refund at once."),
+        Route("POST", of + "/patients/{patient_id}/bill-payments", handlers.pay_several, tag="billing",
+              request_class=RequestClass.STEP, summary="Report one payment for several bills of a patient (合并支付)",
+              request=NewMergedPayment, response=MergedPaymentView, status=202, scopes=scopes, identified_by=("patient_id",),
+              errors=("patient_unknown", "bill_unknown", "payment_conflict", "payment_of_another_portal"),
+              description="All of it is recorded, or nothing. Each bill is settled by itself; a piece that cannot pay for its "
+                          "bill falls due as a refund at once, and the others stand."),
         Route("POST", bills + "/{bill_id}/settlement", handlers.settle, tag="billing", request_class=RequestClass.STEP,
               summary="Settle a bill of which the insurance pays all (医保, a share of 0)", response=BillView, status=202,
               scopes=scopes, identified_by=("patient_id",),

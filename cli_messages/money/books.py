@@ -30,7 +30,8 @@ def ledger_command(hospital: HospitalId, config: Config = DEFAULT_CONFIG) -> Non
     for name in ("channel", "trade_no", "account", "ledger", "records"):
         faults.add_column(name, overflow="fold")
     for one in wrong:
-        cells = (one.channel, one.trade_no, one.account, yuan(one.ledger_fen), yuan(one.records_fen))
+        named = f"{one.trade_no} {one.piece}".rstrip()  # with the bill, where one payment was for several
+        cells = (one.channel, named, one.account, yuan(one.ledger_fen), yuan(one.records_fen))
         faults.add_row(*(Text(plain_text(cell)) for cell in cells))
     out.print(faults)
     out.print("The ledger has these payments otherwise than their records: see the runbook HisbridgeLedgerImbalance.")

@@ -13,7 +13,7 @@ _AT_ONCE = 200
 
 
 async def orders_of(tx: Tx, found: Sequence[Mismatch]) -> dict[tuple[str | None, str], str]:
-    """By channel and trade number: the order number of the booking, or the id of the bill, that was paid with it."""
+    """By channel and trade number: the order number of the booking, or the ids of the bills, paid with it."""
     from sqlalchemy import func, select
 
     from booking.store.tables import bookings, payments
@@ -32,5 +32,7 @@ async def orders_of(tx: Tx, found: Sequence[Mismatch]) -> dict[tuple[str | None,
                     payments.c.trade_no.in_(numbers[start : start + _AT_ONCE]),
                 )
             )
-            of |= {(channel, row["trade_no"]): row["of"] or "" for row in rows}
+            for row in rows:
+                name = (channel, row["trade_no"])
+                of[name] = " ".join(filter(None, (of.get(name), row["of"])))
     return of

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from booking.api.views.base import Body, Fen, Instant, Text, View, check_years
+from booking.api.views.base import Body, Fen, Id, Instant, Text, View, check_years
+from booking.merged_payments import MOST_BILLS
 
 
 class NewPayment(Body, frozen=True):
@@ -22,8 +23,34 @@ class NewPayment(Body, frozen=True):
         check_years(self.paid_at)
 
 
+class BillPiece(Body, frozen=True):
+    """How much of a payment is for one bill: what is to be paid of it, as for a payment of its own."""
+
+    bill_id: Id
+    amount_fen: Fen
+
+
+class NewMergedPayment(NewPayment, frozen=True):
+    """合并支付: money that the portal has taken once, under one trade number, for several bills of a patient.
+
+    `amount_fen` is what the channel has moved, and the sum of the pieces.
+    """
+
+    bills: Annotated[list[BillPiece], Meta(min_length=1, max_length=MOST_BILLS)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len({piece.bill_id for piece in self.bills}) < len(self.bills):
+            raise ValueError("expected each bill once")
+        if sum(piece.amount_fen for piece in self.bills) != self.amount_fen:
+            raise ValueError("expected pieces that come to amount_fen")
+
+
 class PaymentView(View, frozen=True):
-    """Money reported for a booking or a bill. `unusable` says why it goes back, None when it pays."""
+    """Money reported for a booking or a bill. `unusable` says why it goes back, None when it pays.
+
+    Of a payment for several bills it is this bill's piece.
+    """
 
     channel: str
     trade_no: str
@@ -117,6 +144,15 @@ class BillView(View, frozen=True):
     items: list[BillItemView] = []
     payments: list[PaymentView] = []
     refunds: list[RefundView] = []
+
+
+class MergedPaymentView(View, frozen=True):
+    """A payment for several bills: each with its own piece of it among `payments`, in the order in which they were named."""
+
+    channel: str
+    trade_no: str
+    amount_fen: int
+    bills: list[BillView]
 
 
 class BillList(View, frozen=True):

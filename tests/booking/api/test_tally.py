@@ -269,7 +269,7 @@ async def test_every_route_has_the_class_of_what_it_does(store: Store, hospital:
         "step": {
             "POST /bookings/{booking_id}/payments", "POST /bookings/{booking_id}/cancel",
             "POST /patients/{patient_id}/bills/{bill_id}/payments", "POST /refunds/{refund_id}/result",
-            "POST /patients/{patient_id}/bills/{bill_id}/settlement",
+            "POST /patients/{patient_id}/bills/{bill_id}/settlement", "POST /patients/{patient_id}/bill-payments",
             "POST /patients/{patient_id}/bills/{bill_id}/refunds", "POST /bookings/{booking_id}/refunds",
             "DELETE /patients/{patient_id}", "POST /waitlist", "DELETE /waitlist/{entry_id}",
         },
