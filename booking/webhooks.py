@@ -179,20 +179,33 @@ def _delivery(tx: Tx, row: dict[str, Any], event: dict[str, Any]) -> Delivery:
     )
 
 
-async def record_delivery(store: Store, delivery: Delivery, *, delivered: bool) -> bool:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """How a receiver answered. `gone`: it wants no more (410). `retry_after_s`: so long it wants to be left alone."""
+
+    delivered: bool
+    gone: bool = False
+    retry_after_s: float | None = None
+
+
+TAKEN, NOT_TAKEN = Answer(delivered=True), Answer(delivered=False)
+
+
+async def record_delivery(store: Store, delivery: Delivery, answer: Answer) -> bool:
     """Move on after a success; after a failure try the same event again, with growing pauses. Nothing is skipped.
 
-    What takes nothing for 24 hours is disabled: True, the one time. Nothing is noted where the webhook was removed, or was set to
-    go on from another place, while the event was under way.
+    What takes nothing for 24 hours is disabled, and what is gone at once: True, the one time. Nothing is noted where the webhook
+    was removed, or was set to go on from another place, while the event was under way.
     """
+    delivered = answer.delivered
     async with store.write(SCOPE, here=True) as tx:
         row = await tx.first(select(webhooks).where(webhooks.c.id == delivery.webhook_id))
         if row is None or row["cursor"] != delivery.after or row["status"] != "active":
             return False
         failures = 0 if delivered else row["failures"] + 1
-        pause_ms = 0 if delivered else min(FIRST_PAUSE_MS * 4 ** min(failures - 1, 6), LONGEST_PAUSE_MS)
+        pause_ms = 0 if delivered else _pause_ms(failures, answer.retry_after_s)
         failing_since_ms = None if delivered else row["failing_since_ms"] or tx.now_ms
-        ended = failing_since_ms is not None and tx.now_ms - failing_since_ms >= DISABLED_AFTER_MS
+        in_vain = failing_since_ms is not None and tx.now_ms - failing_since_ms >= DISABLED_AFTER_MS
+        ended = answer.gone or in_vain
         await tx.run(
             update(webhooks)
             .where(webhooks.c.id == delivery.webhook_id)
@@ -207,6 +220,13 @@ async def record_delivery(store: Store, delivery: Delivery, *, delivered: bool) 
         if ended:
             tx.count(metrics.webhooks_disabled.inc)
         return ended
+
+
+def _pause_ms(failures: int, retry_after_s: float | None) -> int:
+    """1 s, 4 s, 16 s and so on up to an hour; longer where the receiver asks for it, up to that hour."""
+    own_ms: int = min(FIRST_PAUSE_MS * 4 ** min(failures - 1, 6), LONGEST_PAUSE_MS)
+    asked_ms = 0 if retry_after_s is None else min(round(retry_after_s * 1000), LONGEST_PAUSE_MS)
+    return max(own_ms, asked_ms)
 
 
 async def resume_webhook(tx: Tx, client_id: str, webhook_id: str, *, after: int | None) -> dict[str, Any] | None:

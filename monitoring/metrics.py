@@ -93,7 +93,7 @@ rate_limited = Counter(
 )
 webhooks_disabled = Counter(
     "hisbridge_webhooks_disabled_total",
-    "Webhooks that were disabled because their receiver took nothing for 24 hours.",
+    "Webhooks that were disabled because their receiver took nothing for 24 hours, or is gone (410).",
     registry=REGISTRY,
 )
 requests_shed = Counter(

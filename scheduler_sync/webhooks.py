@@ -12,13 +12,24 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from booking.news import NUMBERED
 from booking.store.engine import Store, StoreUnavailable
 from booking.webhook_targets import Networks, literal_of, may_lead_to
-from booking.webhooks import Delivery, due_deliveries, next_delivery, record_delivery
+from booking.webhooks import (
+    LONGEST_PAUSE_MS,
+    NOT_TAKEN,
+    TAKEN,
+    Answer,
+    Delivery,
+    due_deliveries,
+    next_delivery,
+    record_delivery,
+)
+from connectors.retry_after import retry_after_s
 from monitoring.logs import get_logger
 from monitoring.traces import Kind, Span, headers_here, span
 
 log = get_logger("webhooks")
 
 TIMEOUT_S = 15.0
+GONE = 410  # Standard Webhooks, "Delivery success and failure": the receiver wants no more
 AT_ONCE = 100  # webhooks served at the same time
 IN_A_ROW = 100  # events that one webhook gets before it goes back into the queue
 
@@ -75,26 +86,26 @@ class WebhookSender:
             for _ in range(IN_A_ROW):
                 if delivery is None:
                     return
-                delivered = await self._send(delivery)
-                if await record_delivery(self._store, delivery, delivered=delivered):
+                answer = await self._send(delivery)
+                if await record_delivery(self._store, delivery, answer):
                     log.error(
                         "webhook_disabled", webhook=delivery.webhook_id, seq=delivery.seq, do="the portal resumes it"
                     )
-                delivery = await next_delivery(self._store, delivery.webhook_id) if delivered else None
+                delivery = await next_delivery(self._store, delivery.webhook_id) if answer.delivered else None
         except StoreUnavailable as e:
             # What was delivered and could not be noted comes again: at least once.
             log.error("store_unavailable", webhook=first.webhook_id, reason=str(e))
         except Exception as e:
             log.error("webhook_failed", webhook=first.webhook_id, seq=first.seq, reason=type(e).__name__)
 
-    async def _send(self, delivery: Delivery) -> bool:
+    async def _send(self, delivery: Delivery) -> Answer:
         if delivery.broken:
             log.error("webhook_secret_lost", webhook=delivery.webhook_id, seq=delivery.seq)
-            return False
+            return NOT_TAKEN
         literal = literal_of(delivery.url)
         if literal is not None and not may_lead_to(literal, self._networks):
             log.warning("webhook_not_allowed", webhook=delivery.webhook_id, do="see service.webhook_networks")
-            return False
+            return NOT_TAKEN
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
@@ -102,30 +113,30 @@ class WebhookSender:
                 cookie_jar=aiohttp.DummyCookieJar(),  # what one receiver sets is no other's, and would fill the memory
             )
         with span("webhook", kind=Kind.PRODUCER) as one:
-            delivered = await self._post(self._session, delivery, one)
+            answer = await self._post(self._session, delivery, one)
             if one is not None:
-                one.failed = not delivered
+                one.failed = not answer.delivered
                 one.attributes |= {"hisbridge.webhook": delivery.webhook_id, "hisbridge.event.seq": delivery.seq}
-            return delivered
+            return answer
 
     @staticmethod
-    async def _post(session: aiohttp.ClientSession, delivery: Delivery, one: Span | None) -> bool:
+    async def _post(session: aiohttp.ClientSession, delivery: Delivery, one: Span | None) -> Answer:
         headers = {**delivery.headers, **headers_here()}
         try:
             async with session.post(
                 delivery.url, data=delivery.body, headers=headers, allow_redirects=False
             ) as response:
-                delivered = 200 <= response.status < 300
                 if one is not None:
                     one.set("http.response.status_code", response.status)
-                if not delivered:
-                    log.warning(
-                        "webhook_refused", webhook=delivery.webhook_id, seq=delivery.seq, status=response.status
-                    )
-                return delivered
+                if 200 <= response.status < 300:
+                    return TAKEN
+                log.warning("webhook_refused", webhook=delivery.webhook_id, seq=delivery.seq, status=response.status)
+                told = response.headers
+                wish_s = retry_after_s(told.get("Retry-After"), told.get("Date"), longest_s=LONGEST_PAUSE_MS / 1000)
+                return Answer(delivered=False, gone=response.status == GONE, retry_after_s=wish_s)
         except (aiohttp.ClientError, TimeoutError, ValueError) as e:
             log.warning("webhook_failed", webhook=delivery.webhook_id, seq=delivery.seq, reason=type(e).__name__)
-            return False
+            return NOT_TAKEN
 
     async def close(self) -> None:
         """Cut off what is being sent (it comes again after the next start) and close the connections."""

@@ -26,9 +26,10 @@ from connectors.fhir.auth import Auth, AuthFailed, NoAuth
 from connectors.fhir.deadlines import Deadline
 from connectors.fhir.documents import Json, decode_json, encode_json
 from connectors.fhir.kept import LARGEST_BYTES, Kept, pack, unpack
-from connectors.fhir.pace import BUSY, Pace, retry_after_s
+from connectors.fhir.pace import BUSY, Pace
 from connectors.fhir.record import asking
 from connectors.recording import WireRecord
+from connectors.retry_after import retry_after_s
 from connectors.tls import TLSContext
 from monitoring.traces import headers_here
 

@@ -22,9 +22,9 @@ import msgspec
 from yarl import URL
 
 from connectors.fhir.auth import Token, TokenRefused
-from connectors.fhir.pace import retry_after_s
 from connectors.fhir.secrets import Secret
 from connectors.fhir.signing_keys import SigningKey, publish, read_keys
+from connectors.retry_after import retry_after_s
 from connectors.tls import TLSContext
 from monitoring.logs import get_logger
 

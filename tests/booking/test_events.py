@@ -18,7 +18,18 @@ from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.ids import first_id
 from booking.store.tables import events, webhooks
-from booking.webhooks import SCOPE, Delivery, add_webhook, due_deliveries, record_delivery, resume_webhook, sign
+from booking.webhooks import (
+    NOT_TAKEN,
+    SCOPE,
+    TAKEN,
+    Answer,
+    Delivery,
+    add_webhook,
+    due_deliveries,
+    record_delivery,
+    resume_webhook,
+    sign,
+)
 from monitoring import metrics
 from tests.booking.world import CLIENT, HOSPITAL, LI, ZHANG, cancel, hold, put_patient, put_slot, send_and_answer
 from tests.stores import BEGIN_MS, Wall
@@ -219,7 +230,7 @@ async def test_events_come_one_by_one_and_in_order_when_each_is_taken(store: Sto
     while due := await deliveries(store):
         (delivery,) = due
         got.append(msgspec.json.decode(delivery.body)["data"]["word"])
-        await record_delivery(store, delivery, delivered=True)
+        await record_delivery(store, delivery, TAKEN)
     assert got == ["a", "b", "c"]
 
 
@@ -231,13 +242,13 @@ async def test_same_event_is_tried_with_growing_pauses_when_it_is_not_taken(stor
     for pause_s in (1, 4, 16, 64, 256, 1024, 3600, 3600):
         (delivery,) = await deliveries(store)
         ids.add(delivery.headers["webhook-id"])
-        await record_delivery(store, delivery, delivered=False)
+        await record_delivery(store, delivery, NOT_TAKEN)
         wall.turn(pause_s - 0.001)
         assert await deliveries(store) == []
         wall.turn(0.001)
     assert len(ids) == 1
     (delivery,) = await deliveries(store)
-    await record_delivery(store, delivery, delivered=True)
+    await record_delivery(store, delivery, TAKEN)
     (delivery,) = await deliveries(store)  # at once again
     assert msgspec.json.decode(delivery.body)["data"] == {"word": "b"}
 
@@ -247,8 +258,8 @@ async def test_cursor_does_not_go_back_when_a_late_result_is_recorded(store: Sto
     await say(store, "a")
     await say(store, "b")
     (first,) = await deliveries(store)
-    await record_delivery(store, first, delivered=True)
-    await record_delivery(store, first, delivered=False)
+    await record_delivery(store, first, TAKEN)
+    await record_delivery(store, first, NOT_TAKEN)
     async with store.read() as tx:
         assert [(w["cursor"], w["failures"]) for w in await tx.all(select(webhooks))] == [(1, 0)]
 
@@ -256,10 +267,10 @@ async def test_cursor_does_not_go_back_when_a_late_result_is_recorded(store: Sto
 async def in_vain(store: Store, wall: Wall, hours: float) -> list[bool]:
     """Whether each try disabled it: the first, and one after so many hours."""
     (first,) = await deliveries(store)
-    told = [await record_delivery(store, first, delivered=False)]
+    told = [await record_delivery(store, first, NOT_TAKEN)]
     wall.turn(hours * 3600)
     (again,) = await deliveries(store)
-    return [*told, await record_delivery(store, again, delivered=False)]
+    return [*told, await record_delivery(store, again, NOT_TAKEN)]
 
 
 async def test_webhook_is_disabled_when_nothing_was_taken_for_a_day_and_not_before(store: Store, wall: Wall) -> None:
@@ -270,8 +281,8 @@ async def test_webhook_is_disabled_when_nothing_was_taken_for_a_day_and_not_befo
     assert await stands(store) == ("active", 2)
     wall.turn(3600)
     (last,) = await deliveries(store)
-    assert await record_delivery(store, last, delivered=False)
-    assert not await record_delivery(store, last, delivered=False)  # said once
+    assert await record_delivery(store, last, NOT_TAKEN)
+    assert not await record_delivery(store, last, NOT_TAKEN)  # said once
     wall.turn(48 * 3600)
     assert await deliveries(store) == []
     assert await stands(store) == ("disabled", 3)
@@ -283,6 +294,30 @@ async def test_webhook_is_disabled_when_nothing_was_taken_for_a_day_and_not_befo
     assert await in_vain(store, wall, 23.999) == [False, False]  # the day begins anew
 
 
+@pytest.mark.parametrize(("early_ms", "status"), [(1, "active"), (0, "disabled")])
+async def test_day_ends_to_the_millisecond(store: Store, wall: Wall, early_ms: int, status: str) -> None:
+    await hook(store)
+    await say(store, "a")
+    await in_vain(store, wall, 24 - early_ms / 3_600_000)
+    assert await stands(store) == (status, 2)
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "pause_s"), [(None, 1), (0, 1), (0.5, 1), (120, 120), (3600, 3600), (86_400, 3600)]
+)
+async def test_receiver_is_left_alone_as_long_as_it_asks_for_but_no_longer_than_an_hour(
+    store: Store, wall: Wall, asked_s: float | None, pause_s: float
+) -> None:
+    await hook(store)
+    await say(store, "a")
+    (delivery,) = await deliveries(store)
+    assert not await record_delivery(store, delivery, Answer(delivered=False, retry_after_s=asked_s))
+    wall.turn(pause_s - 0.001)
+    assert await deliveries(store) == []
+    wall.turn(0.001)
+    assert [d.seq for d in await deliveries(store)] == [1]
+
+
 async def test_day_begins_anew_when_an_event_was_taken(store: Store, wall: Wall) -> None:
     await hook(store)
     await say(store, "a")
@@ -290,7 +325,7 @@ async def test_day_begins_anew_when_an_event_was_taken(store: Store, wall: Wall)
     await in_vain(store, wall, 23)
     wall.turn(3600)
     (taken,) = await deliveries(store)
-    await record_delivery(store, taken, delivered=True)
+    await record_delivery(store, taken, TAKEN)
     assert await in_vain(store, wall, 23) == [False, False]
     assert await stands(store) == ("active", 2)
 
@@ -307,15 +342,15 @@ async def test_events_come_again_from_where_it_is_resumed_also_while_one_is_unde
         await say(store, word)
     for _ in "ab":
         (taken,) = await deliveries(store)
-        await record_delivery(store, taken, delivered=True)
+        await record_delivery(store, taken, TAKEN)
     (under_way,) = await deliveries(store)
     async with store.write(SCOPE) as tx:
         await resume_webhook(tx, CLIENT, webhook_id, after=1)
-    await record_delivery(store, under_way, delivered=True)
+    await record_delivery(store, under_way, TAKEN)
     got = []
     while due := await deliveries(store):
         got.append(due[0].seq)
-        await record_delivery(store, due[0], delivered=True)
+        await record_delivery(store, due[0], TAKEN)
     assert got == [2, 3]
 
 

@@ -22,7 +22,16 @@ from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import idempotency_keys, webhooks
 from booking.webhook_targets import networks_of
-from booking.webhooks import MOST_PER_CLIENT, SCOPE, add_webhook, due_deliveries, remove_webhook, webhooks_of
+from booking.webhooks import (
+    MOST_PER_CLIENT,
+    SCOPE,
+    add_webhook,
+    due_deliveries,
+    remove_webhook,
+    resume_webhook,
+    webhooks_of,
+)
+from monitoring import metrics
 from scheduler_sync.sweeps import Forgetting, repeat
 from scheduler_sync.webhooks import WebhookSender
 from tests.booking.world import CLIENT, HOSPITAL
@@ -31,12 +40,12 @@ from tests.stores import Wall
 
 
 class Receiver:
-    """Takes what is pushed; a path in `stuck` takes nothing until `release` is set, one in `broken` answers 500."""
+    """Takes what is pushed; a path in `stuck` takes nothing until `release` is set, one in `broken` answers with that."""
 
     def __init__(self) -> None:
         self.got: defaultdict[str, list[int]] = defaultdict(list)
         self.stuck: set[str] = set()
-        self.broken: set[str] = set()
+        self.broken: dict[str, tuple[int, dict[str, str]]] = {}
         self.release = asyncio.Event()
         self.cookies: list[str | None] = []
         self.base = ""
@@ -46,7 +55,8 @@ class Receiver:
         if name in self.stuck:
             await self.release.wait()
         if name in self.broken:
-            return web.Response(status=500)
+            status, headers = self.broken[name]
+            return web.Response(status=status, headers=headers)
         self.cookies.append(request.headers.get("Cookie"))
         self.got[name].append(msgspec.json.decode(await request.read())["data"]["n"])
         return web.Response(headers={"Set-Cookie": f"seen={name}"})
@@ -137,7 +147,7 @@ async def test_others_get_their_events_when_one_receiver_is_stuck(store: Store, 
 
 async def test_event_waits_for_its_turn_when_it_was_not_taken(store: Store, receiver: Receiver, wall: Wall) -> None:
     await hook(store, receiver, "a")
-    receiver.broken.add("a")
+    receiver.broken["a"] = (500, {})
     async with sending(store):
         await say(store, 1, 2)
 
@@ -149,6 +159,54 @@ async def test_event_waits_for_its_turn_when_it_was_not_taken(store: Store, rece
         receiver.broken.clear()
         wall.turn(1)
         store.bell.ring(NUMBERED)
+        await until(has(receiver, "a", [1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause_s"),
+    [
+        ({"Retry-After": "90"}, 90),
+        ({"Date": "Mon, 03 Mar 2031 01:00:00 GMT", "Retry-After": "Mon, 03 Mar 2031 01:02:00 GMT"}, 120),
+        ({"Retry-After": "soon"}, 1),
+        ({"Retry-After": "99999999"}, 3600),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_busy_receiver_is_left_alone_as_long_as_it_asks_for(
+    store: Store, receiver: Receiver, wall: Wall, status: int, headers: dict[str, str], pause_s: int
+) -> None:
+    await hook(store, receiver, "a")
+    receiver.broken["a"] = (status, headers)
+    async with sending(store):
+        await say(store, 1)
+
+        async def tried() -> bool:
+            async with store.read() as tx:
+                return [(w["failures"], w["due_ms"]) for w in await tx.all(select(webhooks))] == [
+                    (1, wall.now_ms + pause_s * 1000)
+                ]
+
+        await until(tried)
+
+
+async def test_webhook_is_disabled_at_once_when_its_receiver_is_gone_and_goes_on_when_it_is_resumed(
+    store: Store, receiver: Receiver
+) -> None:
+    webhook_id = await hook(store, receiver, "a")
+    receiver.broken["a"] = (410, {})
+    before = metrics.REGISTRY.get_sample_value("hisbridge_webhooks_disabled_total") or 0.0
+    async with sending(store):
+        await say(store, 1, 2)
+
+        async def disabled() -> bool:
+            async with store.read() as tx:
+                return [w["status"] for w in await tx.all(select(webhooks))] == ["disabled"]
+
+        await until(disabled)
+        assert metrics.REGISTRY.get_sample_value("hisbridge_webhooks_disabled_total") == before + 1
+        receiver.broken.clear()
+        async with store.write(SCOPE) as tx:
+            await resume_webhook(tx, CLIENT, webhook_id, after=None)
         await until(has(receiver, "a", [1, 2]))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from connectors.fhir.pace import retry_after_s
 from connectors.port import Accepted, HisUnavailable, Rejected, Unknown, Verb
+from connectors.retry_after import retry_after_s
 from scheduler_sync.commands import judge
 from tests.connectors.fhir.auth.conftest import Clock
 from tests.connectors.fhir.fhir_hospital import canned, connected, fhir_json, hospital, order_for
