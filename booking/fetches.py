@@ -16,7 +16,7 @@ from sqlalchemy import Table, bindparam, select, update
 from booking import seats
 from booking.catalog import schedule_key, slot_key
 from booking.rescheduling.marks import Mark, goes_elsewhere, has_moved, is_elsewhere, put_mark
-from booking.rescheduling.seen import changed_in_place, changed_time
+from booking.rescheduling.seen import changed_holder, changed_in_place, changed_time, together
 from booking.store.engine import Tx
 from booking.store.tables import bookings, departments, practitioners, schedules, slots
 from mappings.canonical import Department, HisRefs, Practitioner, Schedule, ScheduleStopped, Slot, StopScope
@@ -111,7 +111,7 @@ def is_slot_stopped(slot: Slot, stops: Sequence[ScheduleStopped]) -> bool:
     """Whether a list of stops names this segment."""
     return any(
         stop.scope == StopScope.SEGMENT
-        and stop.starts_at == slot.starts_at
+        and stop.hits_start(slot.starts_at)
         and _of_slot(stop, slot)
         and not _stays(stop)
         for stop in stops
@@ -222,6 +222,8 @@ _SLOT_OWN = (
     "status",
     "his_left",
     "unreflected",
+    "practitioner_id",
+    "practitioner_name",
     "his_refs",
 )
 
@@ -267,12 +269,15 @@ async def apply_slots(
         rows.append(_slot_row(tx, slot_id, slot, figures, "stopped" if stopped else slot.status.value))
     for row in rows:
         row |= {"fetch_started_ms": started_ms, "fetch_ended_ms": ended_ms}
+    marks = await _who_holds(tx, rows, fresh, known)
     await _write_slots(tx, rows, known)
     await _charge(tx, flips)
     for row in rows:
         before = known.get(row["id"])
-        if before is not None and before["booked"] and (mark := changed_time(tx, row, before)) is not None:
-            await put_mark(tx, slots, row["id"], mark)
+        if before is not None and before["booked"]:
+            mark = together(changed_time(tx, row, before), marks.get(row["id"]))
+            if mark is not None:
+                await put_mark(tx, slots, row["id"], mark)
     return [
         r["id"]
         for r in rows
@@ -281,6 +286,21 @@ async def apply_slots(
         and known[r["id"]]["status"] == "open"
         and not goes_elsewhere(known[r["id"]]["moved"])
     ]
+
+
+async def _who_holds(tx: Tx, rows: list[_Row], told: dict[str, Slot], known: dict[str, _Row]) -> dict[str, Mark]:
+    """Write into the rows who holds each segment; the marks of those that somebody else holds than before."""
+    named = {row["schedule_id"] for row in rows if told[row["id"]].practitioner_id is not None}
+    of = await _known(tx, schedules, named)
+    marks: dict[str, Mark] = {}
+    for row in rows:
+        before = known.get(row["id"])
+        row |= {name: None if before is None else before[name] for name in ("practitioner_id", "practitioner_name")}
+        schedule = of.get(row["schedule_id"])
+        mark = None if schedule is None else changed_holder(tx, row, told[row["id"]], before, schedule)
+        if mark is not None:
+            marks[row["id"]] = mark
+    return marks
 
 
 def _slot_row(tx: Tx, slot_id: str, slot: Slot, figures: seats.Seats, status: str) -> _Row:
@@ -335,7 +355,7 @@ async def _write_slots(tx: Tx, rows: list[_Row], known: dict[str, _Row]) -> None
 def _shown(row: _Row) -> tuple[Any, ...]:
     """What readers see of a slot: of its figures only the difference."""
     left = seats.Seats(row["his_left"], row["unreflected"]).remaining
-    return row["starts_at_ms"], row["ends_at_ms"], row["status"], left
+    return row["starts_at_ms"], row["ends_at_ms"], row["status"], row["practitioner_id"], left
 
 
 _CHARGE = (
@@ -355,16 +375,12 @@ async def _charge(tx: Tx, flips: list[tuple[str, bool]]) -> None:
 # --- pushed stops --------------------------------------------------------------------------------------------------
 
 
-async def stop_slots(tx: Tx, schedule_id: str, *, starts_at_ms: int | None = None, pushed: bool = True) -> None:
-    """Mark a schedule, or one segment of it, as stopped; what was pushed stands until `reopen`."""
+async def stop_slots(tx: Tx, schedule_id: str, *, slot_ids: Sequence[str] | None = None, pushed: bool = True) -> None:
+    """Mark a schedule, or some segments of it (our ids), as stopped; what was pushed stands until `reopen`."""
     table, which = schedules, [schedules.c.hospital_id == tx.hospital_id, schedules.c.id == schedule_id]
-    if starts_at_ms is not None:
+    if slot_ids is not None:
         table = slots
-        which = [
-            slots.c.hospital_id == tx.hospital_id,
-            slots.c.schedule_id == schedule_id,
-            slots.c.starts_at_ms == starts_at_ms,
-        ]
+        which = [slots.c.hospital_id == tx.hospital_id, slots.c.id.in_(sorted(slot_ids))]
     values: _Row = {"status": "stopped"}
     # What moves is marked after.
     await tx.run(update(table).where(*which, table.c.moved.is_not(None)).values(moved=None))

@@ -65,10 +65,9 @@ async def apply_stop(
         if stop.scope == StopScope.SCHEDULE:
             await stop_slots(tx, schedule_id, pushed=pushed)
             moved += await move(schedule_id=schedule_id)
-        elif stop.starts_at is not None:
-            starts_at_ms = round(stop.starts_at.timestamp() * 1000)
-            await stop_slots(tx, schedule_id, starts_at_ms=starts_at_ms, pushed=pushed)
-            moved += await move(slot_ids=await segments_meant(tx, schedule_id, starts_at_ms))
+        elif slot_ids := list(await segments_meant(tx, schedule_id, stop)):
+            await stop_slots(tx, schedule_id, slot_ids=slot_ids, pushed=pushed)
+            moved += await move(slot_ids=slot_ids)
         if budget is not None and budget.spent:
             break
     return moved

@@ -128,6 +128,7 @@ class Schedule(Record, frozen=True, kw_only=True):
 class Slot(Record, frozen=True, kw_only=True, gc=False):
     """A bookable time segment of a schedule. `seats_left` is the HIS's own figure at the moment it answered.
 
+    `practitioner_id`: who holds it, where the HIS says so of each segment; None says nothing, and it is the schedule's.
     There may be a hundred thousand at once, and none can be part of a cycle: the collector need not look at them.
     """
 
@@ -139,6 +140,8 @@ class Slot(Record, frozen=True, kw_only=True, gc=False):
     ends_at: dt.datetime
     seats_left: int
     status: ScheduleStatus = ScheduleStatus.OPEN
+    practitioner_id: str | None = None
+    practitioner_name: str | None = None
     his_refs: HisRefs = {}
 
 
@@ -438,6 +441,8 @@ class ScheduleStopped(Event, frozen=True, kw_only=True, tag="schedule_stopped"):
 
     `orders_cancelled` says that the HIS has already cancelled the orders itself. `moved_to` says where they are instead: the HIS
     has moved them itself. One that names nothing is none.
+    A stop of a segment hits the one that begins at `starts_at`, with an `ends_at` all that begin from then until before it: half
+    a session, or the hours of the whole one.
     """
 
     scope: StopScope
@@ -445,6 +450,7 @@ class ScheduleStopped(Event, frozen=True, kw_only=True, tag="schedule_stopped"):
     date: dt.date | None = None
     session: Session | None = None
     starts_at: dt.datetime | None = None
+    ends_at: dt.datetime | None = None
     order_no: str | None = None
     reason: str | None = None
     orders_cancelled: bool = False
@@ -453,6 +459,12 @@ class ScheduleStopped(Event, frozen=True, kw_only=True, tag="schedule_stopped"):
     def __post_init__(self) -> None:
         if self.moved_to == NewPlace():
             msgspec.structs.force_setattr(self, "moved_to", None)
+
+    def hits_start(self, starts_at: dt.datetime) -> bool:
+        """Whether a segment that begins then is one that a stop of segments names."""
+        if self.starts_at is None:
+            return False
+        return starts_at == self.starts_at or (self.ends_at is not None and self.starts_at < starts_at < self.ends_at)
 
 
 class ScheduleChanged(Event, frozen=True, kw_only=True, tag="schedule_changed"):

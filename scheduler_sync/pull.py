@@ -50,7 +50,7 @@ _StopKey = tuple[object, ...]
 
 
 def _key_of(stop: ScheduleStopped) -> _StopKey:
-    return stop.scope, stop.schedule_id, stop.date, stop.session, stop.starts_at, stop.order_no
+    return stop.scope, stop.schedule_id, stop.date, stop.session, stop.starts_at, stop.ends_at, stop.order_no
 
 
 def _not_held(stops: Sequence[ScheduleStopped]) -> set[str | None]:

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import select, update
 
 from booking.gathering import gathered
@@ -17,6 +18,8 @@ from booking.rescheduling.places import Place, partner_of, places_of, segment_at
 from booking.rescheduling.relocating import (
     OVER,
     UNKNOWN,
+    count_as_told,
+    is_news,
     keep_for_good,
     leave_without_place,
     relocate,
@@ -131,8 +134,14 @@ class _Turn:
     async def _one_booking(self, tx: Tx, booking: Booking, source: Place, target: Place | None) -> bool:
         mark: Mark = self._one.mark
         if mark.was is not None and mark.to is None:
-            await tell_change(tx, self._hospital, booking, mark.was, source, after_ms=mark.at_ms)
-            return True
+            was = mark.was
+            if self._one.slot_id is None and source.stand_in is not None:
+                was = msgspec.structs.replace(was, practitioner_id=None, practitioner_name=None)  # it has its own
+            if is_news(booking, was, source):
+                await tell_change(tx, self._hospital, booking, was, source, after_ms=mark.at_ms)
+                return True
+            await count_as_told(tx, booking, after_ms=mark.at_ms)
+            return False
         if target is not None and target.slot_id == source.slot_id:
             return False
         why = UNKNOWN if target is None else await relocate(tx, self._hospital, booking, source, target)
@@ -149,13 +158,13 @@ async def targets_of(tx: Tx, one: Marked, sources: list[Place], zone: dt.tzinfo)
     if to is None or not sources:
         return {}
     found: dict[str, Place | None] = {}
-    whole = await segments_of(tx, [one.schedule_id]) if one.slot_id is None else []
+    whole = await segments_of(tx, [one.schedule_id])
     for source in sources:
         candidates = await segments_meant_by(tx, source, to, zone)
-        if one.slot_id is None:
-            found[source.slot_id] = partner_of(source, whole, candidates, to, zone)
-        else:
+        if one.slot_id is not None:
             found[source.slot_id] = segment_at(source, candidates, to, zone)
+        if found.get(source.slot_id) is None and (one.slot_id is None or to.starts_at is None):
+            found[source.slot_id] = partner_of(source, whole, candidates, to, zone)
     return found
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Table, select, update
 
 from booking.fetches import stop_slots
 from booking.rescheduling.marks import Mark, Was, is_elsewhere, put_mark, read_mark
-from booking.rescheduling.named import schedules_meant, segments_meant
+from booking.rescheduling.named import instant_of, schedules_meant, segments_meant
 from booking.store.engine import Tx
 from booking.store.tables import schedules, slots
 from mappings.canonical import NewPlace, ScheduleStopped, StopScope
@@ -29,12 +29,21 @@ async def mark_change(tx: Tx, stop: ScheduleStopped, *, pushed: bool) -> list[st
     meant = await schedules_meant(tx, stop)
     for schedule_id in meant:
         if stop.scope == StopScope.SCHEDULE:
-            await _mark_row(tx, stop, schedules, schedule_id, schedule_id, None, pushed=pushed)
-        elif stop.starts_at is not None:
-            starts_at_ms = round(stop.starts_at.timestamp() * 1000)
-            for slot_id in await segments_meant(tx, schedule_id, starts_at_ms):
-                await _mark_row(tx, stop, slots, slot_id, schedule_id, starts_at_ms, pushed=pushed)
+            await _mark_row(tx, stop, schedules, schedule_id, schedule_id, pushed=pushed)
+            continue
+        for slot_id, starts_at_ms in (await segments_meant(tx, schedule_id, stop)).items():
+            await _mark_row(tx, _of_one(stop, starts_at_ms), slots, slot_id, schedule_id, pushed=pushed)
     return meant
+
+
+def _of_one(stop: ScheduleStopped, starts_at_ms: int) -> ScheduleStopped:
+    """A move of several segments as that of one of them: where the first begins anew, the others follow as far behind it."""
+    to, begins = stop.moved_to, stop.starts_at
+    if to is None or to.starts_at is None or begins is None:
+        return stop
+    at = instant_of(starts_at_ms)
+    there = msgspec.structs.replace(to, starts_at=to.starts_at + (at - begins))
+    return msgspec.structs.replace(stop, starts_at=at, moved_to=there)
 
 
 async def _mark_row(
@@ -43,7 +52,6 @@ async def _mark_row(
     table: Table,
     row_id: str,
     schedule_id: str,
-    starts_at_ms: int | None,
     *,
     pushed: bool,
 ) -> None:
@@ -56,7 +64,7 @@ async def _mark_row(
     if known is not None and _is_older(mark, known):
         return
     if is_elsewhere(stop):
-        await stop_slots(tx, schedule_id, starts_at_ms=starts_at_ms, pushed=pushed)
+        await stop_slots(tx, schedule_id, slot_ids=None if table is schedules else [row_id], pushed=pushed)
         same = known is not None and known.to == to
         await put_mark(tx, table, row_id, known if known is not None and same else msgspec.structs.replace(mark, to=to))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 from sqlalchemy import select
@@ -23,16 +24,19 @@ async def schedules_meant(tx: Tx, stop: ScheduleStopped) -> list[str]:
     return [r["id"] for r in await tx.all(query)]
 
 
-async def segments_meant(tx: Tx, schedule_id: str, starts_at_ms: int) -> list[str]:
-    """Our ids of the slots of a schedule that begin then."""
+async def segments_meant(tx: Tx, schedule_id: str, stop: ScheduleStopped) -> dict[str, int]:
+    """Of the slots of a schedule those that a stop or a move of segments names: our ids, and when each begins (ms)."""
     rows = await tx.all(
-        select(slots.c.id).where(
-            slots.c.hospital_id == tx.hospital_id,
-            slots.c.schedule_id == schedule_id,
-            slots.c.starts_at_ms == starts_at_ms,
-        )
+        select(slots.c.id, slots.c.starts_at_ms)
+        .where(slots.c.hospital_id == tx.hospital_id, slots.c.schedule_id == schedule_id)
+        .order_by(slots.c.starts_at_ms, slots.c.id)
     )
-    return [r["id"] for r in rows]
+    return {row["id"]: row["starts_at_ms"] for row in rows if stop.hits_start(instant_of(row["starts_at_ms"]))}
+
+
+def instant_of(at_ms: int) -> dt.datetime:
+    """The instant of so many milliseconds of the epoch."""
+    return dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC)
 
 
 async def his_schedules(tx: Tx, his_ids: Sequence[str], date: str | None = None) -> list[str]:

@@ -17,7 +17,10 @@ from mappings.canonical import NewPlace
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot with what its schedule says. `slot_his_id` and `schedule_his_id` are the HIS's own ids of them."""
+    """A slot with what its schedule says. `slot_his_id` and `schedule_his_id` are the HIS's own ids of them.
+
+    `stand_in`: who holds this segment, where that is not (or was not always) the schedule's own practitioner.
+    """
 
     slot_id: str
     schedule_id: str
@@ -32,6 +35,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     practitioner_id: str | None = None
     practitioner_name: str | None = None
     location: str | None = None
+    stand_in: str | None = None
 
     def covers(self, at_ms: int) -> bool:
         """Whether an instant lies in the segment."""
@@ -52,6 +56,7 @@ _PLACES = select(
     HELD_BY.label("practitioner_id"),
     HELD_BY_NAME.label("practitioner_name"),
     schedules.c.location,
+    slots.c.practitioner_id.label("stand_in"),
 ).select_from(
     slots.join(schedules, (schedules.c.hospital_id == slots.c.hospital_id) & (schedules.c.id == slots.c.schedule_id))
 )

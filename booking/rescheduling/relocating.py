@@ -60,6 +60,25 @@ async def tell_change(tx: Tx, hospital: Hospital, booking: Booking, was: Was, no
     await _settle_in(tx, hospital, booking, was.before(now), now, after_ms=after_ms)
 
 
+def is_news(booking: Booking, was: Was, now: Place) -> bool:
+    """Whether a change in its place is one for this booking that it was not told of with its own registration.
+
+    A HIS may tell of the visits one by one, and show the session afterwards.
+    """
+    if was.before(now) == now:
+        return False
+    told = None if booking.moved_ms is None else booking.registration
+    only_who = was.fields.keys() <= {"practitioner_id", "practitioner_name"}
+    return not (only_who and told is not None and told.practitioner_id == now.practitioner_id)
+
+
+async def count_as_told(tx: Tx, booking: Booking, *, after_ms: int) -> None:
+    """A booking for which a change is no news: nobody looks at it again for that."""
+    booking.moved_ms = max(tx.now_ms, after_ms + 1)
+    where = (bookings.c.hospital_id == tx.hospital_id, bookings.c.id == booking.id)
+    await tx.run(update(bookings).where(*where).values(moved_ms=booking.moved_ms))
+
+
 async def _settle_in(
     tx: Tx, hospital: Hospital, booking: Booking, source: Place, target: Place, *, after_ms: int = 0
 ) -> None:

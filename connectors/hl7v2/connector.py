@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -208,12 +209,21 @@ class HL7v2Connector:
             raise HisUnavailable(str(error), hospital_id=self.hospital_id, verb="ping") from error
 
     async def fetch_schedules(self, window: Window) -> Sequence[Schedule]:
-        """The schedules behind the slots that the HIS lists; one is open as long as one of its rows is."""
+        """The schedules behind the slots that the HIS lists; one is open as long as one of its rows is.
+
+        Its practitioner is who holds most of it: that somebody stands in for a part of it is a matter of those slots.
+        """
         found: dict[tuple[str, dt.date, str], Schedule] = {}
+        rows: dict[tuple[str, dt.date, str], Counter[tuple[str | None, str | None]]] = {}
         for schedule in await self._read_all(Verb.FETCH_SCHEDULES, window, Schedule):
             key = (schedule.id, schedule.date, schedule.session)
             if key not in found or schedule.status is ScheduleStatus.OPEN:
                 found[key] = schedule
+            rows.setdefault(key, Counter())[schedule.practitioner_id, schedule.practitioner_name] += 1
+        for several, held_by in rows.items():
+            if len(held_by) > 1:
+                ((number, name), _) = held_by.most_common(1)[0]
+                found[several] = msgspec.structs.replace(found[several], practitioner_id=number, practitioner_name=name)
         return list(found.values())
 
     async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]:

@@ -158,7 +158,7 @@ class Store:
     def statuses(self, segment: Segment) -> list[str]:
         """The status of each seat; visits that nobody booked here sit on the first free ones."""
         count = max(segment.capacity, 0)
-        if self.hospital.plans[segment.plan].stopped:
+        if self.hospital.stops(segment):
             return ["busy-unavailable"] * count
         statuses = ["free"] * count
         for seat in range(count):
@@ -220,7 +220,7 @@ class Store:
         """An Appointment as the hospital's own books have it now: moved to another segment, or with another doctor."""
         kept, visit = self.appointments[no], self.hospital.visits[no]
         segment = self.hospital.segments[visit.segment]
-        doctor = self.hospital.doctors[self.hospital.plans[segment.plan].doctor]
+        doctor = self.hospital.doctor_of(segment)
         held_by = {"reference": f"Practitioner/{doctor.code}", "display": doctor.name}
         kept.resource = {
             **kept.resource,
@@ -338,7 +338,7 @@ class Store:
             raise Refusal("state", "a new appointment is pending here")
         wanted = body["slot"][0]["reference"].removeprefix("Slot/")
         segment, seat = self.seat(wanted)
-        if self.hospital.plans[segment.plan].stopped:
+        if self.hospital.stops(segment):
             raise Refusal("stopped", "schedule stopped")
         if self.statuses(segment)[seat] != "free":
             raise Refusal("taken" if segment.left > 0 else "full", "the slot is not free")

@@ -70,13 +70,12 @@ class HL7Simulator:
                 visit = self.hospital.visits[number]
                 self._tell("S26" if visit.attended == "missed" else "S14", [visit])
             case "move" if number in self.hospital.segments:
-                to = self.hospital.segments[number].moved_to
-                self._tell(
-                    "S13", [v for v in self.hospital.visits.values() if v.segment == to and v.state != "released"]
-                )
+                self._tell("S13", self.hospital.visits_in(self.hospital.segments[number].moved_to))
             case "move":
                 self._tell("S13", self.hospital.visits_of(self.hospital.plans[number].moved_to))
                 await self.pusher.notify("stop", number)
+            case "substitute" if number in self.hospital.segments:
+                self._tell("S14", self.hospital.visits_in(number))
             case "substitute":
                 self._tell("S14", self.hospital.visits_of(number))
             case _:
@@ -296,7 +295,7 @@ class HL7Simulator:
             plan = self.hospital.plans[part.plan]
             if not first <= f"{plan.day:%Y%m%d}" <= last or dept not in ("ALL", plan.dept):
                 continue
-            body += self._schedule(part, f25="Blocked" if plan.stopped else "")
+            body += self._schedule(part, f25="Blocked" if self.hospital.stops(part) else "")
             body += self._resources(part)
             title = escape(self.hospital.doctors[plan.doctor].title)
             seats, left = str(part.capacity), str(part.left)
@@ -318,12 +317,11 @@ class HL7Simulator:
         ]
 
     def _resources(self, part: Segment) -> list[str]:
-        plan = self.hospital.plans[part.plan]
-        doctor = self.hospital.doctors[plan.doctor]
+        plan, doctor = self.hospital.plans[part.plan], self.hospital.doctor_of(part)
         dept = escape(self.hospital.departments[plan.dept])
         return [
             segment("RGS", f1="1"),
-            segment("AIP", f1="1", f3=f"{plan.doctor}^{escape(doctor.name)}"),
+            segment("AIP", f1="1", f3=f"{doctor.code}^{escape(doctor.name)}"),
             segment("AIL", f1="1", f3=f"{plan.dept}^^^^^^^^{dept}"),
         ]
 

@@ -163,13 +163,13 @@ class ChineseSimulator(HL7Simulator):
 
     def _source(self, number: int, part: Segment) -> str:
         plan = self.hospital.plans[part.plan]
-        doctor = self.hospital.doctors[plan.doctor]
+        doctor = self.hospital.doctor_of(part)
         return segment(
             "ZRN", f1=str(number), f2=escape(part.plan), f3=escape(part.code), f4=f"{plan.day:%Y%m%d}",
             f5=SESSIONS[plan.session], f6=f"{part.start:%H%M}", f7=f"{part.end:%H%M}",
             f8=f"{plan.dept}^{escape(self.hospital.departments[plan.dept])}",
-            f9=f"{plan.doctor}^{escape(doctor.name)}", f10=escape(doctor.title), f11=str(part.capacity),
-            f12=str(part.left), f13=yuan(plan.fee_fen), f14="0" if plan.stopped else "1", f15="门诊楼二层",
+            f9=f"{doctor.code}^{escape(doctor.name)}", f10=escape(doctor.title), f11=str(part.capacity),
+            f12=str(part.left), f13=yuan(plan.fee_fen), f14="0" if self.hospital.stops(part) else "1", f15="门诊楼二层",
         )  # fmt: skip
 
     # --- people and money --------------------------------------------------------------------------------------------

@@ -162,12 +162,14 @@ class Pusher:
             )
         return "ORU^R01^ORU_R01", body
 
-    def _stop(self, plan: str) -> tuple[str, list[str]]:
-        code = f"^^^{escape(plan)}^^L"
-        return "SIU^S23^SIU_S12", [
-            segment("SCH", f5=code, f6="STOP^停诊", f16="SIM", f20="SIM", f25="Blocked"),
-            segment("RGS", f1="1"),
-        ]
+    def _stop(self, number: str) -> tuple[str, list[str]]:
+        """A session, or one segment of it, which is named by its time."""
+        part = self.hospital.segments.get(number)
+        code = f"^^^{escape(number if part is None else part.plan)}^^L"
+        body = [segment("SCH", f5=code, f6="STOP^停诊", f16="SIM", f20="SIM", f25="Blocked")]
+        if part is not None:
+            body.append(segment("TQ1", f1="1", f7=f"{part.start:%Y%m%d%H%M%S%z}", f8=f"{part.end:%Y%m%d%H%M%S%z}"))
+        return "SIU^S23^SIU_S12", [*body, segment("RGS", f1="1")]
 
     def _now(self) -> str:
         return dt.datetime.now(self.hospital.zone).strftime("%Y%m%d%H%M%S%z")

@@ -47,10 +47,12 @@ class Segment:
     capacity: int
     taken: int = 0
     moved_to: str = ""  # 改诊 of this segment alone: which one it is held in; nothing of it is left
+    stopped: bool = False  # 停诊 of this segment alone
+    doctor: str = ""  # 替诊 of this segment alone: who holds it
 
     @property
     def left(self) -> int:
-        return 0 if self.moved_to else max(0, self.capacity - self.taken)
+        return 0 if self.moved_to or self.stopped else max(0, self.capacity - self.taken)
 
 
 @dataclass
@@ -221,7 +223,7 @@ class Hospital:
         segment = self.segments.get(segment_code)
         if segment is None:
             raise Refusal("unknown", "no such segment")
-        if self.plans[segment.plan].stopped:
+        if self.stops(segment):
             raise Refusal("stopped", "schedule stopped")
         if segment.left <= 0 and not self.oversells:
             raise Refusal("full", "no seat left")
@@ -280,6 +282,10 @@ class Hospital:
         living = [visit for visit in self.visits.values() if visit.state != "released"]
         return [visit for visit in living if self.segments[visit.segment].plan == plan_code]
 
+    def visits_in(self, segment_code: str) -> list[Visit]:
+        """Who has a seat in a segment."""
+        return [visit for visit in self.visits.values() if visit.state != "released" and visit.segment == segment_code]
+
     def attend(self, no: str, how: str) -> Visit:
         """Write down who came: `arrived`, `seen` or `missed`; a later word corrects an earlier one."""
         visit = self.visits[no]
@@ -298,7 +304,7 @@ class Hospital:
 
     def move_segment(self, segment_code: str, to_segment: str) -> Segment:
         """改诊 of one segment of a session."""
-        for visit in [one for one in self.visits.values() if one.state != "released" and one.segment == segment_code]:
+        for visit in self.visits_in(segment_code):
             self.move_visit(visit.no, to_segment)
         segment = self.segments[segment_code]
         segment.moved_to = to_segment
@@ -318,10 +324,30 @@ class Hospital:
         plan.was_doctors, plan.doctor = plan.was_doctors or plan.doctor, doctor
         return plan
 
+    def substitute_segment(self, segment_code: str, doctor: str) -> Segment:
+        """替诊 of one segment of a session: half a session is two of them."""
+        segment = self.segments[segment_code]
+        segment.doctor = doctor
+        return segment
+
+    def doctor_of(self, segment: Segment) -> Doctor:
+        """Who holds a segment."""
+        return self.doctors[segment.doctor or self.plans[segment.plan].doctor]
+
     def stop(self, plan_code: str) -> Plan:
         plan = self.plans[plan_code]
         plan.stopped = True
         return plan
+
+    def stop_segment(self, segment_code: str) -> Segment:
+        """停诊 of one segment of a session."""
+        segment = self.segments[segment_code]
+        segment.stopped = True
+        return segment
+
+    def stops(self, segment: Segment) -> bool:
+        """Whether a segment does not take place, alone or with its session."""
+        return segment.stopped or self.plans[segment.plan].stopped
 
     # money and reports -------------------------------------------------------------------------------------------
 

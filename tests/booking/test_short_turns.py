@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 import pytest
 from sqlalchemy import select, update
 
@@ -103,10 +101,9 @@ async def test_rest_of_a_stop_is_carried_out_when_a_crash_cut_it_off(store: Stor
     other = await booked(
         store, hospital, await put_slot(store, 5, schedule=make_schedule("S2")), await put_patient(store)
     )
-    starts = dt.datetime.combine(DAY, dt.time(8), hospital.zone)
     async with store.write(HOSPITAL) as tx:
-        starts_at_ms = None if of == "schedule" else round(starts.timestamp() * 1000)
-        await stop_slots(tx, schedule_id_of(make_schedule()), starts_at_ms=starts_at_ms)
+        slot_ids = None if of == "schedule" else [slot_id]
+        await stop_slots(tx, schedule_id_of(make_schedule()), slot_ids=slot_ids)
     assert await carry_left_stops(store, hospital) == 1
     assert (await get(store, booking_id)).state == "stopped"
     assert (await get(store, other)).state == "booked"

@@ -5,7 +5,8 @@ A reply is a nested list of (name, content) pairs; content is text or again such
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 from lxml import etree
 
@@ -126,7 +127,7 @@ class Trades:
                 ("EndTime", f"{s.end:%H:%M}"),
                 ("AvailableTotalNum", str(s.capacity)),
                 ("AvailableLeftNum", str(s.left)),
-                ("ScheduleStatus", "S" if plan.stopped else "N"),
+                ("ScheduleStatus", "S" if self.hospital.stops(s) else "N"),
             ]
             for s in self._desk.segments(plan.code)
         ]
@@ -149,7 +150,39 @@ class Trades:
             for p in self._desk.plans(first, last, dept)
             if p.stopped or p.was_doctors
         ]
+        rows += [row for p in self._desk.plans(first, last, dept) for row in self._parts_stopped(p)]
         return listed("StopSchedules", "StopSchedule", rows)
+
+    def _parts_stopped(self, plan: Plan) -> Iterator[Reply]:
+        """Segments of a session; those that follow each other and fare alike are one row, from the first to the last."""
+        for (stopped, moved_to, doctor), alike in itertools.groupby(
+            self._desk.segments(plan.code), lambda s: (s.stopped, s.moved_to, s.doctor)
+        ):
+            parts = list(alike)
+            if not (stopped or moved_to or doctor):
+                continue
+            row: Reply = [
+                ("ScheduleCode", plan.code),
+                ("ServiceDate", plan.day.isoformat()),
+                ("TimeRangeCode", SESSIONS[plan.session][0]),
+                ("StartTime", f"{parts[0].start:%H:%M}"),
+                ("EndTime", f"{parts[-1].end:%H:%M}"),
+                ("DepartmentCode", plan.dept),
+                ("DoctorCode", plan.doctor),
+                ("StopReason", "医生停诊"),
+            ]
+            if moved_to:
+                new = self.hospital.segments[moved_to]
+                to = self.hospital.plans[new.plan]
+                row += [
+                    ("ReplaceScheduleCode", to.code),
+                    ("ReplaceServiceDate", to.day.isoformat()),
+                    ("ReplaceSessionCode", SESSIONS[to.session][0]),
+                    ("ReplaceStartTime", f"{new.start:%H:%M}"),
+                ]
+            elif doctor:
+                row += [("ReplaceDoctorCode", doctor), ("ReplaceDoctorName", self.hospital.doctors[doctor].name)]
+            yield row
 
     def _instead(self, plan: Plan) -> Reply:
         """改诊 names the session that it takes place in, 替诊 the doctor who holds it."""

@@ -36,8 +36,8 @@ class Calls:
     async def notify(self, kind: str, number: str) -> None:
         """Tell of a stop, an arrival, a bill or a report. Raises CallFailed."""
         match kind:
-            case "move" if number in self.hospital.segments:
-                await self._call("5001", self._segment_moved(number))
+            case "stop" | "move" | "substitute" if number in self.hospital.segments:
+                await self._call("5001", self._segment_stopped(number))
             case "stop" | "move" | "substitute":
                 await self._call("5001", self._stopped(number))
             case "attend" if (
@@ -62,20 +62,29 @@ class Calls:
             *self._instead(plan),
         ]
 
-    def _segment_moved(self, code: str) -> Reply:
+    def _segment_stopped(self, code: str) -> Reply:
         segment = self.hospital.segments[code]
-        plan, new = self.hospital.plans[segment.plan], self.hospital.segments[segment.moved_to]
-        return [
+        plan = self.hospital.plans[segment.plan]
+        said: Reply = [
             ("STOP_TYPE", "2"),
             ("REG_ID", plan.code),
             ("REG_DATE", plan.day.isoformat()),
             ("TIME_FLAG", SESSIONS[plan.session]),
             ("BEGIN_TIME", f"{segment.start:%H:%M}"),
-            ("NEW_REG_ID", new.plan),
-            ("NEW_REG_DATE", new.start.date().isoformat()),
-            ("NEW_TIME_FLAG", SESSIONS[self.hospital.plans[new.plan].session]),
-            ("NEW_BEGIN_TIME", f"{new.start:%H:%M}"),
+            ("END_TIME", f"{segment.end:%H:%M}"),
         ]
+        if segment.moved_to:
+            new = self.hospital.segments[segment.moved_to]
+            said += [
+                ("NEW_REG_ID", new.plan),
+                ("NEW_REG_DATE", new.start.date().isoformat()),
+                ("NEW_TIME_FLAG", SESSIONS[self.hospital.plans[new.plan].session]),
+                ("NEW_BEGIN_TIME", f"{new.start:%H:%M}"),
+            ]
+        elif segment.doctor:
+            doctor = self.hospital.doctor_of(segment)
+            said += [("NEW_DOCTOR_ID", doctor.code), ("NEW_DOCTOR_NAME", doctor.name)]
+        return said
 
     def _instead(self, plan: Plan) -> Reply:
         """改诊 names the session that it takes place in, 替诊 the doctor who holds it."""

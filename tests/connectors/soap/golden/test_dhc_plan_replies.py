@@ -8,6 +8,7 @@ import pytest
 
 from connectors.port import Accepted
 from mappings.canonical import (
+    NewPlace,
     Patient,
     Practitioner,
     ScheduleStatus,
@@ -110,6 +111,35 @@ async def test_practitioners_and_stops_are_read(door: Door) -> None:
         ]
         assert await his.fetch_stops(WINDOW) == [
             ScheduleStopped(scope=StopScope.SCHEDULE, schedule_id="100||7", date=DAY, session=Session.PM)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("hours", "end"),
+    [(("08:30", "09:30"), dt.time(9, 30)), (("08:00", "11:30"), dt.time(11, 30)), (("08:00", ""), None)],
+)
+async def test_stop_is_of_the_time_ranges_in_it_when_it_names_hours(
+    door: Door, hours: tuple[str, str], end: dt.time | None
+) -> None:
+    """The stop of a part of a session must never stop the rest of it."""
+    starts, ends = hours
+    stop = (
+        "<StopSchedules><StopSchedule><ScheduleCode>100||7</ScheduleCode><ServiceDate>2026-01-05</ServiceDate>"
+        f"<TimeRangeCode>S</TimeRangeCode><StartTime>{starts}</StartTime><EndTime>{ends}</EndTime>"
+        "<ReplaceServiceDate>2026-01-06</ReplaceServiceDate><ReplaceStartTime>10:00</ReplaceStartTime>"
+        "</StopSchedule></StopSchedules>"
+    )
+    async with door.canned(done(stop)) as (_, his):
+        assert await his.fetch_stops(WINDOW) == [
+            ScheduleStopped(
+                scope=StopScope.SEGMENT,
+                schedule_id="100||7",
+                date=DAY,
+                session=Session.AM,
+                starts_at=dt.datetime.combine(DAY, dt.time.fromisoformat(starts), ZONE),
+                ends_at=None if end is None else dt.datetime.combine(DAY, end, ZONE),
+                moved_to=NewPlace(date=dt.date(2026, 1, 6), starts_at=dt.datetime(2026, 1, 6, 10, tzinfo=ZONE)),
+            )
         ]
 
 
