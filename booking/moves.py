@@ -67,6 +67,8 @@ async def save_booking(tx: Tx, booking: Booking, *, tell: bool = True) -> None:
     occupied, booking.occupies = booking.occupies, occupies(booking.axes)
     if occupied != booking.occupies:
         await count_taken(tx, booking.schedule_id, booking.occupies - occupied)
+    if not booking.live and not booking.occupies:
+        booking.needs_attention = False  # it is over, and nothing of it is left at the HIS: there is nothing to settle
     if tell:
         booking.version += 1
     booking.updated_ms = tx.now_ms

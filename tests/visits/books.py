@@ -14,17 +14,24 @@ from booking.lifecycle import VISIT_STATES, must_not_be
 from booking.money import PaymentRow
 from booking.news import number_all
 from booking.records import Booking, booking_from_row
-from booking.store.tables import bookings, events, outbox, payments, refunds, slots
+from booking.store.tables import bookings, events, outbox, payments, refunds, returned_seats, schedules, slots, waitlist
 from mappings.canonical import RegistrationStatus
 from tests.booking.world import HOSPITAL
 from tests.visits.clinic import Clinic
-from tests.visits.his import SEEN
 
 BOOKING_SHOWS = ("version", "state", "his_state", "payment_state", "order_no", "patient_id")
 PAYMENT_SHOWS = ("channel", "trade_no", "amount_fen", "settlement", "unusable")
 REFUND_SHOWS = (
     "status", "amount_fen", "channel", "trade_no", "reason", "booking_id", "bill_id", "refund_trade_no", "his", "his_code",
 )  # fmt: skip
+VISIT_OF = {
+    RegistrationStatus.REGISTERED: "booked",
+    RegistrationStatus.CHECKED_IN: "checked_in",
+    RegistrationStatus.FULFILLED: "fulfilled",
+    RegistrationStatus.NO_SHOW: "no_show",
+}
+"""What a booking is days later, by the HIS's last word."""
+ENTRY_SHOWS = ("version", "state", "schedule_id", "patient_id", "reason")
 GONE = (None, RegistrationStatus.RELEASED)
 
 
@@ -44,7 +51,11 @@ class Books:
             self.bookings = [booking_from_row(tx, row) for row in await tx.all(select(bookings))]
             self.payments = [msgspec.convert(row, PaymentRow) for row in await tx.all(select(payments))]
             self.refunds = await tx.all(select(refunds))
-            self.slots = await tx.all(select(slots.c.id, slots.c.his_id, slots.c.his_left, slots.c.unreflected))
+            self.slots = await tx.all(select(slots))
+            self.schedules = await tx.all(select(schedules))
+            self.entries = await tx.all(select(waitlist))
+            self.returned = await tx.all(select(returned_seats))
+            self.news = await tx.all(select(events).order_by(events.c.id))  # in the order of the commits
             self.balances = await balances(tx)
             self.seqs = [row["seq"] for row in await tx.all(select(events.c.seq).order_by(events.c.seq))]
             self.open_commands = await tx.all(select(outbox).where(outbox.c.status.not_in(("done", "dropped"))))
@@ -64,6 +75,8 @@ class Books:
         self._check_ledger()
         self.found += [f"ledger: {one}" async for one in imbalances(self.clinic.store, HOSPITAL)]
         self._check_registrations()
+        self._check_seats()
+        self._check_lines()
         await self._check_news()
         return self.found
 
@@ -125,6 +138,45 @@ class Books:
                     visit is not None and visit.was_registered, f"{b.state} without a registration at the HIS: {visit}"
                 )
 
+    def _check_seats(self) -> None:
+        """What slots and schedules count is what there is: bookings, seats that are set aside, people in line."""
+        charged = Counter(b.slot_id for b in self.bookings if b.occupies and b.charged)
+        taken = Counter(b.schedule_id for b in self.bookings if b.occupies)
+        aside: Counter[str] = Counter()
+        for row in [*self.returned, *(e for e in self.entries if e["state"] == "offered")]:
+            aside.update((row["slot_id"], row["schedule_id"]))
+        waiting = Counter(e["schedule_id"] for e in self.entries if e["state"] == "waiting")
+        for row in self.slots:
+            found = (row["unreflected"], row["held_back"])
+            self.say(found == (charged[row["id"]], aside[row["id"]]), f"slot {row['his_id']} counts {found}")
+        for row in self.schedules:
+            counts = (row["taken"], row["held_back"], row["waiting"])
+            there = (taken[row["id"]], aside[row["id"]], waiting[row["id"]])
+            self.say(counts == there, f"schedule {row['his_id']} counts {counts}, there are {there}")
+
+    def _check_lines(self) -> None:
+        """First come, first served; and while somebody waits, nobody else gets a seat."""
+        number = {row["id"]: row["number"] for row in self.entries}
+        schedule = {row["id"]: row["schedule_id"] for row in self.slots}
+        waiting: dict[str, str] = {}
+        told = [(row, msgspec.json.decode(row["payload"])) for row in self.news]
+        accepted = {data.get("booking_id") for row, data in told if row["type"] == "waitlist.changed"}
+        for row, data in told:
+            if row["type"] == "waitlist.changed":
+                waiting.pop(data["entry_id"], None)
+                before = [i for i, of in waiting.items() if of == data["schedule_id"]]
+                if data["state"] == "offered":
+                    passed = [i for i in before if number[i] < number[data["entry_id"]]]
+                    self.say(not passed, f"{data['entry_id']} was offered a seat before {passed}")
+                elif data["state"] == "waiting":
+                    waiting[data["entry_id"]] = data["schedule_id"]
+            elif row["type"] == "booking.changed" and data["version"] == 1 and data["booking_id"] not in accepted:
+                slot_id = self.clinic.portals[row["client_id"]].slots.get(data["booking_id"])
+                self.say(
+                    slot_id is None or schedule[slot_id] not in waiting.values(),
+                    f"{data['booking_id']} was held while others waited for its session",
+                )
+
     # --- the events ----------------------------------------------------------------------------------------------------
 
     async def _check_news(self) -> None:
@@ -153,6 +205,10 @@ class Books:
         )
         owed = [r for r in self.refunds if r["client_id"] == portal.name]
         shown_owed = {r["id"]: _of(msgspec.to_builtins(refund_view(r, zone)), REFUND_SHOWS) for r in owed}
+        of_line = [e for e in self.entries if e["client_id"] == portal.name]
+        shown_line = {e["id"]: {name: str(e[name]) for name in ENTRY_SHOWS} for e in of_line}
+        told_line = {i: {name: str(d.get(name)) for name in ENTRY_SHOWS} for i, d in portal.entries.items()}
+        self._same(f"{portal.name}: waitlist", shown_line, told_line)
         self._same(f"{portal.name}: refunds", shown_owed, {i: _of(d, REFUND_SHOWS) for i, d in portal.refunds.items()})
 
     def _same(self, what: str, shown: dict[Any, Any], told: dict[Any, Any]) -> None:
@@ -172,6 +228,9 @@ class Books:
             visit = his.visits.get(b.order_no)
             status = None if visit is None else visit.status
             if b.needs_attention or b.id in stuck:
+                self.say(
+                    b.live or b.occupies, f"a person is asked about what is over: {b.state}/{b.his_state} {b.reason}"
+                )
                 # A person is asked, and only where the HIS would not, or something moved.
                 self.say(
                     b.order_no in his.unwilling or (b.reason or "").startswith("moved_"),
@@ -182,26 +241,63 @@ class Books:
                 self.say(status not in (*GONE, RegistrationStatus.LOCKED), f"{b.state} here, {status} there")
             else:
                 self.say(b.state not in ("held", "cancelling"), f"still {b.state}")
-                # Who was there already when the session was stopped is the hospital's to look after.
-                came = visit is not None and visit.status in SEEN and visit.slot_id in his.ever_stopped
-                self.say(came or status in GONE, f"{b.state} here, {status} there")
+                # The HIS has said that it cancelled all orders of a stopped session, and has not cancelled that of a patient who
+                # was there already: we take its word, and the money goes back. What it does for them is for the hospital to see.
+                excused = b.state == "stopped" and visit is not None and visit.spared
+                self.say(excused or status in GONE, f"{b.state} here, {status} there")
         ours = {b.order_no for b in self.bookings}
         for order_no, visit in his.visits.items():
             self.say(order_no in ours or not visit.takes_seat, f"nobody's visit at the HIS: {visit}")
+        # Where the seats are ours, one that could not follow its move counts where it is here: no figure of the HIS tells us.
+        here = {b.order_no: b.slot_id for b in self.bookings if his.quota and (b.reason or "").startswith("moved_")}
+        ids = {slot["id"]: slot["his_id"] for slot in self.slots}
+        elsewhere: Counter[str] = Counter()
+        for order_no, slot_id in here.items():
+            if (visit := his.visits.get(order_no)) is not None and visit.takes_seat:
+                elsewhere[visit.slot_id] += 1
+                elsewhere[ids[slot_id]] -= 1
         for slot in self.slots:
             self.say(his.left(slot["his_id"]) >= 0, f"slot {slot['his_id']}: oversold")
             if slot["his_id"] in his.stopped:
                 continue
             left = slot["his_left"] - slot["unreflected"]
-            self.say(
-                left == his.left(slot["his_id"]),
-                f"slot {slot['his_id']}: {left} here, {his.left(slot['his_id'])} there",
-            )
+            there = his.left(slot["his_id"]) + elsewhere[slot["his_id"]]
+            self.say(left == there, f"slot {slot['his_id']}: {left} here, {there} there")
         for p in self.payments:
             self.say(p.left_fen == 0 or p.settlement == "settled", f"money that waits for ever: {p}")
         for row in self.refunds:
             self.say(row["status"] == "refunded", f"a refund that is {row['status']} for ever")
         self._check_money_at_his()
+        free = {
+            s["schedule_id"]: s["his_left"] - s["held_back"] - s["unreflected"]
+            for s in self.slots
+            if s["status"] == "open"
+        }
+        for entry in self.entries:
+            if entry["state"] == "waiting":
+                self.say(free.get(entry["schedule_id"], 0) <= 0, f"somebody waits, and a seat is free: {entry}")
+        return self.found
+
+    async def check_days(self) -> list[str]:
+        """What is wrong days after the visits, when the HIS was asked who came; [] when nothing is."""
+        await self.check()
+        his = self.clinic.his
+        for entry in self.entries:
+            self.say(not entry["live"], f"somebody waits for what is over: {entry}")
+        for b in self.bookings:
+            visit = his.visits.get(b.order_no)
+            if b.state not in VISIT_STATES or b.needs_attention or visit is None:
+                continue
+            by_rule = self.clinic.hospital.visits.no_show_after_h is not None
+            is_so = "no_show" if visit.status == RegistrationStatus.REGISTERED and by_rule else VISIT_OF[visit.status]
+            # Who missed a visit and has taken another of the same session since stays missing.
+            others = [
+                o
+                for o in self.bookings
+                if o.id != b.id and (o.person_id, o.schedule_id) == (b.person_id, b.schedule_id)
+            ]
+            replaced = b.state == "no_show" and any(o.live for o in others)
+            self.say(b.state == is_so or replaced, f"{b.state} here, {visit.status} there, days later")
         return self.found
 
     def _check_money_at_his(self) -> None:

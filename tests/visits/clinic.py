@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import datetime as dt
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,34 +21,56 @@ from sqlalchemy import select
 
 from booking import billing
 from booking.allowance import Allowance
+from booking.api.holding import renderer
 from booking.api.taking_over import take_over
 from booking.billing import bill_key, own_bill, pay_bill
 from booking.bookings import cancel_booking, own_booking, pay_booking
 from booking.errors import Refusal
+from booking.inventory.postgres import PostgresBatches
+from booking.inventory.requests import Answer, HoldRequest, Terms
+from booking.inventory.sqlite import SqliteBatches
+from booking.inventory.writer import HoldWriter, granted
 from booking.money import find_payment, kept_payment
 from booking.news import number_all
 from booking.people import own_patient
 from booking.refunds import ask_refund, own_refund, report_refund
 from booking.settings import Hospital
 from booking.steps import Step, Steps
-from booking.store.engine import Tx
+from booking.store.engine import StoreUnavailable, Tx
 from booking.store.tables import slots
+from booking.waitlist.joining import join, leave
 from connectors.port import HisError, Inbound, Stored, Verb
 from mappings.canonical import Patient, Payment
+from scheduler_sync.attendance import Attendance
 from scheduler_sync.gateway import HospitalLink
 from scheduler_sync.inbox import Inbox
 from scheduler_sync.outbox import OutboxWorker
 from scheduler_sync.pull import Puller
-from scheduler_sync.sweeps import expire_holds
-from tests.booking.world import HOSPITAL, hold_writer, make_schedule, make_slot, put_patient, request
+from scheduler_sync.sweeps import expire_holds, return_seats, serve_waitlist
+from tests.booking.world import DAY, HOSPITAL, ZONE, make_payment, make_schedule, make_slot, put_patient, request
 from tests.stores import Wall, make_vault
 from tests.visits.his import ModelHis
-from tests.visits.life import Death, Life, MortalStore
+from tests.visits.life import Death, Life, MortalBatches, MortalStore
 from tests.visits.portal import Portal
+from tests.visits.reached import REACHED
 
+Asks = Callable[[], Coroutine[Any, Any, str]]
 PORTALS = ("portal", "other")
+STAGES = ("held", "locked", "paid", "registered", "registered", "given_back")
+"""How far `bring` brings a booking; most are registered, because there most can happen to them."""
 FEES_FEN = {"1": 1500, "2": 1500, "3": 0}  # by the HIS's id of a segment
 SEATS = 2
+
+
+def _terms(hospital: Hospital, now_ms: int) -> Terms:
+    return Terms(mode=hospital.mode.value, offered=True, rules=hospital.rules, zone=hospital.zone)
+
+
+class Unhurried(Attendance):
+    """Time is the test's: nobody waits between two questions."""
+
+    async def _pause(self, seconds: float) -> None:
+        return None
 
 
 class TurnedLoop(asyncio.SelectorEventLoop):
@@ -66,12 +89,13 @@ class Clinic:
         self.urls, self.hospital, self.wall = urls, hospital, wall
         self.his = ModelHis(wall, Life(), HOSPITAL)
         self.portals = {name: Portal(name) for name in PORTALS}
-        self.slots: dict[str, str] = {}
+        self.slots: dict[str, str] = {}  # by the HIS's id
+        self.schedules: dict[str, str] = {}  # by the HIS's id of its only slot
         self.patients: dict[str, list[str]] = {}
         self.bookings: dict[str, str] = {}  # and the portal that made it
         self.bills: list[str] = []
         self.numbers = itertools.count(1)
-        self.unheard: list[Callable[[], Coroutine[Any, Any, str]]] = []  # reports whose answer has not come
+        self.unheard: list[Asks] = []  # requests of portals whose answer has not come
 
     # --- our process ---------------------------------------------------------------------------------------------------
 
@@ -85,6 +109,10 @@ class Clinic:
         self.inbox = Inbox(self.store, self.messages, self.hospital)
         self.puller = Puller(self.store, self.hospital, self.link)
         self.steps = Steps(self.store)
+        of_engine = SqliteBatches if self.store.dialect == "sqlite" else PostgresBatches
+        batches = MortalBatches(of_engine(self.store), self.life)
+        self.writer = HoldWriter(self.store, terms=_terms, render=renderer, batches=batches)
+        await self.writer.start()
         await self.worker._inherit()
         await self.inbox.heal()
 
@@ -95,7 +123,8 @@ class Clinic:
             tasks = [task for task in asyncio.all_tasks() if task is not me]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *self.writer._runners, return_exceptions=True)
+        await self.writer._batches.close()
         await self.store.close()
         await self.messages.close()
 
@@ -105,9 +134,9 @@ class Clinic:
         await self.close()
         await self.open()
         self.life.surprises += surprises
-        for again in self.unheard:
+        unheard, self.unheard = self.unheard, []
+        for again in unheard:
             await again()
-        self.unheard = []
 
     async def live(self, work: Awaitable[Any]) -> Any:
         """What a step gives; None where the process died of it: then it is started again."""
@@ -121,7 +150,8 @@ class Clinic:
     def begin_as(self, other: Clinic) -> None:
         """Where another was furnished, in copies of its databases."""
         self.his = copy.deepcopy(other.his, {id(other.wall): self.wall})
-        self.slots, self.patients = dict(other.slots), copy.deepcopy(other.patients)
+        self.slots, self.schedules = dict(other.slots), dict(other.schedules)
+        self.patients = copy.deepcopy(other.patients)
 
     # --- before anything happens ---------------------------------------------------------------------------------------
 
@@ -133,8 +163,9 @@ class Clinic:
             self.his.open_slot(schedule, slot)
         await self.puller.pull_once()
         async with self.store.read(HOSPITAL) as tx:
-            rows = await tx.all(select(slots.c.id, slots.c.his_id))
+            rows = await tx.all(select(slots.c.id, slots.c.his_id, slots.c.schedule_id))
             self.slots = {row["his_id"]: row["id"] for row in rows}
+            self.schedules = {row["his_id"]: row["schedule_id"] for row in rows}
         for portal in PORTALS:
             self.patients[portal] = [
                 await put_patient(
@@ -152,26 +183,85 @@ class Clinic:
 
     async def hold(self, portal: str, slot_id: str, patient: int) -> str:
         """Hold a seat; why not, else "held"."""
-        asked = request(
-            self.slots[slot_id], self.patients[portal][patient], client=portal, key=f"k{next(self.numbers)}"
-        )
+        return await self._asked(self._a_hold(portal, slot_id, patient))
+
+    async def hold_together(self, wanted: Sequence[tuple[str, str, int]]) -> None:
+        """Several hold at the same moment: one batch has them all."""
+        asks = [self._asked(self._a_hold(*one)) for one in wanted]
+        for found in await asyncio.gather(*asks, return_exceptions=True):
+            if isinstance(found, BaseException) and not isinstance(found, Death):
+                raise found
+        self.life.check()
+
+    async def accept(self, portal: str, entry_id: str) -> str:
+        """Hold what is offered to an entry of the waitlist; why not, else "held"."""
+        entry = self.portals[portal].entries[entry_id]
+        key = f"k{next(self.numbers)}"
+        asked = request(entry["slot_id"], entry["patient_id"], client=portal, key=key)
+        return await self._asked(partial(self._hold, msgspec.structs.replace(asked, offer=entry_id)))
+
+    def _a_hold(self, portal: str, slot_id: str, patient: int) -> Asks:
+        """A request under a key of its own, the same each time that it is asked."""
+        key = f"k{next(self.numbers)}"
+        asked = request(self.slots[slot_id], self.patients[portal][patient], client=portal, key=key)
+        return partial(self._hold, asked)
+
+    async def join(self, portal: str, slot_id: str, patient: int) -> str:
+        """Wait in line for a session; why not, else "waiting"."""
+        return await self._asked(partial(self._join, portal, self.schedules[slot_id], self.patients[portal][patient]))
+
+    async def _join(self, portal: str, schedule_id: str, patient_id: str) -> str:
         try:
-            async with hold_writer(self.store) as writer:
-                answer = await writer.hold(self.hospital, asked)
+            async with self.store.write(HOSPITAL, here=True) as tx:
+                terms = _terms(self.hospital, tx.now_ms)
+                await join(
+                    tx, self.hospital, terms, client_id=portal, user_ref=None, patient_id=patient_id, schedule_id=schedule_id
+                )  # fmt: skip
         except Refusal as refused:
+            REACHED.note("joining a line", refused.code)
             return refused.code
-        self.bookings[msgspec.json.decode(answer.body)["id"]] = portal
+        REACHED.note("joining a line", "waiting")
+        return "waiting"
+
+    async def leave(self, portal: str, entry_id: str) -> None:
+        """Give up a place in line."""
+        async with self.store.write(HOSPITAL, here=True) as tx:
+            await leave(tx, self.hospital, portal, entry_id)
+
+    async def _hold(self, asked: HoldRequest) -> str:
+        """A portal asks again as long as it is not answered."""
+        while True:
+            try:
+                granted = await self._of_writer(asked)
+            except StoreUnavailable:
+                continue
+            except Refusal as refused:
+                REACHED.note("hold", refused.code)
+                return refused.code
+            break
+        REACHED.note("hold", "granted again" if granted.replayed else "granted")
+        booking = msgspec.json.decode(granted.body)
+        self.bookings[booking["id"]] = asked.client_id
+        self.portals[asked.client_id].slots.setdefault(booking["id"], booking["slot_id"])
         return "held"
+
+    async def _of_writer(self, asked: HoldRequest) -> Answer:
+        """Its answer. Raises Refusal, StoreUnavailable, Death: a dead writer answers nobody."""
+        answer = self.writer.ask(self.hospital, asked)
+        either: list[asyncio.Future[Any]] = [answer, *self.writer._runners]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        self.life.check()
+        return granted(await answer)
 
     async def pay(self, booking_id: str, payment: Payment) -> str:
         """Report money for a booking; why it was refused, else "recorded"."""
-        return await self._reported(partial(self._pay, booking_id, payment))
+        return await self._asked(partial(self._pay, booking_id, payment))
 
-    async def _reported(self, report: Callable[[], Coroutine[Any, Any, str]]) -> str:
-        """What a report is answered; the portal repeats it where the answer does not come."""
-        self.unheard = [report]
-        answer = await report()
-        self.unheard = []
+    async def _asked(self, ask: Asks) -> str:
+        """What a request is answered; the portal repeats it where the answer does not come."""
+        self.unheard.append(ask)
+        answer = await ask()
+        self.unheard.remove(ask)
         return answer
 
     async def _pay(self, booking_id: str, payment: Payment) -> str:
@@ -196,7 +286,9 @@ class Clinic:
         try:
             await self.steps.take(HOSPITAL, Step(self.bookings[booking_id], booking_id, work))
         except Refusal as refused:
+            REACHED.note("cancel", refused.code)
             return refused.code
+        REACHED.note("cancel", "asked")
         return "asked"
 
     async def report(self, refund_id: str, word: str, portal: Portal) -> str:
@@ -241,7 +333,7 @@ class Clinic:
 
     async def pay_bill(self, portal: str, patient: int, his_id: str, payment: Payment) -> str:
         """Report money for a bill; why it was refused, else "recorded"."""
-        return await self._reported(partial(self._pay_bill, portal, patient, his_id, payment))
+        return await self._asked(partial(self._pay_bill, portal, patient, his_id, payment))
 
     async def _pay_bill(self, portal: str, patient: int, his_id: str, payment: Payment) -> str:
         try:
@@ -254,6 +346,35 @@ class Clinic:
             return refused.code
         self.portals[client].paid[payment.channel, payment.trade_no] = payment.amount_fen
         return "recorded"
+
+    async def bring(self, portal: str, slot_id: str, patient: int, stage: str, faults: Sequence[str] = ()) -> None:
+        """A booking that is brought to a stage of `STAGES`, where it gets so far; the last step with these faults.
+
+        It is made for the first who may, from these on.
+        """
+        others = [str(1 + (int(slot_id) - 1 + n) % len(FEES_FEN)) for n in range(len(FEES_FEN))]
+        for slot_id, number in itertools.product(others, range(3)):
+            if await self.hold(portal, slot_id, (patient + number) % 3) == "held":
+                break
+        else:
+            return
+        if stage == "held":
+            return
+        booking_id = list(self.bookings)[-1]
+        if stage == "locked":
+            self.his.faults.extend(faults)
+        await self.work(6)
+        if stage == "locked":
+            return
+        if FEES_FEN[slot_id]:
+            await self.pay(booking_id, make_payment(FEES_FEN[slot_id], trade_no=f"T{6 + next(self.numbers)}"))
+        if stage == "paid":
+            return
+        if stage == "given_back":
+            await self.work(6)
+            await self.cancel(booking_id)
+        self.his.faults.extend(faults)
+        await self.work(6)
 
     # --- what our process does -----------------------------------------------------------------------------------------
 
@@ -279,6 +400,15 @@ class Clinic:
     async def expire(self) -> None:
         """The clock's sweep."""
         await expire_holds(self.store, self.hospital)
+
+    async def serve_lines(self) -> None:
+        """The sweeps of the waitlist, and of seats that were held back."""
+        await serve_waitlist(self.store, self.hospital)
+        await return_seats(self.store, self.hospital)
+
+    async def ask_who_came(self) -> None:
+        """The HIS is asked about the visits that have begun, today's and those of the days before."""
+        await Unhurried(self.store, self.hospital, self.link, asyncio.Event()).look()
 
     async def pull(self) -> None:
         """A fetch; one that fails is made again later."""
@@ -315,30 +445,57 @@ class Clinic:
         loop.ahead_s += seconds
         self.his.catch_up()
 
+    def turn_to(self, *, hours: int) -> None:
+        """So many hours after the begin of the day of the visits; never back."""
+        begin = dt.datetime.combine(DAY, dt.time(0), ZONE)
+        to_ms = round((begin + dt.timedelta(hours=hours)).timestamp() * 1000)
+        self.turn(max(0, to_ms - self.wall()) / 1000)
+
+    @property
+    def is_day(self) -> bool:
+        """Whether the day of the visits has come."""
+        return dt.datetime.fromtimestamp(self.wall() / 1000, ZONE).date() >= DAY
+
     # --- until nothing moves -------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
         """The HIS is well, everybody does what is theirs to do, and time passes, until nothing moves any more."""
         self.his.faults.clear()
         self.life.commits_left = None
+        self.life.batch_faults.clear()
+        await self.pull()
+        await self._calm_down()
+        for _ in range(2):  # what the first shows moves others, and those show in the second
+            await self.pull()
+            self.turn(1)
+            await self._calm_down()
+        await self.pull()
+
+    async def _calm_down(self) -> None:
         quiet = 0  # rounds without anything; pauses of the outbox are a minute at most
         for _ in range(200):
             while self.his.news:
                 await self.deliver()
             await self.inbox.apply_all()
             await self.expire()
+            await self.serve_lines()
             moved = await self.work(50)
             await self.record()
             moved = await self._execute_refunds() or moved
             quiet = 0 if moved or self.his.news or self.his.late else quiet + 1
             self.turn(1000 if quiet == 3 else 31)  # past every window once nothing moves by itself
             if quiet > 6:
-                break
-        else:
-            raise AssertionError("it never comes to rest")
-        await self.pull()
-        self.turn(1)
-        await self.pull()
+                return
+        raise AssertionError("it never comes to rest")
+
+    async def let_the_days_pass(self) -> None:
+        """The patients are seen, nobody tells of it, and we ask: on the day, and two days later."""
+        self.his.see_patients()
+        for hours in (12, 60):
+            self.turn_to(hours=hours)
+            for _ in range(2):
+                await self.ask_who_came()
+            await self.serve_lines()
 
     async def _execute_refunds(self) -> bool:
         done = False

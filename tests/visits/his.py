@@ -54,6 +54,7 @@ from mappings.canonical import (
 )
 from tests.stores import Wall
 from tests.visits.life import Life
+from tests.visits.reached import REACHED
 
 LATE_S = 20.0  # a slow HIS does it so long after the caller has given up; below `his_settle_s`
 RELEASED, LOCKED, REGISTERED = RegistrationStatus.RELEASED, RegistrationStatus.LOCKED, RegistrationStatus.REGISTERED
@@ -63,12 +64,16 @@ FAULTS = (
     "lose_request", "lose_reply", "late", "reject", "busy", "exists", "not_sent", "break", "break_after", "die", "die_after",
     "silent", "garbage", "refuses",
 )  # fmt: skip
-"""Reads know only the last three and the two deaths; what a call does not know is no fault to it."""
+READ_FAULTS = ("die", "die_after", "silent", "lose_reply", "garbage", "break", "refuses", "busy")
+"""What a call does not know is no fault to it."""
 
 
 @dataclass
 class Visit:
-    """What the HIS has under one order number. `trade_no`: the money that it has booked for it."""
+    """What the HIS has under one order number. `trade_no`: the money that it has booked for it.
+
+    `spared`: its session was stopped and its orders cancelled, but for this one, whose patient was there already.
+    """
 
     order_no: str
     slot_id: str
@@ -78,6 +83,7 @@ class Visit:
     amount_fen: int = 0
     at_window: bool = False
     was_registered: bool = False
+    spared: bool = False
     locked_ms: int = 0
 
     @property
@@ -131,9 +137,9 @@ class ModelHis:
     late: list[Late] = field(default_factory=list)
     news: deque[Told] = field(default_factory=deque)
     wrong: list[str] = field(default_factory=list)
-    ever_stopped: set[str] = field(default_factory=set)
     unwilling: set[str] = field(default_factory=set)  # orders of which it has refused to give back what it has
     told: int = 0
+    quota: bool = False  # the seats are the portals': they are registered without a lock, and no window sells one
     lock_s: float | None = None
 
     # --- what the hospital does by itself ---------------------------------------------------------------------------
@@ -149,8 +155,8 @@ class ModelHis:
         return self.seats[slot_id] - sum(v.takes_seat for v in self.visits.values() if v.slot_id == slot_id)
 
     def sell(self, slot_id: str) -> bool:
-        """The window sells a seat, if there is one."""
-        if self.left(slot_id) > 0:
+        """The window sells a seat, if there is one of its own."""
+        if self.left(slot_id) > 0 and not self.quota:
             self.seats[slot_id] -= 1
             return True
         return False
@@ -158,10 +164,20 @@ class ModelHis:
     def stop(self, slot_id: str, *, cancels: bool) -> None:
         """A segment does not take place; the HIS cancels its visits itself, or leaves that to us."""
         self.stopped.add(slot_id)
-        self.ever_stopped.add(slot_id)
+        if not cancels:
+            return
         for visit in self.visits.values():
-            if cancels and visit.slot_id == slot_id and visit.status in (LOCKED, REGISTERED):
+            if visit.slot_id == slot_id and visit.status in (LOCKED, REGISTERED):
                 visit.status = RELEASED
+            elif visit.slot_id == slot_id and visit.status in SEEN:
+                visit.spared = True
+
+    def see_patients(self) -> None:
+        """Of three who are registered the first is seen, the second does not come, and nothing is entered about the third."""
+        there = [visit for visit in self.visits.values() if visit.status == REGISTERED]
+        for number, visit in enumerate(there):
+            if number % 3 < 2:
+                visit.status = (RegistrationStatus.FULFILLED, RegistrationStatus.NO_SHOW)[number % 3]
 
     def merge(self, surviving: str, retired: str) -> None:
         """Two records are one person."""
@@ -265,6 +281,11 @@ class ModelHis:
         return Accepted(record=self.registration(visit), his_refs={"lock": order.order_no[-4:]})
 
     def _register(self, order: Order, visit: Visit | None) -> Outcome:
+        if visit is None and self.quota:
+            taken = self._take(order, visit)
+            if isinstance(taken, Rejected):
+                return taken
+            visit = self.visits[order.order_no]
         if visit is None:
             return Rejected(code="not_found")
         if visit.status == RELEASED:
@@ -330,13 +351,15 @@ class ModelHis:
     async def close(self) -> None: ...
     async def serve(self, handler: InboundHandler) -> None: ...
 
-    def _fault(self) -> str:
+    def _fault(self, verb: str, known: tuple[str, ...]) -> str:
         self.life.check()
         self.catch_up()
-        return self.faults.popleft() if self.faults else ""
+        fault = self.faults.popleft() if self.faults else ""
+        REACHED.note(verb, fault if fault in known else "well")
+        return fault
 
     async def _write(self, verb: Verb, argument: Any) -> Outcome:
-        match self._fault():
+        match self._fault(verb.value, FAULTS):
             case "lose_request" | "silent":
                 return Unknown(reason="time-out")
             case "lose_reply" | "garbage":
@@ -363,17 +386,17 @@ class ModelHis:
                 self.commit(verb, argument)
                 raise RuntimeError("a fault of the connector")
             case "die":
-                raise self.life.end()
+                raise self.life.end("before a write of the HIS")
             case "die_after":
                 self.commit(verb, argument)
-                raise self.life.end()
+                raise self.life.end("after a write of the HIS")
             case _:
                 return self.commit(verb, argument)
 
-    def _read(self) -> None:
-        match self._fault():
+    def _read(self, verb: str) -> None:
+        match self._fault(verb, READ_FAULTS):
             case "die" | "die_after":
-                raise self.life.end()
+                raise self.life.end("in a read of the HIS")
             case "silent" | "lose_reply":
                 raise HisUnavailable("no answer")
             case "garbage" | "break":
@@ -382,7 +405,7 @@ class ModelHis:
                 raise HisRefused("busy", code="busy")
 
     async def ping(self) -> None:
-        self._read()
+        self._read("ping")
 
     async def fetch_departments(self) -> Sequence[Department]:
         return [Department(id="D1", name="内科")]
@@ -391,11 +414,11 @@ class ModelHis:
         return [Practitioner(id="P1", name="王医生", department_id="D1")]
 
     async def fetch_schedules(self, window: Window) -> Sequence[Schedule]:
-        self._read()
+        self._read("fetch_schedules")
         return list(self.schedules.values())
 
     async def fetch_slots(self, window: Window, schedules: Sequence[Schedule]) -> Sequence[Slot]:
-        self._read()
+        self._read("fetch_slots")
         return [
             msgspec.structs.replace(
                 slot,
@@ -406,25 +429,25 @@ class ModelHis:
         ]
 
     async def fetch_stops(self, window: Window) -> Sequence[ScheduleStopped]:
-        self._read()
+        self._read("fetch_stops")
         return []
 
     async def find_patient(self, patient: Patient) -> Sequence[Patient]:
-        self._read()
+        self._read("find_patient")
         found = self.people.get(str(patient.id_number))
         return [] if found is None else [found]
 
     async def fetch_registration(self, order: Order) -> Registration | None:
-        self._read()
+        self._read("fetch_registration")
         visit = self.visits.get(order.order_no)
         return None if visit is None else self.registration(visit)
 
     async def fetch_bills(self, patient: Patient) -> Sequence[Bill]:
-        self._read()
+        self._read("fetch_bills")
         return [charge.bill for charge in self.charges.values() if charge.bill.mrn == patient.mrn]
 
     async def fetch_settlement(self, payment: BillPayment) -> Settlement | None:
-        self._read()
+        self._read("fetch_settlement")
         charge = self.charges[payment.bill.id]
         if charge.paid_by == payment.order_no:
             return Settlement(receipt_no=f"R{payment.order_no}")
@@ -433,7 +456,7 @@ class ModelHis:
         return None
 
     async def fetch_refund(self, refund: RefundOrder) -> Settlement | None:
-        self._read()
+        self._read("fetch_refund")
         return Settlement() if refund.refund.refund_no in self.refunded else None
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:

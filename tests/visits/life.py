@@ -5,15 +5,24 @@ Whatever is asked of a dead process raises `Death`, which no code of ours catche
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import DBAPIError
 
+from booking.inventory.outcomes import Batches, CommitUnknown, Violation, Work
+from booking.inventory.requests import Facts, HoldRequest, KeyFacts
+from booking.inventory.rows import Batch
 from booking.moves import RuleBroken
+from booking.rules.settings import Wanted
 from booking.store.crypto import Vault
-from booking.store.engine import Store, Tx
+from booking.store.engine import Store, StoreUnavailable, Tx
 from booking.store.turns import Of
+from tests.visits.reached import REACHED
+
+BATCH_FAULTS = ("die", "die_after", "lost_before", "lost_after", "violation", "away")
+"""What can happen to a batch of holds: it dies before its commit or after; the commit's answer is lost, and nothing is stored, or
+all of it; a constraint refuses it; the store is away."""
 
 
 class Death(BaseException):
@@ -26,10 +35,12 @@ class Life:
     def __init__(self) -> None:
         self.dead = False
         self.commits_left: int | None = None
+        self.batch_faults: list[str] = []  # of the next batches of holds, one each; "": none
         self.surprises: list[str] = []
 
-    def end(self) -> Death:
+    def end(self, where: str) -> Death:
         """The process dies now; raise what this returns."""
+        REACHED.note("death", where)
         self.dead = True
         return Death()
 
@@ -43,7 +54,7 @@ class Life:
         if self.commits_left is not None:
             self.commits_left -= 1
             if self.commits_left < 0:
-                raise self.end()
+                raise self.end("after a commit")
 
 
 class MortalStore(Store):
@@ -70,3 +81,53 @@ class MortalStore(Store):
         self.life.check()
         async with super().read(hospital_id, here=here, clock=clock) as tx:
             yield tx
+
+
+class MortalBatches:
+    """The batches of holds of one life, each with what happens to it."""
+
+    def __init__(self, batches: Batches, life: Life) -> None:
+        self.parallel = batches.parallel
+        self._batches = batches
+        self._life = life
+
+    async def start(self) -> None:
+        await self._batches.start()
+
+    async def close(self) -> None:
+        await self._batches.close()
+
+    async def recall(self, hospital_id: str, requests: Sequence[HoldRequest]) -> list[KeyFacts | None]:
+        self._life.check()
+        return await self._batches.recall(hospital_id, requests)
+
+    async def transact(
+        self, hospital_id: str, requests: Sequence[HoldRequest], work: Work, wanted: Wanted | None = None
+    ) -> Batch:
+        self._life.check()
+        faults = self._life.batch_faults
+        fault = faults.pop(0) if faults else ""
+
+        def until_commit(facts: Facts) -> Batch:
+            batch = work(facts)
+            match fault:
+                case "die":
+                    raise self._life.end("in a batch of holds")
+                case "lost_before":
+                    raise CommitUnknown("its answer was lost, and nothing is stored")
+                case "violation":
+                    raise Violation("by the test")
+                case "away":
+                    raise StoreUnavailable("away")
+            return batch
+
+        if fault:
+            REACHED.note("batch of holds", fault)
+        batch = await self._batches.transact(hospital_id, requests, until_commit, wanted)
+        if batch.granted:
+            self._life.committed()
+        if fault == "die_after":
+            raise self._life.end("after a batch of holds")
+        if fault == "lost_after":
+            raise CommitUnknown("its answer was lost, and all of it is stored")
+        return batch
