@@ -247,6 +247,7 @@ async def owe_refund(
         "updated_ms": tx.now_ms,
         "his": "none",
         "his_code": None,
+        "his_refund_no": None,
         "piece": payment.piece,
     }
     await tx.add(refunds, row)

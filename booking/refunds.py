@@ -28,6 +28,8 @@ from booking.money import (
     owe_refund,
     payment_sum,
     purse_of,
+    refund_id,
+    refunds_of,
     tell_refund,
 )
 from booking.moves import load_booking, save_booking
@@ -117,6 +119,8 @@ async def _concerns_his(tx: Tx, row: dict[str, Any]) -> bool:
 
 async def _tell_his(tx: Tx, row: dict[str, Any], *, tells_his: bool) -> dict[str, str | None]:
     """Queue the message for it. Without one, a registration has given its fee back with the visit; a bill needs the window."""
+    if row["his_refund_no"] is not None:
+        return await _note_his(tx, row["id"], "told")  # it has told us itself
     if not tells_his:
         return {} if row["bill_id"] is None else await _note_his(tx, row["id"], "rejected", NOT_OFFERED)
     after = None if row["booking_id"] is None else f"booking:{row['booking_id']}"  # its cancellation may be under way
@@ -203,11 +207,42 @@ async def _of_booking(tx: Tx, asked: RefundAsked) -> PaymentRow | None:
     return None if booking is None else await kept_payment(tx, booking_id=booking.id)
 
 
+async def _is_ours(tx: Tx, payment: PaymentRow, asked: RefundAsked, amount_fen: int | None) -> bool:
+    """Whether the HIS tells of a refund that a portal began: it has booked that one, and another must not fall due for it.
+
+    Of several of one amount the oldest that it has not told of; so that a call that is repeated is the same, its number is kept.
+    """
+    theirs = await refunds_of(tx, booking_id=payment.booking_id, bill_id=payment.bill_id)
+    of_payment = [row for row in theirs if (row["channel"], row["trade_no"]) == (payment.channel, payment.trade_no)]
+    number = asked.his_refund_no
+    if number is not None and any(row["his_refund_no"] == number for row in of_payment):
+        return True
+    named = refund_id(tx.hospital_id, payment.channel, payment.trade_no, f"his {number}", piece=payment.piece)
+    if any(row["id"] == named for row in of_payment):
+        return True
+    row = next((row for row in of_payment if row["amount_fen"] == amount_fen and _may_be_told(row)), None)
+    if row is None:
+        return False
+    of = (refunds.c.hospital_id == tx.hospital_id, refunds.c.id == row["id"])
+    await tx.run(update(refunds).where(*of).values(his_refund_no=number))
+    if row["his"] in ("rejected", "unknown"):
+        await note_his(tx, row["id"], "told", row["his_code"])
+    return True
+
+
+def _may_be_told(row: dict[str, Any]) -> bool:
+    """Whether a HIS's word on a refund may be about this one: not its own, and not one that it was told of by a message."""
+    by_message = row["his"] == "told" and row["his_code"] is None
+    return row["reason"] not in _BY_HIS and row["his_refund_no"] is None and not by_message
+
+
 async def _owe_taken_back(tx: Tx, payment: PaymentRow, asked: RefundAsked, *, whole: bool) -> None:
     if payment.settlement != "settled":
         raise SetAside("a payment is taken back of which we do not know yet that it was booked: apply it again later")
     if not whole and asked.his_refund_no is None:
         raise SetAside("a part is taken back under no number: another call could not be told from another part")
+    if await _is_ours(tx, payment, asked, payment.amount_fen if whole else asked.amount_fen):
+        return
     try:
         await owe_refund(
             tx,

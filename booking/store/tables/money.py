@@ -73,6 +73,7 @@ refunds = Table(
     # Whether the HIS has been told of it: none where there is nothing to tell, or no way.
     string("his", default="none"),
     string("his_code", null=True),  # why it is rejected
+    string("his_refund_no", null=True),  # its number of it, where it has told of one that a portal began
     Column("piece", String(64), nullable=False, server_default=""),  # of the payment
     check("his in ('none','pending','unknown','told','rejected')", name="his"),
     check("amount_fen > 0", name="amount"),
