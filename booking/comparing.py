@@ -13,7 +13,19 @@ from sqlalchemy import or_, select, tuple_
 
 from booking.asking_again import AskAgain, without_what_the_his_has
 from booking.merchant_bills import READ, bill_pages, whole_revisions
-from booking.reconciliation import Books, Entry, Extra, Mismatch, day_bounds_ms, explained, his_entry, with_his
+from booking.moved_fees import with_moved_fees
+from booking.reconciliation import (
+    Books,
+    Entry,
+    Extra,
+    Mismatch,
+    Name,
+    day_bounds_ms,
+    explained,
+    his_entry,
+    in_order,
+    with_his,
+)
 from booking.settings import Hospital
 from booking.store.engine import Store
 from booking.store.tables import payments, refunds
@@ -56,9 +68,9 @@ async def compare_day(
         await asyncio.to_thread(_add_statement, books, his)
         his = None  # 100,000 lines: not kept beside those that are read again
     merchant_lines, our_lines, his_lines = books.lines
-    found = await asyncio.to_thread(lambda: sorted(books.differing(), key=lambda one: one.trade_no))
+    found = await asyncio.to_thread(lambda: in_order(books.differing()))
     if found:
-        found = await _look_again(store, hospital, date, found, statement, ask_again, his_known=his_known)
+        found = await _look_again(store, hospital, date, books, found, statement, ask_again, his_known=his_known)
     return Compared(
         merchant_lines=merchant_lines,
         our_lines=our_lines,
@@ -115,6 +127,7 @@ async def _look_again(
     store: Store,
     hospital: Hospital,
     date: dt.date,
+    books: Books,
     found: list[Mismatch],
     statement: StatementOf,
     ask_again: AskAgain,
@@ -125,82 +138,98 @@ async def _look_again(
 
     Of what is left the hospital is asked again: its statement of the day anew, then by payment and refund.
     """
-    extras = {one.trade_no: Extra() for one in found}
+    extras = {one.name: Extra() for one in found}
     await _add_neighbours(store, hospital, date, extras)
     moved = any(extra.merchant_fen or extra.ours_fen for extra in extras.values())
     if his_known and (moved or any((one.his_fen or 0) != (one.ours_fen or 0) for one in found)):
         for day in (-1, 1):
             for line in await statement(date + dt.timedelta(days=day)) or ():
                 entry = his_entry(line)
-                if (extra := extras.get(entry.trade_no)) is not None:
+                name = books.place(entry)
+                if name is not None and (extra := extras.get(name)) is not None:
                     extra.his_fen += entry.amount_fen
     await _add_refunds(store, hospital, date, found, extras)
     if his_known:
         await _add_payments(store, hospital, date, found, extras)
-    seen = [explained(one, extras[one.trade_no], his_known=his_known) for one in found]
+    seen = [explained(one, extras[one.name], his_known=his_known) for one in found]
     if his_known and any(one.kind != "timing" for one in seen):
-        found = await _with_statement_again(date, found, statement)
-        seen = [explained(one, extras[one.trade_no], his_known=True) for one in found]
-    return await without_what_the_his_has(
+        found = await _with_statement_again(date, books, found, statement)
+        seen = [explained(one, extras[one.name], his_known=True) for one in found]
+    left = await without_what_the_his_has(
         store, hospital.id, seen, ask_again, day_ms=day_bounds_ms(date, hospital.zone)
     )
+    return await with_moved_fees(store, hospital.id, left, books.channels) if his_known else left
 
 
-async def _with_statement_again(date: dt.date, found: list[Mismatch], statement: StatementOf) -> list[Mismatch]:
-    """What differs by the hospital's word as it is now; one that it no longer gives changes nothing."""
+async def _with_statement_again(
+    date: dt.date, books: Books, found: list[Mismatch], statement: StatementOf
+) -> list[Mismatch]:
+    """What differs by the hospital's word as it is now; one that it no longer gives changes nothing.
+
+    Nor does it change a number of several channels where it does not say which it means.
+    """
     lines = await statement(date)
     if lines is None:
         return found
-    told: dict[str, int | None] = {one.trade_no: None for one in found}
+    told: dict[Name, int | None] = {one.name: None for one in found}
+    unsaid: set[str] = set()
     for line in lines:
         entry = his_entry(line)
-        if entry.trade_no in told:
-            told[entry.trade_no] = (told[entry.trade_no] or 0) + entry.amount_fen
-    return [again for one in found if (again := with_his(one, told[one.trade_no])) is not None]
+        name = books.place(entry)
+        if name is None:
+            unsaid.add(entry.trade_no)
+        elif name in told:
+            told[name] = (told[name] or 0) + entry.amount_fen
+    again = (one if one.trade_no in unsaid else with_his(one, told[one.name]) for one in found)
+    return [one for one in again if one is not None]
 
 
-async def _add_neighbours(store: Store, hospital: Hospital, date: dt.date, extras: dict[str, Extra]) -> None:
+async def _add_neighbours(store: Store, hospital: Hospital, date: dt.date, extras: dict[Name, Extra]) -> None:
     starts_ms, ends_ms = day_bounds_ms(date, hospital.zone)
     for begin_ms, end_ms in ((starts_ms - NEAR_MS, starts_ms), (ends_ms, ends_ms + NEAR_MS)):
         async for entries in _our_pages(store, hospital.id, begin_ms, end_ms):
             for entry in entries:
-                if (extra := extras.get(entry.trade_no)) is not None:
+                if (extra := extras.get((entry.channel, entry.trade_no))) is not None:
                     extra.ours_fen += entry.amount_fen
     for day in (date - dt.timedelta(days=1), date + dt.timedelta(days=1)):
         async with store.read(hospital.id) as tx:
             revisions = await whole_revisions(tx, day)
         async for page in bill_pages(store, hospital.id, day, revisions):
             for row in page:
-                if row["status"] == "done" and (extra := extras.get(row["trade_no"])) is not None:
+                if row["status"] == "done" and (extra := extras.get(_name(row))) is not None:
                     extra.merchant_fen += _of_bill(row).amount_fen
 
 
+def _name(row: dict[str, Any]) -> Name:
+    return row["channel"], row["trade_no"]
+
+
 async def _add_refunds(
-    store: Store, hospital: Hospital, date: dt.date, found: list[Mismatch], extras: dict[str, Extra]
+    store: Store, hospital: Hospital, date: dt.date, found: list[Mismatch], extras: dict[Name, Extra]
 ) -> None:
     """Refunds that are not done, and those that were done on the day before or on any later one: what the HIS took back
     today may be returned tomorrow."""
     starts_ms, ends_ms = day_bounds_ms(date, hospital.zone)
     before_ms, _ = day_bounds_ms(date - dt.timedelta(days=1), hospital.zone)
-    columns = (refunds.c.trade_no, refunds.c.amount_fen, refunds.c.status, refunds.c.updated_ms)
+    columns = (refunds.c.channel, refunds.c.trade_no, refunds.c.amount_fen, refunds.c.status, refunds.c.updated_ms)
     async for row in _named(store, hospital.id, refunds, columns, found):
         if row["status"] != "refunded":
-            extras[row["trade_no"]].not_done_fen -= row["amount_fen"]
+            extras[_name(row)].not_done_fen -= row["amount_fen"]
         elif row["updated_ms"] >= ends_ms or before_ms <= row["updated_ms"] < starts_ms:
-            extras[row["trade_no"]].around_fen -= row["amount_fen"]
+            extras[_name(row)].around_fen -= row["amount_fen"]
 
 
 async def _add_payments(
-    store: Store, hospital: Hospital, date: dt.date, found: list[Mismatch], extras: dict[str, Extra]
+    store: Store, hospital: Hospital, date: dt.date, found: list[Mismatch], extras: dict[Name, Extra]
 ) -> None:
     """What was paid on the days before and after: their statements are at hand as well."""
     starts_ms, ends_ms = day_bounds_ms(date, hospital.zone)
     begin_ms, _ = day_bounds_ms(date - dt.timedelta(days=1), hospital.zone)
     _, end_ms = day_bounds_ms(date + dt.timedelta(days=1), hospital.zone)
-    columns = (payments.c.trade_no, payments.c.amount_fen, payments.c.paid_at_ms)
+    columns = (payments.c.channel, payments.c.trade_no, payments.c.amount_fen, payments.c.paid_at_ms)
     async for row in _named(store, hospital.id, payments, columns, found):
         if begin_ms <= row["paid_at_ms"] < starts_ms or ends_ms <= row["paid_at_ms"] < end_ms:
-            extras[row["trade_no"]].around_fen += row["amount_fen"]
+            extras[_name(row)].around_fen += row["amount_fen"]
 
 
 async def _named(

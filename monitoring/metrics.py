@@ -590,7 +590,8 @@ refunds_untold = Gauge(
 reconciliation_differences = Gauge(
     "hisbridge_reconciliation_differences",
     "Trade numbers whose books differ, of the newest day for which there is a merchant's bill: long, short, amount, his_missing, "
-    "his_only, status (a refund that is not done on one side), timing (over midnight, and right with the neighbouring day).",
+    "his_only, status (a refund that is not done on one side), moved_fee (the hospital has the fee of the session to which the "
+    "booking was moved), timing (over midnight, and right with the neighbouring day).",
     ["hospital", "kind"],
     registry=REGISTRY,
 )

@@ -40,7 +40,8 @@ class MoneyHandlers:
 
     async def put_bill(self, call: Call[None, MerchantBill]) -> MerchantBillView:
         date = _date(call.path["date"])
-        lines, total_fen = await asyncio.to_thread(_taken, call.body)  # 100,000 of them at the most
+        zone = self._context.hospital(call).zone
+        lines, total_fen = await asyncio.to_thread(_taken, call.body, date, zone)  # 100,000 of them at the most
         await put_merchant_bill(self._context.store, call.hospital_id, date, lines)
         return MerchantBillView(date=date, lines=len(lines), amount_fen=total_fen)
 
@@ -121,8 +122,12 @@ class MoneyHandlers:
         return found
 
 
-def _taken(bill: MerchantBill) -> tuple[list[Line], int]:
-    """The lines as they are stored, and what they come to."""
+def _taken(bill: MerchantBill, date: dt.date, zone: dt.tzinfo) -> tuple[list[Line], int]:
+    """The lines as they are stored, and what they come to. Raises ApiProblem invalid_field for one of another day."""
+    for number, line in enumerate(bill.lines):
+        if line.at is not None and line.at.astimezone(zone).date() != date:
+            expected = f"a time on {date} by the hospital's clock, the day of the bill, or none"
+            raise ApiProblem("invalid_field", errors=(FieldError(path=f"$.lines[{number}].at", expected=expected),))
     lines: list[Line] = [
         (n.kind, n.channel, n.trade_no, n.amount_fen, None if n.at is None else round(n.at.timestamp() * 1000))
         for n in bill.lines
@@ -132,7 +137,7 @@ def _taken(bill: MerchantBill) -> tuple[list[Line], int]:
 
 def _told_apart(data: bytes, date: dt.date, hospital: Hospital) -> Iterator[tuple[BillLine, bool]]:
     ours = is_ours(hospital.merchant_filter)
-    for line in read_bill(data, date):
+    for line in read_bill(data, date, hospital.zone):
         yield line, not ours(line)
 
 

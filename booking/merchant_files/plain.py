@@ -5,7 +5,8 @@
     refund,unionpay,U1,500,2026-01-05T09:30:00+08:00,A7
     total,,2,1000,,
 
-`amount_fen` of the total is payments less refunds, its `trade_no` the number of lines. `at` and `order_no` may be left out.
+`amount_fen` of the total is payments less refunds, its `trade_no` the number of lines. `at` and `order_no` may be left out. An
+`at` of another day than the bill's, by the hospital's clock, refuses the file: it is that of another day.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _FEN = re.compile(r"[0-9]{1,15}")
 _CHANNEL = re.compile(r"[!-~]{1,32}")
 
 
-def read_plain(lines: Iterator[tuple[int, str]], header: str) -> Iterator[BillLine]:
-    """Every movement of the file; the header was read. Raises BillFileInvalid, for its totals after the last line."""
+def read_plain(lines: Iterator[tuple[int, str]], header: str, date: dt.date, zone: dt.tzinfo) -> Iterator[BillLine]:
+    """Every movement of the file of a day in `zone`; its header was read. Raises BillFileInvalid, maybe after the last line."""
     places = places_of([cell.strip() for cell in header.split(",")], 1, (FIRST, "channel", "trade_no", "amount_fen"))
     count = total_fen = 0
     ended, number = False, 1
@@ -41,7 +42,7 @@ def read_plain(lines: Iterator[tuple[int, str]], header: str) -> Iterator[BillLi
                 raise BillFileInvalid(number, "total: the lines above do not add up to it")
             ended = True
             continue
-        line = _line(row, number)
+        line = _line(row, number, date, zone)
         count += 1
         total_fen += line.amount_fen if line.kind == "payment" else -line.amount_fen
         yield line
@@ -56,7 +57,7 @@ def _cells(text: str, number: int) -> list[str]:
         raise BillFileInvalid(number, "not a line of CSV") from None
 
 
-def _line(row: dict[str, str], number: int) -> BillLine:
+def _line(row: dict[str, str], number: int, date: dt.date, zone: dt.tzinfo) -> BillLine:
     if row[FIRST] not in ("payment", "refund"):
         raise BillFileInvalid(number, f"{FIRST}: expected payment, refund or total")
     if not _CHANNEL.fullmatch(row["channel"]):
@@ -68,12 +69,12 @@ def _line(row: dict[str, str], number: int) -> BillLine:
         channel=row["channel"],
         trade_no=number_of(row["trade_no"], number, "trade_no"),
         amount_fen=within(int(row["amount_fen"]), number, "amount_fen"),
-        at_ms=_at_ms(row.get("at", ""), number),
+        at_ms=_at_ms(row.get("at", ""), number, date, zone),
         order_no=shown(row.get("order_no", "")),
     )
 
 
-def _at_ms(text: str, number: int) -> int | None:
+def _at_ms(text: str, number: int, date: dt.date, zone: dt.tzinfo) -> int | None:
     if not text:
         return None
     try:
@@ -82,4 +83,6 @@ def _at_ms(text: str, number: int) -> int | None:
             raise ValueError
     except ValueError:
         raise BillFileInvalid(number, "at: expected a time with its offset, as 2026-01-05T08:30:00+08:00") from None
+    if (day := at.astimezone(zone).date()) != date:
+        raise BillFileInvalid(number, f"at: of {day}, and the bill is said to be of {date}")
     return round(at.timestamp() * 1000)

@@ -58,6 +58,13 @@ EXPLAINED = {
         "计入某一方尚未完成的退款后即一致",
         "执行退款或向渠道查询，并上报结果",
     ),
+    "moved_fee": Kind(
+        "改诊差额",
+        "the hospital has the fee of the session to which the booking was moved, merchant and we what was paid before",
+        "settle the difference with the hospital: it keeps the fee that was paid, or its window collects or returns the rest",
+        "医院按改诊后号源的费用记账，商户与我方为原挂号费",
+        "与医院处理差额：按原费用入账，或由窗口补收、退还",
+    ),
     "timing": Kind(
         "跨日",
         "they agree with other days taken together: over midnight, or returned on a later day",

@@ -40,7 +40,8 @@ class MerchantBillView(View, frozen=True):
 
 class Difference(View, frozen=True):
     """One difference. `kind`: long (money we cannot place), short (money that is missing), amount, his_missing, his_only,
-    status (a refund that is not done on one side), timing (it went over midnight).
+    status (a refund that is not done on one side), moved_fee (the hospital has the fee of the session to which the booking was
+    moved), timing (it went over midnight).
     """
 
     kind: str
