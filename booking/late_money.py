@@ -12,7 +12,7 @@ from booking.inventory.histories import Histories
 from booking.inventory.requests import LiveFacts, PatientFacts, Refused, ScheduleFacts, SlotFacts
 from booking.lifecycle import TABLE, Event, State
 from booking.moves import is_lock_over
-from booking.people import load_person
+from booking.people import is_unbound, load_person
 from booking.records import Booking
 from booking.returned_seats import is_held_back
 from booking.rules.facts import Past
@@ -49,7 +49,7 @@ async def can_be_taken_up(tx: Tx, hospital: Hospital, booking: Booking) -> bool:
     await write_now(tx)  # others of this transaction may have taken the last seat of the quota, or given one back
     slot = await _slot(tx, booking)
     person = await load_person(tx, booking.person_id)
-    if slot is None or person is None:
+    if slot is None or person is None or await is_unbound(tx, booking.patient_id):
         return False
     event = Event.MONEY_USABLE if booking.state == State.HELD else Event.LATE_MONEY_USABLE
     case = Case(

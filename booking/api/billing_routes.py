@@ -6,7 +6,7 @@ from functools import partial
 
 from booking import billing, people
 from booking.api.context import Context
-from booking.api.present import bill_view, split_view, unsettled_view
+from booking.api.present import bill_view, split_view, unsettled_view, without_contents
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
 from booking.api.views.money import (
@@ -51,26 +51,31 @@ class BillingHandlers:
             return await self._view(tx, await billing.own_bill(tx, person, call.path["bill_id"]), call.caller.id)
 
     async def pay(self, call: Call[None, NewPayment]) -> BillView:
-        person, body = await self._person(call), call.body
+        """Money that was taken is recorded, though the patient was let go of meanwhile; then nothing of the bill is shown."""
+        body = call.body
         offered = self._context.live.capabilities(call.hospital_id)["settle_bill"] == "native"
         payment = Payment(
             channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at
         )
         async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
+            # In this very transaction: the record may be merged into another one at any time.
+            patient, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"], or_unbound=True)
             bill = await billing.own_bill(tx, person, call.path["bill_id"])
             await billing.pay_bill(
                 tx, bill, payment, client_id=call.caller.id, offered=offered, mode=self._context.hospital(call).mode
             )
-            return await self._view(tx, bill, call.caller.id)
+            view = await self._view(tx, bill, call.caller.id)
+            return view if patient["unbound_ms"] is None else without_contents(view)
 
     async def pay_several(self, call: Call[None, NewMergedPayment]) -> MergedPaymentView:
         """One payment for several bills (合并支付): all of it is recorded, or nothing."""
-        person, body = await self._person(call), call.body
+        body = call.body
         offered = self._context.live.capabilities(call.hospital_id)["settle_bill"] == "native"
         payment = Payment(
             channel=body.channel, trade_no=body.trade_no, amount_fen=body.amount_fen, paid_at=body.paid_at
         )
         async with self._context.store.write(call.hospital_id, here=True, of=Of.STEPS) as tx:
+            patient, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"], or_unbound=True)
             bills = await pay_bills(
                 tx,
                 person,
@@ -80,11 +85,12 @@ class BillingHandlers:
                 offered=offered,
                 mode=self._context.hospital(call).mode,
             )
+            views = [await self._view(tx, bill, call.caller.id) for bill in bills]
             return MergedPaymentView(
                 channel=body.channel,
                 trade_no=body.trade_no,
                 amount_fen=body.amount_fen,
-                bills=[await self._view(tx, bill, call.caller.id) for bill in bills],
+                bills=views if patient["unbound_ms"] is None else [without_contents(view) for view in views],
             )
 
     async def presettle(self, call: Call[None, None]) -> SplitView:
@@ -128,7 +134,7 @@ class BillingHandlers:
         await billing.check_open(tx, bill)
         return bill
 
-    async def _person(self, call: Call[None, None] | Call[None, NewPayment] | Call[None, NewMergedPayment]) -> Person:
+    async def _person(self, call: Call[None, None]) -> Person:
         async with self._context.store.read(call.hospital_id) as tx:
             _, person = await people.own_patient(tx, call.caller.id, call.path["patient_id"])
         return person

@@ -215,6 +215,19 @@ def bill_view(
     )
 
 
+def without_contents(bill: BillView) -> BillView:
+    """A bill for who may know of its money alone."""
+    return BillView(
+        id=bill.id,
+        amount_fen=bill.amount_fen,
+        currency=bill.currency,
+        status=bill.status,
+        settlement=bill.settlement,
+        payments=bill.payments,
+        refunds=bill.refunds,
+    )
+
+
 def registration_view(row: RegistrationRow, zone: dt.tzinfo) -> RegistrationView:
     return RegistrationView(
         id=row.id,

@@ -4,6 +4,7 @@ from booking.people.hearing import hear_patient, link_person, merge_persons, rej
 from booking.people.identities import documents_differ, identity_of, is_guardians, registered_as
 from booking.people.patients import (
     add_patient,
+    is_unbound,
     own_patient,
     own_patients,
     patient_of_client,
@@ -24,6 +25,7 @@ __all__ = [
     "hear_patient",
     "identity_of",
     "is_guardians",
+    "is_unbound",
     "link_person",
     "load_person",
     "means",

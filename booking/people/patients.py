@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import bindparam, select, update
 
 from booking.errors import Refusal
@@ -22,16 +24,34 @@ from booking.store.tables import patients
 from mappings.canonical import Patient
 
 
-async def own_patient(tx: Tx, client_id: str, patient_id: str) -> tuple[dict[str, str], Person]:
-    """A patient of this API client. Raises Refusal(patient_unknown), also for another client's."""
+async def own_patient(
+    tx: Tx, client_id: str, patient_id: str, *, or_unbound: bool = False
+) -> tuple[dict[str, Any], Person]:
+    """A patient of this API client. Raises Refusal(patient_unknown), also for another client's.
+
+    `or_unbound`: also one of whom its user has let go, whose `unbound_ms` then says since when.
+    """
     # The client is compared here: to PostgreSQL without statistics an index over clients looks as good as the primary key.
     row = await tx.first(select(patients).where(patients.c.hospital_id == tx.hospital_id, patients.c.id == patient_id))
-    if row is not None and (row["client_id"] != client_id or row["unbound_ms"] is not None):
+    if row is not None and (row["client_id"] != client_id or (row["unbound_ms"] is not None and not or_unbound)):
         row = None
     person = None if row is None else await load_person(tx, row["person_id"])
     if row is None or person is None:
         raise unknown_patient(patient_id)
     return row, person
+
+
+_UNBOUND = Fixed(
+    select(patients.c.unbound_ms).where(
+        patients.c.hospital_id == bindparam("of_hospital"), patients.c.id == bindparam("of_patient")
+    )
+)
+
+
+async def is_unbound(tx: Tx, patient_id: str) -> bool:
+    """Whether the user of a handle has let go of it."""
+    row = await tx.first(_UNBOUND, {"of_hospital": tx.hospital_id, "of_patient": patient_id})
+    return row is not None and row["unbound_ms"] is not None
 
 
 _USER = Fixed(

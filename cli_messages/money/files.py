@@ -1,7 +1,7 @@
 """Differences as files for a spreadsheet: CSV, and the smallest XLSX (ECMA-376) that is one.
 
-What a text begins with may make a formula of it (`=`, `+`, `-`, `@`, in their wide forms too): such a cell of CSV gets an apostrophe; XLSX says itself
-that a cell is text.
+What a text begins with may make a formula of it (`=`, `+`, `-`, `@`, in their wide forms too): such a cell of CSV gets an
+apostrophe; XLSX says itself that a cell is text.
 """
 
 from __future__ import annotations

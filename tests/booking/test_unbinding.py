@@ -10,13 +10,14 @@ import pytest
 from sqlalchemy import select, update
 
 from booking.billing import put_bill
+from booking.bookings import expire_due
 from booking.errors import Refusal
 from booking.people import add_patient, hear_patient, unbind_patient
 from booking.reporting import put_report
 from booking.settings import Hospital
 from booking.store.engine import Store
-from booking.store.tables import bookings, events, patients, slots
-from mappings.canonical import Bill, Observation, Patient, Report, ReportKind, ReportStatus
+from booking.store.tables import bookings, events, patients, payments, slots
+from mappings.canonical import Bill, BillItem, Observation, Patient, Report, ReportKind, ReportStatus
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
 from tests.booking.world import (
     CLIENT,
@@ -30,10 +31,13 @@ from tests.booking.world import (
     hold,
     locked,
     make_schedule,
+    owed,
+    pay,
     put_patient,
     put_slot,
     send_and_answer,
 )
+from tests.stores import Wall
 
 OF = f"/v1/hospitals/{HOSPITAL}"
 OTHER = "another"
@@ -144,6 +148,56 @@ async def test_money_that_is_due_stays_payable_after_it(site: Site, store: Store
     body = {"status": "refunded", "refund_trade_no": "RT1"}
     assert (await site.ask("POST", f"{OF}/refunds/{refund['id']}/result", body)).json["status"] == "refunded"
     assert (await get(store, booking_id)).payment_state == "refunded"
+
+
+async def test_money_of_a_bill_is_recorded_though_the_patient_was_let_go_of_meanwhile(site: Site, store: Store) -> None:
+    """It was taken, and a refusal would leave it on nobody's books; of the bill itself nothing more is shown."""
+    async with store.write(HOSPITAL) as tx:
+        items = (BillItem(name="HIV antibody", amount_fen=900),)
+        whole = Bill(id="B1", amount_fen=900, currency="CNY", mrn="M1", title="Laboratory", items=items)
+        await put_bill(tx, whole, currency="CNY")
+    (bill,) = (await site.ask("GET", f"{OF}/patients/{site.mine}/bills")).json["items"]
+    assert bill["items"][0]["name"] == "HIV antibody"
+    await site.unbind()
+    path = f"{OF}/patients/{site.mine}/bills/{bill['id']}"
+    body = {"channel": "wechat", "trade_no": "T1", "amount_fen": 900, "paid_at": "2031-03-01T08:00:00+08:00"}
+    told = await site.ask("POST", f"{path}/payments", body)
+    assert (told.status, told.json["payments"][0]["trade_no"]) == (202, "T1")
+    assert b"HIV" not in told.body
+    assert b"Laboratory" not in told.body
+    assert (await site.ask("GET", path)).status == 404
+    async with store.write(HOSPITAL) as tx:
+        await put_bill(tx, msgspec.structs.replace(whole, id="B2"), currency="CNY")
+    (other,) = [
+        b
+        for b in (await site.ask("GET", f"{OF}/patients/{site.theirs}/bills", by=OTHER)).json["items"]
+        if b["id"] != bill["id"]
+    ]
+    several = body | {"trade_no": "T3", "bills": [{"bill_id": other["id"], "amount_fen": 900}]}
+    merged = await site.ask("POST", f"{OF}/patients/{site.mine}/bill-payments", several)
+    assert (merged.status, b"HIV" in merged.body) == (202, False), merged.body
+    stolen = await site.ask("POST", f"{path}/payments", body | {"trade_no": "T2"}, by=OTHER)
+    assert (stolen.status, stolen.json["code"]) == (404, "patient_unknown")
+    async with store.read(HOSPITAL) as tx:
+        assert [(p["trade_no"], p["kept"]) for p in await tx.all(select(payments).order_by(payments.c.trade_no))] == [
+            ("T1", True),
+            ("T3", True),
+        ]
+
+
+async def test_late_money_books_nothing_for_the_unbound_and_goes_back(
+    site: Site, store: Store, hospital: Hospital, wall: Wall
+) -> None:
+    slot_id = await put_slot(store)
+    booking_id = await locked(store, hospital, slot_id, site.mine)
+    wall.turn(hospital.pay_window_s)
+    async with store.write(HOSPITAL) as tx:
+        assert await expire_due(tx, hospital) == 1
+    assert (await site.unbind()).status == 204
+    paid = await pay(store, hospital, booking_id)
+    assert not paid.kept
+    assert (await get(store, booking_id)).state == "expired"
+    assert [fen for _, fen, _ in await owed(store, booking_id)] == [FEE_FEN]
 
 
 async def test_visit_that_is_over_holds_nobody_back_though_nobody_told_how_it_ended(

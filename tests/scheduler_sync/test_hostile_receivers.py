@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from booking.store.engine import Store
 from booking.store.tables import webhooks
