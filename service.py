@@ -83,6 +83,7 @@ from scheduler_sync.messages.documents import MessageDocuments
 from scheduler_sync.messages.store import SCRIPTS as MESSAGE_SCRIPTS
 from scheduler_sync.messages.store import VERSION_TABLE
 from scheduler_sync.owners import AskedReads, LeaseBoard, Offer, offer_of
+from scheduler_sync.report_links import HospitalLinks
 from scheduler_sync.runtime import GlobalRuntime, HospitalRuntime
 
 log = get_logger("service")
@@ -261,6 +262,7 @@ class Service:
         """The booking API and what it needs, whoever answers its live reads."""
         service, hospitals = self.settings.service, self.settings.hospitals
         workers = 1 if self._orders is None else workers_of(self.settings)
+        links = HospitalLinks()
         parts = ApiParts(
             self.store,
             hospitals,
@@ -269,9 +271,11 @@ class Service:
             lambda: self.health.leaving,
             workers=workers,
             documents=MessageDocuments(self.messages),
+            links=links,
         )
         # Before the parts start: snapshots listen to the feed from its first poll.
         routes, facade = api_routes(parts.context), fhir_routes(parts.context, version=program_version())
+        yield links
         yield parts
         server = build_server(
             [*routes, *documentation_routes(routes, version=program_version()), *facade],

@@ -1,9 +1,15 @@
-"""What booking needs of others: a live HIS, a place for documents. `scheduler_sync` implements it, `service.py` hands it in."""
+"""What booking needs of others: a live HIS, a place for documents, and what fetches those that lie at addresses.
+
+`scheduler_sync` implements it, `service.py` hands it in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
+
+import msgspec
+from yarl import URL
 
 from mappings.canonical import Attachment, Bill, KeptDocument, Patient, Report, Settlement
 
@@ -56,6 +62,25 @@ class DocumentGone(Exception):
 class Documents(Protocol):
     """The bytes of large documents, kept apart from the booking store so that writing them holds up no booking."""
 
-    def read(self, hospital_id: str, document: KeptDocument) -> AsyncIterator[bytes]:
+    def read(self, hospital_id: str, document: KeptDocument) -> AsyncGenerator[bytes]:
         """The document piece by piece. Raises DocumentGone, StoreUnavailable, SealBroken."""
+        ...
+
+
+class LinkedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document at an address, not read yet; None: the server does not say.
+
+    `pieces` raises ConnectionResetError where it breaks off. Whoever does not read them to the end closes them.
+    """
+
+    content_type: str | None
+    size_bytes: int | None
+    pieces: AsyncGenerator[bytes]
+
+
+class Links(Protocol):
+    """What a report names by an address, see `booking.report_links`."""
+
+    async def open(self, hospital_id: str, url: URL, *, within_s: float | None = None) -> LinkedDocument:
+        """Ask for it; it must have begun to come `within_s`. Raises LiveFailed."""
         ...

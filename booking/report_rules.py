@@ -19,10 +19,13 @@ REVIEWED = _CORRECTIONS | {ReportStatus.FINAL}
 class ReportRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[hospital.<id>.reports]`. `release`: `any` shows every report as it comes, `reviewed` only those that a doctor has
     verified (final and later). `delay_s` is waited from the issue on, so that a doctor may speak to the patient first.
+
+    `links`: below which addresses documents are fetched that a report only names (see `booking.report_links`).
     """
 
     release: Annotated[str, Meta(pattern="^(any|reviewed)$")] = "any"
     delay_s: Annotated[int, Meta(ge=0, le=2_592_000)] = 0
+    links: Annotated[tuple[Annotated[str, Meta(max_length=500)], ...], Meta(max_length=50)] = ()
 
 
 def shown_from_ms(rule: ReportRule, report: Report, heard_ms: int) -> int | None:

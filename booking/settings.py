@@ -20,6 +20,7 @@ from booking.conversion import SettingsError, Where, convert_options
 from booking.merchant_filter import MerchantFilter, filter_problems
 from booking.patient_rules import PatientRule
 from booking.release import ReleaseRule, rule_problems
+from booking.report_links import link_problems
 from booking.report_rules import ReportRule
 from booking.rules.settings import NO_RULES, BookingRules, booking_rule_problems
 from booking.visit_rules import VisitRule
@@ -356,6 +357,8 @@ def _hospital_problems(hospital: Hospital, where: Where, verbs: Collection[str] 
         yield f"{where.at('waiting_room', key)}: {problem}"
     for key, problem in filter_problems(hospital.merchant_filter):
         yield f"{where.at('merchant_filter', key)}: {problem}"
+    for problem in link_problems(hospital.reports.links):
+        yield f"{where.at('reports', 'links')}: {problem}"
     if not hospital.connector:
         yield f"{where}: at least one [hospital.{hospital.id}.connector.<name>] is required"
     for name, table in hospital.connector.items():

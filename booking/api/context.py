@@ -15,7 +15,7 @@ from booking.api.waiting import told_to_wait
 from booking.errors import Refusal
 from booking.feed import ChangeFeed
 from booking.inventory.writer import Crowded, HoldWriter
-from booking.ports import Documents, LiveFailed, LiveHis
+from booking.ports import Documents, Links, LiveFailed, LiveHis
 from booking.report_reads import ReadLog
 from booking.settings import Hospital
 from booking.store.engine import Store, StoreBusy, StoreUnavailable, Tx
@@ -38,6 +38,7 @@ class Context(msgspec.Struct, frozen=True):
     feed: ChangeFeed | None = None  # none: lists are read through the store each time
     snapshot_bytes: int = 64_000_000
     documents: Documents | None = None  # none: no report has any that is kept apart
+    links: Links | None = None  # none: what a report only names is not fetched
     rooms: WaitingRooms | None = None  # none: no hospital has a waiting room
     webhook_networks: Networks = ()  # none: anywhere but link-local addresses
     reads: ReadLog | None = None  # none: each group of handlers has one of its own

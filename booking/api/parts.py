@@ -9,7 +9,7 @@ from booking.api.holding import renderer, terms_by
 from booking.feed import ChangeFeed
 from booking.inventory.memory import Memory
 from booking.inventory.writer import HoldWriter, count_waiting
-from booking.ports import Documents, LiveHis
+from booking.ports import Documents, Links, LiveHis
 from booking.report_reads import ReadLog
 from booking.settings import Hospital, Service
 from booking.store.engine import Store
@@ -31,6 +31,7 @@ class ApiParts:
         *,
         workers: int = 1,
         documents: Documents | None = None,
+        links: Links | None = None,
     ) -> None:
         """`workers` share the hospitals' holds on this node."""
         self.feed = ChangeFeed(store, hospitals)
@@ -57,6 +58,7 @@ class ApiParts:
             feed=self.feed,
             snapshot_bytes=service.snapshot_mb * 1_000_000,
             documents=documents,
+            links=links,
             rooms=rooms,
             reads=ReadLog(store),
             public_url=service.public_url,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from msgspec import Meta
 
 from booking import people, reporting
 from booking.api.context import Context
+from booking.api.document_answers import kept_document, linked_document, whole_document
 from booking.api.present import instant, report_version, report_view
 from booking.api.problems import ApiProblem
 from booking.api.report_auditing import Reading, on_record
@@ -19,11 +19,12 @@ from booking.api.report_looks import WAIT_S, Looks
 from booking.api.routing import Call, RequestClass, Route
 from booking.api.taking_over import take_over
 from booking.api.views.records import ReportHistory, ReportList, ReportView
-from booking.ports import DocumentGone, LiveFailed
+from booking.ports import LiveFailed
 from booking.records import Person
+from booking.report_links import link_of
 from booking.report_reads import ReadLog, What
 from booking.report_rules import ReportRule
-from mappings.canonical import KeptDocument, Report
+from mappings.canonical import Report
 from monitoring.logs import get_logger
 
 log = get_logger("reports")
@@ -93,32 +94,20 @@ class ReportHandlers:
         reading.shows(row, attachment=number)
         attachment = row.record.attachments[number - 1]
         if attachment.document is not None:
-            return await self._kept(call.hospital_id, attachment.content_type, attachment.document, expected=present)
+            return await kept_document(
+                self._context.documents,
+                call.hospital_id,
+                attachment.content_type,
+                attachment.document,
+                expected=present,
+            )
+        link = link_of(attachment.url, self._rule(call.hospital_id).links) if attachment.data is None else None
+        if link is not None and self._context.links is not None:
+            found = await self._context.links.open(call.hospital_id, link, within_s=call.left_s())
+            return await linked_document(attachment.content_type, found)
         if attachment.data is None:
             attachment = await self._context.live.attachment(call.hospital_id, attachment, within_s=call.left_s())
-        return web.Response(
-            body=attachment.data or b"", content_type=_safe_type(attachment.content_type), headers=_HEADERS
-        )
-
-    async def _kept(
-        self, hospital_id: str, content_type: str, document: KeptDocument, *, expected: bool
-    ) -> web.Response:
-        """Piece by piece; the first one before anything is answered, because afterwards nothing can be said any more."""
-        documents = self._context.documents
-        try:
-            if documents is None:
-                raise DocumentGone("no place for documents")
-            pieces = documents.read(hospital_id, document)
-            first = await anext(pieces, b"")
-        except DocumentGone as e:
-            if expected:
-                log.error("document_gone", hospital=hospital_id, document=document.id)
-            raise ApiProblem("attachment_unknown", "The bytes of this attachment are not kept any more.") from e
-        return web.Response(
-            body=_joined(first, pieces),
-            content_type=_safe_type(content_type),
-            headers={**_HEADERS, "Content-Length": str(document.size_bytes)},
-        )
+        return whole_document(attachment.content_type, attachment.data or b"")
 
     async def _person(self, call: Call[None, None], reading: Reading) -> Person:
         async with self._context.store.read(call.hospital_id) as tx:
@@ -211,20 +200,6 @@ class ReportHandlers:
 
 
 _VERSION = Annotated[int, Meta(ge=1, le=1_000_000_000)]
-_HEADERS = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
-
-
-async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
-
-
-def _safe_type(content_type: str) -> str:
-    """A content type fit for a header; anything odd is plain bytes."""
-    kind, slash, rest = content_type.partition("/")
-    plain = content_type.isascii() and slash and all(c.isalnum() or c in "+-._" for c in kind + rest)
-    return content_type if plain and kind in ("application", "image", "text") else "application/octet-stream"
 
 
 def report_routes(context: Context) -> list[Route]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 from sqlalchemy import bindparam, select, update
@@ -78,7 +78,7 @@ class MessageDocuments:
         async with self._store.write(documents_scope(hospital_id)) as tx:
             await tx.upsert(document_pieces, [row])
 
-    async def read(self, hospital_id: str, document: KeptDocument) -> AsyncIterator[bytes]:
+    async def read(self, hospital_id: str, document: KeptDocument) -> AsyncGenerator[bytes]:
         """The document piece by piece. Raises DocumentGone, StoreUnavailable, SealBroken."""
         for number in range(-(-document.size_bytes // PIECE_BYTES)):
             async with self._store.read(hospital_id, clock=False) as tx:

@@ -17,7 +17,7 @@ from booking.api.context import translate
 from booking.api.fhir.routes import fhir_routes, only_hospital
 from booking.api.parts import ApiParts
 from booking.api.routes import api_routes
-from booking.ports import Documents
+from booking.ports import Documents, Links
 from booking.settings import Hospital, Service
 from booking.store.engine import Store
 from mappings.canonical import Attachment, Bill, Patient, Report, Settlement
@@ -178,12 +178,13 @@ async def serve_fhir(
     *hospitals: Hospital,
     options: ApiOptions | None = None,
     documents: Documents | None = None,
+    links: Links | None = None,
     **service: Any,
 ) -> AsyncIterator[FhirSite]:
     """Serve these hospitals from the store. The feed's first poll has ended."""
     async with AsyncExitStack() as stack:
         ward, known, health = Ward(), {hospital.id: hospital for hospital in hospitals}, Health()
-        parts = ApiParts(store, known, ward, Service(**service), documents=documents)
+        parts = ApiParts(store, known, ward, Service(**service), documents=documents, links=links)
         server = build_server(
             [*api_routes(parts.context), *fhir_routes(parts.context)],
             authenticator=Authenticator(Keys()),
