@@ -6,16 +6,18 @@ without waiting for the busy timeout. PostgreSQL serialises the writes of one ho
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import aiosqlite
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -512,6 +514,23 @@ def _tune_sqlite(engine: AsyncEngine, *, begin: str) -> None:
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
             context.is_disconnect = True
 
+    undoing: set[asyncio.Task[None]] = set()
+
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def on_invalidate(connection: Any, _record: Any, _error: Any) -> None:
+        # A caller has gone in the middle of a statement, and the connection is about to be closed. SQLite keeps a closed one, and
+        # its lock of the file, until its last cursor is gone, which is when the garbage collector comes round to it: until then
+        # nobody could write. After a rollback there is no lock to keep. The connection's thread does it before the close.
+        with suppress(RuntimeError):  # no loop is running: nobody waits to write
+            task = asyncio.get_running_loop().create_task(_undo(connection.driver_connection))
+            undoing.add(task)
+            task.add_done_callback(undoing.discard)
+
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+async def _undo(connection: aiosqlite.Connection) -> None:
+    with suppress(sqlite3.Error, ValueError):  # ValueError: it is closed already
+        await connection.rollback()
