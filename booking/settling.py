@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from sqlalchemy import case, func, select, text
 
 from booking.money import PaymentRow
 from booking.store.engine import Tx
-from booking.store.tables import UNSETTLED, payments
+from booking.store.tables import UNSETTLED, bookings, payments
 
 MOST_LISTED = 200
 
@@ -33,12 +35,31 @@ async def unsettled_bills(tx: Tx) -> Unsettled:
     return Unsettled(row["n"], max(0.0, (tx.now_ms - row["oldest"]) / 1000))
 
 
-async def unsettled_of(tx: Tx, client_id: str) -> list[PaymentRow]:
-    """An API client's payments that are not settled, of bookings and bills, oldest first; MOST_LISTED at the most."""
+async def unsettled_of(tx: Tx, client_id: str | None = None) -> list[PaymentRow]:
+    """Payments that are not settled, of one API client or of all, oldest first; MOST_LISTED at the most."""
+    mine = [] if client_id is None else [payments.c.client_id == client_id]
     rows = await tx.all(
         select(payments)
-        .where(payments.c.hospital_id == tx.hospital_id, text(UNSETTLED), payments.c.client_id == client_id)
+        .where(payments.c.hospital_id == tx.hospital_id, text(UNSETTLED), *mine)
         .order_by(payments.c.created_ms)
         .limit(MOST_LISTED)
     )
     return [msgspec.convert(row, PaymentRow) for row in rows]
+
+
+async def count_unsettled(tx: Tx) -> int:
+    """How many there are, of all API clients."""
+    row = await tx.first(
+        select(func.count().label("n")).where(payments.c.hospital_id == tx.hospital_id, text(UNSETTLED))
+    )
+    return 0 if row is None else int(row["n"])
+
+
+async def order_numbers(tx: Tx, booking_ids: Sequence[str]) -> dict[str, str]:
+    """Under which numbers the hospital knows these bookings."""
+    rows = await tx.all(
+        select(bookings.c.id, bookings.c.order_no).where(
+            bookings.c.hospital_id == tx.hospital_id, bookings.c.id.in_(booking_ids)
+        )
+    )
+    return {row["id"]: row["order_no"] for row in rows}
