@@ -32,6 +32,7 @@ from booking.store.tables import bills
 from mappings.canonical import Bill, BillStatus, Payment, Settlement
 
 BILL_CANCELLED = "bill_cancelled"  # why a refund falls due
+MOST_LISTED = 200
 KEPT_MS = 24 * 3600 * 1000
 """What a HIS goes on telling is written again after so long, so that it stays among what was told lately."""
 
@@ -222,15 +223,17 @@ async def own_bill(tx: Tx, person: Person, bill_id: str) -> BillRow:
 
 
 async def bills_of(tx: Tx, person: Person) -> list[BillRow]:
-    """All stored bills of a person, newest first."""
+    """The stored bills of a person, newest first: MOST_LISTED of them, of which what is still to be paid is never left out
+    for what is over.
+    """
     digests = await mrn_digests(tx, person)
     rows = await tx.all(
         select(bills)
         .where(bills.c.hospital_id == tx.hospital_id, bills.c.mrn_digest.in_(digests))
-        .order_by(bills.c.updated_ms.desc(), bills.c.id)
-        .limit(200)
+        .order_by((bills.c.status == "open").desc(), bills.c.updated_ms.desc(), bills.c.id)
+        .limit(MOST_LISTED)
     )
-    return [_row(tx, r) for r in rows]
+    return [_row(tx, r) for r in sorted(rows, key=lambda row: (-row["updated_ms"], row["id"]))]
 
 
 async def pay_bill(

@@ -45,6 +45,7 @@ from tests.booking.world import (
     put_patient,
     put_slot,
 )
+from tests.stores import Wall
 
 
 async def person_of(store: Store, patient_id: str, *, client: str = CLIENT) -> Person:
@@ -176,6 +177,26 @@ async def test_bills_and_reports_of_both_numbers_are_one_persons_when_they_are_m
         async with store.read(HOSPITAL) as tx:
             assert [b.his_id for b in await bills_of(tx, person)] == ["B2"]
             assert [r.record.id for r in await reports_of(tx, person)] == ["R2"]
+
+
+async def test_open_bill_is_listed_when_hundreds_of_newer_ones_are_paid(store: Store, wall: Wall) -> None:
+    patient_id = await put_patient(store)
+    await link(store, patient_id, "M1")
+
+    async def hear(tx: Tx) -> None:
+        for n in range(205):
+            paid = Bill(id=f"P{n}", amount_fen=5, currency="CNY", mrn="M1", status=BillStatus.PAID)
+            await put_bill(tx, paid, currency="CNY")
+
+    await do(store, lambda tx: put_bill(tx, Bill(id="OLD", amount_fen=5, currency="CNY", mrn="M1"), currency="CNY"))
+    wall.now_ms += 1000
+    await do(store, hear)
+    person = await person_of(store, patient_id)
+    async with store.read(HOSPITAL) as tx:
+        found = await bills_of(tx, person)
+    assert (len(found), len({b.id for b in found})) == (200, 200)
+    assert found[-1].his_id == "OLD"
+    assert {b.his_id for b in found[:-1]} <= {f"P{n}" for n in range(205)}
 
 
 async def test_second_booking_is_a_duplicate_when_its_handle_was_merged(store: Store, hospital: Hospital) -> None:
