@@ -11,11 +11,15 @@ from mappings.canonical import Settlement
 def settlement_of(payment: BillPayment, found: Sequence[Settlement]) -> Settlement | None:
     """The one of `found`, all of them of one bill, that is by `payment`; None where there is none at all.
 
-    It is ours by our order number or by the payment's trade number, whichever the HIS repeats. Raises as
-    `Connector.fetch_settlement` says.
+    It is ours by our order number or by the payment's trade number, whichever the HIS repeats. A HIS that looks by the trade
+    number alone may answer with another bill that was paid under it: that is none, and one which does not say of which bill it
+    is settles nothing. Raises as `Connector.fetch_settlement` says.
     """
+    found = [one for one in found if one.bill_id is None or one.bill_id not in payment.other_bills]
     ours = [one for one in found if one.order_no == payment.order_no or one.trade_no == payment.payment.trade_no]
     if ours:
+        if payment.other_bills and ours[0].bill_id is None and ours[0].order_no != payment.order_no:
+            raise HisReplyInvalid("the HIS does not say which of the bills of this payment it has settled")
         if ours[0].amount_fen not in (None, payment.payment.amount_fen):
             raise HisRefused("the HIS has booked another amount under our number", code="price_changed")
         return ours[0]

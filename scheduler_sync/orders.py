@@ -9,7 +9,7 @@ from booking.catalog import load_slot
 from booking.insured import CHANNEL as INSURANCE
 from booking.insured import InsuredRow, standing_insured
 from booking.lifecycle import HisState
-from booking.money import PaymentRow, find_payment, kept_payment
+from booking.money import PaymentRow, find_payment, find_payments, kept_payment
 from booking.moves import load_booking
 from booking.people import load_person, person_by_mrn
 from booking.records import Booking, Person
@@ -72,7 +72,17 @@ async def bill_payment_of(tx: Tx, hospital: Hospital, bill_id: str) -> tuple[Bil
         patient=await _patient_of(tx, bill),
         payment=paid,
         his_refs=_presettled(bill, paid.amount_fen, at_ms),
+        other_bills=() if payment is None else await _other_bills(tx, payment),
     )
+
+
+async def _other_bills(tx: Tx, payment: PaymentRow) -> tuple[str, ...]:
+    """The HIS's numbers of the other bills that a merged payment is for."""
+    if not payment.piece:
+        return ()
+    pieces = await find_payments(tx, payment.channel, payment.trade_no)
+    others = [await load_bill(tx, row.piece) for row in pieces if row.piece != payment.piece]
+    return tuple(bill.his_id for bill in others if bill is not None)
 
 
 def _nothing_paid(bill: BillRow, insured: InsuredRow, hospital: Hospital) -> Payment:

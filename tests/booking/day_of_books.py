@@ -25,13 +25,14 @@ from booking.merchant_files.reading import read_bill
 from booking.merchant_filter import MerchantFilter, is_ours
 from booking.store.engine import Store
 from booking.store.migrate import SCRIPTS, migrate
-from booking.store.tables import payments, refunds
+from booking.store.tables import bookings, payments, refunds, schedules
 from mappings.canonical import StatementKind, StatementLine
 from tests.booking.merchant_files.made import Trade, alipay, alipay_line, wechat, wechat_line
 from tests.booking.world import HOSPITAL, ZONE, make_hospital
 from tests.stores import opened
 
 DAY = dt.date(2026, 1, 5)
+DEARER = "dearer"  # the schedule of those who were moved
 EACH = 23
 """Planted differences of each kind."""
 TEN_MS = round(dt.datetime(2026, 1, 5, 10, tzinfo=ZONE).timestamp() * 1000)
@@ -46,6 +47,7 @@ PLANTED: dict[str, tuple[Sequence[int], Sequence[int], Sequence[int]]] = {
     "his_missing": ([1500], [1500], []),
     "his_only": ([], [], [1500]),
     "status": ([1500, -1500], [1500], [1500]),
+    "moved_fee": ([1500], [1500], [2300]),
     "timing": ([1500], [1500], [1500]),
     # What is none:
     "netted": ([1500, -1500], [1500, -1500], []),
@@ -89,6 +91,31 @@ def _line_like(kind: str, fen: int, *, of_alipay: bool) -> str:
     return (alipay_line if of_alipay else wechat_line)((kind, "NUMBER", fen))
 
 
+def moved_booking(n: int) -> dict[str, Any]:
+    """A booking of the session that costs 23 yuan, paid with 15 before it was moved there."""
+    named = dict.fromkeys(("client_id", "user_ref", "patient_id", "slot_id"), "x")
+    states = {"state": "booked", "his_state": "registered", "his_command": "none", "his_command_status": "none"}
+    return {
+        **named, **states, "hospital_id": HOSPITAL, "id": f"b{n}", "order_no": f"{n:020}", "person_id": f"p{n}",
+        "schedule_id": DEARER, "version": 1, "payment_state": "paid", "fee_fen": 1500, "live": True, "occupies": True,
+        "charged": True, "needs_attention": False, "moved_ms": TEN_MS, "created_ms": TEN_MS, "updated_ms": TEN_MS,
+    }  # fmt: skip
+
+
+async def keep_moved(store: Store, wanted: list[str]) -> None:
+    schedule = {
+        "his_id": "S",
+        "date": "2026-01-06",
+        "session": "am",
+        "department_id": "D",
+        "fee_fen": 2300,
+        "status": "open",
+    }
+    async with store.write(HOSPITAL) as tx:
+        await tx.run(insert(schedules), {**schedule, "hospital_id": HOSPITAL, "id": DEARER, "seen_ms": TEN_MS})
+        await tx.run(insert(bookings), [moved_booking(n) for n, kind in enumerate(wanted) if kind == "moved_fee"])
+
+
 async def keep_ours(store: Store, wanted: list[str]) -> None:
     paid: list[dict[str, Any]] = []
     returned: list[dict[str, Any]] = []
@@ -97,7 +124,9 @@ async def keep_ours(store: Store, wanted: list[str]) -> None:
         at_ms = AFTER_MIDNIGHT_MS if kind == "timing" else TEN_MS + n
         for fen in PLANTED[kind][1]:
             if fen > 0:
-                paid.append({**name, "client_id": "c", "bill_id": f"b{n}", "amount_fen": fen, "paid_at_ms": at_ms,
+                moved = kind == "moved_fee"
+                paid.append({**name, "client_id": "c", "bill_id": None if moved else f"b{n}",
+                             "booking_id": f"b{n}" if moved else None, "amount_fen": fen, "paid_at_ms": at_ms,
                              "kept": True, "settlement": "settled", "created_ms": at_ms})  # fmt: skip
         if kind == "status" or any(fen < 0 for fen in PLANTED[kind][1]):
             returned.append({**name, "id": f"rf_{n}", "client_id": "c", "bill_id": f"b{n}", "amount_fen": 1500, "reason": "x",
@@ -127,6 +156,7 @@ async def compare(count: int, folder: Path) -> dict[str, Any]:
     await migrate(url, SCRIPTS)
     async with opened(url) as store:
         await keep_ours(store, wanted)
+        await keep_moved(store, wanted)
         began_s = time.perf_counter()
         for source in ("wechat", "alipay"):
             data = bill_of(wanted, of_alipay=source == "alipay")
