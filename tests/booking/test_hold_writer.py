@@ -35,6 +35,7 @@ from tests.booking.world import (
     put_slot,
     request,
 )
+from tests.loop_clock import LoopClock
 from tests.stores import Wall
 
 
@@ -316,17 +317,23 @@ async def test_request_is_shed_when_the_queue_is_full(store: Store, hospital: Ho
     assert [type(d) for d in done] == [Answer] * 3 + [Crowded] * 2
 
 
+TIME_S = 2.5  # a caller's; the batch that has begun waits for its turn for twice as long
+
+
 async def test_request_is_turned_away_when_its_turn_comes_too_late(store: Store, hospital: Hospital) -> None:
     slot_id, ids = await put_slot(store), await put_patients(store, 2)
     turn = store.turn(HOSPITAL)
     await turn.acquire(timeout_s=1)  # somebody else writes, and goes on writing
-    async with hold_writer(store, deadline_s=0.05) as writer:
+    async with hold_writer(store, deadline_s=TIME_S) as writer:
         first = asyncio.create_task(writer.hold(hospital, request(slot_id, ids[0])))
         await asyncio.sleep(0)
         while writer.waiting(HOSPITAL):  # noqa: ASYNC110 - until it is in a batch
             await asyncio.sleep(0)
+        second = asyncio.create_task(writer.hold(hospital, request(slot_id, ids[1])))
+        await asyncio.sleep(0)
+        LoopClock().turn(TIME_S)
         with pytest.raises(Crowded):
-            await writer.hold(hospital, request(slot_id, ids[1]))
+            await second
         turn.release()
         assert isinstance(await first, Answer)
 
@@ -339,16 +346,19 @@ async def test_caller_is_turned_away_and_nothing_done_when_its_own_time_is_over_
     turn = store.turn(HOSPITAL)
     await turn.acquire(timeout_s=1)  # somebody else writes, and goes on writing
     async with hold_writer(store, deadline_s=30) as writer:
-        begun = asyncio.create_task(writer.hold(hospital, request(slot_id, ids[0]), within_s=0.05))
+        begun = asyncio.create_task(writer.hold(hospital, request(slot_id, ids[0]), within_s=TIME_S))
         await asyncio.sleep(0)
         while writer.waiting(HOSPITAL):  # noqa: ASYNC110 - until it is in a batch
             await asyncio.sleep(0)
         patient = [asyncio.create_task(writer.hold(hospital, request(slot_id, ids[n]))) for n in (1, 2)]
+        asked = writer.hold(hospital, request(slot_id, ids[3], key="impatient"), within_s=TIME_S)
+        impatient = asyncio.create_task(asked)
         await asyncio.sleep(0)
+        LoopClock().turn(TIME_S)
         with pytest.raises(Crowded):
-            await writer.hold(hospital, request(slot_id, ids[3], key="impatient"), within_s=0.05)
+            await impatient
         assert writer.waiting(HOSPITAL) == 2
-        assert writer.oldest_s() >= 0.05
+        assert writer.oldest_s() >= TIME_S
         assert not begun.done()  # its time is over too, but what has begun is decided
         turn.release()
         assert [type(await hold) for hold in (begun, *patient)] == [Answer] * 3

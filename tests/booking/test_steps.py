@@ -39,6 +39,7 @@ from tests.booking.world import (
     put_slot,
     send_and_answer,
 )
+from tests.loop_clock import LoopClock
 from tests.stores import UrlOf, Wall, make_vault
 
 PATIENCE_S = 15.0
@@ -347,19 +348,24 @@ async def test_nobody_is_told_that_all_are_busy_before_having_waited(
     store: Store, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One who comes in the last moment of a stall is served after it."""
-    monkeypatch.setattr("booking.steps.WRITER_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("booking.store.engine.WRITER_TIMEOUT_S", 1.0)
-    ids, steps = await seated(store, hospital, 3), Steps(store)
+    monkeypatch.setattr("booking.steps.WRITER_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("booking.store.engine.WRITER_TIMEOUT_S", 60.0)
+    ids, steps, clock = await seated(store, hospital, 3), Steps(store), LoopClock()
 
     def ask(booking_id: str) -> asyncio.Task[Any]:
         return asyncio.create_task(steps.take(HOSPITAL, paying(hospital, booking_id, make_payment())))
 
     async with somebody_writing(store):
         first, second = ask(ids[0]), ask(ids[1])
-        await asyncio.wait([first])  # now the task that serves the others begins to wait for the turn, for a second
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(0.05)
+        clock.turn(60)
+        await asyncio.wait([first])  # now the task that serves the others begins to wait for the turn, for a minute
+        await asyncio.sleep(0.05)
+        clock.turn(48)
         late = ask(ids[2])
-        await asyncio.sleep(0.4)  # it has waited in vain
+        await asyncio.sleep(0.05)
+        clock.turn(24)
+        await asyncio.sleep(0.05)  # it has waited in vain
         assert not late.done()
     async with asyncio.timeout(PATIENCE_S):
         assert await late == ids[2]

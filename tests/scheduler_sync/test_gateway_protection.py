@@ -13,6 +13,7 @@ from monitoring import metrics
 from scheduler_sync.changes import gate_of
 from scheduler_sync.gateway import HospitalLink
 from tests.booking.world import FEE_FEN, ZHANG, make_hospital, make_schedule, make_slot
+from tests.loop_clock import LoopClock
 from tests.scheduler_sync.peer import Peer, accept, hang
 
 
@@ -79,7 +80,7 @@ async def test_limit_falls_to_the_floor_and_the_breaker_opens_when_the_his_is_aw
 
 async def test_refusals_are_counted_by_their_reason_when_there_is_no_place() -> None:
     peer = Peer()
-    link = make_link("gate-3", peer, his_concurrency=1, his_queue=1, his_queue_deadline_s=0.05)
+    link = make_link("gate-3", peer, his_concurrency=1, his_queue=1, his_queue_deadline_s=60)
     async with locks_that_hang(link, peer, 1):
         waiting = asyncio.create_task(link.read(Verb.PING, attempts=1))
         await rest()
@@ -88,6 +89,7 @@ async def test_refusals_are_counted_by_their_reason_when_there_is_no_place() -> 
         lock = asyncio.create_task(link.write(Verb.LOCK_SLOT, order(7)))  # pushes the read out, and then waits too long
         with pytest.raises(HisUnavailable, match="more urgent"):
             await waiting
+        LoopClock().turn(60)
         assert await lock == Rejected(code="not_sent", text="no place became free in time", retryable=True)
     for reason in ("queue_full", "displaced", "deadline"):
         assert value("hisbridge_his_refused_total", "gate-3", reason=reason) == 1

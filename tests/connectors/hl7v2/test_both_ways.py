@@ -29,6 +29,7 @@ from mappings.canonical import Bill
 from monitoring.metrics import REGISTRY
 from tests.connectors.hl7v2.conftest import HOSPITAL, ZHANG, payment
 from tests.connectors.hl7v2.scripted import FakeHis, ack, number_of
+from tests.loop_clock import LoopClock
 
 from .wire.his import PROFILE
 from .wire.rows import AGAIN, NEVER, adt, framed, sent
@@ -321,9 +322,14 @@ async def test_gauge_tells_whether_the_his_is_connected() -> None:
 
 
 async def test_connection_of_the_his_is_closed_when_it_is_silent_for_as_long_as_it_may() -> None:
-    async with connected(Desk(), **OPEN, idle_timeout_s=0.5) as connector, peer_of(connector) as peer:
-        peer.writer.write(sent("H1"))
-        assert said(await peer.hear()) == ("AA", "H1")
+    clock = LoopClock()
+    async with connected(Desk(), **OPEN, idle_timeout_s=60) as connector, peer_of(connector) as peer:
+        for control_id in ("H1", "H2", "H3"):  # each byte gives it as long again
+            peer.writer.write(sent(control_id))
+            assert said(await peer.hear()) == ("AA", control_id)
+            await asyncio.sleep(0.02)
+            clock.turn(40)
+        clock.turn(60)
         assert await peer.is_closed()
 
 

@@ -23,6 +23,7 @@ from tests.connectors.fhir.fhir_hospital import HOSPITAL, booked_order, hospital
 from tests.connectors.fhir.told.desk import Desk
 from tests.connectors.fhir.told.sent import backport, r5
 from tests.connectors.hl7v2.wire.authority import Authority
+from tests.loop_clock import LoopClock
 
 SECRET = "told-to-the-server"
 
@@ -255,13 +256,15 @@ async def test_bytes_are_refused_when_they_are_no_notification(tmp_path: Path) -
 
 
 async def test_slow_sender_is_given_up_and_others_are_served(tmp_path: Path) -> None:
-    async with listening(tmp_path, request_timeout_s=0.4) as us:
+    clock = LoopClock()
+    async with listening(tmp_path, request_timeout_s=60) as us:
         reader, writer = await asyncio.open_connection("127.0.0.1", us.connector.listen_port)
         head = (
             f"POST /notifications HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\nContent-Length: 50\r\n\r\n"
         )
         writer.write(head.encode() + b"{")
         assert await us.send(backport("handshake")) == 200
+        clock.turn(60)
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
         writer.close()
 

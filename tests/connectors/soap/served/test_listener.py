@@ -13,6 +13,7 @@ import pytest
 from connectors.port import CannotServe
 from tests.acceptance.installation import until
 from tests.connectors.hl7v2.wire.authority import Authority
+from tests.loop_clock import LoopClock
 
 from .his import Served, call, counted, made, served
 
@@ -89,11 +90,13 @@ async def test_request_in_chunks_is_taken_when_it_is_good(tmp_path: Path) -> Non
 async def test_connection_ends_and_others_are_served_when_a_peer_is_slow_or_strange(
     pieces: tuple[bytes, ...], status: bytes, reason: str, tmp_path: Path
 ) -> None:
-    async with served(tmp_path, request_timeout_s=0.5) as us:
+    clock = LoopClock()
+    async with served(tmp_path, request_timeout_s=60) as us:
         before = counted("soap_calls_refused_total", reason=reason)
-        slow = asyncio.create_task(spoken(port_of(us), *pieces))
+        slow = asyncio.create_task(spoken(port_of(us), *pieces, within_s=600))
         await asyncio.sleep(0.1)
         assert (await us.post(BODY)).code == "0"
+        clock.turn(60)
         said = await slow
         assert said[: len(status)] == status
         assert status or not said
@@ -104,7 +107,8 @@ async def test_connection_ends_and_others_are_served_when_a_peer_is_slow_or_stra
 
 
 async def test_connection_is_kept_and_then_closed_when_it_idles(tmp_path: Path) -> None:
-    async with served(tmp_path, idle_timeout_s=0.4) as us:
+    clock = LoopClock()
+    async with served(tmp_path, idle_timeout_s=60, request_timeout_s=600) as us:
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(us))
         for _ in range(3):
             writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
@@ -112,9 +116,12 @@ async def test_connection_is_kept_and_then_closed_when_it_idles(tmp_path: Path) 
             assert head.startswith(b"HTTP/1.1 200 OK")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             await reader.readexactly(length)
-            await asyncio.sleep(0.1)
-        async with asyncio.timeout(10):
-            assert await reader.read() == b""
+            clock.turn(40)
+        rest = asyncio.create_task(reader.read())
+        while not rest.done():  # it idles from a moment after its answer
+            clock.turn(60)
+            await asyncio.sleep(0.01)
+        assert rest.result() == b""
         writer.close()
 
 
