@@ -71,11 +71,13 @@ async def put_report(
     occurred_ms: int | None = None,
     told: bool = False,
     rule: ReportRule = AT_ONCE,
+    zone: dt.tzinfo = dt.UTC,
 ) -> ReportRow:
     """Insert or update a report. An older word than the stored one (by the HIS's time) is dropped, equal ones keep order.
 
     `told` is for news of the HIS: how late it came is measured. What is asked for live is as old as it likes.
-    By the hospital's `rule` portals hear nothing of a report that may not be seen as it is, and of a delayed one from when on.
+    By the hospital's `rule` portals hear nothing of a report that may not be seen as it is, and of a delayed one from when on,
+    in the hospital's `zone`.
     Raises SetAside for a report without a patient: it must never be guessed whose it is.
     """
     owner = report.mrn or mrn
@@ -121,18 +123,18 @@ async def put_report(
     await note_documents(tx, row_id, report, known)
     if told:
         _count_delay(tx, report, occurred_ms)
-    await _tell(tx, row, rule)
+    await _tell(tx, row, rule, zone)
     return row
 
 
-async def _tell(tx: Tx, row: ReportRow, rule: ReportRule) -> None:
+async def _tell(tx: Tx, row: ReportRow, rule: ReportRule, zone: dt.tzinfo) -> None:
     from_ms = _shown_from_ms(row, rule)
     person_id = None if from_ms is None else await owner_ids(tx, row.mrn_digest)
     if from_ms is None or person_id is None:
         return
     payload = {"report_id": row.id, "status": row.status, "version": row.version}
     if from_ms > tx.now_ms:
-        payload["shown_at"] = dt.datetime.fromtimestamp(from_ms / 1000, dt.UTC).isoformat()
+        payload["shown_at"] = dt.datetime.fromtimestamp(from_ms / 1000, zone).isoformat()
     await tell_owners(tx, person_id, "report.changed", payload)
 
 

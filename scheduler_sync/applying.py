@@ -238,7 +238,14 @@ async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Bu
         case PatientMerged():
             await merge_persons(tx, surviving_mrn=event.surviving_mrn, retired_mrn=event.retired_mrn)
         case ReportIssued(report=report):
-            await put_report(tx, report, occurred_ms=_ms(event.occurred_at), told=True, rule=hospital.reports)
+            await put_report(
+                tx,
+                report,
+                occurred_ms=_ms(event.occurred_at),
+                told=True,
+                rule=hospital.reports,
+                zone=hospital.zone,
+            )
         case BillIssued(bill=bill):
             await hear_bill(tx, bill, currency=hospital.currency, occurred_ms=_ms(event.occurred_at))
         case RefundAsked():

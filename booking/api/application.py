@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, cast
 import uuid_utils
 from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from multidict import istr
 
@@ -24,6 +23,7 @@ from booking.api.admission import Admission, AdmissionLimits, rate_fields
 from booking.api.auth import ApiClient, Authenticator
 from booking.api.endpoint import ClientGone, Endpoint
 from booking.api.fhir.outcomes import answer_outcome, is_fhir
+from booking.api.malformed import told_of
 from booking.api.phases import ReleasePhases
 from booking.api.problems import ApiProblem, answer_problem
 from booking.api.router import Found, Router, split_plain, split_target
@@ -257,8 +257,7 @@ class _Application:
 
     def refuse_malformed(self, request: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
         """The answer to what is not HTTP, or not HTTP that we take. What was sent is neither repeated nor logged."""
-        detail = "A line of the head is too long." if isinstance(error, LineTooLong) else None
-        problem = ApiProblem("malformed_http", detail)
+        problem = ApiProblem("malformed_http", told_of(error))
         self._tally.count(None, "", problem.problem.status, problem.code, None, 0.0)
         request_id = str(uuid_utils.uuid7())
         return Answer(answer_problem(problem, request_id=request_id), request, request_id, close=True).as_response()

@@ -158,8 +158,8 @@ _UNKNOWN: tuple[Row, ...] = tuple(
 
 _REQUEST: tuple[Row, ...] = (
     ("malformed_http", 400, False, "client_error", "The request is not HTTP that we can read", "请求不符合 HTTP 协议",
-     "Correct the request's head as RFC 9112 defines it (a line has at most 8190 bytes); the connection is closed.",
-     "请按 RFC 9112 更正请求头（每行不超过 8190 字节）；连接已关闭。"),
+     "Correct what `detail` names, as RFC 9112 defines it (a line of the head has at most 8190 bytes); the connection is closed.",
+     "请按 RFC 9112 更正 `detail` 所指之处（请求头每行不超过 8190 字节）；连接已关闭。"),
     ("malformed_json", 400, False, "client_error", "The body is not JSON", "请求体不是合法的 JSON",
      "Send UTF-8 JSON as RFC 8259 defines it; `detail` gives the byte.",
      "请发送 UTF-8 编码的标准 JSON；`detail` 给出出错位置。"),

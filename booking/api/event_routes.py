@@ -49,13 +49,18 @@ class EventHandlers:
                 id=r["id"],
                 type=r["type"],
                 hospital_id=r["hospital_id"],
-                at=dt.datetime.fromtimestamp(r["created_ms"] / 1000, dt.UTC),
+                at=dt.datetime.fromtimestamp(r["created_ms"] / 1000, self._zone(r["hospital_id"])),
                 data=msgspec.json.decode(r["payload"]),
             )
             for r in rows
             if call.caller.may_use(r["hospital_id"])
         ]
         return EventList(items=items, next=rows[-1]["seq"] if rows else query.after)
+
+    def _zone(self, hospital_id: str) -> dt.tzinfo:
+        """That of the event's hospital; UTC for one that is in the settings no more."""
+        hospital = self._context.hospitals.get(hospital_id)
+        return dt.UTC if hospital is None else hospital.zone
 
     async def add_webhook(self, call: Call[None, NewWebhook]) -> Reply:
         literal = literal_of(call.body.url)

@@ -37,7 +37,8 @@ _RETRIED = (429, 503)
 _ABOUT = """\
 Find a slot, hold it, pay, see it registered at the hospital, cancel; bills, reports and events.
 
-- Money is an integer in the currency's minor unit (`_fen`). Instants are RFC 3339 with an offset, dates are dates.
+- Money is an integer in the currency's minor unit (`_fen`). Dates are dates. Instants are RFC 3339; send
+  any offset, and get all that is of a hospital, in problems and events too, with the offset of its `time_zone`.
 - Errors are `application/problem+json`; branch on `code`. Every code with what to do: [/docs/errors](/docs/errors).
 - POSTs that create need an `Idempotency-Key`; repeat it on every retry of the same thing.
 - Changes are additive: ignore fields and values that you do not know.

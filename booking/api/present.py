@@ -31,6 +31,14 @@ def instant(ms: int | None, zone: dt.tzinfo) -> dt.datetime | None:
     return None if ms is None else _instant(ms, zone)
 
 
+def of_his(at: dt.datetime | None, zone: dt.tzinfo) -> dt.datetime | None:
+    """What a HIS has told, with whatever offset it likes, as we tell every instant of the hospital."""
+    try:
+        return None if at is None else at.astimezone(zone)
+    except OverflowError:  # the ends of the calendar, by which some say "for ever": no other offset has them
+        return at
+
+
 @lru_cache(maxsize=1024)  # a batch of holds has three instants in all, and shows them for every booking
 def _instant(ms: int, zone: dt.tzinfo) -> dt.datetime:
     return dt.datetime.fromtimestamp(ms / 1000, zone)
@@ -148,7 +156,7 @@ def booking_view(
         queue_no=registration.queue_no if registration else None,
         encounter_no=registration.encounter_no if registration else None,
         check_in_place=registration.check_in_place if registration else None,
-        check_in_until=registration.check_in_until if registration else None,
+        check_in_until=of_his(registration.check_in_until, zone) if registration else None,
         moved_at=instant(booking.moved_ms, zone),
         visit=None if place is None else visit_view(seen(place, registration), zone),
         payments=[payment_view(p, zone) for p in payments or ()],
@@ -203,7 +211,7 @@ def bill_view(
         settlement="none" if sent is None else sent.settlement,
         title=record.title,
         department_name=record.department_name,
-        issued_at=record.issued_at,
+        issued_at=of_his(record.issued_at, zone),
         receipt_no=None if bill.settlement is None else bill.settlement.receipt_no,
         invoice_no=None if bill.settlement is None else bill.settlement.invoice_no,
         split=None if bill.split is None or bill.status != "open" else split_view(bill.split, zone),
@@ -234,8 +242,8 @@ def registration_view(row: RegistrationRow, zone: dt.tzinfo) -> RegistrationView
         status=row.status,
         booking_id=row.booking_id,
         his_id=row.his_id,
-        starts_at=row.record.starts_at,
-        ends_at=row.record.ends_at,
+        starts_at=of_his(row.record.starts_at, zone),
+        ends_at=of_his(row.record.ends_at, zone),
         department_name=row.record.department_name,
         practitioner_name=row.record.practitioner_name,
     )
@@ -248,7 +256,7 @@ def report_version(row: ReportRow, zone: dt.tzinfo) -> ReportVersion:
         version=row.version,
         status=record.status,
         told_at=_instant(told_ms, zone),
-        issued_at=record.issued_at,
+        issued_at=of_his(record.issued_at, zone),
         conclusion=record.conclusion,
         observations=_observations(record),
         attachments=_attachments(record),
@@ -277,7 +285,7 @@ def _observations(record: Report) -> list[ObservationView]:
     ]
 
 
-def report_view(row: ReportRow, *, whole: bool) -> ReportView:
+def report_view(row: ReportRow, zone: dt.tzinfo, *, whole: bool) -> ReportView:
     record = row.record
     return ReportView(
         id=row.id,
@@ -285,8 +293,8 @@ def report_view(row: ReportRow, *, whole: bool) -> ReportView:
         status=record.status,
         version=row.version,
         name=record.name,
-        issued_at=record.issued_at,
-        effective_at=record.effective_at,
+        issued_at=of_his(record.issued_at, zone),
+        effective_at=of_his(record.effective_at, zone),
         conclusion=record.conclusion if whole else None,
         observations=_observations(record) if whole else [],
         attachments=_attachments(record) if whole else [],

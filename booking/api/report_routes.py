@@ -45,7 +45,8 @@ class ReportHandlers:
             async with self._context.store.read(call.hospital_id) as tx:
                 rows = await reporting.reports_of(tx, person, self._rule(call.hospital_id))
             reading.shows(*rows)
-            return ReportList(items=[report_view(r, whole=False) for r in rows], as_of=as_of)
+            zone = self._context.hospital(call).zone
+            return ReportList(items=[report_view(r, zone, whole=False) for r in rows], as_of=as_of)
 
     async def get(self, call: Call[None, None]) -> ReportView:
         async with on_record(self._context, self._reads, call, What.DETAIL) as reading:
@@ -57,7 +58,7 @@ class ReportHandlers:
     def _view(self, hospital_id: str, person: Person, row: reporting.ReportRow) -> ReportView:
         zone, as_of = self._context.hospitals[hospital_id].zone, self.as_of(hospital_id, person, row)
         told_at = instant(row.updated_ms, zone)
-        return msgspec.structs.replace(report_view(row, whole=True), as_of=as_of, told_at=told_at)
+        return msgspec.structs.replace(report_view(row, zone, whole=True), as_of=as_of, told_at=told_at)
 
     async def versions(self, call: Call[None, None]) -> ReportHistory:
         """As stored: what a HIS said before, nobody can ask it."""
@@ -189,9 +190,9 @@ class ReportHandlers:
                 return row
             if await reporting.is_known(tx, whole, mrn=str(row.record.mrn)):
                 return row
-        rule = self._rule(hospital_id)
+        rule, zone = self._rule(hospital_id), self._context.hospitals[hospital_id].zone
         async with self._context.store.write(hospital_id) as tx:
-            put = await reporting.put_report(tx, whole, rule=rule)
+            put = await reporting.put_report(tx, whole, rule=rule, zone=zone)
             # What has come meanwhile may not be for the patient yet: then what they have seen is what they see.
             return put if reporting.is_released(tx, put, rule) else row
 

@@ -7,6 +7,7 @@ accepted before is always looked up in the store: its answer is the first succes
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
@@ -86,8 +87,8 @@ class Memory:
         """A key was accepted, here or in another process."""
         self._keys.add(f"{hospital_id}\0{client_id}\0{key}")
 
-    def note_batch(self, hospital_id: str, batch: Batch) -> None:
-        """Remember what a batch has shown of its slots."""
+    def note_batch(self, hospital_id: str, batch: Batch, zone: dt.tzinfo) -> None:
+        """Remember what a batch has shown of its slots. `zone` is the hospital's: a remembered refusal reads as a new one."""
         now_ms, seq = batch.facts.now_ms, batch.facts.seq
         if not batch.granted:
             seq -= 1  # nothing was written: what we saw is the state after the write before
@@ -97,7 +98,8 @@ class Memory:
             if slot.stopped or slot.schedule.stopped or slot.starts_at_ms <= now_ms:
                 self._drop(hospital_id, slot.id)
             elif opens_at_ms is not None and now_ms < opens_at_ms:
-                self._put(hospital_id, slot.id, _Entry(not_released(slot.id, opens_at_ms), opens_at_ms, seq, fragment))
+                refused = not_released(slot.id, opens_at_ms, zone)
+                self._put(hospital_id, slot.id, _Entry(refused, opens_at_ms, seq, fragment))
             elif not has_seat(slot):
                 self._put(hospital_id, slot.id, _Entry(sold_out(slot.id), None, seq, fragment))
             else:

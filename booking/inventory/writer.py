@@ -332,7 +332,7 @@ class HoldWriter:
     def _tell(self, hospital: Hospital, items: Sequence[_Item], batch: Batch) -> None:
         """The commit is certain: remember, wake, answer."""
         if self._memory is not None:
-            self._memory.note_batch(hospital.id, batch)
+            self._memory.note_batch(hospital.id, batch, hospital.zone)
         replayed = turned_away = 0
         for item, answer in zip(items, batch.answers, strict=True):
             if isinstance(answer, Answer):

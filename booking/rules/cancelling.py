@@ -57,7 +57,9 @@ def _of_cutoff(case: Cancelling) -> Refused | None:
     until_ms = None if rule is None else cancel_until_ms(rule, case.date, case.starts_at_ms, case.zone)
     if until_ms is None or case.now_ms < until_ms:
         return None
-    return Refused("cancel_too_late", "The hospital's time to cancel is over.", {"cancel_until": instant(until_ms)})
+    return Refused(
+        "cancel_too_late", "The hospital's time to cancel is over.", {"cancel_until": instant(until_ms, case.zone)}
+    )
 
 
 def cancel_until_ms(rule: CancelCutoff, date: str, starts_at_ms: int, zone: dt.tzinfo) -> int:

@@ -70,13 +70,17 @@ def _of_begin(case: Case) -> Refused | None:
 
 def _of_release(case: Case) -> Refused | None:
     opens_at_ms = case.slot.schedule.opens_at_ms
-    return None if opens_at_ms is None or case.now_ms >= opens_at_ms else not_released(case.slot.id, opens_at_ms)
+    return (
+        None
+        if opens_at_ms is None or case.now_ms >= opens_at_ms
+        else not_released(case.slot.id, opens_at_ms, case.zone)
+    )
 
 
 def _of_closed_hours(case: Case) -> Refused | None:
     if case.closed_until_ms is None:
         return None
-    until = instant(case.closed_until_ms)
+    until = instant(case.closed_until_ms, case.zone)
     return Refused("hospital_closed", f"Slot {case.slot.id}.", {"opens_at": until, "allowed_at": until})
 
 
@@ -116,7 +120,7 @@ def _of_blocks(case: Case) -> Refused | None:
         return None
     until_ms, rule = max(found, key=lambda one: one[0])
     why = f"{rule.count} {rule.after.value.replace('_', '-')} within {rule.within}."
-    return Refused("patient_blocked", why, {"rule": rule.after.value, "allowed_at": instant(until_ms)})
+    return Refused("patient_blocked", why, {"rule": rule.after.value, "allowed_at": instant(until_ms, case.zone)})
 
 
 def _blocked_until(case: Case, rule: Block) -> int | None:
@@ -144,7 +148,7 @@ def _of_waiting(case: Case) -> Refused | None:
     if until_ms is None or case.now_ms >= until_ms:
         return None
     why = f"The patient has cancelled a booking; {case.rules.wait_after_cancel_s:g} s must pass."
-    return Refused("wait_after_cancellation", why, {"allowed_at": instant(until_ms)})
+    return Refused("wait_after_cancellation", why, {"allowed_at": instant(until_ms, case.zone)})
 
 
 def _of_duplicate(case: Case) -> Refused | None:
@@ -194,7 +198,9 @@ def _limit_reached(case: Case, limit: Limit) -> Refused:
     )
     extra: dict[str, Any] = {"limit": msgspec.to_builtins(limit)}
     if limit.by == By.BOOKING:
-        extra["allowed_at"] = instant(next_period_ms(date_at(case.now_ms, case.zone), limit.within, case.zone))
+        extra["allowed_at"] = instant(
+            next_period_ms(date_at(case.now_ms, case.zone), limit.within, case.zone), case.zone
+        )
     return Refused("limit_reached", why, extra)
 
 
@@ -264,15 +270,15 @@ def sold_out(slot_id: str) -> Refused:
     return Refused("slot_sold_out", f"Slot {slot_id}.")
 
 
-def not_released(slot_id: str, opens_at_ms: int) -> Refused:
+def not_released(slot_id: str, opens_at_ms: int, zone: dt.tzinfo) -> Refused:
     """The refusal for a slot that is not yet on sale."""
-    opens_at = instant(opens_at_ms)
+    opens_at = instant(opens_at_ms, zone)
     return Refused("slot_not_released", f"Slot {slot_id}.", {"opens_at": opens_at, "allowed_at": opens_at})
 
 
-def instant(ms: int) -> dt.datetime:
-    """An instant of the store's clock, in UTC."""
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+def instant(ms: int, zone: dt.tzinfo) -> dt.datetime:
+    """An instant of the store's clock, as every time of a hospital is told: with the hospital's offset."""
+    return dt.datetime.fromtimestamp(ms / 1000, zone)
 
 
 Rule = Callable[[Case], Refused | None]

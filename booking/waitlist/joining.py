@@ -50,7 +50,7 @@ async def join(
         )
     )
     clears_ms = clears_at(rule, schedule.date, terms.zone)
-    _raise(_of_line(tx.now_ms, clears_ms, parts))
+    _raise(_of_line(tx.now_ms, clears_ms, parts, hospital.zone))
     await _of_places(tx, rule, client_id, person, schedule)
     entry = Entry(
         hospital_id=tx.hospital_id,
@@ -104,9 +104,9 @@ def _raise(refused: Refused | None) -> None:
         raise Refusal(refused.code, refused.detail, **refused.extra)
 
 
-def _of_line(now_ms: int, clears_ms: int, parts: list[SlotFacts]) -> Refused | None:
+def _of_line(now_ms: int, clears_ms: int, parts: list[SlotFacts], zone: dt.tzinfo) -> Refused | None:
     if now_ms >= clears_ms:
-        return Refused("waitlist_closed", "The line was cleared.", {"closed_at": instant(clears_ms)})
+        return Refused("waitlist_closed", "The line was cleared.", {"closed_at": instant(clears_ms, zone)})
     free = [part.id for part in parts if not part.stopped and part.starts_at_ms > now_ms and has_seat(part)]
     if free:
         return Refused("not_sold_out", f"Slot {free[0]} has a seat.", {"slot_id": free[0]})

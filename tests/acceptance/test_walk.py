@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from pathlib import Path
 
 from loadtest.demo.walk import STEPS, Walk
@@ -17,6 +19,9 @@ from tests.acceptance.installation import (
 )
 from tests.postgres import PostgresServer
 
+OFFSETS = re.compile(r'T\d\d:\d\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:\d\d)"')
+"""The offset of each instant in an answer."""
+
 
 async def walk_everywhere(site: Installation) -> None:
     """One patient at each hospital at once; then the hospitals' own books are compared with what the portal was told."""
@@ -29,6 +34,7 @@ async def walk_everywhere(site: Installation) -> None:
 
     for texts in await asyncio.gather(*(steps(hospital_id) for hospital_id in HOSPITALS)):
         assert len(texts) == len(STEPS)
+    assert {offset for text in await everything_told(site) for offset in OFFSETS.findall(text)} == {"+08:00"}
     for hospital_id, clinic in site.clinics.items():
         bookings = (await site.portal().get(f"/v1/hospitals/{hospital_id}/bookings", user_ref="demo-user"))["items"]
         assert sorted((b["state"], b["payment_state"]) for b in bookings) == [
@@ -43,6 +49,21 @@ async def walk_everywhere(site: Installation) -> None:
         assert [charge["state"] for charge in state["charges"]] == ["paid"]
         assert len(state["people"]) == 1
         assert state["oversold"] == 0
+
+
+async def everything_told(site: Installation) -> list[str]:
+    """The text of what the API shows of the walk: events, bookings, bills, reports, visits, and a refusal that has a time."""
+    portal, told = site.portal(), []
+    feed = await portal.get("/v1/events", limit=500)
+    told.append(json.dumps(feed["items"]))
+    for hospital_id in HOSPITALS:
+        of = f"/v1/hospitals/{hospital_id}"
+        bookings = (await portal.get(f"{of}/bookings"))["items"]
+        told += [json.dumps(await portal.get(f"{of}/bookings/{one['id']}")) for one in bookings]
+        for patient_id in {one["patient_id"] for one in bookings}:
+            for kind in ("bills", "reports", "registrations"):
+                told.append(json.dumps(await portal.get(f"{of}/patients/{patient_id}/{kind}")))
+    return told
 
 
 async def test_patient_is_served_at_three_hospitals_when_the_store_is_sqlite(tmp_path: Path) -> None:

@@ -155,8 +155,11 @@ async def test_not_released_is_answered_from_memory_until_the_clock_opens(
     async with remembering(store) as (writer, feed):
         assert await code_of(writer, hospital, slot_id, ids[0]) == "slot_not_released"
         before = from_memory()
-        assert await code_of(writer, hospital, slot_id, ids[1]) == "slot_not_released"
+        with pytest.raises(Refusal) as refused:
+            await writer.hold(hospital, request(slot_id, ids[1]))
         assert from_memory() - before == 1
+        told = refused.value.extra["opens_at"]
+        assert (told, told.tzinfo) == (opens, hospital.zone)  # as the rules tell it
         wall.turn(3_599.999)
         await catch_up(feed)
         assert await code_of(writer, hospital, slot_id, ids[0]) == "slot_not_released"

@@ -16,7 +16,7 @@ from booking.store.engine import Store
 from booking.store.tables import events, reports
 from mappings.canonical import Attachment, Observation, Report, ReportKind, ReportStatus
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
-from tests.booking.world import HOSPITAL, ZHANG, make_hospital, put_patient
+from tests.booking.world import HOSPITAL, ZHANG, ZONE, make_hospital, put_patient
 from tests.stores import BEGIN_MS, Wall
 
 HOUR_MS = 3_600_000
@@ -59,7 +59,7 @@ def test_rule_says_from_when_on_a_report_is_seen(rule: ReportRule, report: Repor
 
 async def put(store: Store, report: Report, rule: ReportRule) -> None:
     async with store.write(HOSPITAL) as tx:
-        await put_report(tx, report, told=True, rule=rule)
+        await put_report(tx, report, told=True, rule=rule, zone=ZONE)
 
 
 async def bind(store: Store) -> str:
@@ -99,6 +99,7 @@ async def test_report_is_seen_when_its_delay_is_over_and_not_a_moment_before(sto
     await put(store, make_report(), DELAYED)
     (event,) = await told_of(store)
     assert dt.datetime.fromisoformat(event["shown_at"]) == ISSUED + dt.timedelta(hours=2)
+    assert event["shown_at"].endswith("+08:00")
     wall.now_ms = BEGIN_MS + 2 * HOUR_MS - 1
     assert await seen(store, DELAYED) == []
     wall.now_ms += 1

@@ -27,6 +27,10 @@ class Answered(NamedTuple):
     def code(self) -> str:
         return str(msgspec.json.decode(self.body)["code"])
 
+    @property
+    def detail(self) -> str:
+        return str(msgspec.json.decode(self.body)["detail"])
+
 
 class Caller:
     """One connection."""

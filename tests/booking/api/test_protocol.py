@@ -19,21 +19,34 @@ JSON = ("Content-Type: application/json", "Idempotency-Key: k")
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "told"),
     [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS to a plain port\r\n\r\n",
-        b"GARBAGE\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9_000 + b"\r\n\r\n",
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS to a plain port\r\n\r\n", "plain HTTP, and TLS came"),
+        (b"GARBAGE\r\n\r\n", "HTTP method"),
+        (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", "method in capital letters"),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", "request line"),
+        (b"GET / HTTP/1.1\nHost: x\n\n", "CR LF"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\n\r\n", "end with CR LF"),
+        (b"GET foo HTTP/1.1\r\nHost: x\r\n\r\n", "target"),
+        (b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n", "target"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2"),
+        (b"GET / HTTP/1.1\r\n\r\n", "Host is missing"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "Host is there twice"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Type: a\r\nContent-Type: b\r\n\r\n", "may be there once"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n", "name"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBad: \x01\r\n\r\n", "control character"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", "second line"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "Content-Length is there twice"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", "not a number"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both there"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", "not chunked"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n", "more headers than"),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", "too long"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9_000 + b"\r\n\r\n", "too long"),
     ],
-)
-async def test_request_is_answered_as_a_problem_and_not_repeated_when_it_is_not_http(
-    portal: Portal, sent: bytes
+)  # fmt: skip
+async def test_request_is_answered_with_what_was_wrong_and_not_repeated_when_it_is_not_http(
+    portal: Portal, sent: bytes, told: str
 ) -> None:
     log = io.BytesIO()
     configure_logging(stream=log)
@@ -41,10 +54,31 @@ async def test_request_is_answered_as_a_problem_and_not_repeated_when_it_is_not_
         await caller.send(sent)
         answer = await caller.read()
         assert (answer.status, answer.code) == (400, "malformed_http")
+        assert told in answer.detail
         assert answer.fields["content-type"] == "application/problem+json"
         assert answer.fields["connection"] == "close"
         assert await caller.ended() == b""
     assert log.getvalue() == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n310101198512120040\r\n\r\n",
+        b"GET //310101198512120040\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://[310101198512120040 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"310101198512120040 / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"310101198512120040" * 500 + b"\r\n\r\n",
+    ],
+)
+async def test_nothing_of_a_request_that_is_not_http_is_told_back_when_it_holds_a_number(
+    portal: Portal, sent: bytes
+) -> None:
+    async with call_raw(portal) as caller:
+        await caller.send(sent)
+        answer = await caller.read()
+        assert answer.code == "malformed_http"
+        assert b"310101" not in answer.body
 
 
 async def test_request_is_refused_once_when_a_chunk_is_broken(portal: Portal) -> None:
@@ -53,6 +87,7 @@ async def test_request_is_refused_once_when_a_chunk_is_broken(portal: Portal) ->
         await caller.send(head("POST", BOOKINGS, *JSON, "Transfer-Encoding: chunked") + broken)
         answer = await caller.read()
         assert (answer.status, answer.code) == (400, "malformed_http")
+        assert "chunks of the body" in answer.detail
         assert await caller.ended() == b""
 
 

@@ -84,6 +84,7 @@ def test_cancellation_is_judged_as_the_table_says_when_asked_at_an_edge(
         told = refused.extra.get("cancel_until")
         expected = None if until is None else ms(until, changes.get("zone", SHANGHAI))
         assert (None if told is None else round(told.timestamp() * 1000)) == expected
+        assert told is None or told.tzinfo == changes.get("zone", SHANGHAI)  # as all times of the hospital are told
 
 
 def test_table_has_a_refusal_of_every_rule() -> None:

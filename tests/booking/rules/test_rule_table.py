@@ -158,6 +158,7 @@ def test_rule_says_what_the_table_says_when_asked_at_its_edge(
         told = refused.extra.get("allowed_at")
         expected = None if allowed_at is None else ms(allowed_at, changes.get("zone", SHANGHAI))
         assert (None if told is None else round(told.timestamp() * 1000)) == expected
+        assert told is None or told.tzinfo == changes.get("zone", SHANGHAI)  # as all times of the hospital are told
 
 
 def test_table_has_a_refusal_and_its_opposite_of_every_rule() -> None:
