@@ -19,8 +19,14 @@ class Portal:
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, key: str, hospital_id: str) -> None:
         self._session = session
-        self._of = f"{base_url}/v1/hospitals/{hospital_id}"
+        self._hospitals, self._id = f"{base_url}/v1/hospitals", hospital_id
+        self._of = f"{self._hospitals}/{hospital_id}"
         self._headers = {"Authorization": f"Bearer {key}"}
+
+    async def hospital(self) -> dict[str, Any]:
+        """What the API tells of this hospital."""
+        items = (await self._call("GET", "", url=self._hospitals))["items"]
+        return next(dict(one) for one in items if one["id"] == self._id)
 
     async def get(self, path: str, **query: Any) -> dict[str, Any]:
         return await self._call("GET", path, query=query)
@@ -39,12 +45,14 @@ class Portal:
         query: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
         key: str | None = None,
+        url: str | None = None,
     ) -> dict[str, Any]:
         headers = dict(self._headers)
         if key is not None:
             headers["Idempotency-Key"] = key
-        url = self._of + path
-        async with self._session.request(method, url, params=query, json=body, headers=headers) as response:
+        async with self._session.request(
+            method, url or self._of + path, params=query, json=body, headers=headers
+        ) as response:
             answer: dict[str, Any] = await response.json(content_type=None)
             if response.status >= 400:
                 raise StepFailed(f"{method} {path}: {response.status} {answer.get('code')} {answer.get('detail', '')}")

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtest.demo.client import StepFailed
-from loadtest.demo.stage import CONFIG, Stage, StageFailed
+from loadtest.demo.stage import Stage, StageFailed, write_settings
 from loadtest.demo.walk import STEPS, Walk
 from loadtest.ports import free_port, is_taken
 
@@ -138,19 +138,15 @@ async def _set_stage(stage: Stage, folder: Path, port: int, admin_port: int, pre
         stage.simulator("fhir-demo", "fhir"),
         stage.simulator("soap-demo", "soap", "--push-host", "127.0.0.1", "--push-port", str(lis_listen)),
     )
-    config = folder / "hisbridge.toml"
-    config.write_text(
-        CONFIG.format(
-            port=port,
-            admin_port=admin_port,
-            folder=folder.as_posix(),
-            hl7_port=hl7.port,
-            hl7_listen=hl7_listen,
-            fhir_port=fhir.port,
-            soap_wsdl=soap.wsdl,
-            lis_listen=lis_listen,
-        ),
-        encoding="utf-8",
+    config = write_settings(
+        folder,
+        port=port,
+        admin_port=admin_port,
+        hl7_port=hl7.port,
+        hl7_listen=hl7_listen,
+        fhir_port=fhir.port,
+        soap_wsdl=soap.wsdl,
+        lis_listen=lis_listen,
     )
     await prepare(config)
     return config, folder / "service.log"

@@ -77,6 +77,16 @@ class Stage:
                 await process.wait()
 
 
+def write_settings(folder: Path, **facts: object) -> Path:
+    """The settings file of the demonstration, with the profile of its SOAP hospital beside it."""
+    profile = folder / "profiles" / "dhc_site"
+    profile.mkdir(parents=True)
+    (profile / "profile.yaml").write_text(SITE_PROFILE, encoding="utf-8")
+    config = folder / "hisbridge.toml"
+    config.write_text(CONFIG.format(folder=folder.as_posix(), **facts), encoding="utf-8")
+    return config
+
+
 async def _first_line(process: asyncio.subprocess.Process, what: str) -> str:
     if process.stdout is None or process.stderr is None:
         raise StageFailed(f"{what} was started without pipes")
@@ -91,7 +101,24 @@ async def _first_line(process: asyncio.subprocess.Process, what: str) -> str:
     return line.decode()
 
 
+SITE_PROFILE = """\
+name: dhc_site
+version: 1
+protocol: soap
+extends: dhc@1
+verbs:
+  presettle_bill:
+    reply:
+      fields:
+        amount_fen: {from: [SelfPaySum, OrderSum], via: yuan_to_fen, default: null}
+        fund_fen: {from: FundSum, via: yuan_to_fen, default: null}
+        account_fen: {from: AccountSum, via: yuan_to_fen, default: null}
+"""
+"""A profile as a site writes it: this HIS tells what the insurance (医保) pays, which the vendor's document does not have."""
+
 CONFIG = """\
+profiles_dir = "profiles"
+
 [service]
 listen = "127.0.0.1:{port}"
 admin_listen = "127.0.0.1:{admin_port}"
@@ -110,7 +137,8 @@ name = "HL7 v2 演示医院"
 mode = "live"
 reserve_by = "lock"
 his_settle_s = 3
-sync_every_s = 2
+sync_every_s = 1
+rules = {{waitlist = {{accept_s = 600}}}}
 [hospital.hl7-demo.connector.main]
 protocol = "hl7v2"
 profile = "hl7v2_demo@1"
@@ -124,11 +152,13 @@ name = "FHIR 演示医院"
 mode = "live"
 reserve_by = "book"
 his_settle_s = 3
-sync_every_s = 2
+sync_every_s = 1
+rules = {{waitlist = {{accept_s = 600}}}}
 [hospital.fhir-demo.connector.main]
 protocol = "fhir"
 profile = "fhir_demo@1"
 base_url = "http://127.0.0.1:{fhir_port}/fhir"
+changes_every_s = 1
 
 [hospital.soap-demo]
 name = "SOAP 演示医院"
@@ -136,10 +166,11 @@ mode = "live"
 reserve_by = "lock"
 his_lock_s = 600
 his_settle_s = 3
-sync_every_s = 2
+sync_every_s = 1
+rules = {{waitlist = {{accept_s = 600}}}}
 [hospital.soap-demo.connector.main]
 protocol = "soap"
-profile = "dhc@1"
+profile = "dhc_site"
 wsdl = "{soap_wsdl}"
 [hospital.soap-demo.connector.lis]
 protocol = "hl7v2"

@@ -20,9 +20,12 @@ STEPS = (
     "paid",
     "registered",
     "bill",
+    "医保",
     "report",
     "cancelled",
     "停诊",
+    "候补",
+    "到诊",
     "books",
 )
 
@@ -34,6 +37,13 @@ PATIENT = {
     "id_type": "id_card",
     "id_number": "110101199003070038",
     "phone": "13800000000",
+}
+WAITING = {
+    "user_ref": "demo-user-2",
+    "name": "王芳",
+    "id_type": "id_card",
+    "id_number": "110101199205150028",
+    "phone": "13800000001",
 }
 
 
@@ -64,9 +74,13 @@ class Walk:
         booking = await self._registered(booking)
         yield f"no. {booking['queue_no'] or '-'}"
         yield await self._bill()
+        yield await self._insured_bill()
         yield await self._report()
         yield await self._cancel(booking)
         yield await self._stopped()
+        waited = await self._waitlist()
+        yield f"offered, no. {waited['queue_no'] or '-'}"
+        yield await self._attended(waited)
         yield await self._books()
 
     async def _departments(self) -> str:
@@ -84,22 +98,27 @@ class Walk:
         return f"{len(found)} open"
 
     async def _patient(self) -> str:
-        made = await self._portal.post("/patients", PATIENT)
-        self._patient_id = made["id"]
-        linked = await until(
-            lambda: self._portal.get(f"/patients/{self._patient_id}"),
+        linked = await self._linked(PATIENT)
+        self._patient_id = linked["id"]
+        return str(linked["name"])
+
+    async def _linked(self, person: dict[str, str]) -> dict[str, Any]:
+        made = await self._portal.post("/patients", person)
+        linked: dict[str, Any] = await until(
+            lambda: self._portal.get(f"/patients/{made['id']}"),
             lambda p: p["his_state"] != "pending",
             what="the patient known to the hospital",
         )
         if linked["his_state"] != "linked":
             raise StepFailed(f"the hospital refused the patient: {linked['reject_code']}")
-        return str(linked["name"])
+        return linked
 
-    async def _hold(self) -> dict[str, Any]:
+    async def _hold(self, *, last: bool = False) -> dict[str, Any]:
+        """A seat of a session that this walk has not used: of the first, or the `last`."""
         slots = [s for s in await self._open_slots() if s["schedule_id"] not in self._used]
         if not slots:
             raise StepFailed("no open slot is left")
-        slot = slots[0]
+        slot = slots[-1 if last else 0]
         self._used.add(slot["schedule_id"])
         return await self._portal.post(
             "/bookings", {"user_ref": "demo-user", "slot_id": slot["id"], "patient_id": self._patient_id}
@@ -122,22 +141,41 @@ class Walk:
         )
 
     async def _bill(self) -> str:
-        mrn = await self._mrn()
-        await self._do("/bill", {"mrn": mrn, "items": [{"name": "血常规", "amount_fen": 2500}]})
-        of = f"/patients/{self._patient_id}/bills"
-        found = await until(
-            lambda: self._items(of),
+        bill = await self._open_bill("血常规", 2500)
+        await self._settle(bill, bill["amount_fen"])
+        return f"¥{bill['amount_fen'] / 100:.2f} settled"
+
+    async def _insured_bill(self) -> str:
+        """The patient pays what the insurance leaves, where the hospital calculates that before they pay."""
+        if not await self._offers("presettle_bill"):
+            return "not offered"
+        bill = await self._open_bill("胸部CT", 30_000, fund_fen=18_000, account_fen=5_000)
+        split = await self._portal.post(f"/patients/{self._patient_id}/bills/{bill['id']}/presettlement", {})
+        told = [split[name] for name in ("total_fen", "fund_fen", "account_fen", "self_pay_fen")]
+        if told != [30_000, 18_000, 5_000, 7_000]:
+            raise StepFailed(f"the insurance's split is {told}")
+        await self._settle(bill, split["self_pay_fen"])
+        return f"¥{split['self_pay_fen'] / 100:.2f} of ¥{split['total_fen'] / 100:.0f}"
+
+    async def _offers(self, verb: str) -> bool:
+        capabilities = (await self._portal.hospital())["capabilities"]
+        return bool(capabilities[verb] != "off")
+
+    async def _open_bill(self, item: str, amount_fen: int, **insured: int) -> dict[str, Any]:
+        """A bill that the hospital issues now. `insured`: what of it the insurance pays."""
+        bill = {"mrn": await self._mrn(), "items": [{"name": item, "amount_fen": amount_fen}], **insured}
+        await self._do("/bill", bill)
+        found: list[dict[str, Any]] = await until(
+            lambda: self._items(f"/patients/{self._patient_id}/bills"),
             lambda items: any(b["status"] == "open" for b in items),
             what="the bill",
         )
-        bill = next(b for b in found if b["status"] == "open")
-        await self._portal.post(f"{of}/{bill['id']}/payments", self._money(bill["amount_fen"]))
-        await until(
-            lambda: self._portal.get(f"{of}/{bill['id']}"),
-            lambda b: b["settlement"] == "settled",
-            what="the settlement",
-        )
-        return f"¥{bill['amount_fen'] / 100:.2f} settled"
+        return next(b for b in found if b["status"] == "open")
+
+    async def _settle(self, bill: dict[str, Any], amount_fen: int) -> None:
+        of = f"/patients/{self._patient_id}/bills/{bill['id']}"
+        await self._portal.post(f"{of}/payments", self._money(amount_fen))
+        await until(lambda: self._portal.get(of), lambda b: b["settlement"] == "settled", what="the settlement")
 
     async def _report(self) -> str:
         no = (await self._do("/report", {"mrn": await self._mrn()}))["no"]
@@ -165,15 +203,43 @@ class Walk:
 
     async def _stopped(self) -> str:
         booking = await self._registered(await self._pay(await self._locked(await self._hold())))
-        visits = (await self._state())["visits"]
-        segment = next((v["segment"] for v in visits if v["key"] == booking["order_no"]), None)
-        if segment is None:
-            raise StepFailed("the hospital does not know the booking")
-        await self._do("/stop", {"plan": segment.rpartition("||")[0]})
+        await self._do("/stop", {"plan": (await self._visit(booking))["segment"].rpartition("||")[0]})
         over = await self._becomes(
             booking, lambda b: b["state"] == "stopped" and b["payment_state"] == "refund_due", "the stop"
         )
         return await self._refund(over)
+
+    async def _waitlist(self) -> dict[str, Any]:
+        """Another patient waits for a session that is sold out, and gets the seat that the first one gives up."""
+        held = await self._locked(await self._hold(last=True))
+        schedule_id = held["schedule_id"]
+        await self._do("/window", {"plan": (await self._visit(held))["segment"].rpartition("||")[0]})
+        waiting = await self._linked(WAITING)
+        await until(
+            lambda: self._items("/slots"),
+            lambda items: all(s["remaining"] == 0 for s in items if s["schedule_id"] == schedule_id),
+            what="the session sold out",
+        )
+        entry = await self._portal.post("/waitlist", {"patient_id": waiting["id"], "schedule_id": schedule_id})
+        if (entry["state"], entry["position"]) != ("waiting", 1):
+            raise StepFailed(f"the first in line is {entry['state']}, at {entry['position']}")
+        await self._portal.post(f"/bookings/{held['id']}/cancel", {"reason": "plans changed"})
+        offered = await until(
+            lambda: self._portal.get(f"/waitlist/{entry['id']}"), lambda e: e["state"] == "offered", what="the offer"
+        )
+        accepted = {"slot_id": offered["offer"]["slot_id"], "waitlist_entry_id": entry["id"]}
+        booking = await self._portal.post(
+            "/bookings", {"user_ref": WAITING["user_ref"], "patient_id": waiting["id"], **accepted}
+        )
+        return await self._registered(await self._pay(await self._locked(booking)))
+
+    async def _attended(self, booking: dict[str, Any]) -> str:
+        """The hospital writes down that the patient has come, and then that the doctor has seen them."""
+        no = (await self._visit(booking))["no"]
+        for how, state in (("arrived", "checked_in"), ("seen", "fulfilled")):
+            await self._do("/attend", {"no": no, "how": how})
+            await self._becomes(booking, lambda b, state=state: b["state"] == state, f"that the patient has {how}")
+        return "arrived, seen"
 
     async def _refund(self, booking: dict[str, Any]) -> str:
         """The portal moves the money back, and says so."""
@@ -219,6 +285,14 @@ class Walk:
         async with self._session.get(f"{self._control}/state") as response:
             state: dict[str, Any] = await response.json()
             return state
+
+    async def _visit(self, booking: dict[str, Any]) -> dict[str, Any]:
+        """The booking as the hospital has it."""
+        visits = (await self._state())["visits"]
+        found = next((v for v in visits if v["key"] == booking["order_no"]), None)
+        if found is None:
+            raise StepFailed("the hospital does not know the booking")
+        return dict(found)
 
     async def _mrn(self) -> str:
         people = (await self._state())["people"]

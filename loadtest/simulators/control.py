@@ -165,6 +165,7 @@ class Switchboard:
         app.router.add_post("/report", self._report)
         app.router.add_post("/correct", self._correct)
         app.router.add_post("/stop", self._stop)
+        app.router.add_post("/window", self._window)
         app.router.add_post("/attend", self._attend)
         app.router.add_post("/move", self._move)
         app.router.add_post("/substitute", self._substitute)
@@ -194,7 +195,9 @@ class Switchboard:
 
     async def _bill(self, request: web.Request) -> web.Response:
         body = await request.json()
-        charge = self.hospital.charge(body["mrn"], [(i["name"], int(i["amount_fen"])) for i in body["items"]])
+        items = [(i["name"], int(i["amount_fen"])) for i in body["items"]]
+        insured = {name: int(body.get(name, 0)) for name in ("fund_fen", "account_fen")}
+        charge = self.hospital.charge(body["mrn"], items, **insured)
         await self._tell("bill", charge.no)
         return web.json_response({"no": charge.no})
 
@@ -211,6 +214,10 @@ class Switchboard:
     async def _stop(self, request: web.Request) -> web.Response:
         plan = self.hospital.stop((await request.json())["plan"])
         await self._tell("stop", plan.code)
+        return web.json_response({})
+
+    async def _window(self, request: web.Request) -> web.Response:
+        self.hospital.sell_at_window((await request.json())["plan"])
         return web.json_response({})
 
     async def _attend(self, request: web.Request) -> web.Response:

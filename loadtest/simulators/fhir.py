@@ -36,6 +36,8 @@ from loadtest.simulators.size import add_size_arguments, size_of
 
 OFFERS = ("transaction", "find", "hold", "book")
 """What the server may have beyond reads, creates and updates: transactions (Slots can be written then), IHE's operations."""
+CAME = {"arrived": "arrived", "seen": "fulfilled", "missed": "noshow"}
+"""The status of an Appointment whose patient came, or did not."""
 DEFAULT_PAGE = 20
 MAX_PAGE = 50
 _SEARCHES = {
@@ -86,6 +88,7 @@ class FhirSimulator:
         self._runners: list[web.AppRunner] = []
         self._door: Door | None = None
         self._failing = Failing(board)
+        board.notify = self._notify
 
     @property
     def base_url(self) -> str:
@@ -120,6 +123,11 @@ class FhirSimulator:
         self.board.let_go()
         for runner in self._runners:
             await runner.cleanup()
+
+    async def _notify(self, kind: str, number: str) -> None:
+        """The switchboard's hook: what changes an Appointment is there for who asks what has changed."""
+        if kind == "attend":
+            self.store.change(number, status=CAME[self.hospital.visits[number].attended])
 
     # one request ---------------------------------------------------------------------------------------------------
 

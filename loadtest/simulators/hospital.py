@@ -334,6 +334,13 @@ class Hospital:
         """Who holds a segment."""
         return self.doctors[segment.doctor or self.plans[segment.plan].doctor]
 
+    def sell_at_window(self, plan_code: str) -> Plan:
+        """The hospital's own window sells all that is left of a session."""
+        for segment in self.segments.values():
+            if segment.plan == plan_code:
+                segment.taken = max(segment.taken, segment.capacity)
+        return self.plans[plan_code]
+
     def stop(self, plan_code: str) -> Plan:
         plan = self.plans[plan_code]
         plan.stopped = True
@@ -417,13 +424,18 @@ class Hospital:
         return {
             "oversold": self.oversold,
             "visits": [
-                {"no": v.no, "key": v.key, "mrn": v.mrn, "segment": v.segment, "state": v.state, "trade_no": v.trade_no}
+                {
+                    "no": v.no, "key": v.key, "mrn": v.mrn, "segment": v.segment, "state": v.state, "trade_no": v.trade_no,
+                    "attended": v.attended,
+                }
                 for v in self.visits.values()
             ],
-            "charges": [{"no": c.no, "state": c.state, "trade_no": c.trade_no} for c in self.charges.values()],
+            "charges": [
+                {"no": c.no, "state": c.state, "trade_no": c.trade_no, "own_fen": c.own_fen} for c in self.charges.values()
+            ],
             "people": [{"mrn": p.mrn, "name": p.name} for p in self.people.values()],
             "plans": [{"code": p.code, "stopped": p.stopped} for p in self.plans.values()],
-        }
+        }  # fmt: skip
 
     def books(self) -> dict[str, object]:
         """What an auditor of a load test reads: every seat and every visit, with its money."""

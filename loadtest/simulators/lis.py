@@ -2,6 +2,7 @@
 
     lis = LabSystem("127.0.0.1", 2575, sender="SOAP-DEMO")
     await lis.push(report, person)       # raises PushFailed when no positive acknowledgement came
+    await lis.push_arrival(visit, person)  # SIU^S14, of a hospital whose desks and laboratory have one interface
 
 One connection per report: a lab interface that is idle most of the day is better served so.
 """
@@ -12,10 +13,11 @@ import asyncio
 import contextlib
 import datetime as dt
 
-from loadtest.simulators.hospital import LabReport, Person
+from loadtest.simulators.hospital import LabReport, Person, Visit
 from loadtest.simulators.mllp import END, ER7, START, escape, header, new_control_id, read_frame, segment
 
 _STATUS = {"preliminary": "P", "final": "F", "corrected": "C"}
+_CAME = {"arrived": "Started", "seen": "Complete", "missed": "Noshow"}  # table 0278
 
 
 class PushFailed(Exception):
@@ -34,7 +36,14 @@ class LabSystem:
     async def push(self, report: LabReport, person: Person) -> str:
         """Send one report and return its control id once it was acknowledged with AA or CA."""
         control_id = new_control_id()
-        message = oru_r01(report, person, sender=self._sender, control_id=control_id)
+        return await self._deliver(control_id, oru_r01(report, person, sender=self._sender, control_id=control_id))
+
+    async def push_arrival(self, visit: Visit, person: Person) -> str:
+        """Say who came, or did not; as `push`."""
+        control_id = new_control_id()
+        return await self._deliver(control_id, siu_s14(visit, person, sender=self._sender, control_id=control_id))
+
+    async def _deliver(self, control_id: str, message: str) -> str:
         for attempt in range(self._attempts):
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -64,6 +73,19 @@ class LabSystem:
             writer.close()
             with contextlib.suppress(OSError):  # the peer may have hung up first
                 await writer.wait_closed()
+
+
+def siu_s14(visit: Visit, person: Person, *, sender: str, control_id: str) -> str:
+    """An appointment whose status has changed (HL7 v2.5.1 chapter 10), segments ended by CR, to be sent as UTF-8."""
+    segments = [
+        header("SIU^S14^SIU_S12", control_id, dt.datetime.now(dt.UTC), "UNICODE UTF-8", sender),
+        segment(
+            "SCH", f1=escape(visit.key), f2=visit.no, f6="ROUTINE", f16="HIS", f20="HIS", f25=_CAME[visit.attended]
+        ),
+        segment("PID", f1="1", f3=f"{escape(person.mrn)}^^^HIS^MR", f5=escape(person.name)),
+        segment("RGS", f1="1"),
+    ]
+    return "".join(part + "\r" for part in segments)
 
 
 def oru_r01(report: LabReport, person: Person, *, sender: str, control_id: str) -> str:

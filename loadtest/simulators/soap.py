@@ -109,6 +109,12 @@ class SoapSimulator:
                 await self._lab.push(report, self.hospital.people[report.mrn])
             except PushFailed as error:
                 raise web.HTTPBadGateway(text=f"report {number} was issued, but not delivered: {error}") from error
+        if kind == "attend" and self._lab is not None:
+            visit = self.hospital.visits[number]
+            try:
+                await self._lab.push_arrival(visit, self.hospital.people[visit.mrn])
+            except PushFailed as error:
+                raise web.HTTPBadGateway(text=f"visit {number} was noted, but not told: {error}") from error
         if self.caller is not None:
             try:
                 await self.caller.notify(kind, number)

@@ -396,13 +396,15 @@ async def lay_out(
     service_table: Mapping[str, Any] | None = None,
     store: Mapping[str, str] | None = None,
     tracing: Mapping[str, Any] | None = None,
+    connector: Mapping[str, Mapping[str, Any]] | None = None,
+    profiles: Mapping[str, str] | None = None,
     days: int = 1,
     seats: int = 5,
 ) -> AsyncIterator[Installation]:
     """Start the hospitals and write settings, secrets, schema and API keys. The service does not run yet.
 
     `hospital` changes settings of all three (see QUICK), `service_table` those of the process, `store` the databases, `tracing`
-    where traces go.
+    where traces go, `connector` options of the main connection of a hospital. `profiles`: the site's own, by name.
     """
     hl7_listen, lis_listen = free_port(), free_port()
     hl7_sim = await hl7.start(hospital=Hospital("H", days=days, seats=seats), push_port=hl7_listen)
@@ -438,7 +440,13 @@ async def lay_out(
             },
         },
     }  # fmt: skip
+    for hospital_id, changes in (connector or {}).items():
+        connectors[hospital_id]["main"] |= changes
+    for name, text in (profiles or {}).items():
+        (folder / "profiles" / name).mkdir(parents=True)
+        (folder / "profiles" / name / "profile.yaml").write_text(text, encoding="utf-8")
     settings: dict[str, Any] = {
+        **({"profiles_dir": "profiles"} if profiles else {}),
         "service": {
             "listen": "127.0.0.1:0",
             "admin_listen": "127.0.0.1:0",

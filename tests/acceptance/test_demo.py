@@ -62,6 +62,8 @@ async def test_walk_is_done_and_ends_well_when_run_once() -> None:
     assert last.count("refunded ¥") == 6  # a cancellation and a 停诊 at each
     assert last.count(" 1 long") == 3
     assert last.count(", corrected") == 3
+    assert last.count("✓ ¥70.00 of ¥300") == 1  # the hospital whose HIS tells what the insurance pays
+    assert last.count("✓ offered, no. ") == last.count("✓ arrived, seen") == 3
     took = re.search(r"The walk took ([\d.]+) s", said)
     assert took is not None
     for expected in ("/docs", "/metrics", "demo-portal-key"):
@@ -103,7 +105,9 @@ async def test_failed_step_is_named_when_a_hospital_dies_on_the_way() -> None:
         os.kill(simulator, signal.SIGKILL)
         said = await reading
     assert process.returncode == 1, said
-    assert re.search(r"^failed soap-demo: (registered|bill|report|cancelled|停诊|books): ", said, re.MULTILINE), said
+    assert re.search(
+        r"^failed soap-demo: (registered|bill|医保|report|cancelled|停诊|候补|到诊|books): ", said, re.MULTILINE
+    ), said
     assert not re.search(r"^failed (hl7|fhir)-demo", said, re.MULTILINE), said
     assert not any(children(pid, "") for pid in (process.pid,))
 

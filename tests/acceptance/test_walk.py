@@ -6,7 +6,9 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+from loadtest.demo.stage import SITE_PROFILE
 from loadtest.demo.walk import STEPS, Walk
 from tests.acceptance.installation import (
     HOSPITALS,
@@ -21,6 +23,13 @@ from tests.postgres import PostgresServer
 
 OFFSETS = re.compile(r'T\d\d:\d\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:\d\d)"')
 """The offset of each instant in an answer."""
+
+AS_THE_DEMO: dict[str, Any] = {
+    "hospital": {"rules": {"waitlist": {"accept_s": 600}}},
+    "connector": {"fhir-demo": {"changes_every_s": 1}, "soap-demo": {"profile": "dhc_site"}},
+    "profiles": {"dhc_site": SITE_PROFILE},
+    "days": 3,  # the line of tomorrow's sessions is cleared in the evening
+}
 
 
 async def walk_everywhere(site: Installation) -> None:
@@ -39,16 +48,35 @@ async def walk_everywhere(site: Installation) -> None:
         bookings = (await site.portal().get(f"/v1/hospitals/{hospital_id}/bookings", user_ref="demo-user"))["items"]
         assert sorted((b["state"], b["payment_state"]) for b in bookings) == [
             ("cancelled", "refunded"),
+            ("cancelled", "void"),  # the seat that another patient waited for
             ("stopped", "refunded"),
         ]
+        of_waiting = await site.portal().get(f"/v1/hospitals/{hospital_id}/bookings", user_ref="demo-user-2")
+        [waited] = of_waiting["items"]
+        assert (waited["state"], waited["payment_state"]) == ("fulfilled", "paid")
+        assert await states_told(site, waited) == ["held", "booked", "checked_in", "fulfilled"]
         state = await clinic.state()
-        assert {visit["key"] for visit in state["visits"]} == {b["order_no"] for b in bookings}
+        assert {visit["key"] for visit in state["visits"]} == {b["order_no"] for b in [*bookings, waited]}
         for booking in bookings:
             await site.becomes(hospital_id, booking, his_state="released")  # the stopped one is cancelled there as well
-        assert [visit["state"] for visit in (await clinic.state())["visits"]] == ["released", "released"]
-        assert [charge["state"] for charge in state["charges"]] == ["paid"]
-        assert len(state["people"]) == 1
+        visits = {visit["key"]: (visit["state"], visit["attended"]) for visit in (await clinic.state())["visits"]}
+        assert visits.pop(waited["order_no"]) == ("registered", "seen")
+        assert list(visits.values()) == [("released", "")] * 3
+        own = [(charge["state"], charge["own_fen"]) for charge in state["charges"]]
+        assert own == [("paid", 2_500), ("paid", 7_000)][: 2 if hospital_id == "soap-demo" else 1]
+        assert len(state["people"]) == 2
         assert state["oversold"] == 0
+
+
+async def states_told(site: Installation, booking: dict[str, Any]) -> list[str]:
+    """The states of a booking in the order in which its events told them."""
+    items = (await site.portal().get("/v1/events", limit=500))["items"]
+    told = [
+        e["data"]["state"]
+        for e in items
+        if (e["type"], e["data"].get("booking_id")) == ("booking.changed", booking["id"])
+    ]
+    return list(dict.fromkeys(told))
 
 
 async def everything_told(site: Installation) -> list[str]:
@@ -67,14 +95,14 @@ async def everything_told(site: Installation) -> list[str]:
 
 
 async def test_patient_is_served_at_three_hospitals_when_the_store_is_sqlite(tmp_path: Path) -> None:
-    async with run_installation(tmp_path) as site:
+    async with run_installation(tmp_path, **AS_THE_DEMO) as site:
         await walk_everywhere(site)
 
 
 async def test_patient_is_served_at_three_hospitals_when_the_store_is_postgresql(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
-    async with postgres_store(postgres_server) as store, run_installation(tmp_path, store=store) as site:
+    async with postgres_store(postgres_server) as store, run_installation(tmp_path, store=store, **AS_THE_DEMO) as site:
         await walk_everywhere(site)
 
 

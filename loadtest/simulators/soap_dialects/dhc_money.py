@@ -47,7 +47,14 @@ class Money:
             raise TradeRefused("-1003", "该单已支付")
         if fen(need(doc, "OrderSum")) != charge.total_fen:
             raise TradeRefused("-1009", "金额不符")
-        return [("OrderNo", charge.no), ("InvoiceNoStr", f"INV{charge.no}")]
+        told: Reply = [("OrderNo", charge.no), ("InvoiceNoStr", f"INV{charge.no}")]
+        if charge.own_fen != charge.total_fen:  # what a hospital adds to the vendor's answer, for its own 医保
+            told += [
+                ("SelfPaySum", yuan(charge.own_fen)),
+                ("FundSum", yuan(charge.fund_fen)),
+                ("AccountSum", yuan(charge.account_fen)),
+            ]
+        return told
 
     def settle_bill(self, doc: etree._Element) -> Reply:
         amount = fen(doc.findtext("PayDetails/PayAmt") or "")
@@ -68,7 +75,7 @@ class Money:
             ("ReceiptNo", charge.receipt),
             ("InvoiceNo", ""),
             ("OutPayNo", charge.trade_no),
-            ("PayAmt", yuan(charge.total_fen)),
+            ("PayAmt", yuan(charge.own_fen)),
         ]
 
     def fetch_statement(self, doc: etree._Element) -> Reply:
@@ -79,7 +86,7 @@ class Money:
                 rows += self._statement_rows(v.no, v.key, v.trade_no, v.paid_fen, day)
         for c in self.hospital.charges.values():
             if c.state == "paid":
-                rows += self._statement_rows(c.no, c.no, c.trade_no, c.total_fen, day)
+                rows += self._statement_rows(c.no, c.no, c.trade_no, c.own_fen, day)
         return listed("Bills", "Bill", rows)
 
     def _statement_rows(self, no: str, key: str, trade_no: str, fen: int, day: str) -> list[Reply]:
