@@ -14,7 +14,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 import cli_messages
 import cli_messages.money
@@ -22,6 +21,7 @@ import cli_messages.reads
 import cli_profiles
 from booking.conversion import SettingsError
 from booking.secrets import new_data_key, new_digest_key
+from cli_messages.output import plain_text, write_columns
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Booking middleware between hospitals and portals.")
 keys = typer.Typer(no_args_is_help=True, help="API keys of portals.")
@@ -197,7 +197,7 @@ def commands_list(
         async with service.open_store(service.read_settings(config)) as store:
             return await dead_commands(store, hospital)
 
-    _print_rows(asyncio.run(read()), ("id", "verb", "line", "reason"))
+    _print_rows(asyncio.run(read()), ("id", "verb", "order_no", "line", "reason"))
 
 
 @commands.command("settle")
@@ -245,13 +245,10 @@ def _write_secrets(data_key: Path, digest_key: Path) -> None:
 
 
 def _print_rows(rows: list[dict[str, str]], columns: tuple[str, ...]) -> None:
-    table = Table()
-    for column in columns:
-        # An id is there to be copied: it is never cut.
-        table.add_column(column, no_wrap=column == "id", overflow="fold")
-    for row in rows:
-        table.add_row(*(row[c] for c in columns))
-    out.print(table if rows else "There are none.")
+    if not rows:
+        out.print("There are none.")
+        return
+    write_columns([columns, *(tuple(plain_text(row[c] or "-") for c in columns) for row in rows)])
 
 
 def main() -> None:

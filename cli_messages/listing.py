@@ -9,7 +9,18 @@ import typer
 
 from cli_messages.filters import Filters, Limit, with_filters
 from cli_messages.hospitals import DEFAULT_CONFIG, Config, HospitalId, hospital_of
-from cli_messages.output import AsJson, as_record, err, iso_time, json_line, moment, out, plain_text, write_line
+from cli_messages.output import (
+    AsJson,
+    as_record,
+    err,
+    iso_time,
+    json_line,
+    moment,
+    out,
+    plain_text,
+    write_columns,
+    write_line,
+)
 
 if TYPE_CHECKING:
     from booking.settings import Hospital
@@ -63,14 +74,10 @@ def _repeated(findings: Findings, one: Found, at: Hospital) -> dict[str, Any]:
 
 
 def _print_table(findings: Findings, at: Hospital) -> None:
-    """In columns of text, as wide as they must be: what is there to be copied or searched for is neither cut nor wrapped."""
     if not findings.found:
         out.print("There are none.")
         return
-    rows = [_COLUMNS, *(_cells(one, findings.alike.get(one.id), at) for one in findings.found)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_COLUMNS))]
-    for row in rows:
-        write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    write_columns([_COLUMNS, *(_cells(one, findings.alike.get(one.id), at) for one in findings.found)])
 
 
 def _cells(one: Found, alike: Alike | None, at: Hospital) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -56,3 +58,14 @@ def json_line(record: dict[str, Any]) -> str:
 def write_line(text: str) -> None:
     """As it is: neither wrapped nor cut."""
     sys.stdout.write(text + "\n")
+
+
+def write_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Rows of text, the first the names of the columns, each as wide as it must be (a Chinese character takes two places).
+
+    Nothing is cut or wrapped, however narrow the terminal: ids and trade numbers are there to be copied and searched for.
+    """
+    widths = [max(cell_len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        write_line("  ".join(cells).rstrip())

@@ -6,13 +6,14 @@ import asyncio
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from booking.conversion import SettingsError
 from cli_messages.hospitals import DEFAULT_CONFIG, Config, HospitalId, hospital_of
-from cli_messages.output import iso_time, out, plain_text
+from cli_messages.output import moment, out, plain_text, write_columns, yuan
 
 refunds = typer.Typer(no_args_is_help=True, help="Refunds that wait for a portal, for the hospital, or for a person.")
+
+_COLUMNS = ("refund", "due since", "amount", "status", "his", "his_code", "channel", "trade_no", "of")
 
 
 @refunds.command("list")
@@ -20,20 +21,24 @@ def list_command(hospital: HospitalId, config: Config = DEFAULT_CONFIG) -> None:
     """Show what has not gone back yet, and what has and the hospital does not know of, oldest first; exits with 1 if one needs a person."""  # noqa: E501 - one line of help
     settings, at = hospital_of(config, hospital)
     rows = asyncio.run(_read(settings, hospital))
-    table = Table("refund", "due_since", "fen", "status", "his", "his_code", "channel", "trade_no", "of")
-    for row in rows:
-        table.add_row(
+    if not rows:
+        out.print("None is open.")
+        return
+    cells = [
+        (
             row["id"],
-            iso_time(row["created_ms"], at),
-            str(row["amount_fen"]),
+            moment(row["created_ms"], at).strftime("%Y-%m-%d %H:%M:%S"),
+            yuan(row["amount_fen"]),
             row["status"],
             row["his"],
-            plain_text(row["his_code"] or ""),
+            plain_text(row["his_code"] or "-"),
             plain_text(row["channel"]),
             plain_text(row["trade_no"]),
-            row["booking_id"] or row["bill_id"],
+            row["booking_id"] or row["bill_id"] or "-",
         )
-    out.print(table if rows else "None is open.")
+        for row in rows
+    ]
+    write_columns([_COLUMNS, *cells])
     if any(row["his"] == "rejected" for row in rows):
         raise typer.Exit(1)
 

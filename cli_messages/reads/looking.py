@@ -16,7 +16,7 @@ from cli_messages.auditing import Reason, Unmasked, unmasking_reason, write_audi
 from cli_messages.filters import Limit, time_ms
 from cli_messages.hospitals import DEFAULT_CONFIG, Config, HospitalId, hospital_of
 from cli_messages.money.files import harmless
-from cli_messages.output import AsJson, iso_time, json_line, moment, out, plain_text, write_line
+from cli_messages.output import AsJson, iso_time, json_line, moment, out, plain_text, write_columns, write_line
 
 if TYPE_CHECKING:
     from booking.report_reads import ReadRow, WantedReads
@@ -64,9 +64,7 @@ def list_command(
         out.print("There are none.")
         return
     table = [COLUMNS, *(tuple(_plain(cell) for cell in _cells(row, at, why is not None, short=True)) for row in rows)]
-    widths = [max(len(line[n]) for line in table) for n in range(len(COLUMNS))]
-    for line in table:
-        write_line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    write_columns(table)
 
 
 def export_command(

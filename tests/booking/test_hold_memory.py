@@ -159,6 +159,7 @@ async def test_not_released_is_answered_from_memory_until_the_clock_opens(
             await writer.hold(hospital, request(slot_id, ids[1]))
         assert from_memory() - before == 1
         told = refused.value.extra["opens_at"]
+        assert isinstance(told, dt.datetime)
         assert (told, told.tzinfo) == (opens, hospital.zone)  # as the rules tell it
         wall.turn(3_599.999)
         await catch_up(feed)

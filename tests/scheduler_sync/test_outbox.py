@@ -402,7 +402,7 @@ async def test_command_waits_for_a_person_and_keeps_its_seat_when_nothing_can_be
         assert await remaining(store, slot_id) == 0
         assert mute.calls() == ["lock_slot"]
         (dead,) = await dead_commands(store, HOSPITAL)
-        assert (dead["verb"], dead["line"]) == ("lock_slot", line(booking_id))
+        assert (dead["verb"], dead["line"], dead["order_no"]) == ("lock_slot", line(booking_id), seen.order_no)
         assert dead["reason"] != ""
 
 
