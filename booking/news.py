@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, func, select, update
 
+from booking.handles import handles_of
 from booking.records import Booking
 from booking.store.engine import Store, Tx
 from booking.store.fixed import Fixed
 from booking.store.ids import new_ids_at
-from booking.store.tables import events, patients
+from booking.store.tables import events
 
 SEQUENCER = "#events"  # the store lock under which events are numbered, and the topic that rings when there are some
 BOOKING_CHANGED = "booking.changed"
@@ -67,21 +68,12 @@ def booking_payload(booking: Booking) -> dict[str, Any]:
     }
 
 
-_HANDLES = Fixed(
-    select(patients.c.id, patients.c.client_id).where(
-        patients.c.hospital_id == bindparam("of_hospital"),
-        patients.c.person_id == bindparam("of_person"),
-        patients.c.unbound_ms.is_(None),
-    )
-)
-
-
 async def tell_owners(tx: Tx, person_id: str, kind: str, payload: dict[str, Any], *, but: str | None = None) -> None:
     """Tell every client that has this person as a patient, with its own patient id; who was unbound is told of no more.
 
     `but` is a client that was told more than this.
     """
-    for row in await tx.all(_HANDLES, {"of_hospital": tx.hospital_id, "of_person": person_id}):
+    for row in await handles_of(tx, person_id):
         if row["client_id"] != but:
             await tell(tx, row["client_id"], kind, {**payload, "patient_id": row["id"]})
 

@@ -10,14 +10,15 @@ from booking.people.persons import save_person
 from booking.records import Person
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
-from booking.store.tables import bookings, patients, person_mrns, waitlist
+from booking.store.tables import bookings, patients, person_mrns, persons, waitlist
 
 
 async def merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
     """Retired's patients, live bookings, places in line and numbers now belong to the survivor.
 
     Where both have the same (a handle of one user, a live booking at one schedule), retired keeps its own: a handle leads on to
-    the survivor, and of two bookings none is cancelled by us, because the HIS has them both.
+    the survivor, and of two bookings none is cancelled by us, because the HIS has them both. Of two places in one line the sweep
+    ends the later one.
     """
     retired.merged_into = survivor.id
     retired.his_state = "linked"
@@ -41,7 +42,7 @@ async def merge(tx: Tx, *, survivor: Person, retired: Person) -> None:
         await save_person(tx, survivor)
     await claim_document(tx, survivor)
     whose = {"of_hospital": tx.hospital_id, "of_retired": retired.id, "to_survivor": survivor.id}
-    for statement in (_HANDLES, _LIVE_BOOKINGS, _PLACES, _NUMBERS):
+    for statement in (_EARLIER, _HANDLES, _LIVE_BOOKINGS, _PLACES, _NUMBERS):
         await tx.run(statement, whose)
     tx.ring(f"person:{retired.id}")
 
@@ -66,6 +67,14 @@ def _handing_over(table: Table, *same: str) -> Fixed:
             .exists()
         )
     return Fixed(update(table).where(mine).values(person_id=bindparam("to_survivor")))
+
+
+# Whoever was merged into the retired one before: handles that stayed with them are found from the survivor at once.
+_EARLIER = Fixed(
+    update(persons)
+    .where(persons.c.hospital_id == bindparam("of_hospital"), persons.c.merged_into == bindparam("of_retired"))
+    .values(merged_into=bindparam("to_survivor"))
+)
 
 
 _HANDLES = _handing_over(patients, "client_id", "user_ref")

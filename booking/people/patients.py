@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from booking.errors import Refusal
+from booking.handles import handles_of
 from booking.people.identities import (
     documents_differ,
     free_digest,
@@ -92,11 +93,7 @@ async def patient_of_client(tx: Tx, client_id: str, mrn_digest: str) -> tuple[di
 
 async def patients_of_client(tx: Tx, client_id: str, person_id: str) -> list[dict[str, str]]:
     """A client's handles to a person, by id."""
-    rows = await tx.all(
-        select(patients).where(patients.c.hospital_id == tx.hospital_id, patients.c.person_id == person_id)
-    )
-    own = (row for row in rows if row["client_id"] == client_id and row["unbound_ms"] is None)
-    return sorted(own, key=lambda row: str(row["id"]))
+    return [row for row in await handles_of(tx, person_id) if row["client_id"] == client_id]
 
 
 async def patients_by_document(

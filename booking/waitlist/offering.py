@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
+from booking.people import load_person
+from booking.rescheduling.marks import goes_elsewhere
 from booking.settings import Hospital, Mode
 from booking.store.engine import Tx
 from booking.store.fixed import Fixed
-from booking.store.tables import waitlist
+from booking.store.tables import schedules, waitlist
 from booking.waitlist.lifecycle import Event, State
 from booking.waitlist.records import Entry, change_entry, entry_from_row
 
@@ -26,7 +28,9 @@ async def serve_lines(tx: Tx, hospital: Hospital) -> int:
         return await _clear(tx, hospital, await _live(tx), "not_offered")
     return (
         await _end_due(tx, hospital)
-        or await _clear(tx, hospital, await _stopped(tx), "schedule_stopped")
+        or await _end_stopped(tx, hospital)
+        or await _clear(tx, hospital, await _unbound(tx), "patient_unbound")
+        or await _end_double(tx, hospital)
         or await _withdraw(tx, hospital)
         or await _offer(tx, hospital)
     )
@@ -39,6 +43,8 @@ async def anything_to_do(tx: Tx, hospital: Hospital) -> bool:
     return bool(
         await _due(tx, 1)
         or await _stopped(tx, 1)
+        or await _unbound(tx, 1)
+        or await _of_merged(tx, 1)
         or await _gone(tx, 1)
         or (hospital.mode == Mode.LIVE and await _free(tx, 1))
     )
@@ -61,6 +67,58 @@ async def _clear(tx: Tx, hospital: Hospital, entries: list[Entry], reason: str) 
     for entry in entries:
         await change_entry(tx, hospital, entry, Event.CLEAR, reason=reason)
     return len(entries)
+
+
+async def _end_stopped(tx: Tx, hospital: Hospital) -> int:
+    """Lines of sessions that are off: stopped, or held elsewhere, where there may be seats for all."""
+    stopped = await _stopped(tx)
+    for entry in stopped:
+        row = await tx.first(
+            select(schedules.c.moved).where(
+                schedules.c.hospital_id == tx.hospital_id, schedules.c.id == entry.schedule_id
+            )
+        )
+        elsewhere = row is not None and goes_elsewhere(row["moved"])
+        await change_entry(
+            tx, hospital, entry, Event.CLEAR, reason="schedule_moved" if elsewhere else "schedule_stopped"
+        )
+    return len(stopped)
+
+
+async def _end_double(tx: Tx, hospital: Hospital) -> int:
+    """Two who became one person have one place in a line, the earlier; it is the survivor's then."""
+    of_merged = await _of_merged(tx, MOST_IN_A_TURN)
+    for entry in of_merged:
+        survivor = await load_person(tx, entry.person_id)
+        if survivor is None:
+            continue
+        other = await _place_of(tx, survivor.id, entry.schedule_id)
+        if other is not None:
+            later = max(entry, other, key=lambda one: one.number)
+            await change_entry(tx, hospital, later, Event.CLEAR, reason="already_waiting")
+            if later is entry:
+                continue
+        await tx.run(
+            update(waitlist)
+            .where(waitlist.c.hospital_id == tx.hospital_id, waitlist.c.id == entry.id)
+            .values(person_id=survivor.id)
+        )
+    return len(of_merged)
+
+
+async def _place_of(tx: Tx, person_id: str, schedule_id: str) -> Entry | None:
+    found = await _entries(
+        tx,
+        select(waitlist)
+        .where(
+            waitlist.c.hospital_id == tx.hospital_id,
+            waitlist.c.person_id == person_id,
+            waitlist.c.schedule_id == schedule_id,
+            waitlist.c.live,
+        )
+        .limit(1),
+    )
+    return found[0] if found else None
 
 
 async def _withdraw(tx: Tx, hospital: Hospital) -> int:
@@ -95,6 +153,15 @@ async def _stopped(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
     return await _beside(tx, _STOPPED, limit)
 
 
+async def _unbound(tx: Tx, limit: int = MOST_IN_A_TURN) -> list[Entry]:
+    """Of patients whom their portal has let go of: nobody could accept for them."""
+    return await _beside(tx, _UNBOUND, limit)
+
+
+async def _of_merged(tx: Tx, limit: int) -> list[Entry]:
+    return await _beside(tx, _OF_MERGED, limit)
+
+
 async def _gone(tx: Tx, limit: int) -> list[Entry]:
     return await _beside(tx, _GONE, limit)
 
@@ -116,6 +183,8 @@ def _live_beside(condition: str, **tables: str) -> dict[str, Fixed]:
 
 
 _STOPPED = _live_beside("s.status = 'stopped'", s="schedules schedule_id")
+_UNBOUND = _live_beside("p.unbound_ms is not null", p="patients patient_id")
+_OF_MERGED = _live_beside("p.merged_into is not null", p="persons person_id")
 _GONE = _live_beside(
     "w.state = 'offered' and (x.status = 'stopped' or x.his_left - x.held_back - x.unreflected < 0"
     " or s.quota - s.held_back - s.taken < 0)",

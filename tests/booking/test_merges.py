@@ -11,7 +11,15 @@ from sqlalchemy import func, select
 from booking.billing import bills_of, own_bill, put_bill
 from booking.bookings import find_bookings
 from booking.errors import Refusal, SetAside
-from booking.people import hear_patient, load_person, merge_persons, mrn_digests, own_patient
+from booking.people import (
+    hear_patient,
+    load_person,
+    merge_persons,
+    mrn_digests,
+    own_patient,
+    patient_of_client,
+    unbind_patient,
+)
 from booking.records import Person
 from booking.reporting import own_report, put_report, reports_of
 from booking.settings import Hospital
@@ -228,3 +236,43 @@ async def test_news_reach_each_portal_once_when_one_user_had_both_records(store:
             .group_by(events.c.client_id)
         )
     assert {r["client_id"]: r["n"] for r in told} == {CLIENT: 1, OTHER: 1}
+
+
+@pytest.mark.parametrize("chain", [False, True])
+@pytest.mark.parametrize("unbound_after", [True, False])
+async def test_news_go_on_by_the_handle_that_is_left_when_a_user_lets_go_of_one_of_two(
+    store: Store, unbound_after: bool, chain: bool
+) -> None:
+    """One user had both records; the survivor's handle is let go of, before the merge or after it."""
+    third = msgspec.structs.replace(PASSPORT, id_number="E99999999")
+    survivors, left = await bound(store, ZHANG, "M1"), await bound(store, PASSPORT, "M2")
+
+    async def let_go() -> None:
+        async with store.write(HOSPITAL) as tx:
+            await unbind_patient(tx, CLIENT, survivors)
+
+    if not unbound_after:
+        await let_go()
+    if chain:  # M2 goes into M3 first, of which the same user has a handle too, and that into M1
+        also = await bound(store, third, "M3")
+        await merge(store, "M3", "M2")
+        async with store.write(HOSPITAL) as tx:
+            await unbind_patient(tx, CLIENT, also)
+        await merge(store, "M1", "M3")
+    else:
+        await merge(store, "M1", "M2")
+    if unbound_after:
+        await let_go()
+    async with store.write(HOSPITAL) as tx:
+        await tx.run(events.delete())
+    await tell(store, "M2", "1")
+    await tell(store, "M1", "2")
+    async with store.read(HOSPITAL) as tx:
+        rows = await tx.all(select(events.c.type, events.c.payload).order_by(events.c.id))
+        digest = tx.digest("mrn", "M1")
+        found_again = await patient_of_client(tx, CLIENT, digest)
+    told = [(row["type"], msgspec.json.decode(row["payload"])["patient_id"]) for row in rows]
+    assert told == [("bill.changed", left), ("report.changed", left)] * 2
+    assert found_again is not None
+    assert found_again[0]["id"] == left
+    assert await found(store, left) == (["B1", "B2"], ["R1", "R2"])

@@ -29,8 +29,8 @@ class WaitlistEntryView(View, frozen=True):
     """A place in a session's line. `state`: waiting, offered, accepted, lapsed, cancelled or cleared.
 
     `position` while it waits: 1 is the next. `offer` while a seat is offered. `clears_at`: when the line is cleared. `booking_id`
-    is what an accepted one has become. `reason`: why it was cleared (evening_before, schedule_stopped, not_offered), or waits
-    again (seat_gone).
+    is what an accepted one has become. `reason`: why it was cleared (evening_before, schedule_stopped, schedule_moved,
+    patient_unbound, already_waiting, not_offered), or waits again (seat_gone).
     """
 
     id: str
