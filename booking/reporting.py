@@ -256,8 +256,11 @@ async def _earlier(tx: Tx, row: ReportRow, kept: dict[str, Any]) -> ReportRow:
 async def reports_of(tx: Tx, person: Person, rule: ReportRule = AT_ONCE) -> list[ReportRow]:
     """The newest MOST_LISTED stored reports of a person that are released, newest first.
 
-    However many there are that the patient may not see yet: they take no place in the list.
+    However many there are that the patient may not see yet: they take no place in the list. One that was read under the surviving
+    number before its merge was heard is stored twice: that under the person's own number is shown, which its next word goes to.
     """
+    own = None if person.record.mrn is None else tx.digest("mrn", person.record.mrn)
+    places: dict[str, int] = {}  # in `shown`, by the HIS's number
     shown, after = list[ReportRow](), None
     mine = (reports.c.hospital_id == tx.hospital_id, reports.c.mrn_digest.in_(await mrn_digests(tx, person)))
     while len(shown) < MOST_LISTED:
@@ -269,8 +272,13 @@ async def reports_of(tx: Tx, person: Person, rule: ReportRule = AT_ONCE) -> list
         )
         for one in page:
             row = _row(tx, one, await _or_aside(tx.unseal, one["sealed_record"]))
-            if is_released(tx, row, rule):
+            if not is_released(tx, row, rule):
+                continue
+            if row.his_id not in places:
+                places[row.his_id] = len(shown)
                 shown.append(row)
+            elif row.mrn_digest == own:
+                shown[places[row.his_id]] = row
         if len(page) < _PAGE:
             break
         after = page[-1]

@@ -27,6 +27,7 @@ from booking.store.engine import Store
 from booking.store.tables import bookings, events, persons
 from mappings.canonical import Bill, Patient, Report, ReportKind, ReportStatus
 from tests.booking.world import CLIENT, FEE_FEN, HOSPITAL, LI, ZHANG, hold, put_patient, put_slot
+from tests.stores import Wall
 
 OTHER = "another"
 PASSPORT = msgspec.structs.replace(ZHANG, id_type="passport", id_number="E12345678")
@@ -188,6 +189,28 @@ async def test_correction_is_of_the_same_report_when_it_comes_under_the_survivin
         row = await put_report(tx, make_report("1", "M2", ReportStatus.CORRECTED))
     assert (row.version, row.status) == (2, "corrected")
     assert (await found(store, patient_id))[1] == ["R1"]
+
+
+async def test_report_is_listed_once_when_it_was_read_under_the_surviving_number_before_the_merge_was_heard(
+    store: Store, wall: Wall
+) -> None:
+    patient_id = await bound(store, ZHANG, "M1")
+    await bound(store, PASSPORT, "M2", user="u2")
+    for mrn, status in (
+        ("M1", ReportStatus.FINAL),
+        ("M2", ReportStatus.PRELIMINARY),
+    ):  # read; then the older word comes
+        wall.turn(1)
+        async with store.write(HOSPITAL) as tx:
+            await put_report(tx, make_report("1", mrn, status))
+    await merge(store, "M1", "M2")
+    async with store.read(HOSPITAL) as tx:
+        _, person = await own_patient(tx, CLIENT, patient_id)
+        assert [(row.record.id, row.status) for row in await reports_of(tx, person)] == [("R1", "final")]
+    wall.turn(1)
+    async with store.write(HOSPITAL) as tx:
+        await put_report(tx, make_report("1", "M1", ReportStatus.CORRECTED))
+        assert [row.status for row in await reports_of(tx, person)] == ["corrected"]
 
 
 async def test_same_number_is_another_report_when_it_is_another_persons(store: Store) -> None:

@@ -14,7 +14,19 @@ from booking.lifecycle import VISIT_STATES, must_not_be
 from booking.money import PaymentRow
 from booking.news import number_all
 from booking.records import Booking, booking_from_row
-from booking.store.tables import bookings, events, outbox, payments, refunds, returned_seats, schedules, slots, waitlist
+from booking.store.tables import (
+    bills,
+    bookings,
+    events,
+    outbox,
+    payments,
+    refunds,
+    report_reads,
+    returned_seats,
+    schedules,
+    slots,
+    waitlist,
+)
 from mappings.canonical import RegistrationStatus
 from tests.booking.world import HOSPITAL
 from tests.visits.clinic import Clinic
@@ -53,6 +65,15 @@ class Books:
             self.refunds = await tx.all(select(refunds))
             self.slots = await tx.all(select(slots))
             self.schedules = await tx.all(select(schedules))
+            self.bills = await tx.all(select(bills))
+            self.mrns = {
+                name: {
+                    tx.digest("mrn", str(person.mrn))
+                    for n, person in self.clinic.his.people.items()
+                    if n in self.clinic.numbers_of(name)
+                }
+                for name in self.clinic.portals
+            }
             self.entries = await tx.all(select(waitlist))
             self.returned = await tx.all(select(returned_seats))
             self.news = await tx.all(select(events).order_by(events.c.id))  # in the order of the commits
@@ -205,6 +226,17 @@ class Books:
         )
         owed = [r for r in self.refunds if r["client_id"] == portal.name]
         shown_owed = {r["id"]: _of(msgspec.to_builtins(refund_view(r, zone)), REFUND_SHOWS) for r in owed}
+        for b in of:
+            # Where a booking was held, the portal was answered; where it went to since, it was told while there was a visit.
+            first = portal.slots.get(b.id)
+            now = portal.places.get(b.id, {}).get("slot_id", first)
+            self.say(
+                first is None or not b.live or b.slot_id == now, f"{b.id} is at {b.slot_id}, by the events at {now}"
+            )
+            self.say(first is not None or bool(self.clinic.unheard), f"no portal knows of booking {b.id}")
+        if not self.clinic.his.merges:
+            owned = {r["id"]: r["status"] for r in self.bills if r["mrn_digest"] in self.mrns[portal.name]}
+            self._same(f"{portal.name}: bills", owned, {i: d["status"] for i, d in portal.bills.items()})
         of_line = [e for e in self.entries if e["client_id"] == portal.name]
         shown_line = {e["id"]: {name: str(e[name]) for name in ENTRY_SHOWS} for e in of_line}
         told_line = {i: {name: str(d.get(name)) for name in ENTRY_SHOWS} for i, d in portal.entries.items()}
@@ -276,6 +308,35 @@ class Books:
         for entry in self.entries:
             if entry["state"] == "waiting":
                 self.say(free.get(entry["schedule_id"], 0) <= 0, f"somebody waits, and a seat is free: {entry}")
+        return self.found
+
+    async def check_reports(self) -> list[str]:
+        """What is wrong in the reports that patients are shown when all was told and read anew; [] when nothing is."""
+        clinic, his = self.clinic, self.clinic.his
+        for name, patients in clinic.patients.items():
+            portal = clinic.portals[name]
+            lists = [await clinic.reading.list(name, patient_id) or [] for patient_id in patients]
+            await number_all(clinic.store)
+            await portal.read(clinic.store)
+            for number, items in enumerate(lists):
+                self.found += clinic.wrong_in(name, number, items)
+                mrn = his.people[clinic.numbers_of(name)[number]].mrn
+                there = {i: his.words[i][-1] for i, report in his.reports.items() if report.mrn == mrn}
+                if clinic.hospital.reports.release == "reviewed":
+                    there = {i: word for i, word in there.items() if word[0] != "preliminary"}
+                here = {}
+                for item in items:
+                    one = await clinic.reading.one(name, patients[number], item.id)
+                    here[str(item.name)] = None if one is None else (one.status, one.observations[0].value)
+                    told = portal.reports.get(item.id, {})
+                    same = (told.get("version"), told.get("status")) == (item.version, item.status)
+                    self.say(same or his.merges > 0, f"{item.name} is {item.status} {item.version}, told {told}")
+                self.say(here == there, f"{name}: reports {here} are shown, at the HIS {there}")
+        async with clinic.store.read(HOSPITAL, here=True) as tx:
+            rows = await tx.all(select(report_reads).where(report_reads.c.outcome == "given"))
+        recorded = Counter((row["client_id"], row["what"], row["reports"]) for row in rows)
+        unrecorded = Counter(clinic.reads) - recorded
+        self.say(not unrecorded, f"reports were shown, and that is not on record: {unrecorded}")
         return self.found
 
     async def check_days(self) -> list[str]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mappings.canonical import BillStatus, RefundAsked
 from tests.booking.world import make_payment
 from tests.visits.actions import action
-from tests.visits.machine import ANY, PATIENTS, PORTAL, Bench
+from tests.visits.machine import AFTER, ANY, PATIENTS, PORTAL, READ, Bench
 
 
 def _any_bill(self: Bench) -> bool:
@@ -32,12 +32,14 @@ class Cash(Bench):
         people = list(his.people.values())
         his.charge(f"B{len(his.charges) + 1}", str(people[patient % len(people)].mrn), amount_fen)
 
-    @action(weight=1, portal=PORTAL, patient=PATIENTS)
-    def read_bills(self, portal: str, patient: int) -> None:
+    @action(weight=2, portal=PORTAL, patient=PATIENTS, faults=READ)
+    def read_bills(self, portal: str, patient: int, faults: list[str]) -> None:
+        self.clinic.his.faults.extend(faults)
         self.live(self.clinic.read_bills(portal, patient))
+        self.clinic.his.faults.clear()
 
     @action(
-        weight=3,
+        weight=2,
         needs=_any_bill,
         portal=PORTAL,
         patient=PATIENTS,
@@ -46,8 +48,22 @@ class Cash(Bench):
         trade=st.integers(1, 6),
     )
     def pay_bill(self, portal: str, patient: int, number: int, amount_fen: int, trade: int) -> None:
+        """Whoever's it is, and whatever it costs."""
         bill_id = self.bill(number)
         self.live(self.clinic.pay_bill(portal, patient, bill_id, make_payment(amount_fen, trade_no=f"T{trade}")))
+
+    @action(weight=4, needs=_any_bill, number=ANY, after=AFTER)
+    def settle_bill(self, number: int, after: list[str] | None) -> None:
+        """As it usually goes: the patient looks at the bills, and pays all of their own."""
+        clinic, bill_id = self.clinic, self.bill(number)
+        bill = clinic.his.charges[bill_id].bill
+        for portal, patient in ((portal, n) for portal in clinic.portals for n in range(3)):
+            if clinic.his.people[clinic.numbers_of(portal)[patient]].mrn == bill.mrn:
+                payment = make_payment(bill.amount_fen, trade_no=f"T{6 + next(clinic.numbers)}")
+                self.live(clinic.read_bills(portal, patient))
+                self.live(clinic.pay_bill(portal, patient, bill_id, payment))
+                break
+        self.then(after)
 
     @action(weight=2, needs=_any_bill, number=ANY, status=st.sampled_from([BillStatus.PAID, BillStatus.CANCELLED]))
     def his_puts_bill(self, number: int, status: BillStatus) -> None:
@@ -82,8 +98,9 @@ class Cash(Bench):
         portal=PORTAL,
         number=ANY,
         word=st.sampled_from(["refunding", "refunded", "unknown", "failed"]),
+        after=AFTER,
     )
-    def report(self, portal: str, number: int, word: str) -> None:
+    def report(self, portal: str, number: int, word: str, after: list[str] | None) -> None:
         it = self.clinic.portals[portal]
         known = list(it.refunds)
         if not known:
@@ -96,6 +113,7 @@ class Cash(Bench):
         it.timed_out.discard(refund_id)
         if self.live(self.clinic.report(refund_id, word, it)) == "heard" and word == "unknown":
             it.timed_out.add(refund_id)
+        self.then(after)
 
     @action(
         weight=2,

@@ -23,6 +23,7 @@ from booking import billing
 from booking.allowance import Allowance
 from booking.api.holding import renderer
 from booking.api.taking_over import take_over
+from booking.api.views.records import ReportView
 from booking.billing import bill_key, own_bill, pay_bill
 from booking.bookings import cancel_booking, own_booking, pay_booking
 from booking.errors import Refusal
@@ -53,6 +54,7 @@ from tests.visits.his import ModelHis
 from tests.visits.life import Death, Life, MortalBatches, MortalStore
 from tests.visits.portal import Portal
 from tests.visits.reached import REACHED
+from tests.visits.reading import Reading
 
 Asks = Callable[[], Coroutine[Any, Any, str]]
 PORTALS = ("portal", "other")
@@ -64,6 +66,11 @@ SEATS = 2
 
 def _terms(hospital: Hospital, now_ms: int) -> Terms:
     return Terms(mode=hospital.mode.value, offered=True, rules=hospital.rules, zone=hospital.zone)
+
+
+def _numbers(portal: str) -> list[str]:
+    """The passports of a portal's patients: two are the other's patients too."""
+    return [f"E{n:08d}" for n in (1, 2, 3 + PORTALS.index(portal))]
 
 
 class Unhurried(Attendance):
@@ -93,7 +100,7 @@ class Clinic:
         self.schedules: dict[str, str] = {}  # by the HIS's id of its only slot
         self.patients: dict[str, list[str]] = {}
         self.bookings: dict[str, str] = {}  # and the portal that made it
-        self.bills: list[str] = []
+        self.reads: list[tuple[str, str, str]] = []  # of reports that were given: portal, what, and which
         self.numbers = itertools.count(1)
         self.unheard: list[Asks] = []  # requests of portals whose answer has not come
 
@@ -112,6 +119,7 @@ class Clinic:
         of_engine = SqliteBatches if self.store.dialect == "sqlite" else PostgresBatches
         batches = MortalBatches(of_engine(self.store), self.life)
         self.writer = HoldWriter(self.store, terms=_terms, render=renderer, batches=batches)
+        self.reading = Reading(self.store, self.hospital, self.link, self.writer)
         await self.writer.start()
         await self.worker._inherit()
         await self.inbox.heal()
@@ -147,6 +155,10 @@ class Clinic:
             await self.reopen()
         return found
 
+    def numbers_of(self, portal: str) -> list[str]:
+        """The passports of a portal's patients."""
+        return _numbers(portal)
+
     def begin_as(self, other: Clinic) -> None:
         """Where another was furnished, in copies of its databases."""
         self.his = copy.deepcopy(other.his, {id(other.wall): self.wall})
@@ -170,11 +182,11 @@ class Clinic:
             self.patients[portal] = [
                 await put_patient(
                     self.store,
-                    Patient(name="张三", id_type="passport", id_number=f"E{n:08d}", phone="13800000000"),
+                    Patient(name="张三", id_type="passport", id_number=n, phone="13800000000"),
                     client=portal,
                     asks_his=True,
                 )
-                for n in (1, 2, 3 + PORTALS.index(portal))
+                for n in _numbers(portal)
             ]
         while await self.work(4):
             pass
@@ -375,6 +387,41 @@ class Clinic:
             await self.cancel(booking_id)
         self.his.faults.extend(faults)
         await self.work(6)
+
+    async def read_reports(self, portal: str, patient: int, number: int) -> None:
+        """A patient looks at the list, and at one of those that are in it."""
+        patient_id = self.patients[portal][patient]
+        items = await self.reading.list(portal, patient_id)
+        if items is None:
+            return
+        self.reads.append((portal, "list", " ".join(f"{item.id}:{item.version}" for item in items)))
+        self.his.wrong += self.wrong_in(portal, patient, items)
+        if items:
+            shown = await self.reading.one(portal, patient_id, items[number % len(items)].id)
+            if shown is not None:
+                self.reads.append((portal, "detail", f"{shown.id}:{shown.version}"))
+                self.his.wrong += self.wrong_in(portal, patient, [shown])
+
+    def wrong_in(self, portal: str, patient: int, shown: Sequence[ReportView]) -> list[str]:
+        """What of these a patient should not see: another's, too early, twice, or what nobody has said."""
+        his, found = self.his, []
+        mrn = his.people[_numbers(portal)[patient]].mrn
+        names = [view.name for view in shown]
+        if len(names) > len(set(names)):
+            found.append(f"a report is listed twice: {names}")
+        for view in shown:
+            if his.reports[str(view.name)].mrn != mrn:
+                found.append(f"{portal} was shown {view.name} of another patient")
+            rule, now = self.hospital.reports, his.now()
+            if rule.release == "reviewed" and view.status == "preliminary":
+                found.append(f"{view.name} was shown before its review")
+            waits = view.status in ("preliminary", "final") and view.issued_at is not None
+            if waits and (now - view.issued_at).total_seconds() < rule.delay_s:  # type: ignore[operator]
+                found.append(f"{view.name} was shown too early")
+            words = his.words[str(view.name)]
+            if view.observations and (view.status, view.observations[0].value) not in words:
+                found.append(f"{view.name} was shown as {view.status} {view.observations[0].value}: {words}")
+        return found
 
     # --- what our process does -----------------------------------------------------------------------------------------
 

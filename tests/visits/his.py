@@ -39,12 +39,16 @@ from mappings.canonical import (
     BillIssued,
     BillStatus,
     Department,
+    Observation,
     Patient,
     PatientMerged,
     Practitioner,
     Registration,
     RegistrationStatus,
     Report,
+    ReportIssued,
+    ReportKind,
+    ReportStatus,
     Schedule,
     ScheduleStatus,
     ScheduleStopped,
@@ -132,6 +136,8 @@ class ModelHis:
     visits: dict[str, Visit] = field(default_factory=dict)
     people: dict[str, Patient] = field(default_factory=dict)
     charges: dict[str, Charge] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)
+    words: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # of each report: status and value, in order
     refunded: dict[str, RefundOrder] = field(default_factory=dict)
     faults: deque[str] = field(default_factory=deque)
     late: list[Late] = field(default_factory=list)
@@ -139,6 +145,7 @@ class ModelHis:
     wrong: list[str] = field(default_factory=list)
     unwilling: set[str] = field(default_factory=set)  # orders of which it has refused to give back what it has
     told: int = 0
+    merges: int = 0
     quota: bool = False  # the seats are the portals': they are registered without a lock, and no window sells one
     lock_s: float | None = None
 
@@ -181,6 +188,7 @@ class ModelHis:
 
     def merge(self, surviving: str, retired: str) -> None:
         """Two records are one person."""
+        self.merges += 1
         for number, person in self.people.items():
             if person.mrn == retired:
                 self.people[number] = msgspec.structs.replace(person, mrn=surviving)
@@ -190,6 +198,9 @@ class ModelHis:
         for charge in self.charges.values():
             if charge.bill.mrn == retired:
                 charge.bill = msgspec.structs.replace(charge.bill, mrn=surviving)
+        for number, report in self.reports.items():
+            if report.mrn == retired:
+                self.reports[number] = msgspec.structs.replace(report, mrn=surviving)
         self.tell(PatientMerged(surviving_mrn=surviving, retired_mrn=retired, occurred_at=self.now()))
 
     def charge(self, bill_id: str, mrn: str, amount_fen: int) -> None:
@@ -200,6 +211,18 @@ class ModelHis:
     def tell_bill(self, bill_id: str) -> None:
         """A bill as it stands."""
         self.tell(BillIssued(bill=self.charges[bill_id].bill, occurred_at=self.now()))
+
+    def word_on_report(self, report_id: str, mrn: str, status: ReportStatus, *, tells: bool) -> None:
+        """A new report, or the next word on one. Of each the only value is its number among the words on it."""
+        words = self.words.setdefault(report_id, [])
+        value = str(len(words) + 1)
+        words.append((status.value, value))
+        self.reports[report_id] = Report(
+            id=report_id, kind=ReportKind.LAB, status=status, name=report_id, mrn=mrn, issued_at=self.now(),
+            observations=(Observation(name="WBC", value=value),),
+        )  # fmt: skip
+        if tells:
+            self.tell(ReportIssued(report=self.reports[report_id], occurred_at=self.now()))
 
     def put_bill(self, bill_id: str, status: BillStatus) -> None:
         """It is paid at the window, or cancelled."""
@@ -408,9 +431,11 @@ class ModelHis:
         self._read("ping")
 
     async def fetch_departments(self) -> Sequence[Department]:
+        self._read("fetch_departments")
         return [Department(id="D1", name="内科")]
 
     async def fetch_practitioners(self) -> Sequence[Practitioner]:
+        self._read("fetch_practitioners")
         return [Practitioner(id="P1", name="王医生", department_id="D1")]
 
     async def fetch_schedules(self, window: Window) -> Sequence[Schedule]:
@@ -460,10 +485,13 @@ class ModelHis:
         return Settlement() if refund.refund.refund_no in self.refunded else None
 
     async def fetch_reports(self, patient: Patient) -> Sequence[Report]:
-        return []
+        self._read("fetch_reports")
+        return [report for report in self.reports.values() if report.mrn == patient.mrn]
 
     async def fetch_report(self, patient: Patient, report_id: str) -> Report | None:
-        return None
+        self._read("fetch_report")
+        report = self.reports.get(report_id)
+        return report if report is not None and report.mrn == patient.mrn else None
 
     async def fetch_attachment(self, attachment: Attachment) -> Attachment:
         return attachment

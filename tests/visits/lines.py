@@ -34,6 +34,26 @@ class Lines(Bench):
     def join(self, portal: str, slot: str, patient: int) -> None:
         self.live(self.clinic.join(portal, slot, patient))
 
+    @action(weight=5, needs=_has_lines, slot=SLOTS)
+    def queue_up(self, slot: str) -> None:
+        """The window sells what is left, and whoever may waits."""
+
+        async def queue_up() -> None:
+            while self.clinic.his.sell(slot):
+                pass
+            await self.clinic.pull()
+            for portal in self.clinic.portals:
+                for patient in range(3):
+                    await self.clinic.join(portal, slot, patient)
+
+        self.live(queue_up())
+
+    @action(weight=4, needs=lambda self: not self.clinic.his.quota and bool(_entries(self, "waiting")), slot=SLOTS)
+    def add_seat(self, slot: str) -> None:
+        """The hospital has one more; we see it. Of seats that are ours only a figure above all others would tell of one."""
+        self.clinic.his.seats[slot] += 1
+        self.live(self.clinic.pull())
+
     @action(weight=1, needs=lambda self: bool(_entries(self, "waiting", "offered")), number=ANY)
     def leave(self, number: int) -> None:
         known = _entries(self, "waiting", "offered")

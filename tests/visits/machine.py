@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from booking.report_rules import ReportRule
 from booking.rules.settings import BookingRules, ReturnedSeats, WaitlistRule
 from booking.settings import ReserveBy
 from booking.visit_rules import VisitRule
@@ -18,7 +19,7 @@ from tests.stores import Wall
 from tests.visits.actions import Action, actions_of
 from tests.visits.books import Books
 from tests.visits.clinic import FEES_FEN, PORTALS, STAGES, Clinic, TurnedLoop
-from tests.visits.his import FAULTS
+from tests.visits.his import FAULTS, READ_FAULTS
 from tests.visits.reached import REACHED
 
 Fresh = Callable[[], AbstractContextManager[tuple[str, str]]]
@@ -32,6 +33,7 @@ SOME_FAULTS = st.lists(st.sampled_from(("", *FAULTS)), max_size=4)
 AFTER: st.SearchStrategy[list[str] | None] = (
     st.none() | st.just([]) | st.lists(st.sampled_from(FAULTS), min_size=1, max_size=4)
 )
+READ = st.lists(st.sampled_from(("", *READ_FAULTS)), max_size=2)
 SCENE = st.lists(st.tuples(PORTAL, SLOTS, PATIENTS, st.sampled_from(STAGES)), min_size=1, max_size=3)
 """How many bookings are under way when it begins, and how far they have come."""
 
@@ -75,6 +77,7 @@ class Bench(RuleBasedStateMachine):
     clinic: Clinic
     actions: list[Action]
     often: set[str]
+    steps: int
 
     @initialize(
         reserve_by=st.sampled_from([ReserveBy.LOCK, ReserveBy.BOOK, ReserveBy.QUOTA]),
@@ -82,6 +85,9 @@ class Bench(RuleBasedStateMachine):
         lock_s=st.sampled_from([None, 600.0]),
         rules=_rules,
         no_show_after_h=st.sampled_from([None, 24]),
+        reports=st.sampled_from(
+            [ReportRule(), ReportRule(release="reviewed"), ReportRule(release="reviewed", delay_s=300)]
+        ),
         scene=SCENE,
         data=st.data(),
     )
@@ -92,17 +98,18 @@ class Bench(RuleBasedStateMachine):
         lock_s: float | None,
         rules: BookingRules,
         no_show_after_h: int | None,
+        reports: ReportRule,
         scene: list[tuple[str, str, int, str]],
         data: st.DataObject,
     ) -> None:
         REACHED.note("seats by", reserve_by)
-        self.actions = actions_of(type(self))
+        self.actions, self.steps = actions_of(type(self)), 0
         self.often = data.draw(st.sets(st.sampled_from([one.name for one in self.actions]), max_size=3), label="often")
         self.place = ExitStack()
         self.runner = asyncio.Runner(loop_factory=TurnedLoop)
         hospital = make_hospital(
             reserve_by=reserve_by, stop_cancels_at_his=cancels, portal_refunds=True, his_lock_s=lock_s, rules=rules,
-            visits=VisitRule(no_show_after_h=no_show_after_h),
+            visits=VisitRule(no_show_after_h=no_show_after_h), reports=reports,
         )  # fmt: skip
         self.clinic = Clinic(self.place.enter_context(type(self).fresh()), hospital, Wall())
         self.clinic.begin_as(self.furnished)
@@ -114,6 +121,7 @@ class Bench(RuleBasedStateMachine):
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
         """Something happens: each hospital has a few things that happen more often there than elsewhere."""
+        self.steps += 1
         possible = [one for one in self.actions if one.needs(self)]
         names = [one.name for one in possible for _ in range(one.weight + 8 * (one.name in self.often))]
         name = data.draw(st.sampled_from(names), label="what")
@@ -160,6 +168,7 @@ class Bench(RuleBasedStateMachine):
             self.do(self.clinic.settle())
             found = self.do(Books(self.clinic).check_rest())
             raise_if(found)
+            raise_if(self.do(Books(self.clinic).check_reports()))
             self.do(self.clinic.let_the_days_pass())
             raise_if(self.do(Books(self.clinic).check_days()))
             REACHED.end()

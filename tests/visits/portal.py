@@ -27,12 +27,14 @@ class Portal:
         self.payments: dict[tuple[str, str], dict[str, Any]] = {}
         self.refunds: dict[str, dict[str, Any]] = {}
         self.bills: dict[str, dict[str, Any]] = {}
+        self.reports: dict[str, dict[str, Any]] = {}
         self.entries: dict[str, dict[str, Any]] = {}  # of the waitlist
         self.log: list[EventView] = []
         self.paid: dict[tuple[str, str], int] = {}
         self.given_back: dict[str, int] = {}
         self.timed_out: set[str] = set()
         self.slots: dict[str, str] = {}  # of each booking, as the answer to its hold said
+        self.places: dict[str, dict[str, Any]] = {}  # of each booking that has moved, the last
         self.wrong: list[str] = []
 
     async def read(self, store: Store) -> None:
@@ -58,14 +60,26 @@ class Portal:
         match event.type:
             case "booking.changed":
                 self._take_booking(data)
+            case "booking.moved":
+                self._take_move(data)
             case "payment.changed":
                 self._take_payment(data)
             case "refund.changed":
                 self._take_refund(data)
+            case "report.changed":
+                self._take_report(data)
             case "waitlist.changed":
                 self._take_entry(data)
             case "bill.changed":
+                _note("bill", self.bills.get(data["bill_id"]), data, "status")
                 self.bills.setdefault(data["bill_id"], {}).update(data)
+
+    def _take_report(self, data: dict[str, Any]) -> None:
+        known = self.reports.get(data["report_id"])
+        if known is not None and data["version"] <= known["version"]:
+            self.wrong.append(f"a report's version {data['version']} came after {known['version']}")
+        _note("report told", known, data, "status")
+        self.reports[data["report_id"]] = data
 
     def _take_entry(self, data: dict[str, Any]) -> None:
         known = self.entries.get(data["entry_id"])
@@ -85,6 +99,14 @@ class Portal:
         _note("booking", known, data, "state", "his_state")
         _note("money of a booking", known, data, "payment_state")
         self.bookings[data["booking_id"]] = data
+
+    def _take_move(self, data: dict[str, Any]) -> None:
+        """It comes after the change that it is about, and says where the booking is now."""
+        known = self.bookings.get(data["booking_id"])
+        if known is None or known["version"] != data["version"]:
+            self.wrong.append(f"a move to version {data['version']} came after {known}")
+        REACHED.note("moved", data["cause"])
+        self.places[data["booking_id"]] = data["to"]
 
     def _take_payment(self, data: dict[str, Any]) -> None:
         name = (data["channel"], data["trade_no"])

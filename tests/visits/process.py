@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from booking.news import number_events
 from tests.visits.actions import action
-from tests.visits.machine import SOME_FAULTS, Bench
+from tests.visits.machine import READ, SOME_FAULTS, Bench
+
+LATE = 18  # steps: nothing is sold any more once the day has come
 
 
 class Process(Bench):
@@ -27,7 +29,7 @@ class Process(Bench):
     def expire(self) -> None:
         self.live(self.clinic.expire())
 
-    @action(weight=2, faults=st.lists(st.sampled_from(["", "", "garbage", "refuses", "die"]), max_size=2))
+    @action(weight=2, faults=READ)
     def pull(self, faults: list[str]) -> None:
         self.clinic.his.faults.extend(faults)
         self.live(self.clinic.pull())
@@ -45,7 +47,7 @@ class Process(Bench):
     def crash(self) -> None:
         self.do(self.clinic.reopen())
 
-    @action(weight=1)
+    @action(weight=2, needs=lambda self: self.steps > LATE)
     def come_to_the_day(self) -> None:
         """The visits begin: nothing is sold any more, and it is asked who came."""
 
@@ -54,7 +56,7 @@ class Process(Bench):
 
         self.do(turn())
 
-    @action(weight=3, needs=lambda self: self.clinic.is_day, faults=SOME_FAULTS)
+    @action(weight=8, needs=lambda self: self.clinic.is_day, faults=READ)
     def ask_who_came(self, faults: list[str]) -> None:
         self.clinic.his.faults.extend(faults)
         self.live(self.clinic.ask_who_came())

@@ -2,8 +2,9 @@
 
 After every step: money in = settled + waiting + refund due + refunded, in the rows and in the ledger; nothing is booked without a
 registration at the HIS; the events alone rebuild what the API shows; slots and schedules count what there is; who came first to a
-line is served first, and while somebody waits nobody else gets a seat. When nothing moves any more, the HIS and we agree on
-visits, seats and money, and a person is asked only about what the HIS would not do; two days after the visits we know who came.
+line is served first, and while somebody waits nobody else gets a seat; a report is shown to its patient, when the hospital's rule
+says so, once, and on record. When nothing moves any more, the HIS and we agree on visits, seats and money, and a person is asked
+only about what the HIS would not do; two days after the visits we know who came.
 
 A few hospitals in `make test`; `make visits` plays a thousand and says what they have come to (`tests.visits.reached`). Seen to
 be caught, each put into the product by hand: a lost reply that counts as a refusal, or as done; what a crash has left sent again
@@ -33,13 +34,15 @@ from tests.visits.machine import Fresh, furnish
 from tests.visits.patients import Patients
 from tests.visits.process import Process
 from tests.visits.reached import REACHED
+from tests.visits.results import Results
+from tests.visits.wanted import WANTED
 
 # `make visits` asks for more: VISITS is how many examples, each of at most STEPS steps.
 EXAMPLES, STEPS = int(os.environ.get("VISITS", "14")), int(os.environ.get("STEPS", "30"))
 MEMORY = Path("/dev/shm")  # a disk that forgets: a crash here is one of the process, not of the machine
 
 
-class WholeVisit(Patients, Lines, Process, Hospital, Cash):
+class WholeVisit(Patients, Lines, Process, Hospital, Cash, Results):
     """Everything at once."""
 
 
@@ -73,7 +76,8 @@ def play(urls: tuple[str, str], fresh: Fresh, examples: int) -> None:
         WholeVisit,
         settings=settings(suppress_health_check=list(HealthCheck), stateful_step_count=STEPS, max_examples=examples),
     )
-    sys.stdout.write(f"\n{REACHED.table()}\n")
+    never = ", ".join(REACHED.missing(WANTED)) or "nothing"
+    sys.stdout.write(f"\n{REACHED.table()}\nnever reached: {never}\n")
 
 
 @pytest.mark.usefixtures("quiet")
