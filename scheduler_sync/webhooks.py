@@ -64,7 +64,7 @@ class WebhookSender:
         self._store = store
         self._networks = networks
         self._session: aiohttp.ClientSession | None = None
-        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._serving: dict[str, asyncio.Task[bool]] = {}
 
     async def send_due(self) -> None:
         """Begin to serve every webhook that is due and not being served; does not wait for any."""
@@ -76,16 +76,19 @@ class WebhookSender:
             self._serving[delivery.webhook_id] = task
             task.add_done_callback(partial(self._served, delivery.webhook_id))
 
-    def _served(self, webhook_id: str, _: asyncio.Task[None]) -> None:
+    def _served(self, webhook_id: str, task: asyncio.Task[bool]) -> None:
         self._serving.pop(webhook_id, None)
+        if task.cancelled() or not task.result():
+            return  # what could not be noted is due still: it waits for the next look, or its receiver would be stormed
         self._store.bell.ring(NUMBERED)  # it may have more, and another may have waited for its place
 
-    async def _serve(self, first: Delivery) -> None:
+    async def _serve(self, first: Delivery) -> bool:
+        """Whether all that was sent could be noted."""
         delivery: Delivery | None = first
         try:
             for _ in range(IN_A_ROW):
                 if delivery is None:
-                    return
+                    break
                 answer = await self._send(delivery)
                 if await record_delivery(self._store, delivery, answer):
                     log.error(
@@ -97,6 +100,9 @@ class WebhookSender:
             log.error("store_unavailable", webhook=first.webhook_id, reason=str(e))
         except Exception as e:
             log.error("webhook_failed", webhook=first.webhook_id, seq=first.seq, reason=type(e).__name__)
+        else:
+            return True
+        return False
 
     async def _send(self, delivery: Delivery) -> Answer:
         if delivery.broken:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from booking.errors import Refusal
 from booking.idempotency import remember
@@ -283,6 +283,49 @@ async def test_nothing_more_is_pushed_when_the_last_key_of_a_client_is_revoked(
     async with sending(store):
         await until(has(receiver, "b", [2]))
     assert receiver.got["a"] == []
+
+
+async def do(store: Store, *statements: str) -> None:
+    async with store.write(SCOPE) as tx:
+        for statement in statements:
+            await tx.conn.execute(text(statement))
+
+
+@asynccontextmanager
+async def refusing_updates(store: Store) -> AsyncIterator[None]:
+    """The store reads, and takes no change of a webhook, as on a full disk."""
+    if store.dialect == "sqlite":
+        await do(store, "create trigger broken before update on webhooks begin select raise(abort, 'no'); end")
+    else:
+        await do(
+            store,
+            "create function broken() returns trigger as 'begin raise exception ''no''; end' language plpgsql",
+            "create trigger broken before update on webhooks for each row execute function broken()",
+        )
+    try:
+        yield
+    finally:
+        await do(store, "drop trigger broken" + ("" if store.dialect == "sqlite" else " on webhooks"))
+        if store.dialect != "sqlite":
+            await do(store, "drop function broken")
+
+
+async def test_receiver_is_not_stormed_when_what_it_has_taken_cannot_be_noted(store: Store, receiver: Receiver) -> None:
+    """The event comes again with every look, which is one a second, and no more often than that."""
+    await hook(store, receiver, "a")
+    await say(store, 1)
+
+    async def came() -> bool:
+        return bool(receiver.got["a"])
+
+    async with refusing_updates(store), sending(store):
+        await until(came)
+        await asyncio.sleep(1.5)
+    assert len(receiver.got["a"]) <= 4
+    before = len(receiver.got["a"])
+    async with sending(store):  # and it goes on when it can be noted
+        await say(store, 2)
+        await until(has(receiver, "a", [1] * (before + 1) + [2]))
 
 
 async def test_removed_webhook_gets_nothing_more_when_events_follow(store: Store, receiver: Receiver) -> None:
