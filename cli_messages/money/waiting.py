@@ -6,16 +6,13 @@ import asyncio
 from typing import Any
 
 import typer
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from cli_messages.hospitals import DEFAULT_CONFIG, Config, HospitalId, hospital_of
-from cli_messages.output import iso_time, out, plain_text, yuan
+from cli_messages.output import moment, out, plain_text, write_columns, yuan
 
 payments = typer.Typer(no_args_is_help=True, help="Payments that the hospital has not booked yet.")
 LONG_MS = 600_000  # as the alert HisbridgePaidNotSettled
-_COLUMNS = ("waiting", "reported_at", "amount", "settlement", "channel", "trade_no", "client", "of")
+_COLUMNS = ("waiting", "reported", "amount", "settlement", "channel", "trade_no", "client", "of")
 
 
 @payments.callback()
@@ -31,15 +28,20 @@ def waiting_command(hospital: HospitalId, config: Config = DEFAULT_CONFIG) -> No
     if not rows:
         out.print("Nothing waits.")
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in _COLUMNS:
-        table.add_column(name, overflow="fold", justify="right" if name in ("waiting", "amount") else "left")
-    for row in rows:
-        of = row.bill_id or orders.get(str(row.booking_id)) or row.booking_id or ""
-        cells = (age(now_ms - row.created_ms), iso_time(row.created_ms, at), yuan(row.left_fen), row.settlement, row.channel,
-                 row.trade_no, row.client_id, of)  # fmt: skip
-        table.add_row(*(Text(plain_text(cell)) for cell in cells))
-    out.print(table)
+    cells = [
+        (
+            age(now_ms - row.created_ms),
+            moment(row.created_ms, at).strftime("%Y-%m-%d %H:%M:%S"),
+            yuan(row.left_fen),
+            row.settlement,
+            plain_text(row.channel),
+            plain_text(row.trade_no),
+            plain_text(row.client_id),
+            row.bill_id or orders.get(str(row.booking_id)) or str(row.booking_id),
+        )
+        for row in rows
+    ]
+    write_columns([_COLUMNS, *cells])
     if total > len(rows):
         out.print(f"... and {total - len(rows)} more that have waited for less long.")
     if now_ms - rows[0].created_ms > LONG_MS:

@@ -35,7 +35,7 @@ def config(database: UrlOf, tmp_path: Path) -> Path:
     return path
 
 
-def run(config: Path, *words: str, width: str = "200") -> tuple[int, str]:
+def run(config: Path, *words: str, width: str = "60") -> tuple[int, str]:
     """The command to its end: its code, and what it says."""
     out = io.StringIO()
     before, sys.argv = sys.argv, ["hisbridge", "payments", *words, "--config", str(config)]
@@ -86,7 +86,7 @@ def test_what_is_paid_and_not_settled_is_shown_with_its_age_until_it_is_settled(
     rows = [line.split() for line in said.splitlines() if " T1 " in line or " T2 " in line]
     assert code == 1
     assert [row[:4] for row in rows] == [["3", "d", "2", "h"], ["2", "h", "15", "min"]]
-    assert [(row[5], row[6], row[8]) for row in rows] == [("88.01", "pending", "T2"), ("15.00", "pending", "T1")]
+    assert [(row[6], row[7], row[9]) for row in rows] == [("88.01", "pending", "T2"), ("15.00", "pending", "T1")]
     assert rows[0][-1] == bill_id
     assert (len(rows[1][-1]), rows[1][-1].isdigit()) == (20, True)  # the number that the hospital knows
     assert "T3" not in said  # it goes back
