@@ -133,8 +133,8 @@ class Order(Record, frozen=True, kw_only=True):
 class BillPayment(Record, frozen=True, kw_only=True):
     """Settle one bill with money already taken. `order_no` is the key that the HIS sees.
 
-    `other_bills`: where the trade number has paid for several (合并支付), the HIS's numbers of the others; `payment` has the amount
-    of this one.
+    `other_bills`: where the trade number has paid for several (合并支付), the HIS's numbers of the others; `payment` has the
+    amount of this one.
     """
 
     order_no: str

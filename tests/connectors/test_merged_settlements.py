@@ -56,6 +56,6 @@ def test_answer_that_could_be_of_another_bill_settles_nothing(found: list[Settle
         settlement_of(PAID, found)
 
 
-def test_answer_that_names_no_bill_is_believed_of_a_payment_for_one(found: Settlement = OF_NO_BILL) -> None:
+def test_answer_that_names_no_bill_is_believed_of_a_payment_for_one() -> None:
     alone = BillPayment(order_no=NO, bill=PAID.bill, patient=PAID.patient, payment=PAID.payment)
-    assert settlement_of(alone, [found]) == found
+    assert settlement_of(alone, [OF_NO_BILL]) == OF_NO_BILL
