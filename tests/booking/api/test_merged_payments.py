@@ -19,7 +19,7 @@ from booking.ledger import balances, imbalances
 from booking.people import link_person, own_patient
 from booking.store.engine import Store
 from booking.store.tables import events, outbox, payments, refunds
-from mappings.canonical import Bill, BillStatus, StatementKind, StatementLine
+from mappings.canonical import Bill, BillStatus, Settlement, StatementKind, StatementLine
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
 from tests.booking.merchant_files import made
 from tests.booking.world import CLIENT, HOSPITAL, ZHANG, make_hospital, put_patient
@@ -229,6 +229,20 @@ async def test_piece_that_cannot_pay_goes_back_and_the_others_stand(cashier: Cas
     assert await cashier.accounts() == {
         "merchant_clearing": 12002, "receipts": 1, "his_settlement": 3199, "refunds_payable": 8802,
     }  # fmt: skip
+
+
+async def test_piece_is_the_patient_s_share_while_the_insurance_pays_the_rest(cashier: Cashier) -> None:
+    cashier.site.ward.presettled = Settlement(amount_fen=1000, fund_fen=7800)
+    await cashier.site.ask(cashier.path("B1", "/presettlement"), "POST")
+    told = await cashier.pay({"B1": 1000, "B3": 3199})
+    assert [[p["unusable"] for p in bill["payments"]] for bill in told.json["bills"]] == [[None], [None]]
+    whole = await cashier.pay({"B1": 8800, "B2": 1}, trade_no="T2")  # B1 is on its way, and over another amount now
+    assert [[p["unusable"] for p in bill["payments"]] for bill in whole.json["bills"]] == [
+        [None, "second_payment"], [None],
+    ]  # fmt: skip
+    assert await cashier.recorded() == [
+        (CLIENT, "T1", 1000), (CLIENT, "T1", 3199), (CLIENT, "T2", 1), (CLIENT, "T2", 8800),
+    ]  # fmt: skip
 
 
 async def test_refused_settlement_returns_its_piece_and_no_other(cashier: Cashier) -> None:
