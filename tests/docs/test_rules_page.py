@@ -19,7 +19,9 @@ from booking.rules.settings import (
     ChannelQuota,
     Eligibility,
     Limit,
+    PayWindow,
     ReturnedSeats,
+    WaitlistRule,
     booking_rule_problems,
 )
 from booking.settings import settings_of_text
@@ -57,8 +59,11 @@ def test_settings_of_the_page_load_and_are_all_there_when_read(page: Path) -> No
         "blocks": Block,
         "eligibility": Eligibility,
         "cancel_cutoffs": CancelCutoff,
+        "pay_windows": PayWindow,
         "channel_quotas": ChannelQuota,
         "returned_seats": ReturnedSeats,
+        "waitlist": WaitlistRule,
     }
+    assert set(lists) == set(shown) - {"wait_after_cancel_s"}
     for name, struct in lists.items():
         assert {f.encode_name for f in msgspec.structs.fields(struct)} <= set(re.findall(r"`(\w+)`", text)), name
