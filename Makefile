@@ -30,7 +30,7 @@ venv: $(DEV_STAMP) ## the virtual environment with everything, tools included
 test: $(DEV_STAMP) ## all tests (PYTEST_ARGS="-k seats" for some)
 	$(BIN)/python $(if $(PYTEST_ARGS),-m pytest $(PYTEST_ARGS),-m tests.lanes)
 
-torture: $(DEV_STAMP) ## larger searches, crash rounds (ROUNDS=50 each, SEED=1 to play some again), a million messages (MESSAGES=1000000)
+torture: $(DEV_STAMP) ## larger searches, crash rounds of bookings and of whole visits (ROUNDS=50 each, SEED=1 to play some again), a million messages (MESSAGES=1000000)
 	HISBRIDGE_TORTURE=1 $(BIN)/python -m pytest tests/model tests/history
 	ROUNDS=$(ROUNDS) MESSAGES=$(MESSAGES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/torture $(PYTEST_ARGS)
 

@@ -431,7 +431,14 @@ class Hospital:
                 for v in self.visits.values()
             ],
             "charges": [
-                {"no": c.no, "state": c.state, "trade_no": c.trade_no, "own_fen": c.own_fen} for c in self.charges.values()
+                {
+                    "no": c.no,
+                    "state": c.state,
+                    "trade_no": c.trade_no,
+                    "own_fen": c.own_fen,
+                    "returned": dict(c.returned),
+                }
+                for c in self.charges.values()
             ],
             "people": [{"mrn": p.mrn, "name": p.name} for p in self.people.values()],
             "plans": [{"code": p.code, "stopped": p.stopped} for p in self.plans.values()],

@@ -46,12 +46,12 @@ class Portal:
             handlers = EventHandlers(cast(Any, SimpleNamespace(store=store)))
             page = await handlers.feed(call)
             for event in page.items:
-                self._take(event)
+                self.take(event)
             if page.next == self.cursor:
                 return
             self.cursor = page.next
 
-    def _take(self, event: EventView) -> None:
+    def take(self, event: EventView) -> None:
         if self.seqs and event.seq <= self.seqs[-1]:
             self.wrong.append(f"event {event.seq} came after {self.seqs[-1]}")
         self.seqs.append(event.seq)
