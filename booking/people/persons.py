@@ -86,8 +86,13 @@ async def save_person(tx: Tx, person: Person) -> None:
 
 
 async def mrn_digests(tx: Tx, person: Person) -> list[str]:
-    """The digests of every MRN that means this person, for looking up bills and reports."""
-    return await digests_of(tx, person.id)
+    """The digests of every MRN that means this person, for looking up bills and reports.
+
+    Also where the person was merged into another since it was read: while a HIS is asked, its A40 may come.
+    """
+    known = await digests_of(tx, person.id)
+    survivor = person if known else await load_person(tx, person.id)
+    return known if survivor is None or survivor.id == person.id else await digests_of(tx, survivor.id)
 
 
 async def digests_of(tx: Tx, person_id: str) -> list[str]:

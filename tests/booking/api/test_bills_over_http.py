@@ -12,13 +12,14 @@ from sqlalchemy import select
 
 from booking.api.views import books
 from booking.billing import load_bill, put_bill, settle_payment
-from booking.people import link_person, own_patient
+from booking.people import hear_patient, link_person, merge_persons, own_patient
+from booking.reporting import put_report
 from booking.settings import Hospital, Mode
 from booking.store.engine import Store
 from booking.store.tables import events, outbox
-from mappings.canonical import Bill, BillStatus, Settlement
+from mappings.canonical import Bill, BillStatus, Report, ReportKind, ReportStatus, Settlement
 from tests.booking.api.fhir.site import FhirSite, Told, serve_fhir
-from tests.booking.world import CLIENT, HOSPITAL, make_hospital, put_patient
+from tests.booking.world import CLIENT, HOSPITAL, LI, make_hospital, put_patient
 from tests.stores import Wall
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -290,3 +291,47 @@ async def test_portal_may_ask_nothing_back_when_the_hospital_keeps_that_to_itsel
         await portal.settled()
         told = await portal.post(f"{portal.bill}/refunds", {"amount_fen": 1, "reason": "r"}, key="k1")
         assert told.json["code"] == "not_offered_by_hospital"
+
+
+@pytest.fixture
+def merging(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """While the hospital is asked, its A40 comes: the patient's record is merged into another one. What was asked is noted."""
+    asked: list[str] = []
+
+    def meanwhile(verb: str) -> None:
+        answer = getattr(portal.site.ward, verb)
+
+        async def ask(*arguments: Any, **how: Any) -> Any:
+            asked.append(verb)
+            async with portal.site.store.write(HOSPITAL) as tx:
+                await merge_persons(tx, surviving_mrn="M2", retired_mrn="M1")
+            return await answer(*arguments, **how)
+
+        monkeypatch.setattr(portal.site.ward, verb, ask)
+
+    for verb in ("presettlement", "bills", "reports"):
+        meanwhile(verb)
+    return asked
+
+
+async def test_patient_finds_what_is_theirs_when_the_record_is_merged_while_the_hospital_is_asked(
+    portal: Portal, store: Store, merging: list[str]
+) -> None:
+    async with store.write(HOSPITAL) as tx:
+        await hear_patient(tx, msgspec.structs.replace(LI, mrn="M2"))
+    portal.site.ward.presettled = Settlement(amount_fen=1000)
+    told = await portal.post(f"{portal.bill}/presettlement")
+    assert (told.status, told.json.get("self_pay_fen")) == (200, 1000)
+    assert merging == ["presettlement"]
+
+
+@pytest.mark.parametrize("what", ["bills", "reports"])
+async def test_list_is_not_empty_when_the_record_is_merged_while_the_hospital_is_asked(
+    portal: Portal, store: Store, merging: list[str], what: str
+) -> None:
+    async with store.write(HOSPITAL) as tx:
+        await hear_patient(tx, msgspec.structs.replace(LI, mrn="M2"))
+        await put_report(tx, Report(id="R1", kind=ReportKind.LAB, status=ReportStatus.FINAL, mrn="M1"))
+    told = await portal.site.ask(f"{OF}/patients/{portal.patient_id}/{what}")
+    assert (told.status, len(told.json["items"])) == (200, 1)
+    assert merging == [what]
