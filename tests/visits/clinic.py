@@ -360,7 +360,7 @@ class Clinic:
         return "recorded"
 
     async def bring(self, portal: str, slot_id: str, patient: int, stage: str, faults: Sequence[str] = ()) -> None:
-        """A booking that is brought to a stage of `STAGES`, where it gets so far; the last step with these faults.
+        """A booking that is brought to a stage of `STAGES`, where it gets so far; the calls meet these faults.
 
         It is made for the first who may, from these on.
         """
@@ -372,9 +372,8 @@ class Clinic:
             return
         if stage == "held":
             return
+        self.his.faults.extend(faults)
         booking_id = list(self.bookings)[-1]
-        if stage == "locked":
-            self.his.faults.extend(faults)
         await self.work(6)
         if stage == "locked":
             return
@@ -382,11 +381,10 @@ class Clinic:
             await self.pay(booking_id, make_payment(FEES_FEN[slot_id], trade_no=f"T{6 + next(self.numbers)}"))
         if stage == "paid":
             return
-        if stage == "given_back":
-            await self.work(6)
-            await self.cancel(booking_id)
-        self.his.faults.extend(faults)
         await self.work(6)
+        if stage == "given_back":
+            await self.cancel(booking_id)
+            await self.work(6)
 
     async def read_reports(self, portal: str, patient: int, number: int) -> None:
         """A patient looks at the list, and at one of those that are in it."""

@@ -29,11 +29,9 @@ SLOTS = st.sampled_from(sorted(FEES_FEN))
 PORTAL = st.sampled_from(PORTALS)
 PATIENTS = st.integers(0, 2)
 ANY = st.integers(0, 7)
-SOME_FAULTS = st.lists(st.sampled_from(("", *FAULTS)), max_size=4)
-AFTER: st.SearchStrategy[list[str] | None] = (
-    st.none() | st.just([]) | st.lists(st.sampled_from(FAULTS), min_size=1, max_size=4)
-)
-READ = st.lists(st.sampled_from(("", *READ_FAULTS)), max_size=2)
+SOME_FAULTS = st.lists(st.sampled_from(("", "", "", *FAULTS)), min_size=1, max_size=4)
+AFTER: st.SearchStrategy[list[str] | None] = st.none() | st.just([""]) | SOME_FAULTS
+READ = st.lists(st.sampled_from(("", "", *READ_FAULTS)), min_size=1, max_size=4)
 SCENE = st.lists(st.tuples(PORTAL, SLOTS, PATIENTS, st.sampled_from(STAGES)), min_size=1, max_size=3)
 """How many bookings are under way when it begins, and how far they have come."""
 

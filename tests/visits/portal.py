@@ -43,7 +43,7 @@ class Portal:
             query = EventQuery(after=self.cursor, limit=PAGE)
             caller = SimpleNamespace(id=self.name, may_use=lambda _: True)
             call = cast(Any, SimpleNamespace(caller=caller, query=query))
-            handlers = EventHandlers(cast(Any, SimpleNamespace(store=store)))
+            handlers = EventHandlers(cast(Any, SimpleNamespace(store=store, hospitals={})))
             page = await handlers.feed(call)
             for event in page.items:
                 self.take(event)

@@ -29,7 +29,7 @@ class Process(Bench):
     def expire(self) -> None:
         self.live(self.clinic.expire())
 
-    @action(weight=2, faults=READ)
+    @action(weight=4, faults=READ)
     def pull(self, faults: list[str]) -> None:
         self.clinic.his.faults.extend(faults)
         self.live(self.clinic.pull())
