@@ -214,12 +214,11 @@ def commands_settle(
     if outcome not in ("accepted", "rejected", "retry"):
         raise SettingsError("the outcome is accepted, rejected or retry")
     settings = service.read_settings(config)
-    if hospital not in settings.hospitals:
-        raise SettingsError(f"there is no hospital {hospital} in {config}")
+    at = settings.named(hospital)
 
     async def settle() -> bool:
         async with service.open_store(settings) as store:
-            return await settle_dead(store, settings.hospitals[hospital], command_id, outcome)
+            return await settle_dead(store, at, command_id, outcome)
 
     if not asyncio.run(settle()):
         raise SettingsError(f"there is no waiting command {command_id} at {hospital}")

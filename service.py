@@ -494,7 +494,7 @@ class Crew:
 
 
 def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connector]:
-    """The connectors of one hospital, from its tables. Raises SettingsError, ProfileError."""
+    """The connectors of one hospital, from its tables. Raises SettingsError."""
     facts = HospitalContext(
         id=hospital.id,
         zone=hospital.zone,
@@ -514,6 +514,8 @@ def build_connectors(settings: Settings, hospital: Hospital) -> dict[str, Connec
         options = convert_options(table, package.Options, where)
         try:
             built[name] = package.create(facts, name, options, profiles_dir=profiles_dir)
+        except ProfileError as e:
+            raise SettingsError(f"{where.at('profile')}: {e}") from e
         except ValueError as e:
             raise SettingsError(f"{where}: {e}") from e
     return built

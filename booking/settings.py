@@ -238,6 +238,13 @@ class Settings(_Table, frozen=True, kw_only=True):
     def hospitals(self) -> dict[str, Hospital]:
         return self.hospital
 
+    def named(self, hospital_id: str) -> Hospital:
+        """The hospital that a person has named. Raises SettingsError with those that there are."""
+        if hospital_id not in self.hospital:
+            has = ", ".join(sorted(self.hospital)) or "none"
+            raise SettingsError(f"there is no hospital {hospital_id} in {self.where.file}; it has {has}")
+        return self.hospital[hospital_id]
+
 
 class _File(_Table, frozen=True, kw_only=True):
     """The file as written, hospitals still raw: each is converted under its own path."""
@@ -264,7 +271,7 @@ def read_settings_text(file: Path | str) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}. --config names the settings file") from error
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(f"{path}: larger than {MAX_FILE_BYTES} bytes, this is not a settings file")
     try:
@@ -279,8 +286,17 @@ def settings_of_text(text: str, file: Path | str, *, verbs: Collection[str] | No
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
+        raise SettingsError(_not_toml(path, str(error))) from None
     return settings_from(raw, Where(path, text), verbs=verbs)
+
+
+def _not_toml(path: Path, told: str) -> str:
+    """Where the parser stopped, as all our errors say it. What stands there is not shown."""
+    said, _, place = told.partition(" (at line ")
+    line, _, column = place.rstrip(")").partition(", column ")
+    at = f":{line}" if line.isdigit() else ""
+    where = f" at column {column}" if column.isdigit() else ""
+    return f"{path}{at}: not TOML{where}: {said}. Texts stand in double quotes, and a name once in its table"
 
 
 def settings_from(raw: dict[str, Any], where: Where, *, verbs: Collection[str] | None = None) -> Settings:
@@ -386,6 +402,8 @@ def _file_problems(file: _File, where: Where) -> Iterator[str]:
         else:
             if key == "internal_listen" and listen.host in _EVERYWHERE:
                 yield f"{where.at('service', key)}: expected an address of this machine, since others are told it"
+    if file.service.listen == file.service.admin_listen and not file.service.listen.endswith(":0"):
+        yield f"{where.at('service', 'admin_listen')}: expected another port than listen: metrics have a listener of their own"
     if file.service.step_share + file.service.hold_share > 1:
         yield f"{where.at('service', 'hold_share')}: expected at most 1 together with step_share"
     if file.store.url.startswith("sqlite"):

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from booking.conversion import SettingsError
-
 if TYPE_CHECKING:
     from booking.settings import Hospital, Settings
     from connectors.port import Inbound, Refused
@@ -23,9 +21,7 @@ def hospital_of(config: Path, hospital_id: str) -> tuple[Settings, Hospital]:
     import service
 
     settings = service.read_settings(config)
-    if hospital_id not in settings.hospitals:
-        raise SettingsError(f"there is no hospital {hospital_id} in {config}")
-    return settings, settings.hospitals[hospital_id]
+    return settings, settings.named(hospital_id)
 
 
 def reader_of(settings: Settings, at: Hospital) -> Any:

@@ -54,9 +54,7 @@ def site_of(config: Path, hospital: str | None) -> tuple[Settings, Hospital] | N
     import service
 
     settings = service.read_settings(config)
-    if hospital not in settings.hospitals:
-        raise SettingsError(f"there is no hospital {hospital} in {config}")
-    return settings, settings.hospitals[hospital]
+    return settings, settings.named(hospital)
 
 
 def connector_of(at: Hospital, profile: Profile, named: str | None = None) -> tuple[str, dict[str, Any]]:

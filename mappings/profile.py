@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def _merged(
     if raw.get("name") != name:
         raise ProfileError(str(file), _line(where, "name"), "name", f"the folder is called {name}: use the same name")
     if version and str(raw.get("version")) != version:
-        raise ProfileError(str(file), _line(where, "version"), "version", f"version {version} was asked for")
+        hint = f"version {version} was asked for, and this is version {raw.get('version')}"
+        raise ProfileError(str(file), _line(where, "version"), "version", hint)
     if files is not None:
         files.insert(0, file)
     parent = raw.pop("extends", None)
@@ -81,7 +83,10 @@ def _find(name: str, profiles_dir: Path | None, chain: list[Path]) -> Path:
             return place
     looked = " or ".join(str(place) for place in places)
     circle = ", or it extends itself" if any(place in chain for place in places) else ""
-    raise ProfileError("", 0, "", f"no profile {name}: looked for {looked}{circle}")
+    known = {folder.name for place in places for folder in place.parent.parent.glob("*") if folder.is_dir()}
+    near = [one for one in difflib.get_close_matches(name, sorted(known), n=1) if one != name]
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    raise ProfileError("", 0, "", f"no profile {name}: looked for {looked}{circle}{meant}")
 
 
 def _line(where: dict[str, Where], path: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -33,6 +34,10 @@ class Endpoint:
     ) -> None:
         if wsdl is None and address is None:
             raise ValueError(f"hospital {hospital_id}, connector {connector}: set `endpoint` or `wsdl`")
+        if address is None and wsdl is not None and not is_url(wsdl) and not Path(wsdl).is_file():
+            raise ValueError(
+                f"wsdl: there is no file {wsdl}, and without it no address to call: correct it, or set `endpoint`"
+            )
         self._wsdl, self._address, self._bare, self._cdata = wsdl, address, bare, cdata
         self._log = log.bind(hospital=hospital_id, connector=connector)
         self._service: Service | None = None

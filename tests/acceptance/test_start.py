@@ -157,7 +157,12 @@ async def test_start_is_refused_when_the_settings_file_is_absent(tmp_path: Path)
 async def test_start_is_refused_when_the_profile_is_unknown(tmp_path: Path) -> None:
     async with lay_out(tmp_path) as site:
         change(site, 'profile = "dhc@1"', 'profile = "dhc@9"')
-        assert "version 9 was asked" in await refused_start(site.config)
+        line = next(n for n, text in enumerate(site.config.read_text().splitlines(), 1) if "dhc@9" in text)
+        said = " ".join((await refused_start(site.config)).split())
+        assert f"hisbridge.toml:{line}: hospital.soap-demo.connector.main.profile: " in said
+        assert "version 9 was asked for, and this is version 1" in said
+        change(site, 'profile = "dhc@9"', 'profile = "dch"')
+        assert "did you mean 'dhc'?" in " ".join((await refused_start(site.config)).split())
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,15 @@ def test_file_names_are_beside_the_file_when_relative(tmp_path: Path) -> None:
         (LEAST.replace('protocol = "soap"\n', ""), "hospital.h1.connector.his.protocol: this setting is required"),
         ('[hospital.h1]\nname = "x"\n', "hisbridge.toml:1: hospital.h1: at least one [hospital.h1.connector.<name>]"),
         ("hospital = 3\n", "hisbridge.toml:1: hospital: expected a table, got a whole number"),
-        ("[service\n", "hisbridge.toml: not TOML: "),
+        ("[service\n", "hisbridge.toml:1: not TOML at column 9: "),
+        (
+            "[service]\nlisten = 第一\n",
+            "hisbridge.toml:2: not TOML at column 10: Invalid value. Texts stand in double quotes",
+        ),
+        (
+            '[service]\nlisten = "127.0.0.1:8080"\nadmin_listen = "127.0.0.1:8080"\n',
+            "hisbridge.toml:3: service.admin_listen: expected another port than listen",
+        ),
     ],
 )
 def test_start_is_refused_with_place_and_reason_when_a_setting_is_wrong(
@@ -266,7 +274,7 @@ def test_value_is_not_shown_when_a_setting_is_wrong(tmp_path: Path) -> None:
 
 
 def test_file_is_refused_when_absent_or_not_utf8(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot be read: No such file or directory\. --config names"):
         load_settings(tmp_path / "none.toml")
     (tmp_path / "gbk.toml").write_bytes('[hospital.h1]\nname = "第一医院"'.encode("gbk"))
     with pytest.raises(SettingsError, match=r"not UTF-8 \(byte 22\)"):

@@ -87,6 +87,12 @@ async def test_calls_go_on_with_bare_settings_when_the_wsdl_is_missing(tmp_path:
         await simulator.close()
 
 
+async def test_start_is_refused_when_the_wsdl_is_missing_and_nothing_else_tells_the_address(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"wsdl: there is no file .*none\.wsdl.* set `endpoint`"):
+        async with connected(wsdl=str(tmp_path / "none.wsdl")):
+            pass
+
+
 async def test_wsdl_is_read_from_a_file_and_the_endpoint_overrides_its_address() -> None:
     simulator = await soap.start(days=1)
     try:
