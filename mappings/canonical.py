@@ -492,6 +492,12 @@ class PatientMerged(Event, frozen=True, kw_only=True, tag="patient_merged"):
     retired_mrn: str
 
 
+class PatientUnlinked(Event, frozen=True, kw_only=True, tag="patient_unlinked"):
+    """The HIS takes a merge back: this number is a patient of its own again. One for each number that the message names."""
+
+    mrn: str
+
+
 class ReportIssued(Event, frozen=True, kw_only=True, tag="report_issued"):
     """A report appeared or changed."""
 
@@ -538,6 +544,7 @@ AnyEvent = (
     | RegistrationChanged
     | PatientChanged
     | PatientMerged
+    | PatientUnlinked
     | ReportIssued
     | BillIssued
     | RefundAsked

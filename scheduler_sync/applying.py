@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, select
 from booking.billing import hear_bill
 from booking.fetches import put_departments, put_practitioners, reopen
 from booking.moves import fetch_topic
-from booking.people import hear_patient, merge_persons
+from booking.people import hear_patient, merge_persons, refuse_unlinked, take_apart
 from booking.refunds import take_back
 from booking.reporting import put_report
 from booking.settings import Hospital
@@ -35,6 +35,7 @@ from mappings.canonical import (
     DepartmentChanged,
     PatientChanged,
     PatientMerged,
+    PatientUnlinked,
     PractitionerChanged,
     RefundAsked,
     RegistrationChanged,
@@ -237,6 +238,8 @@ async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Bu
             await hear_patient(tx, patient)
         case PatientMerged():
             await merge_persons(tx, surviving_mrn=event.surviving_mrn, retired_mrn=event.retired_mrn)
+        case PatientUnlinked(mrn=mrn):
+            await refuse_unlinked(tx, mrn)
         case ReportIssued(report=report):
             await put_report(
                 tx,
@@ -254,6 +257,16 @@ async def apply_event(tx: Tx, hospital: Hospital, event: AnyEvent, *, budget: Bu
             await put_departments(tx, [department])
         case PractitionerChanged(practitioner=practitioner):
             await put_practitioners(tx, [practitioner])
+
+
+async def shield_patients(store: Store, hospital: Hospital, events: Sequence[AnyEvent], *, fence: Fence | None) -> None:
+    """Before a message waits for a person: what its word makes doubtful is shown to nobody any more. Raises StoreUnavailable."""
+    mrns = [event.mrn for event in events if isinstance(event, PatientUnlinked)]
+    if not mrns:
+        return
+    async with store.write(hospital.id) as tx:
+        await _check(tx, fence)
+        await take_apart(tx, mrns)
 
 
 def _ms(instant: dt.datetime | None) -> int | None:

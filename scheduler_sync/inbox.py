@@ -34,6 +34,7 @@ from scheduler_sync.applying import (
     applied_ids,
     apply_messages,
     forget_begun,
+    shield_patients,
 )
 from scheduler_sync.arrivals import MOST_BYTES, Arrival, Arrivals
 from scheduler_sync.backlog import Backlog
@@ -325,6 +326,7 @@ class Inbox:
                     return settled
                 reason = reason_of(e)
         if reason is not None:
+            await shield_patients(self._store, self._hospital, oldest.events, fence=self._fence)
             await self._set_aside(oldest, reason)
             return settled + 1
         for _ in range(done.messages):

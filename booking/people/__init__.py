@@ -17,6 +17,7 @@ from booking.people.patients import (
 )
 from booking.people.persons import digests_of, load_person, means, mrn_digests, owner_ids, person_by_mrn, save_person
 from booking.people.unbinding import unbind_patient
+from booking.people.unlinking import refuse_unlinked, take_apart
 
 __all__ = [
     "add_patient",
@@ -40,9 +41,11 @@ __all__ = [
     "patients_of_user",
     "person_by_mrn",
     "person_of",
+    "refuse_unlinked",
     "registered_as",
     "reject_person",
     "save_person",
+    "take_apart",
     "unbind_patient",
     "unknown_patient",
     "user_of",

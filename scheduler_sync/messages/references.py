@@ -14,6 +14,7 @@ from mappings.canonical import (
     BillIssued,
     PatientChanged,
     PatientMerged,
+    PatientUnlinked,
     RefundAsked,
     RegistrationChanged,
     ReportIssued,
@@ -51,6 +52,8 @@ def references_of(events: Iterable[AnyEvent]) -> References:
                 mrns.append(told.mrn)
             case PatientChanged(patient=patient):
                 mrns.append(patient.mrn)
+            case PatientUnlinked():
+                mrns.append(event.mrn)
             case PatientMerged():
                 mrns += [event.surviving_mrn, event.retired_mrn]
             case ReportIssued(report=report):
