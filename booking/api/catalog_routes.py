@@ -59,6 +59,8 @@ class CatalogHandlers:
                     currency=h.currency,
                     mode=h.mode.value,
                     capabilities=live.capabilities(h.id),
+                    waitlist=h.rules.waitlist is not None,
+                    portal_refunds=h.portal_refunds,
                     his_status=live.his_status(h.id),
                 )
                 for h in self._context.hospitals.values()

@@ -44,6 +44,8 @@ async def walk_everywhere(site: Installation) -> None:
     for texts in await asyncio.gather(*(steps(hospital_id) for hospital_id in HOSPITALS)):
         assert len(texts) == len(STEPS)
     assert {offset for text in await everything_told(site) for offset in OFFSETS.findall(text)} == {"+08:00"}
+    listed = (await site.portal().get("/v1/hospitals"))["items"]
+    assert [(one["waitlist"], one["portal_refunds"]) for one in listed] == [(True, False)] * 3
     for hospital_id, clinic in site.clinics.items():
         bookings = (await site.portal().get(f"/v1/hospitals/{hospital_id}/bookings", user_ref="demo-user"))["items"]
         assert sorted((b["state"], b["payment_state"]) for b in bookings) == [

@@ -20,7 +20,10 @@ class CampusView(View, frozen=True):
 
 
 class HospitalView(View, frozen=True):
-    """A hospital. `capabilities` says for every verb whether it is native, pushed or off; `his_status` up, degraded, down."""
+    """A hospital. `capabilities` says for every verb whether it is native, pushed or off; `his_status` up, degraded, down.
+
+    `waitlist`: a session that is sold out can be waited for (候补). `portal_refunds`: portals may give back what it has booked.
+    """
 
     id: str
     name: str
@@ -29,6 +32,8 @@ class HospitalView(View, frozen=True):
     currency: str
     mode: str
     capabilities: dict[str, str]
+    waitlist: bool
+    portal_refunds: bool
     his_status: str
 
 

@@ -215,6 +215,7 @@ async def test_hospitals_have_another_tag_when_a_his_goes_down(site: Site) -> No
     site.his.status = "down"
     down = await site.ask("/v1/hospitals", if_none_match=up.headers["ETag"])
     assert [h["his_status"] for h in down.items] == ["down"]
+    assert [(h["waitlist"], h["portal_refunds"]) for h in down.items] == [(False, False)]  # neither is in its settings
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------
