@@ -319,10 +319,10 @@ async def test_crowd_reads_once_when_the_feed_is_behind(
     async with serve_catalogue(store, hospital, feeds=False) as site:
         read = Store.read
 
-        def counted(self: Store, hospital_id: str = "") -> Any:
+        def counted(self: Store, hospital_id: str = "", **how: Any) -> Any:
             nonlocal reads
             reads += hospital_id == HOSPITAL
-            return read(self, hospital_id)
+            return read(self, hospital_id, **how)
 
         monkeypatch.setattr(Store, "read", counted)
         begun_s = time.monotonic()

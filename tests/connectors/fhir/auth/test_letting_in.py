@@ -121,14 +121,17 @@ async def test_one_token_is_asked_for_when_forty_calls_wait_for_it(tmp_path: Pat
     assert tokens_counted("given") == given + 2
 
 
-async def test_token_is_renewed_before_its_end_when_the_server_tells_it(tmp_path: Path) -> None:
-    """Of two seconds a fifth is the margin: after 1.6 s there is a new one, and no request is refused meanwhile."""
-    async with by_secret(tmp_path, expires_in=2) as (simulator, connector, desk):
+async def test_token_is_renewed_before_its_end_when_the_server_tells_it(tmp_path: Path, clock: Clock) -> None:
+    """Of a hundred seconds a fifth is the margin: after 80 s there is a new one, and no request is refused meanwhile."""
+    async with by_secret(tmp_path, expires_in=100) as (simulator, connector, desk):
         await connector.ping()
-        await asyncio.sleep(1.7)
+        clock.forward(60)
+        await connector.ping()
+        assert len(desk.given) == 1
+        clock.forward(20)
         await connector.ping()
         assert len(desk.given) == 2
-        assert len(simulator.requests) == 2
+        assert len(simulator.requests) == 3
 
 
 async def test_write_is_done_once_when_its_token_has_expired_on_the_way(tmp_path: Path, clock: Clock) -> None:
@@ -192,10 +195,10 @@ async def test_token_is_used_whatever_is_said_of_its_end(expires_in: Any, tmp_pa
         assert len(desk.given) == 1
 
 
-async def test_old_token_is_used_while_it_is_good_when_no_new_one_is_given(tmp_path: Path) -> None:
-    async with by_secret(tmp_path, expires_in=5) as (_, connector, desk):
+async def test_old_token_is_used_while_it_is_good_when_no_new_one_is_given(tmp_path: Path, clock: Clock) -> None:
+    async with by_secret(tmp_path, expires_in=100) as (_, connector, desk):
         await connector.ping()
-        await asyncio.sleep(4.1)
+        clock.forward(80)
         desk.refusals.append(web.Response(status=503))
         await connector.ping()
         assert desk.given == ["token-1"]
