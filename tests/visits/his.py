@@ -76,7 +76,7 @@ READ_FAULTS = ("die", "die_after", "silent", "lose_reply", "garbage", "break", "
 class Visit:
     """What the HIS has under one order number. `trade_no`: the money that it has booked for it.
 
-    `spared`: its session was stopped and its orders cancelled, but for this one, whose patient was there already.
+    `spared`: its session was stopped and all orders were said to be cancelled, but for this one, whose patient was there already.
     """
 
     order_no: str
@@ -360,7 +360,7 @@ class ModelHis:
             return Rejected(code="already_done")
         if told.order is not None:
             visit = self.visits.get(told.order.order_no)
-            if visit is not None and visit.takes_seat:
+            if visit is not None and visit.takes_seat and not visit.spared:
                 self.wrong.append("a refund was told of a visit that stands")
         self.refunded[told.refund.refund_no] = told
         return Accepted()

@@ -55,7 +55,7 @@ class Hospital(Bench):
             told = self.clinic.his.registration(visit)
             self.clinic.his.tell(RegistrationChanged(registration=told, occurred_at=self.clinic.his.now()))
 
-    @action(weight=3, slot=SLOTS, cancels=st.booleans(), told=st.sampled_from(["segment", "schedule", "no"]))
+    @action(weight=5, slot=SLOTS, cancels=st.booleans(), told=st.sampled_from(["segment", "schedule", "no"]))
     def stop(self, slot: str, cancels: bool, told: str) -> None:
         """停诊; where nobody tells us, a fetch shows it."""
         his = self.clinic.his

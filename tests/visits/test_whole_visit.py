@@ -9,7 +9,9 @@ only about what the HIS would not do; two days after the visits we know who came
 A few hospitals in `make test`; `make visits` plays a thousand and says what they have come to (`tests.visits.reached`). Seen to
 be caught, each put into the product by hand: a lost reply that counts as a refusal, or as done; what a crash has left sent again
 without asking; a lock that came too late and is not given back; no refund after a confirmed release; a refund that timed out
-called failed; an event left out; a number left out between events; a settlement that is not in the ledger.
+called failed; an event left out; a number left out between events; a settlement that is not in the ledger; a quota that follows
+the figure of the HIS down; a line that is served from its end; a person who is asked for ever about a booking that is over; a
+report that is listed twice after a merge.
 """
 
 from __future__ import annotations
