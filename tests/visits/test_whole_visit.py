@@ -40,7 +40,7 @@ from tests.visits.results import Results
 from tests.visits.wanted import WANTED
 
 # `make visits` asks for more: VISITS is how many examples, each of at most STEPS steps.
-EXAMPLES, STEPS = int(os.environ.get("VISITS", "14")), int(os.environ.get("STEPS", "30"))
+EXAMPLES, STEPS = int(os.environ.get("VISITS", "11")), int(os.environ.get("STEPS", "30"))
 MEMORY = Path("/dev/shm")  # a disk that forgets: a crash here is one of the process, not of the machine
 
 
