@@ -209,6 +209,7 @@ FORBIDDEN = [
     ("payment for nothing", payments, "one_purpose", {"booking_id": None}),
     ("settlement of no kind", payments, "settlement", {"settlement": "maybe"}),
     ("settlement of money that was not kept", payments, "only_kept_is_settled", {"kept": False, "settlement": "settled"}),
+    ("a piece of a payment that is for no bill", payments, "piece", {"piece": "bl_1"}),
     ("kept and unusable", payments, "unusable_is_not_kept", {"unusable": "wrong_amount", "kept": True}),
     ("refund of two things", refunds, "one_purpose", {"bill_id": "bl_1"}),
     ("refund of nothing", refunds, "one_purpose", {"booking_id": None}),

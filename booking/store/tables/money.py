@@ -17,7 +17,7 @@ payments = Table(
     Column("channel", String(32), primary_key=True),
     Column("trade_no", String(128), primary_key=True),
     # The bill that this piece is for, where one payment was for several bills (合并支付); empty where it is for one thing.
-    Column("piece", String(64), primary_key=True, server_default=""),
+    Column("piece", String(64), primary_key=True, server_default=text("''")),
     string("client_id"),
     string("booking_id", null=True),
     string("bill_id", null=True),
@@ -35,7 +35,7 @@ payments = Table(
     check("(booking_id is null) <> (bill_id is null)", name="one_purpose"),
     check("kept or settlement in ('none','rejected')", name="only_kept_is_settled"),
     check("unusable is null or not kept", name="unusable_is_not_kept"),
-    check("piece = '' or piece = bill_id", name="piece"),
+    check("piece = '' or (bill_id is not null and piece = bill_id)", name="piece"),
     Index("ux_payments_booking", "hospital_id", "booking_id", unique=True, sqlite_where=text("kept = 1"),
           postgresql_where=text("kept")),
     Index("ux_payments_bill", "hospital_id", "bill_id", unique=True, sqlite_where=text("kept = 1"),
@@ -74,7 +74,7 @@ refunds = Table(
     string("his", default="none"),
     string("his_code", null=True),  # why it is rejected
     string("his_refund_no", null=True),  # its number of it, where it has told of one that a portal began
-    Column("piece", String(64), nullable=False, server_default=""),  # of the payment
+    Column("piece", String(64), nullable=False, server_default=text("''")),  # of the payment
     check("his in ('none','pending','unknown','told','rejected')", name="his"),
     check("amount_fen > 0", name="amount"),
     check(
@@ -100,7 +100,7 @@ ledger = Table(
     Column("trade_no", String(128), primary_key=True),
     Column("entry", String(16), primary_key=True),
     Column("refund_id", String(64), primary_key=True),  # empty for what is of no refund
-    Column("piece", String(64), primary_key=True, server_default=""),  # of the payment
+    Column("piece", String(64), primary_key=True, server_default=text("''")),  # of the payment
     string("debit"),
     string("credit"),
     Column("amount_fen", BigInteger, nullable=False),

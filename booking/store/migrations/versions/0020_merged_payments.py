@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 _UNSETTLED = sa.text("(settlement = 'pending' or settlement = 'unknown') and returned_fen < amount_fen")
-_PIECE = "piece = '' or piece = bill_id"
+_PIECE = "piece = '' or (bill_id is not null and piece = bill_id)"
 
 
 def _piece() -> sa.Column[str]:
