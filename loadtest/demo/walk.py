@@ -40,7 +40,7 @@ PATIENT = {
 }
 WAITING = {
     "user_ref": "demo-user-2",
-    "name": "王芳",
+    "name": "苏晚晴",
     "id_type": "id_card",
     "id_number": "110101199205150028",
     "phone": "13800000001",

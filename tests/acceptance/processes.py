@@ -60,14 +60,13 @@ async def laid_out(
     tracing: Mapping[str, Any] | None = None,
     hospital: Mapping[str, Any] | None = None,
     seats: int = 5,
+    layout: Mapping[str, Any] | None = None,
     **service_table: Any,
 ) -> AsyncIterator[Installation]:
-    """An installation on PostgreSQL with two API workers. `hospital` and `seats` as for `lay_out`."""
+    """An installation on PostgreSQL with two API workers. `hospital`, `seats` and more in `layout` as for `lay_out`."""
+    given = {"hospital": hospital, "seats": seats, "tracing": tracing, **(layout or {})}
     table = {"workers": len(WORKERS), **service_table}
-    async with (
-        postgres_store(server) as store,
-        lay_out(folder, store=store, hospital=hospital, seats=seats, service_table=table, tracing=tracing) as site,
-    ):
+    async with postgres_store(server) as store, lay_out(folder, store=store, service_table=table, **given) as site:
         yield site
 
 

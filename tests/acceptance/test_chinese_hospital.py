@@ -43,7 +43,7 @@ WRITES = ("book", "register", "cancel_registration", "settle_bill", "create_pati
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     folder: Path = tmp_path_factory.mktemp("chinese")
     listen = free_port()
-    simulator = await hl7_cn.start(hospital=Hospital("C", days=1, seats=20), push_port=listen, push_appointments=True)
+    simulator = await hl7_cn.start(hospital=Hospital("C", days=3, seats=20), push_port=listen, push_appointments=True)
     clinic = Clinic(CHINESE, simulator, push_port=listen)
     settings: dict[str, Any] = {
         "service": {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "drain_s": 5, "key_cache_s": 1},
@@ -57,6 +57,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Inst
                 "name": "东镕医院",
                 "reserve_by": "book",
                 **QUICK,
+                "rules": {"waitlist": {"accept_s": 600}},
                 "his_settle_s": SETTLE_S,
                 "connector": {
                     "his": {
@@ -95,13 +96,18 @@ async def test_patient_is_served_when_the_hospital_speaks_the_chinese_dialect(si
     bookings = (await site.portal().get(f"/v1/hospitals/{CHINESE}/bookings", user_ref="demo-user"))["items"]
     assert sorted((b["state"], b["payment_state"]) for b in bookings) == [
         ("cancelled", "refunded"),
+        ("cancelled", "void"),  # the seat that another patient waited for
         ("stopped", "refunded"),
     ]
+    of_waiting = await site.portal().get(f"/v1/hospitals/{CHINESE}/bookings", user_ref="demo-user-2")
+    [waited] = of_waiting["items"]
+    assert (waited["state"], waited["payment_state"]) == ("fulfilled", "paid")
     for booking in bookings:
         await site.becomes(CHINESE, booking, his_state="released")
     state = await clinic.state()
-    assert {visit["key"] for visit in state["visits"]} == {b["order_no"] for b in bookings}
-    assert [visit["state"] for visit in state["visits"]] == ["released", "released"]
+    visits = {visit["key"]: visit["state"] for visit in state["visits"]}
+    assert visits.pop(waited["order_no"]) == "registered"
+    assert visits == {b["order_no"]: "released" for b in bookings}
     assert [charge["state"] for charge in state["charges"]] == ["paid"]
     assert state["oversold"] == 0
 

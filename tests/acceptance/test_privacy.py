@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from loadtest.demo.walk import PATIENT, Walk
+from loadtest.demo.walk import PATIENT, WAITING, Walk
 from tests.acceptance.installation import (
     HOSPITALS,
     KEY,
@@ -21,6 +21,7 @@ from tests.acceptance.installation import (
     run_process,
     until,
 )
+from tests.acceptance.test_walk import AS_THE_DEMO
 from tests.otlp_receiver import otlp_receiver
 from tests.patient_texts import assert_absent, personal, wrapped
 
@@ -75,7 +76,7 @@ async def live_a_little(site: Installation) -> list[str]:
 
     await asyncio.gather(*(walk(hospital_id) for hospital_id in HOSPITALS))
     await asyncio.gather(*(go_wrong(hospital_id) for hospital_id in HOSPITALS))
-    found = personal(PATIENT) + personal(PERSON) + personal(NAMESAKE) + ["令狐大冲"]
+    found = personal(PATIENT) + personal(WAITING) + personal(PERSON) + personal(NAMESAKE) + ["令狐大冲"]
     for clinic in site.clinics.values():
         people = (await clinic.state())["people"]
         found += [person["mrn"] for person in people] + [person["name"] for person in people]
@@ -102,7 +103,10 @@ async def test_nothing_of_a_patient_is_readable_when_log_metrics_traces_and_data
     async with (
         otlp_receiver() as receiver,
         lay_out(
-            tmp_path, service_table=talkative, tracing={"endpoint": receiver.endpoint, "sample_ratio": 1.0}
+            tmp_path,
+            service_table=talkative,
+            tracing={"endpoint": receiver.endpoint, "sample_ratio": 1.0},
+            **AS_THE_DEMO,
         ) as site,
         run_process(site) as process,
     ):

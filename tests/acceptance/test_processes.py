@@ -37,7 +37,7 @@ from tests.acceptance.processes import (
     is_running,
     laid_out,
 )
-from tests.acceptance.test_walk import walk_everywhere
+from tests.acceptance.test_walk import AS_THE_DEMO, walk_everywhere
 from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(400)  # whole installations, several times over on a busy machine
@@ -166,7 +166,7 @@ async def test_patient_is_served_whole_when_api_and_sync_are_processes_of_their_
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     """The demonstration's walk, with its bills and reports asked of the sync process."""
-    async with laid_out(tmp_path, postgres_server) as site, run_process(site) as process:
+    async with laid_out(tmp_path, postgres_server, layout=AS_THE_DEMO) as site, run_process(site) as process:
         await walk_everywhere(site)
         roles = {(e.get("role"), e.get("worker")) for e in process.events()}
         assert {("api", 1), ("api", 2), ("sync", 0), ("parent", None)} <= roles
