@@ -207,6 +207,8 @@ class Changes:
             handed += await self._give(
                 self._news.of_resource(resource, others), {name_of(resource): version_of(resource)}
             )
+            # Beside a quick disk the handler waits for nothing, and an opening brings hundreds of changes at once.
+            await asyncio.sleep(0)
         return handed
 
     def _is_new(self, resource: Json) -> bool:

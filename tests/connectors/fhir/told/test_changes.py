@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import itertools
@@ -13,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from connectors.fhir import FhirConnector, Options, create
-from connectors.port import HisReplyInvalid, HisUnavailable, Inbound, Order
+from connectors.port import HisReplyInvalid, HisUnavailable, Inbound, Order, Stored
 from loadtest.simulators import fhir
 from mappings.canonical import RegistrationChanged, ScheduleChanged
 from mappings.yaml_source import ProfileError
@@ -132,6 +133,35 @@ async def test_first_look_is_made_in_parts_when_one_search_cannot_give_all() -> 
     assert asked[-1][1] is None
     assert all(before[1] == after[0] for before, after in itertools.pairwise(asked))
     assert dt.datetime.now(dt.UTC) - asked[0][0] > dt.timedelta(days=1)
+
+
+async def test_others_have_the_loop_between_any_two_changes_when_many_come_at_once() -> None:
+    """Beside a quick disk the inbox stores a message without waiting for anything: a crowd would wait for all of them."""
+    turns = 0
+    at: list[int] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return bundle(*(appointment(number) for number in range(50)))
+
+    async def store(inbound: Inbound) -> Stored:
+        at.append(turns)
+        return Stored()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with canned(handler) as base_url, connected(base_url, validation="off") as connector:
+        await connector.serve(store)
+        crowd = asyncio.create_task(others())
+        try:
+            assert await connector.fetch_changes() == 50
+        finally:
+            crowd.cancel()
+    assert len(at) == 50
+    assert all(before < after for before, after in itertools.pairwise(at))
 
 
 async def test_look_fails_and_ends_when_the_server_never_gives_a_part() -> None:
