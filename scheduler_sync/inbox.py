@@ -326,8 +326,7 @@ class Inbox:
                     return settled
                 reason = reason_of(e)
         if reason is not None:
-            await shield_patients(self._store, self._hospital, oldest.events, fence=self._fence)
-            await self._set_aside(oldest, reason)
+            await self._set_aside(oldest, reason + await self._shield(oldest))
             return settled + 1
         for _ in range(done.messages):
             message = self._forget_oldest()
@@ -394,6 +393,20 @@ class Inbox:
 
     def _events_applied_of(self, message: Waiting) -> int:
         return self._begun.events if self._begun is not None and self._begun.id == message.id else 0
+
+    async def _shield(self, message: Waiting) -> str:
+        """Hide what a message that waits for a person makes doubtful; what to add to its reason. Raises StoreUnavailable.
+
+        A fault in it must not hold up everything that the hospital tells behind this message.
+        """
+        try:
+            await shield_patients(self._store, self._hospital, message.events, fence=self._fence)
+        except StoreUnavailable:
+            raise
+        except Exception as e:
+            log.critical("patients_not_shielded", hospital=self._hospital.id, message_id=message.id, exc_info=e)
+            return f", and what it makes doubtful is still shown ({type(e).__name__}): unbind its patients"
+        return ""
 
     async def _set_aside(self, message: Waiting, reason: str) -> None:
         if count := self._events_applied_of(message):

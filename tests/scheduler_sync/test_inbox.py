@@ -26,6 +26,7 @@ from mappings.canonical import (
     Patient,
     PatientChanged,
     PatientMerged,
+    PatientUnlinked,
     Registration,
     RegistrationChanged,
     RegistrationStatus,
@@ -164,6 +165,23 @@ async def test_whole_message_is_set_aside_when_one_of_its_events_cannot_be_appli
     assert [s for s, _ in await states(messages)] == ["quarantined"]
     async with store.read(HOSPITAL) as tx:
         assert await tx.all(select(persons)) == []
+
+
+async def test_next_message_is_applied_when_what_a_taken_back_merge_makes_doubtful_cannot_be_hidden(
+    inbox: Inbox, messages: Store, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr("scheduler_sync.inbox.shield_patients", broken)
+    await hear(inbox, message(patient(), key="k1"))
+    await hear(inbox, message(PatientMerged(surviving_mrn="M1", retired_mrn="M2"), key="k2"))
+    await hear(inbox, message(PatientUnlinked(mrn="M1"), key="k3"))
+    await hear(inbox, message(patient(name="张伟明"), key="k4"))
+    found = await states(messages)
+    assert [state for state, _ in found] == ["applied", "applied", "quarantined", "applied"]
+    assert "still shown (LookupError)" in str(found[2][1])
+    assert await name_of(store, "M1") == "张伟明"
 
 
 @pytest.mark.parametrize("scope", list(StopScope))
